@@ -1,0 +1,15 @@
+"""The errors dlbench shows to people.
+
+Everything that a user can cause and mend is a `DlbenchError`: the command line prints its message on one line, without
+a traceback, and ends with its exit code. Any other exception is a bug.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DlbenchError(Exception):
+    """Say what was wrong, where, and what to do."""
+
+    exit_code: ClassVar[int] = 2

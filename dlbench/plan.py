@@ -1,0 +1,168 @@
+"""What a run will do: one `Setting` per decoding of the test documents, each with its content key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from dlbench import __version__, registry
+from dlbench.backbones import Backbone
+from dlbench.method import Candidate, Method, Oracle
+from dlbench.spec import RunSpec
+from dlbench.task import Document, Task
+
+PROTOCOL = 1
+"""Raised whenever a change of dlbench may change outputs or scores: rows of different protocols never share a track."""
+
+Part = Literal["row", "candidate", "sampled"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to decode the test documents of a task."""
+
+    name: str
+    """The method as the board names it."""
+    method: Method
+    budget: float | None
+    """Target layer share; None where nothing is aimed at."""
+    part: Part = "row"
+    """A row of the board, or material for the oracle."""
+    sample: int | None = None
+    """Stream of sampling noise; None decodes greedily."""
+    candidate: Candidate | None = None
+    facts: Mapping[str, Any] | None = None
+    """What is known of the fit: target, realised share, seconds."""
+    key: str = ""
+
+    def alike(self, depth: int) -> tuple[Any, ...] | None:
+        """Settings with an equal answer decode the same way and need to run once; None where that is unknown."""
+        if self.method.scope != "static":
+            return None
+        return self.sample, self.method.live(depth) or frozenset(range(depth))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a setting runs: everything but the method that a content key depends on."""
+
+    backbone: Backbone
+    task: Task
+    documents_sha256: str
+    spec: RunSpec
+
+    @property
+    def track(self) -> str:
+        """Rows that may be ranked together share it."""
+        parts = [
+            f"base={self.backbone.base_sha256[:12]}",
+            f"task={self.task.name}@{self.task.version}",
+            f"data={self.documents_sha256[:12]}",
+            f"prompt={self.spec.prompt}",
+            f"greedy<={self.task.max_new_tokens}",
+            f"protocol={PROTOCOL}",
+        ]
+        return " ".join(parts)
+
+    def key(self, setting: Setting) -> str:
+        """The content key of a quality run: what its outputs and scores depend on, and nothing else."""
+        weights = hashlib.sha256()
+        for name, tensor in sorted(setting.method.weights().items()):
+            weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        content = {
+            "protocol": PROTOCOL,
+            "backbone": self.backbone.sha256,
+            "dtype": self.backbone.dtype,
+            "device": self.backbone.device.type,
+            "method": [source_sha256(setting.name), setting.method.params(), weights.hexdigest()],
+            "task": [self.task.name, self.task.version, self.documents_sha256, self.task.max_new_tokens],
+            "prompt": self.spec.prompt,
+            "kv": self.spec.kv or setting.method.kv[0],
+            "seed": self.spec.seed,
+            "sample": setting.sample,
+            "versions": versions(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+    def fit_key(self, name: str, method: Method, budget: float | None, fit_sha256: str) -> str:
+        """The content key of a fitted artifact. `method` is as before the fit."""
+        content = {
+            "backbone": self.backbone.sha256,
+            "method": [source_sha256(name), method.params()],
+            "task": [self.task.name, self.task.version, fit_sha256],
+            "budget": budget,
+            "seed": self.spec.seed,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+    def with_key(self, setting: Setting) -> Setting:
+        """The setting with its content key."""
+        return replace(setting, key=self.key(setting))
+
+
+@cache
+def source_sha256(method: str) -> str:
+    """sha256 of a method's source file."""
+    path = registry.locate(method).path
+    return hashlib.sha256(path.read_bytes() if path is not None else method.encode()).hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions that outputs may depend on."""
+    found = {"dlbench": __version__, "python": platform.python_version()}
+    for name in ("torch", "transformers", "lm_eval", "tokenizers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def documents_sha256(documents: Sequence[Document]) -> str:
+    """sha256 over everything of the documents that a score depends on."""
+    digest = hashlib.sha256()
+    for d in documents:
+        digest.update(json.dumps([d.id, d.prompt, d.references, d.limit, d.stop]).encode())
+    return digest.hexdigest()
+
+
+def variants(cls: type[Method] | type[Oracle], given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Parameter sets to run: the class's variants under the user's settings, without repetitions."""
+    found: list[dict[str, Any]] = []
+    for variant in cls.variants:
+        merged = {**variant, **given}
+        if merged not in found:
+            found.append(merged)
+    return found
+
+
+def oracle_settings(name: str, oracle: Oracle, depth: int, fixed: type[Any]) -> list[Setting]:
+    """Every candidate as a static setting, and as many full-depth outputs: one greedy, the others sampled.
+
+    Args:
+        name: the registry name of `fixed`.
+        oracle: publishes the candidates.
+        depth: layers of the backbone.
+        fixed: a static method whose parameter `only` names the executed layers.
+    """
+    candidates = oracle.candidates(depth)
+    settings = [
+        Setting(name, fixed(only=c.layers), None, "candidate", candidate=c) for c in candidates if len(c.layers) < depth
+    ]
+    full = next((c for c in candidates if len(c.layers) == depth), Candidate("full", tuple(range(depth))))
+    settings.append(Setting("full", _full(), None, "candidate", candidate=full))
+    settings += [Setting("full", _full(), None, "sampled", sample=i, candidate=full) for i in range(1, len(candidates))]
+    return settings
+
+
+def _full() -> Method:
+    cls = registry.load("full")
+    assert issubclass(cls, Method)
+    return cls.from_params({})

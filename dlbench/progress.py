@@ -1,0 +1,72 @@
+"""Progress on the terminal: one bar with what is done, what is left and how long it will take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+
+class Progress:
+    """Bars of a run; silent in all processes but one, and plain lines where there is no terminal."""
+
+    def __init__(self, shown: bool) -> None:
+        self.console = Console(stderr=True)
+        self.shown = shown
+        self._bars = Bars(
+            TextColumn("[bold]{task.description:<8}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("·"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[what]}"),
+            console=self.console,
+            disable=not shown or not self.console.is_terminal,
+            expand=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[..., None]]:
+        """A bar that stays; yields `done(amount, what="")`."""
+        task = self._bars.add_task(name, total=total, what="")
+
+        def done(amount: int, what: str | None = None) -> None:
+            self._bars.update(task, advance=amount, **({} if what is None else {"what": what}))
+            if what is not None:
+                self._say(f"{name}: {what}")
+
+        yield done
+        self._bars.update(task, what="")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar that goes when its work is done; yields `say(step, steps)`."""
+        task = self._bars.add_task("fit", total=None, what=name)
+        self._say(name)
+
+        def say(step: int, steps: int) -> None:
+            self._bars.update(task, completed=step, total=steps)
+
+        yield say
+        self._bars.remove_task(task)
+
+    def _say(self, line: str) -> None:
+        """Where there is no terminal to draw on, a line says what goes on."""
+        if self.shown and not self.console.is_terminal:
+            self.console.print(line, highlight=False)

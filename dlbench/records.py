@@ -1,0 +1,268 @@
+"""The records dlbench writes and reads: one JSON object per line, typed, versioned, limited in size.
+
+Records travel: they are published, sent in and shown on a page, so what is read from a file is untrusted. Reading is
+strict (no "3" for 3, no unknown field, no NaN, no endless string); in Python, lists may stand for tuples.
+
+    records.jsonl          `Record`     quality and compute of one method at one budget on one task
+    timing.jsonl           `Timing`     seconds, kept apart because they belong to a machine
+    samples/<key>.jsonl    `Sample`     one document of one record
+    *candidate*.jsonl      `Candidate`  one fixed set of layers an oracle may choose for one document
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from dlbench.lines import JsonLine, Part, RecordError, parse_line, read_lines, write_lines
+
+__all__ = [
+    "Backbone",
+    "Candidate",
+    "Compute",
+    "Flops",
+    "MethodUsed",
+    "Quality",
+    "Record",
+    "RecordError",
+    "Run",
+    "Sample",
+    "Task",
+    "Timing",
+    "Tokens",
+    "parse_line",
+    "read_lines",
+    "write_lines",
+]
+
+
+def _printable(text: str) -> str:
+    # Control and bidirectional characters can make a name look like another one, in a terminal and on a page.
+    if not text.isprintable():
+        raise ValueError("holds control or invisible characters")
+    return text
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("the lower bound is above the upper one")
+    return bounds
+
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
+Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
+Output = Annotated[str, StringConstraints(max_length=1_000_000)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
+Count = Annotated[int, Field(ge=0, le=10**24)]
+Share = Annotated[float, Field(ge=0, le=1000)]
+"""1 is full depth; more is possible (a checked exit head, a layer run twice, longer outputs)."""
+Milliseconds = Annotated[float, Field(ge=0)]
+Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Budget = Annotated[float, Field(gt=0, le=1)]
+Scalar = bool | int | float | Line | None
+Params = Annotated[
+    dict[Name, Scalar | Annotated[tuple[Scalar, ...], Field(max_length=4096)]],
+    Field(max_length=64),
+]
+Scores = Annotated[dict[Name, float], Field(max_length=64)]
+
+
+class Backbone(Part):
+    """The model that ran; `base_sha256` is the model it was derived from or is held against, else its own hash."""
+
+    name: Name
+    family: Name
+    layers: Annotated[int, Field(ge=1, le=10_000)]
+    dtype: Name
+    sha256: Sha256
+    base_sha256: Sha256
+
+
+class MethodUsed(Part):
+    """The routing method, its parameters as they ran, and the one among them (if any) that was tuned to the budget."""
+
+    name: Name
+    params: Params
+    source_sha256: Sha256
+    deployable: bool
+    kind: Name
+    knob: Name | None = None
+
+
+class Task(Part):
+    """What was asked: `metric` names the per-document metric behind `quality.mean`, `n` counts documents."""
+
+    name: Name
+    version: Name
+    metric: Name
+    n: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Run(Part):
+    """The settings of the run; `budget` is the target layer share, None where nothing was aimed at."""
+
+    budget: Budget | None
+    prompt: Literal["full", "routed"]
+    kv: Name
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    max_new_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+
+
+class Quality(Part):
+    """Scores over the documents of the task.
+
+    `full_mean` and `retained` are against the base backbone's `full` on the same documents under the same scoring; None
+    where that has not run, `retained` also where it is 0. `corpus` is the corpus-level figure of metrics that have one.
+    """
+
+    mean: float
+    corpus: float | None = None
+    full_mean: float | None = None
+    retained: float | None = None
+    retained_ci95: Bounds | None = None
+    extra: Scores = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.retained is not None and not self.full_mean:
+            raise ValueError("retained needs a full_mean other than 0")
+        if self.retained_ci95 is not None and self.retained is None:
+            raise ValueError("retained_ci95 needs retained")
+        return self
+
+
+class Flops(Part):
+    """Where credited FLOPs went."""
+
+    layers: Count
+    attention: Count
+    heads: Count
+    kv: Count
+    router: Count
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts."""
+        return self.layers + self.attention + self.heads + self.kv + self.router
+
+
+class Tokens(Part):
+    """Tokens, summed over whatever the owner covers."""
+
+    prompt: Count
+    generated: Count
+
+
+class Compute(Part):
+    """Realised cost: FLOPs and tokens are sums over documents, shares are of full depth (1)."""
+
+    layer_share: Share
+    flop_share_decode: Share
+    flop_share_total: Share
+    flops: Flops
+    executed_flops: Count
+    tokens: Tokens
+
+
+class Record(JsonLine):
+    """Quality and compute of one method at one budget on one task.
+
+    With `status` "unreachable" no parameter reaches the budget: `quality` and `compute` then describe the closest
+    setting, or are both None where nothing was run. With "ok" both are there.
+    """
+
+    max_line_bytes: ClassVar[int] = 1 << 18
+    max_lines: ClassVar[int] = 100_000
+
+    schema_: Literal["dlbench.record/1"] = Field(default="dlbench.record/1", alias="schema")
+    key: Key
+    track: Name
+    backbone: Backbone
+    method: MethodUsed
+    task: Task
+    run: Run
+    quality: Quality | None
+    compute: Compute | None
+    status: Literal["ok", "unreachable"] = "ok"
+    notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
+    env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.quality is None) != (self.compute is None):
+            raise ValueError("quality and compute come together")
+        if self.status == "ok" and self.quality is None:
+            raise ValueError('status "ok" needs quality and compute')
+        return self
+
+
+class Timing(JsonLine):
+    """Seconds of one record's setting at one batch size, on one machine.
+
+    `speedup` is full's decode time per token over this one's, interleaved in the same process; `spread` is the
+    interquartile range of the repeats over their median.
+    """
+
+    max_line_bytes: ClassVar[int] = 1 << 14
+    max_lines: ClassVar[int] = 200_000
+
+    schema_: Literal["dlbench.timing/1"] = Field(default="dlbench.timing/1", alias="schema")
+    key: Key
+    method: Name
+    task: Name
+    budget: Budget | None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    device: Name
+    threads: Annotated[int, Field(ge=0, le=100_000)]
+    decode_ms_per_token: Milliseconds
+    ms_per_document: Milliseconds
+    prefill_ms_per_document: Milliseconds
+    speedup: Annotated[float, Field(gt=0)] | None
+    spread: Annotated[float, Field(ge=0)] | None
+    repeats: Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class Sample(JsonLine):
+    """One document of one record.
+
+    Attributes:
+        id: the task's document id.
+        output: generated text.
+        score: the primary metric; `scores` holds the other per-document metrics.
+        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs.
+        truncated: whether the prompt was cut to fit.
+        flops: credited, decode only; `prompt_flops` is the prefill's, `executed_flops` includes padding.
+        tight: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
+        choice: the candidate an oracle chose.
+    """
+
+    max_line_bytes: ClassVar[int] = 1 << 23
+    max_lines: ClassVar[int] = 200_000
+
+    id: Name
+    output: Output
+    score: float
+    scores: Scores = Field(default_factory=dict)
+    layers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=1_000_000)]
+    truncated: bool
+    tokens: Tokens
+    flops: Flops
+    prompt_flops: Count
+    executed_flops: Count
+    tight: Annotated[tuple[tuple[Count, float], ...], Field(max_length=1_000_000)] = ()
+    choice: Name | None = None
+
+
+class Candidate(JsonLine):
+    """What one candidate (a fixed set of executed layers) scored on one document."""
+
+    max_line_bytes: ClassVar[int] = 1 << 17
+    max_lines: ClassVar[int] = 20_000_000
+
+    id: Name
+    candidate: Name
+    layers: Annotated[tuple[Annotated[int, Field(ge=0, lt=10_000)], ...], Field(max_length=10_000)]
+    share: Share
+    score: float

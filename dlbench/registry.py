@@ -1,0 +1,282 @@
+"""Find methods: built-in files, entry points of other distributions, and plugin files given by path.
+
+The name of a built-in method is the name of its file; the name of an entry point in the group `dlbench.methods` is the
+name of that method; the name of a plugin file is its stem. One name stands for one method: a clash is an error, since
+a board on which a name means two things cannot be trusted. Nothing is imported before `load`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
+
+from dlbench import outline
+from dlbench.errors import DlbenchError
+from dlbench.suggest import unknown
+
+if TYPE_CHECKING:
+    from dlbench.method import Method, Oracle
+
+    MethodClass: TypeAlias = type[Method] | type[Oracle]
+
+GROUP = "dlbench.methods"
+PACKAGE = "dlbench.methods"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from."""
+
+    name: str
+    origin: str
+    """`built-in`, `file`, or the distribution that brings the entry point."""
+    module: str
+    """The module to import; for a plugin file, the name its module gets."""
+    class_name: str | None
+    """The class, where an entry point names it."""
+    path: Path | None
+    """The file; None where it cannot be told without importing."""
+
+    @property
+    def where(self) -> str:
+        """The place, for people."""
+        if self.origin == "built-in":
+            return f"built-in ({self.path})"
+        if self.origin == "file":
+            return str(self.path)
+        target = f"{self.module}:{self.class_name}" if self.class_name else self.module
+        return f"{target} of {self.origin}"
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """One line of `dlbench list methods`."""
+
+    name: str
+    summary: str
+    parameters: tuple[outline.Parameter, ...]
+    knob: str | None
+    deployable: bool
+    fitted: bool
+    paper: str | None
+    """arXiv number of the paper that the file cites first."""
+    origin: str
+    path: str | None
+
+
+def is_path(method: str) -> bool:
+    """Tell a plugin file (`path/to/file.py`) from a name."""
+    return method.endswith(".py") or os.sep in method or "/" in method
+
+
+def name_of(method: str) -> str:
+    """The method's name, for a name or a path."""
+    return Path(method).stem if is_path(method) else method
+
+
+def names() -> tuple[str, ...]:
+    """Names of all built-in and installed methods, sorted.
+
+    Raises:
+        DlbenchError: two methods have the same name.
+    """
+    return tuple(sorted(_sources()))
+
+
+def describe(method: str) -> MethodInfo:
+    """Describe a method, given by name or path, without importing it.
+
+    Raises:
+        DlbenchError: there is no such method, or its file cannot be read.
+    """
+    source = locate(method)
+    if source.path is None:
+        found = outline.Outline(summary="(not readable without importing it)")
+    else:
+        try:
+            found = outline.read(source.path, source.class_name)
+        except SyntaxError as error:
+            raise DlbenchError(
+                f"method {source.name!r} is broken: {source.path}, line {error.lineno}: {error.msg}; mend the file"
+            ) from error
+        except OSError as error:
+            raise DlbenchError(f"method {source.name!r}: cannot read {source.path}: {error.strerror}") from error
+    return MethodInfo(
+        name=source.name,
+        summary=found.summary,
+        parameters=found.parameters,
+        knob=found.knob,
+        deployable=found.deployable,
+        fitted=found.fitted,
+        paper=found.paper,
+        origin=source.origin,
+        path=None if source.path is None else str(source.path),
+    )
+
+
+def locate(method: str) -> Source:
+    """Find where a method, given by name or path, comes from.
+
+    Raises:
+        DlbenchError: there is no such method, or its name is taken twice.
+    """
+    if is_path(method):
+        return _plugin_file(Path(method))
+    known = _sources()
+    if method not in known:
+        raise unknown("method", method, known, see="`dlbench list methods`")
+    return known[method]
+
+
+def load(method: str) -> MethodClass:
+    """Import a method, given by name or path, and return its class.
+
+    Raises:
+        DlbenchError: there is no such method, its file fails, or it does not hold exactly one complete method.
+    """
+    source = locate(method)
+    try:
+        module = _load_file(source) if source.origin == "file" else importlib.import_module(source.module)
+    except (Exception, SystemExit) as error:
+        raise DlbenchError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
+    return _method_class(module, source)
+
+
+@functools.cache
+def _sources() -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for source in (*_built_in(), *_installed()):
+        if source.name in found:
+            raise _clash(found[source.name], source)
+        found[source.name] = source
+    return found
+
+
+def _clash(first: Source, second: Source) -> DlbenchError:
+    remedy = "rename the file" if second.origin == "file" else f"uninstall {second.origin} or rename its entry point"
+    return DlbenchError(f"two methods are named {first.name!r}: {first.where} and {second.where}; {remedy}")
+
+
+def _built_in() -> Iterable[Source]:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise DlbenchError("the built-in methods are missing: install dlbench again")
+    for folder in spec.submodule_search_locations:
+        for path in sorted(Path(folder).glob("[!_]*.py")):
+            yield Source(path.stem, "built-in", f"{PACKAGE}.{path.stem}", None, path)
+
+
+def _installed() -> Iterable[Source]:
+    # Imported here: reading the metadata of all distributions is the dearest part of starting up.
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
+        origin = point.dist.name if point.dist else "an unnamed distribution"
+        yield Source(point.name, origin, point.module, point.attr or None, _file_of(point.module))
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module, found without running the packages above it."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or []:
+        stem = Path(folder, *rest)
+        for path in (stem.with_name(stem.name + ".py"), stem / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _plugin_file(path: Path) -> Source:
+    path = path.expanduser().resolve()
+    if not path.is_file() or path.suffix != ".py":
+        raise DlbenchError(f"no method file {path}: give a name from `dlbench list methods` or the path of a .py file")
+    name = path.stem
+    if not name.isidentifier():
+        raise DlbenchError(f"{path}: the file's name is the method's name, so use letters, digits and _ only")
+    source = Source(name, "file", f"dlbench_plugin_{name}", None, path)
+    taken = _sources().get(name)
+    if taken is None:
+        return source
+    if taken.path is not None and taken.path.resolve() == path:
+        return taken
+    raise _clash(taken, source)
+
+
+def _load_file(source: Source) -> ModuleType:
+    assert source.path is not None
+    loaded = sys.modules.get(source.module)
+    if loaded is not None and loaded.__file__ == str(source.path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(source.module, source.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up while they are made.
+    sys.modules[source.module] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[source.module]
+        raise
+    return module
+
+
+def _failure(error: BaseException, source: Source) -> str:
+    """Name the line of the method's own file at which the import failed, if it got that far."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if source.path is not None and Path(f.filename) == source.path]
+    if own:
+        return f"{source.path}, line {own[-1].lineno}: {text}"
+    return f"{source.where}: {text}"
+
+
+def _method_class(module: ModuleType, source: Source) -> MethodClass:
+    from dlbench.method import Method, Oracle
+
+    place = source.path or source.where
+    if source.class_name is not None:
+        chosen = getattr(module, source.class_name, None)
+        if not (isinstance(chosen, type) and issubclass(chosen, Method | Oracle)):
+            raise DlbenchError(f"method {source.name!r}: {place} has no method class {source.class_name!r}")
+        found: list[MethodClass] = [chosen]
+    else:
+        found = [
+            value
+            for name, value in vars(module).items()
+            if isinstance(value, type)
+            and issubclass(value, Method | Oracle)
+            and value.__module__ == module.__name__
+            and value.__name__ == name
+            and not name.startswith("_")
+        ]
+    if len(found) != 1:
+        listed = ", ".join(c.__name__ for c in found) or "none"
+        raise DlbenchError(
+            f"method {source.name!r}: {place} must define exactly one public class that derives from a class of "
+            f"dlbench.method, but it defines {listed}; start the name of others with _"
+        )
+    chosen = found[0]
+    if inspect.isabstract(chosen):
+        missing = ", ".join(sorted(chosen.__abstractmethods__))
+        raise DlbenchError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
+    return chosen

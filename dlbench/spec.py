@@ -1,0 +1,238 @@
+"""What `dlbench run` was asked to do, and whether that can be done.
+
+`RunSpec.check` needs no torch and takes milliseconds, so a slip in an option is told at once. `check_environment`
+imports what the run will import anyway: it asks for the device, runs the plugin files and tries their parameters. Both
+come before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from dlbench import harness, registry
+from dlbench.errors import DlbenchError
+from dlbench.suggest import unknown
+
+MODELS = {
+    "nano": "the embedded backbone of the nano suite",
+    "nano-half": "the same with half of the layers, trained on the same tokens",
+}
+"""Models that come with dlbench."""
+DTYPES = ("float32", "bfloat16", "float16")
+PROMPTS = ("full", "routed")
+KV_POLICIES = ("project", "evict", "recompute")
+RUN_FILE = "run.json"
+"""A folder that holds this file belongs to a dlbench run."""
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: everything that the options of `dlbench run` say."""
+
+    models: tuple[str, ...] = ("nano",)
+    """Embedded models, local folders or hub names."""
+    tasks: tuple[str, ...] = field(default_factory=lambda: tuple(harness.expand_tasks(["nano"])))
+    """Names of tasks, suites already replaced by their tasks."""
+    methods: tuple[str, ...] = field(default_factory=registry.names)
+    """Names, or paths of plugin files."""
+    budgets: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Target layer shares."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Parameters set by hand, by the method's name."""
+    limit: int | None = 48
+    """Documents per task; None for all."""
+    out: Path = Path("dlbench-out")
+    batch_size: int = 48
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
+    prompt: Literal["full", "routed"] = "full"
+    kv: str | None = None
+    """Policy for the keys and values of skipped tokens; None takes each method's own."""
+    processes: int = 1
+    fit: bool = False
+    """Fit again what learns, even where a fitted artifact exists."""
+    timing: bool = True
+
+    def check(self) -> None:
+        """Check all that can be checked without torch.
+
+        Raises:
+            DlbenchError: something cannot be done as asked; the message says what would.
+        """
+        self._check_numbers()
+        self._check_choices()
+        for model in self.models:
+            _check_model(model)
+        for task in self.tasks:
+            harness.expand_tasks([task])
+        self._check_methods()
+        check_folder(self.out)
+
+    def _check_numbers(self) -> None:
+        for name in ("models", "tasks", "methods", "budgets"):
+            if not getattr(self, name):
+                raise DlbenchError(f"no {name} to run: give at least one")
+        for budget in self.budgets:
+            if not (math.isfinite(budget) and 0 < budget <= 1):
+                raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
+        if self.limit is not None and self.limit < 1:
+            raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
+        if self.batch_size < 1:
+            raise DlbenchError(f"batch size {self.batch_size}: give at least 1")
+        if self.processes < 1:
+            raise DlbenchError(f"{self.processes} processes: give at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def _check_choices(self) -> None:
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        if self.prompt not in PROMPTS:
+            raise unknown("prompt policy", self.prompt, PROMPTS)
+        if self.kv is not None and self.kv not in KV_POLICIES:
+            raise unknown("kv policy", self.kv, KV_POLICIES)
+        if not _DEVICE.fullmatch(self.device):
+            raise unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+
+    def _check_methods(self) -> None:
+        places: dict[str, str] = {}
+        for method in self.methods:
+            name = registry.locate(method).name
+            if name in places:
+                raise DlbenchError(f"method {name!r} is given twice: {places[name]} and {method}; keep one")
+            places[name] = method
+        for name, values in self.settings.items():
+            if name not in places:
+                raise unknown("method in a setting", name, places)
+            known = [p.name for p in registry.describe(places[name]).parameters]
+            for parameter in values:
+                if parameter not in known:
+                    raise unknown(f"parameter of method {name!r}", parameter, known)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `NAME.PARAM=VALUE` texts; a value is JSON where it can be read as such, else text.
+
+    Raises:
+        DlbenchError: a text has another form, a number is not finite, or a parameter is set twice.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, raw = text.partition("=")
+        name, dot, parameter = target.strip().partition(".")
+        if not (equals and dot and name and parameter):
+            raise DlbenchError(f"setting {text!r}: write NAME.PARAM=VALUE, such as static_exit.layers=8")
+        values = settings.setdefault(name, {})
+        if parameter in values:
+            raise DlbenchError(f"setting {text!r}: {name}.{parameter} is set twice; keep one")
+        try:
+            values[parameter] = json.loads(raw)
+        except ValueError:
+            values[parameter] = raw
+        if isinstance(number := values[parameter], float) and not math.isfinite(number):
+            raise DlbenchError(f"setting {text!r}: give a finite number")
+    return settings
+
+
+def check_folder(out: Path) -> None:
+    """Check that a run may write to a folder, without leaving anything in it.
+
+    Raises:
+        DlbenchError: it cannot be written, or holds something that is not a dlbench run.
+    """
+    if out.exists() and not out.is_dir():
+        raise DlbenchError(f"--out {out} is a file: give a folder")
+    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
+    try:
+        if out.is_dir() and any(out.iterdir()) and not (out / RUN_FILE).is_file():
+            raise DlbenchError(
+                f"--out {out} holds files but no {RUN_FILE}, so it is not a dlbench run: give a new or empty folder"
+            )
+        # Permission bits do not tell for every user and file system, so a folder is really made, and removed again.
+        tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DlbenchError(f"--out {out} cannot be written ({place}: {reason}): give another folder") from error
+
+
+def check_environment(spec: RunSpec) -> None:
+    """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and their parameters.
+
+    Raises:
+        DlbenchError: the device is absent, a task cannot be loaded, a method is broken, or it refuses a parameter or
+            the kv policy.
+    """
+    resolve_device(spec.device)
+    for task in spec.tasks:
+        harness.load_task(task)
+    for method in spec.methods:
+        name = registry.name_of(method)
+        chosen = registry.load(method)
+        policies = getattr(chosen, "kv", None)
+        if spec.kv is not None and policies is not None and spec.kv not in policies:
+            raise DlbenchError(f"method {name!r} does not support kv policy {spec.kv!r}: it has {', '.join(policies)}")
+        _check_parameters(name, chosen, spec.settings.get(name, {}))
+
+
+def resolve_device(device: str) -> str:
+    """Name the torch device; `auto` takes an accelerator where there is one.
+
+    Raises:
+        DlbenchError: this machine has no such device.
+    """
+    import torch
+
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + there
+    elif torch.backends.mps.is_available():
+        there = ["mps", *there]
+    if device == "auto":
+        return there[0]
+    wanted = "cuda:0" if device == "cuda" else device
+    if wanted not in there:
+        raise DlbenchError(f"device {device!r} is not on this machine: there is {', '.join(there)}")
+    return wanted
+
+
+def _check_model(name: str) -> None:
+    if not name:
+        raise DlbenchError("a model without a name: see `dlbench list models`")
+    # What is neither embedded nor a folder may be a hub name, which only the hub or its cache can tell. But a bare
+    # name close to an embedded one is a slip, and a path is no hub name.
+    path = Path(name).expanduser()
+    if name in MODELS or path.is_dir():
+        return
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise DlbenchError(f"no model folder {name}: see `dlbench list models`, or give a hub name")
+    if "/" not in name and name.lower().startswith("nano"):
+        raise unknown("model", name, MODELS, see="`dlbench list models`")
+
+
+def _check_parameters(name: str, chosen: registry.MethodClass, values: Mapping[str, Any]) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(chosen)
+    for parameter, value in values.items():
+        try:
+            if parameter in hints:
+                TypeAdapter(hints[parameter]).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise DlbenchError(f"setting {name}.{parameter}={json.dumps(value)}: {reason}") from error
+    if not values:
+        return
+    try:
+        chosen.from_params(dict(values))
+    except (ValueError, TypeError) as error:
+        listed = ", ".join(f"{parameter}={json.dumps(value)}" for parameter, value in values.items())
+        raise DlbenchError(f"method {name!r} refuses {listed}: {error}") from error

@@ -1,0 +1,164 @@
+"""From samples to records: means, shares and intervals over the documents of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlbench.engine.meter import CATEGORIES, Costs
+from dlbench.plan import Place, Setting, source_sha256, versions
+from dlbench.records import Backbone, Compute, Flops, MethodUsed, Quality, Record, Run, Sample, Tokens
+from dlbench.records import Task as TaskUsed
+from dlbench.stats import retained
+from dlbench.task import Document
+
+Samples = Mapping[str, Sample]
+"""Document id → sample."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What full depth of the base backbone did on the same documents; all shares and ratios are against it."""
+
+    depth: int
+    costs: Costs
+    samples: Samples
+
+
+def reached(share: float, budget: float, depth: int) -> bool:
+    """Whether a realised layer share counts as the budget: within max(0.03, half a layer)."""
+    return abs(share - budget) <= max(0.03, 0.5 / depth) + 1e-9
+
+
+def layer_share(samples: Sequence[Sample], depth: int) -> float:
+    """Executed layer calls ÷ (depth × decode forwards), averaged over the documents that had any decode forward."""
+    shares = [sum(s.layers) / (depth * len(s.layers)) for s in samples if s.layers]
+    return float(np.mean(shares)) if shares else 1.0
+
+
+def compute(samples: Sequence[Sample], base: Reference) -> Compute:
+    """Cost of these samples as shares of the base's full depth."""
+    decode, whole = [], []
+    for s in samples:
+        full = base.samples[s.id]
+        if s.layers:
+            decode.append(s.flops.total / base.costs.dense(s.tokens.prompt, s.tokens.generated))
+        whole.append((s.prompt_flops + s.flops.total) / (full.prompt_flops + full.flops.total))
+    return Compute(
+        layer_share=layer_share(samples, base.depth),
+        flop_share_decode=float(np.mean(decode)) if decode else 1.0,
+        flop_share_total=float(np.mean(whole)),
+        flops=Flops(**{c: sum(getattr(s.flops, c) for s in samples) for c in CATEGORIES}),
+        executed_flops=sum(s.executed_flops for s in samples),
+        tokens=Tokens(
+            prompt=sum(s.tokens.prompt for s in samples), generated=sum(s.tokens.generated for s in samples)
+        ),
+    )
+
+
+def quality(
+    scores: Sequence[float], full: Sequence[float], *, corpus: float | None = None, extra: Mapping[str, float] = {}
+) -> Quality:
+    """Mean score, and what it keeps of full depth, with its interval; both sequences are over the same documents."""
+    kept = retained(scores, full)
+    return Quality(
+        mean=float(np.mean(scores)),
+        corpus=corpus,
+        full_mean=float(np.mean(full)),
+        retained=None if kept is None else kept.estimate,
+        retained_ci95=None if kept is None else (kept.low, kept.high),
+        extra=dict(extra),
+    )
+
+
+def build(
+    place: Place,
+    setting: Setting,
+    documents: Sequence[Document],
+    samples: Sequence[Sample],
+    base: Reference,
+    env: Mapping[str, str],
+    *,
+    name: str | None = None,
+    scored: Quality | None = None,
+    deployable: bool = True,
+    kind: str = "method",
+    params: Mapping[str, object] | None = None,
+    notes: Sequence[str] = (),
+) -> Record:
+    """One record from its samples, which are in the order of the documents.
+
+    Args:
+        place: backbone, task and run.
+        setting: what ran.
+        documents: all documents of the record.
+        samples: one per document.
+        base: full depth on the same documents.
+        env: where it ran.
+        name: the method's name on the board, where it is not the setting's.
+        scored: the quality, where it is not the mean of the samples' scores (an oracle's).
+        deployable: False for oracles.
+        kind: "method", "oracle" or "dense".
+        params: shown instead of the method's own.
+        notes: remarks to add.
+    """
+    cost = compute(samples, base)
+    own = list(notes)
+    budget = setting.budget
+    depth = place.backbone.depth
+    # An oracle is given a budget to spend, not to meet: it stops where more layers would not help.
+    short = kind == "method" and budget is not None and not reached(cost.layer_share, budget, base.depth)
+    if short:
+        own.append(f"the closest setting runs {cost.layer_share:.3f} of the layers")
+    if kind == "method" and setting.name != "full" and cost.layer_share >= 1 and all(
+        n == depth for s in samples for n in s.layers
+    ):
+        own.append("never acted: every token ran every layer")
+    if cut := sum(s.truncated for s in samples):
+        own.append(f"{cut} of {len(samples)} prompts truncated")
+    if scored is None:
+        names = sorted(samples[0].scores)
+        scored = quality(
+            [s.score for s in samples],
+            [base.samples[s.id].score for s in samples],
+            corpus=place.task.corpus(documents, [s.output for s in samples]),
+            extra={n: float(np.mean([s.scores[n] for s in samples])) for n in names},
+        )
+    used = setting.method.knob
+    return Record(
+        key=setting.key,
+        track=place.track,
+        backbone=Backbone(
+            name=place.backbone.name,
+            family=place.backbone.kind,
+            layers=depth,
+            dtype=place.backbone.dtype,
+            sha256=place.backbone.sha256,
+            base_sha256=place.backbone.base_sha256,
+        ),
+        method=MethodUsed(
+            name=name or setting.name,
+            params=dict(setting.method.params() if params is None else params),  # type: ignore[arg-type]
+            source_sha256=source_sha256((name or setting.name) if kind == "method" else "oracle"),
+            deployable=deployable,
+            kind=kind,
+            knob=None if used is None or kind == "oracle" else used.name,
+        ),
+        task=TaskUsed(
+            name=place.task.name, version=place.task.version, metric=place.task.metric, n=len(samples)
+        ),
+        run=Run(
+            budget=budget,
+            prompt=place.spec.prompt,
+            kv=place.spec.kv or setting.method.kv[0],
+            seed=place.spec.seed,
+            max_new_tokens=place.task.max_new_tokens,
+        ),
+        quality=scored,
+        compute=cost,
+        status="unreachable" if short else "ok",
+        notes=tuple(own),
+        env={**versions(), **env},
+    )

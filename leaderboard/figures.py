@@ -1,0 +1,51 @@
+"""How figures are written, in tables, charts and sentences alike. What is not there is a dash, never NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NOTHING = "–"
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Return how many decimals tell such scores apart: metrics run to 1 or to 100."""
+    return 3 if max((abs(value) for value in values), default=0.0) <= 1.5 else 1
+
+
+def score(value: float | None, places: int = 3) -> str:
+    """Return a score with that many decimals."""
+    return NOTHING if value is None else f"{value:.{places}f}"
+
+
+def share(value: float | None) -> str:
+    """Return a share as a number around 1."""
+    return NOTHING if value is None else f"{value:.3f}"
+
+
+def ratio(value: float | None, bounds: tuple[float, float] | None = None) -> str:
+    """Return a ratio with its interval, where it has one."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if bounds is None else f"{value:.2f} [{bounds[0]:.2f}, {bounds[1]:.2f}]"
+
+
+def percent(value: float) -> str:
+    """Return a share in per cent, without digits that don't matter."""
+    return f"{100 * value:.1f}".removesuffix(".0") + " %"
+
+
+def budget(value: float | None) -> str:
+    """Return a target layer share."""
+    return NOTHING if value is None else f"{value:g}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Return a duration to three digits, never in scientific notation."""
+    if value is None:
+        return NOTHING
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def speedup(value: float | None, places: int = 2) -> str:
+    """Return a speed-up as a factor."""
+    return "" if value is None else f"{value:.{places}f}×"

@@ -1,0 +1,193 @@
+"""From records to what a board shows: tracks of labelled, ordered rows."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dlbench.records import Record, Task, Timing
+
+Role = Literal["full", "dense", "method", "oracle"]
+"""`full`: the base backbone at full depth; `dense`: a smaller model at its full depth; `oracle`: not deployable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as a board shows it.
+
+    Attributes:
+        label: the method's name, and what sets it apart from its namesakes in the track.
+        setting: its other parameters, in words.
+        timings: by batch size.
+        pareto: no deployable row of the track is both cheaper (total FLOPs) and better.
+        anchor: an id for links, unique on the page.
+    """
+
+    record: Record
+    role: Role
+    label: str
+    setting: str
+    timings: Mapping[int, Timing]
+    pareto: bool
+    anchor: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the budget was reached."""
+        return self.record.status == "ok"
+
+    @property
+    def remarks(self) -> str:
+        """What is to be said about the row, in one line; mostly nothing."""
+        said = list(self.record.notes) if self.ok else ["unreachable", *self.record.notes]
+        return "; ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Rows that may be compared: one task of one version, one base backbone, one set of rules."""
+
+    name: str
+    anchor: str
+    task: Task
+    rows: tuple[Row, ...]
+    deployable: tuple[Row, ...] = field(init=False)
+    oracles: tuple[Row, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deployable", tuple(row for row in self.rows if row.role != "oracle"))
+        object.__setattr__(self, "oracles", tuple(row for row in self.rows if row.role == "oracle"))
+
+    def first(self, role: Role) -> Row | None:
+        """Return the first row of that role, if any."""
+        return next((row for row in self.rows if row.role == role), None)
+
+
+def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> list[Track]:
+    """Group records into tracks, label and order their rows: full, smaller dense models, methods by name and budget."""
+    clocked: dict[str, dict[int, Timing]] = defaultdict(dict)
+    for timing in sorted(timings, key=lambda one: (one.device, one.threads, one.key)):
+        clocked[timing.key].setdefault(timing.batch_size, timing)
+    groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.task.name, record.task.version, record.track, record.task.metric].append(record)
+    tracks: list[Track] = []
+    anchors: dict[str, int] = defaultdict(int)
+    for (task_name, _, name, _), members in sorted(groups.items()):
+        stem = re.sub(r"[^a-z0-9]+", "-", task_name.lower()).strip("-") or "task"
+        anchors[stem] += 1
+        anchor = stem if anchors[stem] == 1 else f"{stem}-{anchors[stem]}"
+        tracks.append(Track(name, anchor, members[0].task, _rows(members, clocked, anchor)))
+    return tracks
+
+
+def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]], anchor: str) -> tuple[Row, ...]:
+    base = [record for record in members if record.backbone.sha256 == record.backbone.base_sha256]
+    depth = max((record.backbone.layers for record in base), default=0)
+    base_names = {record.backbone.name for record in base}
+    telling = _telling(members)
+    front = _pareto(members)
+    prepared = []
+    for record in members:
+        role = _role(record, depth)
+        names = telling[record.method.name, record.backbone.name]
+        label = record.backbone.name if role == "dense" else _label(record, names, base_names)
+        prepared.append((record, role, label))
+    order = {"full": 0, "dense": 1, "method": 2, "oracle": 3}
+    prepared.sort(key=lambda one: (order[one[1]], one[2], one[0].run.budget or 2.0, one[0].key))
+    return tuple(
+        Row(
+            record=record,
+            role=role,
+            label=label,
+            setting=_setting(record, telling[record.method.name, record.backbone.name]),
+            timings=clocked.get(record.key, {}),
+            pareto=place_of(record) in front,
+            anchor=f"{anchor}-{number}",
+        )
+        for number, (record, role, label) in enumerate(prepared, start=1)
+    )
+
+
+def _role(record: Record, depth: int) -> Role:
+    if not record.method.deployable:
+        return "oracle"
+    if record.method.name != "full":
+        return "method"
+    derived = record.backbone.sha256 != record.backbone.base_sha256
+    if not derived:
+        return "full"
+    # A fine-tuned backbone of the same depth is a method's own starting point, not a smaller dense model.
+    return "dense" if record.backbone.layers < depth or not depth else "method"
+
+
+def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
+    """Return, per method and backbone, the parameters that differ between rows of one budget: these name variants."""
+    rows: dict[tuple[str, str], dict[float | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in members:
+        rows[record.method.name, record.backbone.name][record.run.budget].append(record)
+    telling: dict[tuple[str, str], list[str]] = {}
+    for which, by_budget in rows.items():
+        names = {name for same in by_budget.values() for record in same for name in record.method.params}
+        names -= {record.method.knob or "" for same in by_budget.values() for record in same}
+        telling[which] = sorted(
+            name
+            for name in names
+            if any(len({json.dumps(one.method.params.get(name)) for one in same}) > 1 for same in by_budget.values())
+        )
+    return telling
+
+
+def _label(record: Record, names: Iterable[str], base_names: set[str]) -> str:
+    parts = [record.method.name]
+    if base_names and record.backbone.name not in base_names:
+        parts.append(record.backbone.name)
+    for name in names:
+        value = record.method.params.get(name)
+        if value is True:
+            parts.append(name)
+        elif value is not None and value is not False:
+            parts.append(str(value) if isinstance(value, str) else f"{name}={_short(value)}")
+    return " · ".join(parts)
+
+
+def _setting(record: Record, names: Sequence[str]) -> str:
+    shown = {name: value for name, value in record.method.params.items() if name not in names and value is not None}
+    knob = record.method.knob
+    first = [knob] if knob in shown else []
+    ordered = first + sorted(name for name in shown if name != knob)
+    return ", ".join(f"{name} {_short(shown[name])}" for name in ordered)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return " ".join(_short(one) for one in value)
+    return str(value)
+
+
+def place_of(record: Record) -> tuple[str, float | None, str]:
+    """Return what identifies a record within its track."""
+    return record.key, record.run.budget, record.method.name
+
+
+def _pareto(members: Iterable[Record]) -> set[tuple[str, float | None, str]]:
+    points = [
+        (record.compute.flop_share_total, -record.quality.mean, place_of(record))
+        for record in members
+        if record.method.deployable and record.status == "ok" and record.quality and record.compute
+    ]
+    front: set[tuple[str, float | None, str]] = set()
+    best = float("inf")
+    for _, loss, place in sorted(points, key=lambda point: point[:2]):
+        if loss < best:
+            best = loss
+            front.add(place)
+    return front

@@ -1,0 +1,49 @@
+"""Random layers: the control that a router must beat (Glavas et al., arXiv 2410.20022, section 4).
+
+b layers are drawn without replacement, afresh for every decoded token or once per sequence. A share between two whole
+numbers of layers draws one layer more with the matching probability, so that the control can stand at any realised
+share. The noise is keyed by seed, document and step, never by the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from torch import Tensor
+
+from dlbench.method import Method, Scope, View
+
+
+@dataclass
+class RandomSkip(Method):
+    """Run a random set of layers, new for every token or for every sequence."""
+
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({"per": "token"}, {"per": "sequence"})
+
+    share: float = 0.5
+    """Mean share of the layers run."""
+    per: Literal["token", "sequence"] = "token"
+    first: bool = False
+    """Always run layer 0, as one of the layers drawn."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share must lie in (0, 1], not {self.share}")
+        if self.per not in ("token", "sequence"):
+            raise ValueError(f"per must be token or sequence, not {self.per!r}")
+
+    @property
+    def scope(self) -> Scope:
+        return self.per
+
+    def at(self, budget: float, depth: int) -> Self:
+        return type(self)(share=budget, per=self.per, first=self.first)
+
+    def route(self, view: View) -> Tensor:
+        noise = view.uniform(view.depth + 1, per=self.per)  # [n, depth + 1]
+        target = self.share * view.depth
+        count = (noise[:, -1:] + target).floor()  # whole layers, one more with probability frac(target)
+        order = noise[:, :-1].clone()
+        if self.first:
+            order[:, 0] = -1
+        rank = (order < order[:, view.layer : view.layer + 1]).sum(1, keepdim=True)
+        return (rank < count)[:, 0]

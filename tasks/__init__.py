@@ -1,0 +1,1 @@
+"""Task suites: one folder per suite."""

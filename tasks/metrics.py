@@ -1,0 +1,148 @@
+"""Scores of the suites' tasks, per document and with several references.
+
+The lm-eval YAML names these functions: lm-eval's own scoring of several references turns any overlap into 1.0, and its
+BLEU and chrF exist for a whole corpus only. Every score lies between 0 and 1, those of sacrebleu too, so that a board
+has one scale. A document's score is its best over the references (BLEU counts matches against all of them at once, as
+it is defined). Corpus scores come from all (references, output) pairs together.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal, InvalidOperation
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rouge_score.rouge_scorer import RougeScorer
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+Pair = tuple[list[str], str]
+"""What corpus metrics need of a document: its references and its output."""
+
+_ANSWER = re.compile(r"\banswer\s*:\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?)", re.IGNORECASE)
+
+
+def rouge(output: str, references: Sequence[str]) -> dict[str, float]:
+    """ROUGE-L, ROUGE-1 and ROUGE-2 as F1 without stemming, each the best over the references."""
+    scores = _rouge_scorer().score_multi(list(references), output)
+    return {name: float(scores[name].fmeasure) for name in ("rougeL", "rouge1", "rouge2")}
+
+
+def sentence_bleu(output: str, references: Sequence[str]) -> float:
+    """BLEU of one output, smoothed, with n-grams only as long as the output allows."""
+    return _share(_bleu().sentence_score(output, list(references)).score)
+
+
+def sentence_chrf(output: str, references: Sequence[str]) -> float:
+    """The best chrF (character 6-grams, beta 2) of one output over the references."""
+    return _share(_chrf().sentence_score(output, list(references)).score)
+
+
+def answer(text: str) -> Decimal | None:
+    """The number after the last `answer:` of a text, None where there is none."""
+    found = _ANSWER.findall(text)
+    if not found:
+        return None
+    try:
+        return Decimal(found[-1].replace(",", ""))
+    except InvalidOperation:
+        return None
+
+
+def answer_match(output: str, references: Sequence[str]) -> float:
+    """1.0 where the output's answer equals, as a number, the answer of any reference."""
+    given = answer(output)
+    return float(given is not None and any(given == answer(reference) for reference in references))
+
+
+def exact_match(output: str, references: Sequence[str]) -> float:
+    """1.0 where the output is a reference, but for white space."""
+    words = output.split()
+    return float(any(words == reference.split() for reference in references))
+
+
+def corpus_bleu(pairs: Iterable[Pair]) -> float:
+    """BLEU of a corpus; documents may have different numbers of references."""
+    references, outputs = _streams(pairs)
+    return _share(_corpus_bleu().corpus_score(outputs, references).score)
+
+
+def corpus_chrf(pairs: Iterable[Pair]) -> float:
+    """The chrF of a corpus."""
+    references, outputs = _streams(pairs)
+    return _share(_chrf().corpus_score(outputs, references).score)
+
+
+def score_data2text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float | Pair]:
+    """Score a description of a table: ROUGE, BLEU beside."""
+    output, references = results[0], list(doc["references"])
+    return {
+        **rouge(output, references),
+        "bleu": sentence_bleu(output, references),
+        "corpus_bleu": (references, output),
+    }
+
+
+def score_summary(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score a summary: ROUGE."""
+    return rouge(results[0], doc["references"])
+
+
+def score_math(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score a word problem: its answer alone, not the steps."""
+    return {"exact": answer_match(results[0], doc["references"])}
+
+
+def score_translate(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float | Pair]:
+    """Score a translation: chrF, exact match beside."""
+    output, references = results[0], list(doc["references"])
+    return {
+        "chrf": sentence_chrf(output, references),
+        "exact": exact_match(output, references),
+        "corpus_chrf": (references, output),
+    }
+
+
+def _share(percent: float) -> float:
+    # sacrebleu's logarithms overshoot a perfect 100 by rounding.
+    return min(percent / 100, 1.0)
+
+
+def _streams(pairs: Iterable[Pair]) -> tuple[list[list[Any]], list[str]]:
+    """Turn references per document into sacrebleu's streams: the n-th reference of every document, None if missing."""
+    # Any: sacrebleu takes None for a missing reference, but its annotations say str.
+    all_references, outputs = zip(*pairs, strict=True)
+    return [list(stream) for stream in zip_longest(*all_references)], list(outputs)
+
+
+# Imported on use: rouge-score takes nltk along, and neither is needed to list tasks or to count tokens.
+@functools.cache
+def _rouge_scorer() -> RougeScorer:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL", "rouge1", "rouge2"], use_stemmer=False)
+
+
+@functools.cache
+def _bleu() -> BLEU:
+    from sacrebleu.metrics.bleu import BLEU
+
+    return BLEU(effective_order=True)
+
+
+@functools.cache
+def _corpus_bleu() -> BLEU:
+    from sacrebleu.metrics.bleu import BLEU
+
+    return BLEU()
+
+
+@functools.cache
+def _chrf() -> CHRF:
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF()

@@ -1,0 +1,1 @@
+"""The nano suite: four generated English tasks and the small model trained on them."""

@@ -1,0 +1,205 @@
+import sys
+import textwrap
+
+import pytest
+
+from dlbench import registry
+from dlbench.errors import DlbenchError
+
+PLUGIN = '''
+    """Every second layer (Nobody et al., arXiv 2401.00001)."""
+
+    from dataclasses import dataclass, field
+    from typing import ClassVar
+
+    from dlbench.method import Action, Knob, Method, View
+
+
+    class Table(dict):
+        """Not a method."""
+
+
+    @dataclass
+    class EverySecond(Method):
+        """Run every second layer.
+
+        More about it.
+        """
+
+        knob: ClassVar[Knob | None] = Knob("stride", 1, 8)
+        deployable: ClassVar[bool] = False
+
+        stride: int = 2
+        """Distance of the layers that run."""
+        offsets: tuple[int, ...] = field(default=(0,))
+        made: int = field(init=False, default=0)
+        _cache: int = 0
+
+        def route(self, view: View) -> Action:
+            return Action.SKIP if view.layer % self.stride else Action.RUN
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    def write(source=PLUGIN, name="every_second"):
+        path = tmp_path / f"{name}.py"
+        path.write_text(textwrap.dedent(source))
+        return path
+
+    yield write
+    for module in [m for m in sys.modules if m.startswith("dlbench_plugin_")]:
+        del sys.modules[module]
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Put distributions with entry points on the path: (distribution, entry point, target) and their modules."""
+
+    def install(*points, modules=()):
+        for distribution, name, target in points:
+            info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+            (info / "entry_points.txt").write_text(f"[dlbench.methods]\n{name} = {target}\n")
+        for name, source in modules:
+            (tmp_path / name).write_text(textwrap.dedent(source))
+        monkeypatch.syspath_prepend(tmp_path)
+        registry._sources.cache_clear()
+
+    yield install
+    registry._sources.cache_clear()
+    for module in [m for m in sys.modules if m.startswith("plug_")]:
+        del sys.modules[module]
+
+
+def test_built_ins_are_the_files_of_the_folder():
+    assert "full" in registry.names()
+    assert not [name for name in registry.names() if name.startswith("_")]
+    assert registry.locate("full").origin == "built-in"
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_the_outline_of_a_built_in_is_what_its_class_says(name):
+    import dataclasses
+
+    info, chosen = registry.describe(name), registry.load(name)
+    assert info.summary == chosen.__doc__.strip().splitlines()[0]
+    assert [p.name for p in info.parameters] == [f.name for f in dataclasses.fields(chosen) if f.init]
+    assert info.deployable == chosen.deployable
+    assert info.knob == (chosen.knob.name if getattr(chosen, "knob", None) else None)
+    assert info.fitted == getattr(chosen, "fitted", False)
+    chosen.from_params({})
+
+
+def test_a_plugin_file_is_described_without_running_it(plugin):
+    path = plugin(PLUGIN + "\n    raise SystemExit('ran')\n")
+    info = registry.describe(str(path))
+    assert (info.name, info.summary, info.knob, info.deployable) == (
+        "every_second",
+        "Run every second layer.",
+        "stride",
+        False,
+    )
+    assert info.paper == "2401.00001"
+    assert [(p.name, p.type, p.default, p.help) for p in info.parameters] == [
+        ("stride", "int", "2", "Distance of the layers that run."),
+        ("offsets", "tuple[int, ...]", "(0,)", ""),
+    ]
+
+
+def test_a_plugin_file_loads_once(plugin):
+    path = str(plugin())
+    chosen = registry.load(path)
+    assert chosen.__name__ == "EverySecond"
+    assert registry.load(path) is chosen
+    assert chosen.from_params({"stride": 3}).params()["stride"] == 3
+
+
+def test_inherited_parameters_and_knob_are_described(plugin):
+    source = '''
+        from dataclasses import dataclass
+        from dlbench import method
+
+        @dataclass
+        class Learned(method.Router):
+            """Learn."""
+            size: int = 4
+    '''
+    info = registry.describe(str(plugin(source)))
+    assert [p.name for p in info.parameters] == ["threshold", "size"]
+    assert (info.knob, info.fitted) == ("threshold", True)
+
+
+def test_an_unknown_name_gets_a_suggestion():
+    with pytest.raises(DlbenchError, match="unknown method 'ful': did you mean full"):
+        registry.locate("ful")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DlbenchError, match=r"no method file .*nothing\.py"):
+        registry.locate(str(tmp_path / "nothing.py"))
+
+
+def test_a_plugin_file_must_not_take_the_name_of_a_built_in(plugin):
+    path = plugin(name="full")
+    with pytest.raises(DlbenchError, match=r"two methods are named 'full'.*rename the file") as error:
+        registry.locate(str(path))
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\ny = missing\n", r"every_second\.py, line 2: NameError"),
+        ("x = (\n", r"every_second\.py, line 1: '\(' was never closed"),
+        ("import sys\nsys.exit(3)\n", r"every_second\.py, line 2: SystemExit: 3"),
+        ("x = 1\n", "exactly one public class .* it defines none"),
+        (
+            "from dlbench.method import Method\nclass A(Method):\n  def route(self, view): ...\nclass B(A): ...\n",
+            "it defines A, B",
+        ),
+        ("from dlbench.method import Method\nclass A(Method): ...\n", "class A does not define route"),
+    ],
+)
+def test_a_broken_plugin_is_told_with_file_and_line(plugin, source, message):
+    path = plugin(source)
+    with pytest.raises(DlbenchError, match=message) as error:
+        registry.load(str(path))
+    assert "every_second" in str(error.value)
+
+
+def test_a_broken_plugin_can_be_mended_without_a_new_process(plugin):
+    with pytest.raises(DlbenchError):
+        registry.load(str(plugin("x = missing\n")))
+    assert registry.load(str(plugin())).__name__ == "EverySecond"
+
+
+def test_entry_points_are_found_described_and_loaded(installed):
+    installed(("plug-one", "third", "plug_third:EverySecond"), modules=[("plug_third.py", PLUGIN)])
+    assert "third" in registry.names()
+    info = registry.describe("third")
+    assert (info.origin, info.summary) == ("plug-one", "Run every second layer.")
+    assert "plug_third" not in sys.modules
+    assert registry.load("third").__name__ == "EverySecond"
+
+
+def test_two_distributions_must_not_share_a_name(installed):
+    installed(("plug-one", "third", "plug_a"), ("plug-two", "third", "plug_b"))
+    with pytest.raises(
+        DlbenchError, match=r"two methods are named 'third': plug_[ab] of plug-.* and plug_[ab] of plug-"
+    ):
+        registry.names()
+
+
+def test_an_entry_point_must_not_take_the_name_of_a_built_in(installed):
+    installed(("plug-one", "full", "plug_a"))
+    with pytest.raises(DlbenchError, match=r"built-in .* and plug_a of plug-one; uninstall plug-one"):
+        registry.names()
+
+
+def test_an_entry_point_without_its_module_is_a_broken_method(installed):
+    installed(("plug-one", "third", "plug_gone"))
+    assert "not readable" in registry.describe("third").summary
+    with pytest.raises(DlbenchError, match="'third' is broken: plug_gone of plug-one: ModuleNotFoundError"):
+        registry.load("third")
