@@ -109,8 +109,7 @@ def board(
             raise DlbenchError(f"{folder} holds no records.jsonl: give a folder that `dlbench run` wrote")
     from dlbench.leaderboard.site import build
 
-    build(run_dir, out)
-    typer.echo(f"{out / 'index.html'}")
+    typer.echo(build(run_dir, out))
 
 
 @listing.callback(invoke_without_command=True)

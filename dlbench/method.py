@@ -149,8 +149,33 @@ class Probe(Protocol):
         ...
 
 
+class Parameters:
+    """Parameters are dataclass fields; they go to and come from JSON values."""
+
+    @final
+    def params(self) -> dict[str, Any]:
+        """Parameters as JSON values."""
+        return {
+            f.name: list(v) if isinstance(v := getattr(self, f.name), (tuple, frozenset)) else v
+            for f in dataclasses.fields(self)  # type: ignore[arg-type]
+        }
+
+    @classmethod
+    @final
+    def from_params(cls, params: Mapping[str, Any]) -> Self:
+        """Build from JSON values; lists become tuples.
+
+        Raises:
+            ValueError: an unknown name, or a value that the method refuses.
+        """
+        known = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+        if unknown := sorted(set(params) - known):
+            raise ValueError(f"no parameter {unknown[0]!r}; there is {', '.join(sorted(known)) or 'none'}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in params.items()})
+
+
 @dataclass
-class Method(ABC):
+class Method(Parameters, ABC):
     """A rule that routes tokens through layers. Subclasses are dataclasses; their fields are the parameters."""
 
     deployable: ClassVar[bool] = True
@@ -201,27 +226,6 @@ class Method(ABC):
     @abstractmethod
     def route(self, view: View) -> Action | Tensor:
         """Decide for the tokens of `view`: one action for all, or one code per token ([n] bool or integer)."""
-
-    @final
-    def params(self) -> dict[str, Any]:
-        """Parameters as JSON values."""
-        return {
-            f.name: list(v) if isinstance(v := getattr(self, f.name), (tuple, frozenset)) else v
-            for f in dataclasses.fields(self)
-        }
-
-    @classmethod
-    @final
-    def from_params(cls, params: Mapping[str, Any]) -> Self:
-        """Build from JSON values; lists become tuples.
-
-        Raises:
-            ValueError: an unknown name, or a value that the method refuses.
-        """
-        known = {f.name for f in dataclasses.fields(cls) if f.init}
-        if unknown := sorted(set(params) - known):
-            raise ValueError(f"no parameter {unknown[0]!r}; there is {', '.join(sorted(known)) or 'none'}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in params.items()})
 
 
 @dataclass
@@ -294,7 +298,7 @@ class Candidate:
 
 
 @dataclass
-class Oracle(ABC):
+class Oracle(Parameters, ABC):
     """Chooses among published candidates per document, from how each of them scored. Never deployable."""
 
     deployable: ClassVar[bool] = False
@@ -303,9 +307,6 @@ class Oracle(ABC):
     @abstractmethod
     def candidates(self, depth: int) -> list[Candidate]:
         """The sets it may choose from, without duplicates; the full set is among them."""
-
-    params = Method.params
-    from_params = Method.from_params
 
     def validate(self, depth: int) -> None:
         """Check the parameters against a backbone's depth.

@@ -169,8 +169,6 @@ class Runner:
 
     def _add_oracle(self, job: Job, name: str, oracle: Oracle) -> None:
         static = registry.load("static_skip")
-        if self.spec.prompt == "routed":
-            return  # TODO
         settings = plan.oracle_settings("static_skip", oracle, job.engine.backbone.depth, static)
         job.oracles[name] = oracle, [job.place.with_key(s) for s in settings]
 
@@ -185,11 +183,11 @@ class Runner:
             return
         for budget in (None,) if pinned else self.spec.budgets:
             closed = method.at(budget, depth) if budget is not None else None
-            if closed is not None:
-                closed.validate(depth)
-                job.settings.append(job.place.with_key(Setting(name, closed, budget)))
-            else:
+            if closed is None:
                 self._add_fitted(job, name, method, budget)
+                continue
+            closed.validate(depth)
+            job.settings.append(job.place.with_key(Setting(name, closed, budget)))
 
     def _add_fitted(self, job: Job, name: str, method: Method, budget: float | None) -> None:
         place, cls = job.place, type(method)

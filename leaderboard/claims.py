@@ -64,10 +64,15 @@ def claims(records: Iterable[Record], scores: Scores) -> list[Claim]:
 
     Args:
         records: any number of tracks.
-        scores: record key → document id → primary score.
+        scores: record key → document id → primary score; records without any are not compared.
     """
     tracks = build_tracks(records)
-    questions = [question for track in tracks for question in _questions(track)]
+    questions = [
+        question
+        for track in tracks
+        for question in _questions(track)
+        if question.a.record.key in scores and question.b.record.key in scores
+    ]
     answers = [_compare(question, scores) for question in questions]
     tested = [answer[1] for answer in answers if answer is not None]
     corrected = iter(false_discovery_control(tested) if tested else ())
@@ -136,8 +141,8 @@ def _named(word: str, row: Row) -> str:
 
 
 def _compare(question: _Question, scores: Scores) -> tuple[Interval, float, int] | None:
-    a, b = scores.get(question.a.record.key), scores.get(question.b.record.key)
-    if not a or not b or a.keys() != b.keys():
+    a, b = scores[question.a.record.key], scores[question.b.record.key]
+    if not a or a.keys() != b.keys():
         return None
     ids = sorted(a)
     ours, theirs = [a[one] for one in ids], [b[one] for one in ids]
@@ -193,7 +198,7 @@ def _say(claim: Claim) -> str:
     subject, other, where = claim.subject, claim.other, f"on {claim.task}"
     difference = claim.difference
     if difference is None:
-        return f"{claim.condition}, {subject} and {other} have no scores on the same documents {where}."
+        return f"{claim.condition}, {subject} and {other} were not scored on the same documents {where}: no comparison."
     low, high = difference.low, difference.high
     digits = decimals([low, high])
     if not difference.excludes_zero:

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor
 
-from dlbench.method import Method, Scope, View
+from dlbench.method import Knob, Method, Scope, View
 
 
 @dataclass
 class RandomSkip(Method):
     """Run a random set of layers, new for every token or for every sequence."""
 
+    knob: ClassVar[Knob | None] = Knob("share", 0.0, 1.0)
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({"per": "token"}, {"per": "sequence"})
 
     share: float = 0.5

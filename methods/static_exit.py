@@ -4,14 +4,16 @@ The final norm and the LM head are applied to the state after layer k; nothing i
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
-from dlbench.method import Static
+from dlbench.method import Knob, Static
 
 
 @dataclass
 class StaticExit(Static):
     """Run only the first layers and leave."""
+
+    knob: ClassVar[Knob | None] = Knob("share", 0.0, 1.0)
 
     share: float = 0.5
     """Share of the layers run."""

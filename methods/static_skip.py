@@ -6,14 +6,16 @@ open; an explicit `layers` takes any set.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
-from dlbench.method import Static
+from dlbench.method import Knob, Static
 
 
 @dataclass
 class StaticSkip(Static):
     """Skip a fixed, evenly spread set of layers."""
+
+    knob: ClassVar[Knob | None] = Knob("share", 0.0, 1.0)
 
     share: float = 0.5
     """Share of the layers kept."""
@@ -31,4 +33,4 @@ class StaticSkip(Static):
         return frozenset(i * depth // keep for i in range(keep))
 
     def at(self, budget: float, depth: int) -> Self:
-        return type(self)(share=budget)
+        return type(self)(share=budget, only=self.only)

@@ -7,9 +7,9 @@ last layer, and n = 1 has no step: wherever the exact rule does not apply, the r
 """
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from dlbench.method import Static
+from dlbench.method import Knob, Static
 
 
 def exact(depth: int, speedup: int) -> frozenset[int]:
@@ -39,6 +39,8 @@ def rounded(depth: int, count: int) -> frozenset[int]:
 @dataclass
 class UnifiedSkip(Static):
     """Keep evenly spaced layers with the first and the last, set by the speed-up."""
+
+    knob: ClassVar[Knob | None] = Knob("speedup", 100.0, 1.0)
 
     speedup: float = 2.0
     """Target speed-up: depth ÷ kept layers."""

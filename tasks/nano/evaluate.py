@@ -89,8 +89,6 @@ def shortened(model: LlamaForCausalLM, layers: list[int]) -> LlamaForCausalLM:
     for i, layer in enumerate(short.model.layers):
         layer.self_attn.layer_idx = i  # the cache is indexed by it
     short.config.num_hidden_layers = len(layers)
-    if short.config.layer_types:
-        short.config.layer_types = short.config.layer_types[: len(layers)]
     return short
 
 

@@ -1,0 +1,74 @@
+import numpy as np
+from record_factory import TASKS, record, synthetic_run
+
+from dlbench.leaderboard.tracks import build_tracks
+
+
+def labels(records):
+    return [row.label for row in build_tracks(records)[0].rows]
+
+
+def test_full_first_then_smaller_dense_then_methods_by_name_and_budget_then_oracles():
+    track = build_tracks(synthetic_run(documents=10, tasks=["nano_d2t"]).records)[0]
+    roles = [row.role for row in track.rows]
+    assert roles == sorted(roles, key=["full", "dense", "method", "oracle"].index)
+    methods = [(row.label, row.record.run.budget) for row in track.rows if row.role == "method"]
+    assert methods == sorted(methods)
+    assert {row.label for row in track.oracles} == {"oracle", "oracle@full", "oracle_cross"}
+    assert track.first("dense").label == "nano-half"
+
+
+def test_tasks_make_tracks_and_anchors_are_unique():
+    tracks = build_tracks(synthetic_run(documents=10).records)
+    assert [track.task.name for track in tracks] == sorted(TASKS)
+    twice = [record(), record(track="nano_summary/1/routed", run={"prompt": "routed"})]
+    assert [track.anchor for track in build_tracks(twice)] == ["nano-summary", "nano-summary-2"]
+
+
+def test_variants_are_named_by_what_differs_not_by_the_knob():
+    def router(budget, threshold, fixed):
+        params = {"threshold": threshold, "fixed_input": fixed, "tau": 1.0}
+        return record("hidden_router", method={"params": params, "knob": "threshold"}, run={"budget": budget})
+
+    rows = [router(0.5, 0.1, False), router(0.5, 0.2, True), router(0.75, 0.3, False), router(0.75, 0.4, True)]
+    assert labels(rows) == ["hidden_router"] * 2 + ["hidden_router · fixed_input"] * 2
+    assert labels([rows[0], rows[2]]) == ["hidden_router"] * 2
+    assert build_tracks(rows)[0].rows[0].setting == "threshold 0.1, tau 1"
+
+    random = [record("random_skip", method={"params": {"per": per}}) for per in ("token", "sequence")]
+    assert labels(random) == ["random_skip · sequence", "random_skip · token"]
+
+
+def test_fine_tuned_backbone_is_named_and_no_smaller_dense_model():
+    same_depth = {"name": "nano-tuned", "sha256": "cd" * 32}
+    rows = build_tracks(
+        [record("full"), record("full", backbone=same_depth), record("static_skip", backbone=same_depth)]
+    )
+    assert [(row.label, row.role) for row in rows[0].rows] == [
+        ("full", "full"),
+        ("full · nano-tuned", "method"),
+        ("static_skip · nano-tuned", "method"),
+    ]
+
+
+def test_pareto_rows_are_deployable_reached_and_not_beaten():
+    def row(name, cost, score, **more):
+        return record(name, scores=np.full(5, score), compute={"flop_share_total": cost}, **more)
+
+    rows = [
+        row("full", 1.0, 0.8),
+        row("good", 0.5, 0.7),
+        row("beaten", 0.6, 0.65),
+        row("equal_but_dearer", 0.7, 0.7),
+        row("missed", 0.1, 0.9, status="unreachable"),
+        row("oracle", 0.2, 0.95),
+    ]
+    assert {one.label for one in build_tracks(rows)[0].rows if one.pareto} == {"full", "good"}
+
+
+def test_two_budgets_that_end_at_one_setting_stay_two_rows():
+    once = record("static_exit", run={"budget": 0.5})
+    twice = once.model_copy(update={"run": once.run.model_copy(update={"budget": 0.25}), "status": "unreachable"})
+    rows = build_tracks([once, twice])[0].rows
+    assert [row.ok for row in rows] == [False, True]
+    assert len({row.anchor for row in rows}) == 2
