@@ -116,7 +116,9 @@ def resolve(module: Any, path: str) -> Any:
     return module
 
 
-def wrap(model: Any, tokenizer: Any = None, *, name: str = "local", sha256: str = "", base_sha256: str = "") -> Backbone:
+def wrap(
+    model: Any, tokenizer: Any = None, *, name: str = "local", sha256: str = "", base_sha256: str = ""
+) -> Backbone:
     """Make a Backbone of a loaded transformers model.
 
     Raises:
@@ -153,7 +155,7 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = embedded_folder(name) if name in EMBEDDED else Path(name)
     source, _, revision = (str(folder), "", "") if folder.is_dir() else name.partition("@")
@@ -178,7 +180,7 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
         hint = (
             "its files are damaged or incomplete: fetch or copy them again"
             if folder.is_dir()
-            else f"give {', '.join(sorted(EMBEDDED))}, a local folder, or a hub name (needs a network or a filled cache)"
+            else f"give {', '.join(sorted(EMBEDDED))}, a folder, or a hub name (needs a network or a filled cache)"
         )
         raise DlbenchError(f"cannot load model {name!r}: {reason[:300]}; {hint}") from error
     digest = fingerprint(folder if folder.is_dir() else Path(_snapshot(source, revision)))
@@ -187,7 +189,8 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
         base = fingerprint(embedded_folder(EMBEDDED[name]))
     elif (card := folder / "dlbench.json").is_file():
         base = str(json.loads(card.read_text()).get("base_sha256", digest))
-    backbone = wrap(model.to(device), tokenizer, name=name, sha256=digest, base_sha256=base)
+    placed: Any = model
+    backbone = wrap(placed.to(device), tokenizer, name=name, sha256=digest, base_sha256=base)
     if not all(bool(torch.isfinite(p).all()) for p in backbone.model.parameters()):
         raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
     return backbone

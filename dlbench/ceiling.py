@@ -1,8 +1,8 @@
 """Oracle rows: what choosing the best candidate per document would give, raw and honest.
 
-    oracle         the best candidate under the primary metric; flattered by choosing the best of several noisy scores
-    oracle@full    the same choice among as many full-depth outputs, one greedy and the others sampled
-    oracle_cross   chosen on half of the references, scored on the other half, both ways
+oracle         the best candidate under the primary metric; flattered by choosing the best of several noisy scores
+oracle@full    the same choice among as many full-depth outputs, one greedy and the others sampled
+oracle_cross   chosen on half of the references, scored on the other half, both ways
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dlbench.knapsack import Knapsack, best_of, cross
+from dlbench.knapsack import FloatArray, Knapsack, best_of, cross
 from dlbench.method import Oracle
 from dlbench.plan import Place, Setting
 from dlbench.records import Candidate, Record, Sample
@@ -113,13 +113,13 @@ def _label(setting: Setting) -> str:
     return setting.candidate.name
 
 
-def _table(settings: Sequence[Setting], documents: Sequence[Document], samples: Table) -> np.ndarray:  # type: ignore[type-arg]
+def _table(settings: Sequence[Setting], documents: Sequence[Document], samples: Table) -> FloatArray:
     return np.array([[samples[s.key][d.id].score for s in settings] for d in documents])
 
 
 def _halves(
     place: Place, candidates: Sequence[Setting], documents: Sequence[Document], samples: Table
-) -> tuple[np.ndarray, np.ndarray] | None:  # type: ignore[type-arg]
+) -> tuple[FloatArray, FloatArray] | None:
     """Scores on every second reference and on the others: two tables [documents, candidates]."""
     if min(len(d.references) for d in documents) < 2:
         return None
@@ -129,9 +129,7 @@ def _halves(
             np.array(
                 [
                     [
-                        place.task.choose_references(
-                            d, samples[s.key][d.id].output, range(start, len(d.references), 2)
-                        )
+                        place.task.choose_references(d, samples[s.key][d.id].output, range(start, len(d.references), 2))
                         for s in candidates
                     ]
                     for d in documents

@@ -112,7 +112,9 @@ class FitProbe:
         labels[(labels == -100) | (routed.roll(1, 1) == 0)] = -100  # the first target is full depth: nothing to learn
         gates = SoftGates(self.backbone, router, routed.to(device))
         with gates.installed():
-            logits = self.backbone.model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
+            logits = self.backbone.model(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
+            ).logits
         entropy = torch.nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device), ignore_index=-100
         )
@@ -133,7 +135,7 @@ class SoftGates:
         layers = [self.backbone.layers[i] for i in sorted(self.gated)]
         try:
             for index, layer in zip(sorted(self.gated), layers, strict=True):
-                layer.forward = partial(self._layer, index, layer.forward)  # type: ignore[method-assign]
+                vars(layer)["forward"] = partial(self._layer, index, layer.forward)
             yield
         finally:
             for layer in layers:
@@ -158,9 +160,7 @@ class SoftGates:
 
 def requests(backbone: Backbone, documents: Sequence[Document]) -> list[Request]:
     """Token ids of documents that fit the context, as the engine takes them."""
-    made = [
-        Request(d.id, tuple(backbone.tokenizer(d.prompt)["input_ids"]), d.limit, d.stop) for d in documents
-    ]
+    made = [Request(d.id, tuple(backbone.tokenizer(d.prompt)["input_ids"]), d.limit, d.stop) for d in documents]
     return [r for r in made if len(r.ids) + r.limit <= backbone.context]
 
 

@@ -131,10 +131,14 @@ class Knob:
 class Probe(Protocol):
     """What `Method.fit` is handed: the fit split of one task on one frozen backbone."""
 
-    depth: int
-    width: int
-    seed: int
-    budget: float | None
+    @property
+    def depth(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def budget(self) -> float | None: ...
 
     def train(self, router: Router, *, share: float, steps: int, lr: float, weight: float) -> list[float]:
         """Train `router` through the frozen backbone under teacher forcing; returns the loss per step.
@@ -211,7 +215,7 @@ class Method(Parameters, ABC):
             ValueError: a parameter does not fit; the message says which and what would.
         """
 
-    def fit(self, probe: Probe) -> None:  # noqa: B027 - optional
+    def fit(self, probe: Probe) -> None:
         """Train or calibrate on the fit split."""
 
     def weights(self) -> dict[str, Tensor]:

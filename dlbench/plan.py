@@ -143,26 +143,25 @@ def variants(cls: type[Method] | type[Oracle], given: Mapping[str, Any]) -> list
     return found
 
 
-def oracle_settings(name: str, oracle: Oracle, depth: int, fixed: type[Any]) -> list[Setting]:
-    """Every candidate as a static setting, and as many full-depth outputs: one greedy, the others sampled.
-
-    Args:
-        name: the registry name of `fixed`.
-        oracle: publishes the candidates.
-        depth: layers of the backbone.
-        fixed: a static method whose parameter `only` names the executed layers.
-    """
-    candidates = oracle.candidates(depth)
-    settings = [
-        Setting(name, fixed(only=c.layers), None, "candidate", candidate=c) for c in candidates if len(c.layers) < depth
-    ]
-    full = next((c for c in candidates if len(c.layers) == depth), Candidate("full", tuple(range(depth))))
-    settings.append(Setting("full", _full(), None, "candidate", candidate=full))
-    settings += [Setting("full", _full(), None, "sampled", sample=i, candidate=full) for i in range(1, len(candidates))]
-    return settings
-
-
-def _full() -> Method:
+def full() -> Method:
+    """The method that runs everything."""
     cls = registry.load("full")
     assert issubclass(cls, Method)
-    return cls.from_params({})
+    return cls()
+
+
+def oracle_settings(oracle: Oracle, depth: int) -> list[Setting]:
+    """Every candidate as a static setting, and as many full-depth outputs: one greedy, the others sampled."""
+    static = registry.load("static_skip")
+    assert issubclass(static, Method)
+    candidates = oracle.candidates(depth)
+    everything = next((c for c in candidates if len(c.layers) == depth), Candidate("full", tuple(range(depth))))
+    settings = [
+        Setting("static_skip", static.from_params({"only": c.layers}), None, "candidate", candidate=c)
+        for c in candidates
+        if c is not everything
+    ]
+    settings.append(Setting("full", full(), None, "candidate", candidate=everything))
+    for stream in range(1, len(candidates)):
+        settings.append(Setting("full", full(), None, "sampled", sample=stream, candidate=everything))
+    return settings

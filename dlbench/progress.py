@@ -47,8 +47,9 @@ class Progress:
         task = self._bars.add_task(name, total=total, what="")
 
         def done(amount: int, what: str | None = None) -> None:
-            self._bars.update(task, advance=amount, **({} if what is None else {"what": what}))
+            self._bars.advance(task, amount)
             if what is not None:
+                self._bars.update(task, what=what)
                 self._say(f"{name}: {what}")
 
         yield done
@@ -58,13 +59,18 @@ class Progress:
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """A bar that goes when its work is done; yields `say(step, steps)`."""
         task = self._bars.add_task("fit", total=None, what=name)
-        self._say(name)
+        self._say(f"fit: {name}")
 
         def say(step: int, steps: int) -> None:
             self._bars.update(task, completed=step, total=steps)
 
         yield say
         self._bars.remove_task(task)
+
+    def note(self, line: str) -> None:
+        """A line that stays on the screen."""
+        if self.shown:
+            self.console.print(line, highlight=False, markup=False)
 
     def _say(self, line: str) -> None:
         """Where there is no terminal to draw on, a line says what goes on."""

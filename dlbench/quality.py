@@ -68,9 +68,7 @@ class QualityRun:
     process: int = 0
     processes: int = 1
 
-    def run(
-        self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]
-    ) -> None:
+    def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         """Decode what is missing.
 
         Args:
@@ -125,7 +123,7 @@ class QualityRun:
             tokens=Tokens(prompt=len(prompted.request.ids), generated=len(generation.tokens)),
             flops=Flops(**{c: generation.flops[c] for c in CATEGORIES}),
             prompt_flops=generation.prompt_flops,
-            executed_flops=generation.prompt_executed + generation.executed,
+            executed_flops=generation.executed,
             tight=tuple(generation.tight),
         )
 
@@ -133,4 +131,3 @@ class QualityRun:
 def total(batches: Sequence[list[Prompted]], settings: Sequence[Setting], process: int, processes: int) -> int:
     """Documents × settings that fall to one process."""
     return sum(len(b) for i, b in enumerate(batches) if i % processes == process) * len(settings)
-

@@ -156,7 +156,11 @@ class Tokens(Part):
 
 
 class Compute(Part):
-    """Realised cost: FLOPs and tokens are sums over documents, shares are of full depth (1)."""
+    """Realised cost: FLOPs and tokens are sums over documents, shares are of full depth (1).
+
+    `flops` are credited (true context) and `executed_flops` executed (padding included), both of decoding; a gap that
+    padding does not explain is a fault. `flop_share_total` counts the prompts too.
+    """
 
     layer_share: Share
     flop_share_decode: Share
@@ -233,7 +237,7 @@ class Sample(JsonLine):
         score: the primary metric; `scores` holds the other per-document metrics.
         layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs.
         truncated: whether the prompt was cut to fit.
-        flops: credited, decode only; `prompt_flops` is the prefill's, `executed_flops` includes padding.
+        flops: credited, decode only; `executed_flops` are the same with padding; `prompt_flops` is the prefill's.
         tight: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
         choice: the candidate an oracle chose.
     """

@@ -16,50 +16,24 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import PartialState
 
-from dlbench import __version__, ceiling, fit, plan, registry, timing
-from dlbench.backbones import EMBEDDED, Backbone, load
-from dlbench.engine import Engine
+from dlbench import __version__, ceiling, timing
 from dlbench.errors import DlbenchError
-from dlbench.harness import load_task
-from dlbench.lines import write_lines
-from dlbench.method import Method, Oracle
-from dlbench.plan import Place, Setting
+from dlbench.jobs import Job, Planner
+from dlbench.lines import read_lines, write_lines
 from dlbench.progress import Progress
-from dlbench.quality import Prompted, QualityRun, tokenise, total, waves
+from dlbench.quality import QualityRun, total
 from dlbench.records import Record, Timing
+from dlbench.registry import name_of
 from dlbench.spec import RunSpec, resolve_device
 from dlbench.store import Store
 from dlbench.tally import Reference, build
-from dlbench.task import Document, Task
 
 WAIT = timedelta(hours=2)
 """Longest wait of one process for another, before it gives up with an error."""
-
-
-@dataclasses.dataclass
-class Job:
-    """One task on one backbone, with everything that will run there."""
-
-    place: Place
-    engine: Engine
-    documents: list[Document]
-    batches: list[list[Prompted]]
-    settings: list[Setting]
-    oracles: dict[str, tuple[Oracle, list[Setting]]]
-    artifacts: dict[str, Path]
-    base: Job | None
-    """The same task on the base backbone; None where this is it."""
-
-    @property
-    def everything(self) -> list[Setting]:
-        """Every setting once, by content key."""
-        candidates = [s for _, several in self.oracles.values() for s in several]
-        return list({s.key: s for s in [*self.settings, *candidates]}.values())
 
 
 def execute(spec: RunSpec) -> list[Record]:
@@ -104,12 +78,14 @@ class Runner:
 
     def run(self) -> list[Record]:
         """Do everything; only the main process returns records."""
-        engines = self._engines()
+        planner = Planner(self.spec, self.device, self.progress, self.main, self.state.wait_for_everyone)
+        jobs = planner.load()
         if self.main:
-            self.store.open({"dlbench": __version__, "spec": json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))})
+            asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
+            self.store.open({"dlbench": __version__, "spec": asked})
         self.state.wait_for_everyone()
         with self.progress:
-            jobs = self._jobs(engines)
+            planner.settle(jobs)
             self._decode(jobs)
             self.state.wait_for_everyone()
             if not self.main:
@@ -119,112 +95,6 @@ class Runner:
             times = self._times(jobs) if self.spec.timing else []
         self._show(records, times)
         return records
-
-    # ---- what will run
-
-    def _engines(self) -> dict[str, Engine]:
-        names = list(self.spec.models)
-        for name in self.spec.models:
-            # the smaller dense model of the same training: what every method must be held against
-            names += [n for n, base in EMBEDDED.items() if base == name and n not in names]
-        return {n: Engine(load(n, device=self.device, dtype=self.spec.dtype)) for n in names}
-
-    def _jobs(self, engines: dict[str, Engine]) -> list[Job]:
-        jobs: list[Job] = []
-        for name in self.spec.tasks:
-            task = load_task(name)
-            documents = task.documents("test", self.spec.limit)
-            sha256 = plan.documents_sha256(task.documents("test"))
-            bases: dict[str, Job] = {}
-            ordered = sorted(engines.values(), key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
-            for engine in ordered:
-                place = Place(engine.backbone, task, sha256, self.spec)
-                base = bases.get(engine.backbone.base_sha256)
-                batches = waves(tokenise(engine, documents), self.spec.batch_size)
-                job = Job(place, engine, documents, batches, [], {}, {}, base)
-                if base is None:
-                    bases[engine.backbone.sha256] = job
-                self._fill(job, only_full=engine.backbone.name not in self.spec.models)
-                jobs.append(job)
-        return jobs
-
-    def _fill(self, job: Job, only_full: bool) -> None:
-        """Decide the settings of a job, fitting what must be fitted."""
-        full = registry.load("full")
-        assert issubclass(full, Method)
-        job.settings.append(job.place.with_key(Setting("full", full(), None)))
-        for given in self.spec.methods if not only_full else ():
-            name = registry.name_of(given)
-            cls = registry.load(given)
-            for params in plan.variants(cls, self.spec.settings.get(name, {})):
-                try:
-                    made = cls.from_params(params)
-                    made.validate(job.engine.backbone.depth)
-                    if isinstance(made, Oracle):
-                        self._add_oracle(job, name, made)
-                    elif name != "full":
-                        self._add_method(job, name, made)
-                except ValueError as error:
-                    raise DlbenchError(f"method {name!r}: {error}") from error
-
-    def _add_oracle(self, job: Job, name: str, oracle: Oracle) -> None:
-        static = registry.load("static_skip")
-        settings = plan.oracle_settings("static_skip", oracle, job.engine.backbone.depth, static)
-        job.oracles[name] = oracle, [job.place.with_key(s) for s in settings]
-
-    def _add_method(self, job: Job, name: str, method: Method) -> None:
-        if self.spec.prompt == "routed" and method.scope == "token":
-            return  # prompts are routed for static and per-sequence methods only
-        depth = job.engine.backbone.depth
-        chosen = self.spec.settings.get(name, {})
-        pinned = method.knob is None or method.knob.name in chosen
-        if pinned and not method.fitted:
-            job.settings.append(job.place.with_key(Setting(name, method, None)))
-            return
-        for budget in (None,) if pinned else self.spec.budgets:
-            closed = method.at(budget, depth) if budget is not None else None
-            if closed is None:
-                self._add_fitted(job, name, method, budget)
-                continue
-            closed.validate(depth)
-            job.settings.append(job.place.with_key(Setting(name, closed, budget)))
-
-    def _add_fitted(self, job: Job, name: str, method: Method, budget: float | None) -> None:
-        place, cls = job.place, type(method)
-        documents = place.task.documents("fit")
-        key = place.fit_key(name, method, budget, plan.documents_sha256(documents))
-        own = self.store.out / "fits"
-        folder = None if self.spec.fit and not self._fresh(own / key) else fit.find_artifact(key, [own])
-        if folder is None and self.main:
-            fresh = cls.from_params(method.params())
-            self._fit(job, name, fresh, budget, documents, own / key)
-        self.state.wait_for_everyone()
-        folder = folder or own / key
-        fitted, facts = fit.load_artifact(folder, cls)
-        setting = place.with_key(Setting(name, fitted, budget, facts=facts))
-        job.artifacts[setting.key] = folder
-        job.settings.append(setting)
-
-    def _fresh(self, folder: Path) -> bool:
-        """Whether an artifact was made by this very run: another budget or variant may share it."""
-        made = folder / "fit.json"
-        return made.is_file() and made.stat().st_mtime >= self.started
-
-    def _fit(
-        self, job: Job, name: str, method: Method, budget: float | None, documents: Sequence[Document], folder: Path
-    ) -> None:
-        backbone = job.engine.backbone
-        learn, rest = fit.halves(documents)
-        label = f"fit {name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
-        with self.progress.stage(label) as say:
-            facts: dict[str, Any] = {"budget": budget, "seed": self.spec.seed, "learnt_from": len(learn)}
-            start = time.perf_counter()
-            method.fit(fit.FitProbe(backbone, learn, self.spec.seed, budget, say))
-            if budget is not None and method.knob is not None:
-                facts["realised"] = fit.tune(job.engine, method, method.knob, budget, rest, self.spec.seed)
-                facts["tuned_on"] = min(len(rest), fit.TUNE_DOCUMENTS)
-            facts["seconds"] = round(time.perf_counter() - start, 1)
-        fit.save_artifact(folder, method, {"method": name, "task": job.place.task.name, **facts})
 
     # ---- quality
 
@@ -282,8 +152,6 @@ class Runner:
         return found
 
     def _timed(self, model: str, jobs: Sequence[Job], folder: Path, done: Callable[..., None]) -> list[Timing]:
-        from dlbench.lines import read_lines
-
         job_file, out = folder / "job.json", folder / "timing.jsonl"
         tasks = []
         for job in jobs:
@@ -301,7 +169,7 @@ class Runner:
             "dtype": self.spec.dtype,
             "seed": self.spec.seed,
             "routed": self.spec.prompt == "routed",
-            "sources": {registry.name_of(m): m for m in self.spec.methods},
+            "sources": {name_of(m): m for m in self.spec.methods},
             "tasks": tasks,
             "out": str(out),
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -149,6 +150,8 @@ def check_folder(out: Path) -> None:
     Raises:
         DlbenchError: it cannot be written, or holds something that is not a dlbench run.
     """
+    if int(os.environ.get("RANK", "0")):
+        return  # the first process of a run checks, and makes the folder while the others start
     if out.exists() and not out.is_dir():
         raise DlbenchError(f"--out {out} is a file: give a folder")
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())

@@ -1,13 +1,13 @@
 """The folder of a run: samples one by one, so that any later run of the same content goes on where it stopped.
 
-    run.json                 marks the folder as ours; the command's settings and versions
-    records.jsonl            rows of the board
-    timing.jsonl             times, measured apart
-    samples/<key>.jsonl      one line per document, in the task's order
-    samples/<key>.<n>.part   lines of process n that are not merged yet
-    samples/<key>.candidates.jsonl   an oracle's candidates, document by document
-    fits/<key>/              fitted parameters and weights
-    site/                    the board
+run.json                 marks the folder as ours; the command's settings and versions
+records.jsonl            rows of the board
+timing.jsonl             times, measured apart
+samples/<key>.jsonl      one line per document, in the task's order
+samples/<key>.<n>.part   lines of process n that are not merged yet
+samples/<key>.candidates.jsonl   an oracle's candidates, document by document
+fits/<key>/              fitted parameters and weights
+site/                    the board
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.lines import format_line, parse_line, read_lines, write_lines, write_text
-from dlbench.records import Candidate, RecordError, Sample
+from dlbench.records import Candidate, Sample
 from dlbench.spec import RUN_FILE
 
 
@@ -51,7 +51,7 @@ class Store:
                         break
                     try:
                         sample = parse_line(line, Sample)
-                    except RecordError:
+                    except ValueError:
                         break  # torn in the middle of a buffer: it and what follows is decoded again
                     found.setdefault(sample.id, sample)
             self._known[key] = found
@@ -74,8 +74,9 @@ class Store:
         """Write the samples of a key as one file, in the task's order; what the order does not name comes last."""
         self._known.pop(key, None)
         found = self.samples(key)
-        place = {id_: i for i, id_ in enumerate(order)}
-        write_lines(self.path(key), sorted(found.values(), key=lambda s: (place.get(s.id, len(place)), s.id)))
+        known = [id_ for id_ in order if id_ in found]
+        others = sorted(set(found) - set(known))
+        write_lines(self.path(key), [found[id_] for id_ in (*known, *others)])
         for part in self.samples_dir.glob(f"{key}.*.part"):
             part.unlink()
 

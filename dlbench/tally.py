@@ -52,9 +52,7 @@ def compute(samples: Sequence[Sample], base: Reference) -> Compute:
         flop_share_total=float(np.mean(whole)),
         flops=Flops(**{c: sum(getattr(s.flops, c) for s in samples) for c in CATEGORIES}),
         executed_flops=sum(s.executed_flops for s in samples),
-        tokens=Tokens(
-            prompt=sum(s.tokens.prompt for s in samples), generated=sum(s.tokens.generated for s in samples)
-        ),
+        tokens=Tokens(prompt=sum(s.tokens.prompt for s in samples), generated=sum(s.tokens.generated for s in samples)),
     )
 
 
@@ -112,8 +110,11 @@ def build(
     short = kind == "method" and budget is not None and not reached(cost.layer_share, budget, base.depth)
     if short:
         own.append(f"the closest setting runs {cost.layer_share:.3f} of the layers")
-    if kind == "method" and setting.name != "full" and cost.layer_share >= 1 and all(
-        n == depth for s in samples for n in s.layers
+    if (
+        kind == "method"
+        and setting.name != "full"
+        and cost.layer_share >= 1
+        and all(n == depth for s in samples for n in s.layers)
     ):
         own.append("never acted: every token ran every layer")
     if cut := sum(s.truncated for s in samples):
@@ -146,9 +147,7 @@ def build(
             kind=kind,
             knob=None if used is None or kind == "oracle" else used.name,
         ),
-        task=TaskUsed(
-            name=place.task.name, version=place.task.version, metric=place.task.metric, n=len(samples)
-        ),
+        task=TaskUsed(name=place.task.name, version=place.task.version, metric=place.task.metric, n=len(samples)),
         run=Run(
             budget=budget,
             prompt=place.spec.prompt,

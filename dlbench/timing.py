@@ -1,6 +1,6 @@
 """Times, measured apart from quality: a fresh process, settings interleaved with `full`, prefill apart from decode.
 
-Run as `python -m dlbench.timing JOB.json`; the job names the backbone, prompts and settings, the answer is timing.jsonl.
+Run as `python -m dlbench.timing JOB.json`; the job names backbone, prompts and settings, the answer is timing.jsonl.
 Nothing is metered here, so a time is the engine's and the method's alone. A time is never reused by a later run.
 """
 
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 
 from dlbench import registry
 from dlbench.backbones import load
-from dlbench.engine import Engine, Request, Wave
+from dlbench.engine import Engine, Generation, Request
 from dlbench.fit import load_artifact
 from dlbench.lines import write_lines
 from dlbench.method import Method
@@ -26,7 +27,9 @@ from dlbench.plan import Setting
 from dlbench.records import Timing
 
 BATCHES = (1, 16)
-ROUNDS = {1: 2, 16: 2}
+ROUNDS = 2
+FULL_EVERY = 4
+"""Settings between two runs of `full`, which they are compared with."""
 
 
 def describe(setting: Setting, artifact: Path | None) -> dict[str, Any]:
@@ -78,36 +81,36 @@ def measure(
     """Times of every setting at one batch size, each repeat beside a run of `full`."""
     clock = Clock(engine.backbone.device)
     group = list(prompts[:batch])
-    prefills: list[float] = []
-
-    def wave(method: Method | None) -> Wave:
-        seconds, made = clock.of(lambda: engine.prefill(group, method if routed else None, seed))
-        prefills.append(seconds)
-        return made  # type: ignore[no-any-return]
-
-    full = wave(None)
+    full = engine.prefill(group)
     full.decode()  # warm-up
-    waves = {id(method): wave(method) if routed and method is not None else full for _, method in items}
-    seconds: list[list[float]] = [[] for _ in items]
+    prefills: list[float] = []
+    waves = []
+    for _, method in items:
+        if routed and method is not None:
+            seconds, wave = clock.of(partial(engine.prefill, group, method, seed))
+        elif not prefills:
+            seconds, wave = clock.of(partial(engine.prefill, group))
+        else:
+            seconds, wave = prefills[0], full
+        prefills.append(seconds)
+        waves.append(wave)
+    took: list[list[float]] = [[] for _ in items]
     speedups: list[list[float]] = [[] for _ in items]
-    tokens = [0] * len(items)
-    for _ in range(ROUNDS[batch]):
-        before, generations = clock.of(full.decode)
-        full_rate = before / sum(len(g.tokens) for g in generations)
-        for i, (_, method) in enumerate(items):
-            mine = waves[id(method)]
-            if i % 4 == 3:
-                before, generations = clock.of(full.decode)
-                full_rate = before / sum(len(g.tokens) for g in generations)
-            took, generations = clock.of(lambda mine=mine, method=method: mine.decode(method, seed=seed))
-            tokens[i] = sum(len(g.tokens) for g in generations)
-            seconds[i].append(took)
-            speedups[i].append(full_rate / (took / tokens[i]))
-    prefill = float(np.median(prefills)) / len(group)
+    forwards = [1] * len(items)
+    for _ in range(ROUNDS):
+        for i, (wave, (_, method)) in enumerate(zip(waves, items, strict=True)):
+            if i % FULL_EVERY == 0:
+                seconds, generations = clock.of(full.decode)
+                full_rate = seconds / _forwards(generations)
+            seconds, generations = clock.of(partial(wave.decode, method, seed=seed))
+            forwards[i] = _forwards(generations)
+            took[i].append(seconds)
+            speedups[i].append(full_rate / (seconds / forwards[i]))
     found = []
-    for (item, _), took, ratio, count in zip(items, seconds, speedups, tokens, strict=True):
-        middle = float(np.median(took))
-        spread = float(np.subtract(*np.percentile(took, [75, 25]))) / middle
+    for i, (item, _) in enumerate(items):
+        middle = float(np.median(took[i]))
+        low, high = np.percentile(took[i], [25, 75])
+        prefill = prefills[i] / len(group)
         found.append(
             Timing(
                 key=item["key"],
@@ -117,15 +120,20 @@ def measure(
                 batch_size=batch,
                 device=str(engine.backbone.device),
                 threads=torch.get_num_threads(),
-                decode_ms_per_token=1e3 * middle / count,
+                decode_ms_per_token=1e3 * middle / forwards[i],
                 ms_per_document=1e3 * (middle / len(group) + prefill),
                 prefill_ms_per_document=1e3 * prefill,
-                speedup=1.0 if item["name"] == "full" else float(np.median(ratio)),
-                spread=spread,
-                repeats=len(took),
+                speedup=1.0 if item["name"] == "full" else float(np.median(speedups[i])),
+                spread=float(high - low) / middle,
+                repeats=ROUNDS,
             )
         )
     return found
+
+
+def _forwards(generations: Sequence[Generation]) -> int:
+    """Decode forwards of all rows; at least one, for a rate."""
+    return max(1, sum(len(g.layers) for g in generations))
 
 
 def main(path: Path) -> None:
@@ -137,9 +145,7 @@ def main(path: Path) -> None:
         prompts = [Request(p["id"], tuple(p["ids"]), p["limit"], tuple(p["stop"])) for p in task["prompts"]]
         items = [(item, _method(item, job["sources"])) for item in task["settings"]]
         for batch in BATCHES:
-            found += measure(
-                engine, prompts, items, batch, seed=job["seed"], routed=job["routed"], task=task["name"]
-            )
+            found += measure(engine, prompts, items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
             print(json.dumps({"done": len(items)}), flush=True)
     write_lines(Path(job["out"]), found)
 

@@ -68,10 +68,12 @@ class ConfidenceExit(Method):
         if self.measure == "saturation":
             before = view.before
             assert before is not None  # min_layers >= 1 and nothing is skipped, so layer 0 has run
-            return torch.cosine_similarity(before, view.hidden, dim=-1)
+            cosine: Tensor = torch.cosine_similarity(before, view.hidden, dim=-1)
+            return cosine
         p = view.logits().float().softmax(-1)  # [n, vocabulary]
         if self.measure == "entropy":
-            return 1 - torch.special.entr(p).sum(-1) / math.log(p.shape[-1])
+            entropy: Tensor = torch.special.entr(p).sum(-1)
+            return 1 - entropy / math.log(p.shape[-1])
         best = p.topk(2, dim=-1).values
         return best[:, 0] - best[:, 1] if self.measure == "top2" else best[:, 0]
 

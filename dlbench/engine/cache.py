@@ -21,7 +21,7 @@ from transformers.cache_utils import Cache
 
 
 class Written(Exception):
-    """Keys and values are stored and nothing after that is wanted; raised through the stock layer, caught by the gate."""
+    """Keys and values are stored, nothing after that is wanted; raised through the stock layer, caught by the gate."""
 
 
 class RowCache(Cache):
@@ -75,7 +75,9 @@ class RowCache(Cache):
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
         return self.length
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return those that the active rows may attend to."""
         if layer_idx not in self._keys:
             for store, x in ((self._keys, key_states), (self._values, value_states)):

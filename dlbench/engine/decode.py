@@ -199,9 +199,7 @@ class Wave:
                 tight[row] += [(step + 1, margin) for step, margin in near]
         return [self._generation(row, written[row], ledger, sorted(tight[row])) for row in range(rows)]
 
-    def _generation(
-        self, row: int, tokens: list[int], ledger: Ledger, tight: list[tuple[int, float]]
-    ) -> Generation:
+    def _generation(self, row: int, tokens: list[int], ledger: Ledger, tight: list[tuple[int, float]]) -> Generation:
         return Generation(
             tokens=tokens,
             layers=ledger.depths[row],

@@ -168,7 +168,8 @@ class Gates:
             leaving = codes == Action.EXIT
             if leaving.any():
                 self.awake = slots[~leaving]
-            return slots[codes == Action.RUN]
+            running: Slots = slots[codes == Action.RUN]
+            return running
         return self._all(int(answer))
 
     def _all(self, code: int) -> Slots | None:

@@ -21,6 +21,8 @@ from dlbench.backbones import Backbone, resolve
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")
 Ints = NDArray[np.int64]
+_VECTOR = (torch.ops.aten.mv, torch.ops.aten.dot, torch.ops.aten.vdot)
+"""Products that torch's registry leaves out: 2 FLOPs per element of the first argument."""
 
 
 def linear_flops(module: nn.Module | None) -> int:
@@ -51,14 +53,8 @@ class Costs:
         forwards = max(generated - 1, 0)
         keys = forwards * prompt + forwards * (forwards + 1) // 2
         linear = int(self.layer.sum()) + self.head + self.input
-        return forwards * linear + len(self.layer) * self.attention_per_key * keys
-
-    def prompt(self, length: int, layers: int | None = None) -> int:
-        """Prefill FLOPs of one prompt through all layers (or `layers` equal ones), with one head."""
-        depth = len(self.layer)
-        share = int(self.layer.sum()) if layers is None else int(self.layer[:1].sum()) * layers
-        attention = (depth if layers is None else layers) * self.attention_per_key * length * length
-        return length * (share + self.input) + attention + self.head
+        attention: int = len(self.layer) * self.attention_per_key * keys
+        return forwards * linear + attention
 
 
 class Ledger:
@@ -93,24 +89,27 @@ class Ledger:
         return {c: int(self.flops[c][row]) for c in CATEGORIES}
 
 
-
-class TensorWork(TorchDispatchMode):
+class TensorWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count the matrix work of a plugin's callback; torch's registry plus `mv` and `dot`, which it leaves out."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
         self.paused = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if self.paused:
-            return out
+        kwargs = kwargs or {}
         packet = func._overloadpacket
-        if packet in flop_registry:
-            self.flops += int(flop_registry[packet](*args, **(kwargs or {}), out_val=out))
-        elif packet is torch.ops.aten.mv:
-            self.flops += 2 * int(args[0].numel())
-        elif packet in (torch.ops.aten.dot, torch.ops.aten.vdot):
-            self.flops += 2 * int(args[0].numel())
+        if not self.paused and packet not in flop_registry and packet not in _VECTOR:
+            # Under inference_mode `linear` and `matmul` arrive whole: what they are made of is counted.
+            with self:
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        if not self.paused:
+            if packet in flop_registry:
+                self.flops += int(flop_registry[packet](*args, **kwargs, out_val=out))
+            elif packet in _VECTOR:
+                self.flops += 2 * int(args[0].numel())
         return out

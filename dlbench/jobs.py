@@ -1,0 +1,180 @@
+"""Decide what runs where: backbones, tasks, settings and their fits."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlbench import fit, plan, registry
+from dlbench.backbones import EMBEDDED, load
+from dlbench.engine import Engine
+from dlbench.errors import DlbenchError
+from dlbench.harness import load_task
+from dlbench.method import Method, Oracle
+from dlbench.plan import Place, Setting
+from dlbench.progress import Progress
+from dlbench.quality import Prompted, tokenise, waves
+from dlbench.spec import RunSpec
+from dlbench.task import Document
+
+
+@dataclasses.dataclass
+class Job:
+    """One task on one backbone, with everything that will run there."""
+
+    place: Place
+    engine: Engine
+    documents: list[Document]
+    batches: list[list[Prompted]]
+    base: Job | None = None
+    """The same task on the base backbone; None where this is it."""
+    settings: list[Setting] = dataclasses.field(default_factory=list)
+    oracles: dict[str, tuple[Oracle, list[Setting]]] = dataclasses.field(default_factory=dict)
+    artifacts: dict[str, Path] = dataclasses.field(default_factory=dict)
+    """Content key → folder of the fit."""
+
+    @property
+    def everything(self) -> list[Setting]:
+        """Every setting once, by content key."""
+        candidates = [s for _, several in self.oracles.values() for s in several]
+        return list({s.key: s for s in [*self.settings, *candidates]}.values())
+
+
+class Planner:
+    """Makes the jobs of a run. In a run of several processes one of them fits and the others wait for it."""
+
+    def __init__(self, spec: RunSpec, device: str, progress: Progress, first: bool, wait: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            spec: the run.
+            device: the torch device of this process.
+            progress: shows the fits.
+            first: whether this process fits.
+            wait: returns when all processes have called it.
+        """
+        self.spec, self.device, self.progress, self.first, self.wait = spec, device, progress, first, wait
+        self.started = time.time()
+
+    def load(self) -> list[Job]:
+        """Load backbones and tasks and check every method against every depth; nothing is written yet.
+
+        Raises:
+            DlbenchError: a model, a task or a method cannot be had, or a parameter does not fit.
+        """
+        names = list(self.spec.models)
+        for name in self.spec.models:
+            # the smaller dense model of the same training: what every method must be held against
+            names += [n for n, base in EMBEDDED.items() if base == name and n not in names]
+        engines = {n: Engine(load(n, device=self.device, dtype=self.spec.dtype)) for n in names}
+        bases_first = sorted(engines.values(), key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
+        for engine in bases_first:
+            self._methods(engine.backbone.depth)
+        jobs: list[Job] = []
+        for task in map(load_task, self.spec.tasks):
+            documents = task.documents("test", self.spec.limit)
+            sha256 = plan.documents_sha256(task.documents("test"))
+            bases: dict[str, Job] = {}
+            for engine in bases_first:
+                place = Place(engine.backbone, task, sha256, self.spec)
+                batches = waves(tokenise(engine, documents), self.spec.batch_size)
+                job = Job(place, engine, documents, batches, base=bases.get(engine.backbone.base_sha256))
+                bases.setdefault(engine.backbone.sha256, job)
+                jobs.append(job)
+        return jobs
+
+    def settle(self, jobs: Sequence[Job]) -> None:
+        """Give every job its settings, fitting what must be fitted.
+
+        Raises:
+            DlbenchError: a method fails, or refuses a budget.
+        """
+        for job in jobs:
+            job.settings.append(job.place.with_key(Setting("full", plan.full(), None)))
+            if job.engine.backbone.name not in self.spec.models:
+                continue  # a smaller dense model stands beside the others at its full depth
+            for name, made in self._methods(job.engine.backbone.depth):
+                try:
+                    if isinstance(made, Oracle):
+                        self._add_oracle(job, name, made)
+                    elif name != "full":
+                        self._add_method(job, name, made)
+                except ValueError as error:
+                    raise DlbenchError(f"method {name!r}: {error}") from error
+
+    def _methods(self, depth: int) -> list[tuple[str, Method | Oracle]]:
+        """Every method of the run with its parameters, checked against a depth."""
+        found: list[tuple[str, Method | Oracle]] = []
+        for given in self.spec.methods:
+            name = registry.name_of(given)
+            cls = registry.load(given)
+            for params in plan.variants(cls, self.spec.settings.get(name, {})):
+                try:
+                    made = cls.from_params(params)
+                    made.validate(depth)
+                except (ValueError, TypeError) as error:
+                    raise DlbenchError(f"method {name!r}: {error}") from error
+                found.append((name, made))
+        return found
+
+    def _add_oracle(self, job: Job, name: str, oracle: Oracle) -> None:
+        settings = plan.oracle_settings(oracle, job.engine.backbone.depth)
+        job.oracles[name] = oracle, [job.place.with_key(s) for s in settings]
+
+    def _add_method(self, job: Job, name: str, method: Method) -> None:
+        if self.spec.prompt == "routed" and method.scope == "token":
+            self.progress.note(f"{name} decides per token: it has no row under prompt = routed")
+            return
+        chosen = self.spec.settings.get(name, {})
+        pinned = method.knob is None or method.knob.name in chosen
+        if pinned and not method.fitted:
+            job.settings.append(job.place.with_key(Setting(name, method, None)))
+            return
+        for budget in (None,) if pinned else self.spec.budgets:
+            closed = None if budget is None else method.at(budget, job.engine.backbone.depth)
+            if closed is None:
+                self._add_fitted(job, name, method, budget)
+            elif closed.params() == method.params() and method.params() != type(method)().params():
+                job.settings.append(job.place.with_key(Setting(name, method, None)))  # a set given outright: one row
+                return
+            else:
+                closed.validate(job.engine.backbone.depth)
+                job.settings.append(job.place.with_key(Setting(name, closed, budget)))
+
+    def _add_fitted(self, job: Job, name: str, method: Method, budget: float | None) -> None:
+        documents = job.place.task.documents("fit")
+        key = job.place.fit_key(name, method, budget, plan.documents_sha256(documents))
+        own = self.spec.out / "fits"
+        folder = None if self.spec.fit and not self._fresh(own / key) else fit.find_artifact(key, [own])
+        if folder is None:
+            folder = own / key
+            if self.first:
+                self._fit(job, name, type(method).from_params(method.params()), budget, documents, folder)
+        self.wait()
+        fitted, facts = fit.load_artifact(folder, type(method))
+        setting = job.place.with_key(Setting(name, fitted, budget, facts=facts))
+        job.artifacts[setting.key] = folder
+        job.settings.append(setting)
+
+    def _fresh(self, folder: Path) -> bool:
+        """Whether an artifact was made by this very run: with --fit, older ones do not count."""
+        made = folder / "fit.json"
+        return made.is_file() and made.stat().st_mtime >= self.started
+
+    def _fit(
+        self, job: Job, name: str, method: Method, budget: float | None, documents: Sequence[Document], folder: Path
+    ) -> None:
+        learn, rest = fit.halves(documents)
+        label = f"{name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
+        with self.progress.stage(label) as say:
+            facts: dict[str, Any] = {"budget": budget, "seed": self.spec.seed, "learnt_from": len(learn)}
+            start = time.perf_counter()
+            method.fit(fit.FitProbe(job.engine.backbone, learn, self.spec.seed, budget, say))
+            if budget is not None and method.knob is not None:
+                facts["realised"] = fit.tune(job.engine, method, method.knob, budget, rest, self.spec.seed)
+                facts["tuned_on"] = min(len(rest), fit.TUNE_DOCUMENTS)
+            facts["seconds"] = round(time.perf_counter() - start, 1)
+        fit.save_artifact(folder, method, {"method": name, "task": job.place.task.name, **facts})

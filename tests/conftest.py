@@ -1,0 +1,1 @@
+"""Stands here so that pytest puts this folder on the path: `tiny_models` and its like are imported from all of it."""
