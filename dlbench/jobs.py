@@ -137,8 +137,8 @@ class Planner:
             closed = None if budget is None else method.at(budget, job.engine.backbone.depth)
             if closed is None:
                 self._add_fitted(job, name, method, budget)
-            elif closed.params() == method.params() and method.params() != type(method)().params():
-                job.settings.append(job.place.with_key(Setting(name, method, None)))  # a set given outright: one row
+            elif closed is method:  # a set given outright has nothing to tune: one row
+                job.settings.append(job.place.with_key(Setting(name, method, None)))
                 return
             else:
                 closed.validate(job.engine.backbone.depth)

@@ -205,7 +205,7 @@ class Method(Parameters, ABC):
         return None
 
     def at(self, budget: float, depth: int) -> Self | None:
-        """This method at a layer share, in closed form; None where the knob must be tuned."""
+        """This method at a layer share, in closed form; itself where it has one share; None where the knob is tuned."""
         return None
 
     def validate(self, depth: int) -> None:

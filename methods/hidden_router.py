@@ -7,7 +7,8 @@ router that does not beat this control is not using the hidden state.
 
 Faithful: layers 1..L-2, linear or one-hidden-layer MLP of width d/8, detached input, noise at evaluation too (`noisy`;
 switch it off for an argmax). Different: trained to a target share, CE + weight·(share - target)², where the paper
-sweeps α in CE + α·share, and `threshold` shifts the keep logit so that the realised share can be tuned without training again.
+sweeps α in CE + α·share, and `threshold` shifts the keep logit, so that the realised share can be tuned without
+training again.
 """
 
 from collections.abc import Mapping

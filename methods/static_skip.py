@@ -33,4 +33,4 @@ class StaticSkip(Static):
         return frozenset(i * depth // keep for i in range(keep))
 
     def at(self, budget: float, depth: int) -> Self:
-        return type(self)(share=budget, only=self.only)
+        return self if self.only else type(self)(share=budget)

@@ -15,7 +15,14 @@ FAMILIES = ("llama", "opt", "opt-projected", "gpt2")
 def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
     """A new model; the same arguments give the same weights."""
     torch.manual_seed(seed)
-    shared = {"vocab_size": VOCABULARY, "attn_implementation": attention, "pad_token_id": 0, "bos_token_id": 1}
+    shared = {
+        "vocab_size": VOCABULARY,
+        "attn_implementation": attention,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": None,
+        "tie_word_embeddings": False,  # tied random weights repeat one token for ever, and hide what went wrong
+    }
     if family == "llama":  # two query heads share a key head
         model = LlamaForCausalLM(
             LlamaConfig(
@@ -27,7 +34,6 @@ def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.
                 max_position_embeddings=CONTEXT,
                 attention_bias=True,
                 mlp_bias=True,
-                eos_token_id=None,
                 **shared,
             )
         )
@@ -40,13 +46,12 @@ def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.
                 num_hidden_layers=depth,
                 num_attention_heads=4,
                 max_position_embeddings=CONTEXT,
-                eos_token_id=None,
                 **shared,
             )
         )
     elif family == "gpt2":
         model = GPT2LMHeadModel(
-            GPT2Config(n_embd=32, n_inner=48, n_layer=depth, n_head=4, n_positions=CONTEXT, eos_token_id=None, **shared)
+            GPT2Config(n_embd=32, n_inner=48, n_layer=depth, n_head=4, n_positions=CONTEXT, **shared)
         )
     else:
         raise ValueError(family)
@@ -61,7 +66,7 @@ def _perturb(model, seed: int) -> None:
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=generator)
             if p.ndim > 1:
-                p.copy_(noise * (1.0 if "emb" in name or "wte" in name or "wpe" in name else 0.25))
+                p.copy_(noise * (3.0 if any(part in name for part in ("embed", "wte", "wpe")) else 0.25))
             else:
                 p.copy_(noise * 0.3 + (1.0 if "norm" in name or "ln_" in name else 0.0) * (p.mean() > 0.5))
 

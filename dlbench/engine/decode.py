@@ -163,8 +163,10 @@ class Wave:
         Returns:
             One Generation per request, in the order of the requests.
         """
-        if self.method is not None and (method is None or method.params() != self.method.params()):
-            raise DlbenchError("this wave's prompt was routed by another method")
+        if self.method is not None and (
+            type(method) is not type(self.method) or method.params() != self.method.params() or seed != self.seed
+        ):
+            raise DlbenchError("this wave's prompt was routed by another method, or with another seed")
         cache, rows = self.cache, len(self.requests)
         cache.rewind(self.columns)
         ledger = Ledger(rows, self.engine.metered)
