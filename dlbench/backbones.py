@@ -190,7 +190,9 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
     elif (card := folder / "dlbench.json").is_file():
         base = str(json.loads(card.read_text()).get("base_sha256", digest))
     placed: Any = model
-    backbone = wrap(placed.to(device), tokenizer, name=folder.name if folder.is_dir() else name, sha256=digest, base_sha256=base)
+    backbone = wrap(
+        placed.to(device), tokenizer, name=folder.name if folder.is_dir() else name, sha256=digest, base_sha256=base
+    )
     if not all(bool(torch.isfinite(p).all()) for p in backbone.model.parameters()):
         raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
     return backbone

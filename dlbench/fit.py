@@ -144,13 +144,13 @@ class SoftGates:
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         out = forward(hidden, *args, **kwargs)
         module = self.router.module(self.backbone.depth, self.backbone.width)
-        score = module(hidden, index) - self.router.threshold  # [rows, positions]
+        score = module(hidden.float(), index) - self.router.threshold  # [rows, positions]
         u = torch.rand_like(score).clamp(1e-6, 1 - 1e-6)
         soft = torch.sigmoid(score + torch.logit(u))
         keep = (soft >= 0.5).to(soft) + soft - soft.detach()
         keep = torch.where(self.routed.bool(), keep, torch.ones_like(keep))
         self.kept.append((keep * self.routed).sum() / self.routed.sum())
-        return hidden + keep[..., None] * (out - hidden)
+        return hidden + keep[..., None].to(hidden.dtype) * (out - hidden)
 
     def executed(self) -> Tensor:
         """Layer share of the routed tokens, with a gradient."""

@@ -273,7 +273,10 @@ class Router(Method):
 
     @abstractmethod
     def module(self, depth: int, width: int) -> torch.nn.Module:
-        """The trainable part, made on first use and kept; called with (hidden [..., width], layer) -> score [...]."""
+        """The trainable part, made on first use and kept; called with (hidden [..., width], layer) -> score [...].
+
+        States come as float32 whatever the backbone's dtype; the engine moves the module to the backbone's device.
+        """
 
     @abstractmethod
     def gated(self, depth: int) -> frozenset[int]:
@@ -288,7 +291,10 @@ class Router(Method):
         if view.layer not in self.gated(view.depth):
             return Action.RUN
         hidden = view.hidden
-        score = self.module(view.depth, hidden.shape[-1])(hidden, view.layer)
+        module = self.module(view.depth, hidden.shape[-1])
+        if next(module.parameters(), hidden).device != hidden.device:
+            module.to(hidden.device)
+        score = module(hidden.float(), view.layer)
         run = view.at_least(score + self.noise(view), self.threshold)
         return run.to(torch.uint8) * int(Action.RUN)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -152,14 +153,7 @@ class Gates:
             return _NONE
         self.view.arrive(index, hidden)
         awake_rows = self.rows if self.awake is None else self.rows[self.awake]
-        if self.ledger.metered:
-            with TensorWork() as work:
-                self.view.work = work
-                answer = self.method.route(self.view)
-            if work.flops:
-                self.ledger.charge("router", awake_rows, work.flops // len(awake_rows))
-        else:
-            answer = self.method.route(self.view)
+        answer = self._ask(awake_rows)
         if isinstance(answer, Tensor):
             codes = self._codes(answer, len(awake_rows))
             if (codes == codes[0]).all():
@@ -171,6 +165,27 @@ class Gates:
             running: Slots = slots[codes == Action.RUN]
             return running
         return self._all(int(answer))
+
+    def _ask(self, awake_rows: Slots) -> Action | Tensor:
+        """The method's answer, its matrix work charged, its failure named."""
+        assert self.method is not None and self.view is not None
+        try:
+            if not self.ledger.metered:
+                return self.method.route(self.view)
+            with TensorWork() as work:
+                self.view.work = work
+                answer = self.method.route(self.view)
+        except DlbenchError:
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            raise DlbenchError(
+                f"method {type(self.method).__name__} failed before layer {self.view.layer} at step {self.view.step}: "
+                f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+            ) from error
+        if work.flops:
+            self.ledger.charge("router", awake_rows, work.flops // len(awake_rows))
+        return answer
 
     def _all(self, code: int) -> Slots | None:
         """The same answer for every awake row."""

@@ -1,0 +1,138 @@
+"""What a method sees is the truth: the states that an uncached pass under the same decisions has at that place."""
+
+from functools import partial
+
+import pytest
+import replay
+import tiny_models
+import torch
+
+from dlbench.engine import Engine, Request
+from dlbench.errors import DlbenchError
+from dlbench.method import Action, Method
+
+DEPTH = 5
+PROMPTS = tiny_models.prompts(5)
+LIMITS = [9, 4, 9, 2, 7]
+
+
+class Seeing(Method):
+    """Skips and leaves at random and keeps everything that it was shown."""
+
+    def __init__(self, spoil=False):
+        self.spoil, self.shown = spoil, {}
+
+    def route(self, view):
+        logits = view.logits()
+        seen = {
+            "hidden": view.hidden,
+            "embedded": view.embedded,
+            "logits": logits,
+            "position": view.position,
+            "limit": view.limit,
+            "before": view.before,
+        }
+        for i, row in enumerate(view.row.tolist()):
+            values = {k: None if v is None else v[i].clone() for k, v in seen.items()}
+            self.shown[row, view.step, view.layer] = values
+        u = view.uniform(2)
+        answer = torch.where(u[:, 1] < 0.1, int(Action.EXIT), (u[:, 0] < 0.5).to(torch.int64) * int(Action.RUN))
+        if self.spoil:
+            for tensor in (*seen.values(), view.row, view.uniform(per="token"), view.uniform(per="sequence")):
+                if tensor is not None:
+                    tensor.fill_(-1)
+        return answer
+
+
+def states(backbone, prompt, tokens, runs):
+    """State before every layer of the whole text, by a replay: [depth, positions, width]."""
+    found = []
+
+    def watch(forward, hidden, *args, **kwargs):
+        found.append(hidden[0])
+        return forward(hidden, *args, **kwargs)
+
+    layer = type(backbone.layers[0])
+    original = layer.forward
+    layer.forward = lambda self, hidden, *args, **kwargs: watch(partial(original, self), hidden, *args, **kwargs)
+    try:
+        replay.replay(backbone, prompt, tokens, runs)
+    finally:
+        layer.forward = original
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("family", ["llama", "opt-projected", "gpt2"])
+def test_shows_the_states_of_an_uncached_pass(family):
+    backbone = tiny_models.backbone(family, DEPTH, "sdpa", "float64")
+    seeing = Seeing()
+    recorded = replay.Recorded(seeing)
+    requests = [Request(str(i), p, n) for i, (p, n) in enumerate(zip(PROMPTS, LIMITS, strict=True))]
+    written = Engine(backbone).prefill(requests).decode(recorded)
+    checked = zeros = 0
+    for (row, step, layer), shown in seeing.shown.items():
+        prompt, tokens = PROMPTS[row], written[row].tokens
+        runs = [recorded.runs[row, s] for s in range(len(tokens) - 1)]
+        expected = states(backbone, prompt, tokens, runs)[:, len(prompt) + step]  # [depth, width]
+        torch.testing.assert_close(shown["hidden"], expected[layer], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(shown["embedded"], expected[0], rtol=1e-9, atol=1e-9)
+        assert int(shown["position"]) == len(prompt) + step
+        assert int(shown["limit"]) == LIMITS[row]
+        x = shown["hidden"]
+        for path in backbone.family.head:
+            module = backbone.model.get_submodule(path) if "project_out" not in path else getattr(
+                backbone.model.model.decoder, "project_out"
+            )
+            x = x if module is None else module(x)
+        torch.testing.assert_close(shown["logits"], x, rtol=1e-9, atol=1e-9)
+        executed = [i for i in runs[step] if i < layer]
+        if executed:
+            torch.testing.assert_close(shown["before"], expected[executed[-1]], rtol=1e-9, atol=1e-9)
+            checked += executed[-1] < layer - 1  # there, the layer below was skipped
+        else:
+            assert shown["before"] is None or not bool(shown["before"].any())
+            zeros += shown["before"] is not None
+    assert checked and zeros
+    assert all(shown["before"] is None for (_, _, layer), shown in seeing.shown.items() if layer == 0)
+
+
+def test_writing_to_what_is_shown_changes_nothing():
+    backbone = tiny_models.backbone("llama", DEPTH)
+    requests = [Request(str(i), p, n) for i, (p, n) in enumerate(zip(PROMPTS, LIMITS, strict=True))]
+    wave = Engine(backbone).prefill(requests)
+    assert wave.decode(Seeing(spoil=True)) == wave.decode(Seeing())
+
+
+def test_exit_heads_are_charged_to_those_who_looked():
+    backbone = tiny_models.backbone("opt-projected", DEPTH)
+    requests = [Request(str(i), p, 4) for i, p in enumerate(PROMPTS)]
+    engine = Engine(backbone)
+
+    class Looking(Method):
+        def route(self, view):
+            if view.layer == 2 and view.step == 1:
+                view.logits()
+            return Action.RUN
+
+    wave = engine.prefill(requests)
+    plain, looked = wave.decode(None), wave.decode(Looking())
+    assert [g.tokens for g in looked] == [g.tokens for g in plain]
+    head = 2 * 32 * 20 + 2 * 20 * tiny_models.VOCABULARY
+    assert [g.flops["heads"] - p.flops["heads"] for g, p in zip(looked, plain, strict=True)] == [head] * 5
+    assert all(g.flops["router"] == 0 for g in looked)
+
+
+def test_a_routed_prompt_shows_no_states():
+    class Peeking(Method):
+        @property
+        def scope(self):
+            return "sequence"
+
+        def route(self, view):
+            assert view.step == -1
+            view.hidden  # noqa: B018
+            return Action.RUN
+
+    engine = Engine(tiny_models.backbone("llama", DEPTH))
+    with pytest.raises(DlbenchError, match="shows no states"):
+        engine.prefill([Request("a", PROMPTS[0], 3)], Peeking())
