@@ -71,6 +71,8 @@ class Backbone:
     dtype: str
     sha256: str
     base_sha256: str
+    source: str = ""
+    """What `load` was asked for."""
 
     @property
     def kind(self) -> str:
@@ -190,9 +192,9 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
     elif (card := folder / "dlbench.json").is_file():
         base = str(json.loads(card.read_text()).get("base_sha256", digest))
     placed: Any = model
-    backbone = wrap(
-        placed.to(device), tokenizer, name=folder.name if folder.is_dir() else name, sha256=digest, base_sha256=base
-    )
+    shown = folder.name if folder.is_dir() else name
+    backbone = wrap(placed.to(device), tokenizer, name=shown, sha256=digest, base_sha256=base)
+    backbone.source = name
     if not all(bool(torch.isfinite(p).all()) for p in backbone.model.parameters()):
         raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
     return backbone

@@ -26,6 +26,7 @@ Table = Mapping[str, Mapping[str, Sample]]
 
 def rows(
     place: Place,
+    given: str,
     oracle: Oracle,
     settings: Sequence[Setting],
     budgets: Sequence[float],
@@ -39,6 +40,7 @@ def rows(
 
     Args:
         place: backbone, task and run.
+        given: how the registry finds the oracle's source.
         oracle: published the candidates.
         settings: the candidates and the sampled full-depth outputs.
         budgets: average layer shares.
@@ -63,10 +65,10 @@ def rows(
             for (s, label), d in zip(chosen, documents, strict=True)
         ]
         full = next(s for s in fulls if s.sample is None)
-        setting = Setting("full", full.method, budget, key=key)
+        setting = Setting(name, given, full.method, budget, key=key)
         rows_.append(
             build(
-                place, setting, documents, picked, base, env, name=name, deployable=False, kind="oracle",
+                place, setting, documents, picked, base, env, deployable=False, kind="oracle",
                 params={**oracle.params(), "candidates": len(candidates)}, **more,  # type: ignore[arg-type]
             )
         )  # fmt: skip

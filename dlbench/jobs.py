@@ -93,20 +93,21 @@ class Planner:
             DlbenchError: a method fails, or refuses a budget.
         """
         for job in jobs:
-            job.settings.append(job.place.with_key(Setting("full", plan.full(), None)))
-            if job.engine.backbone.name not in self.spec.models:
+            job.settings.append(job.place.with_key(Setting("full", "full", plan.full(), None)))
+            if job.engine.backbone.source not in self.spec.models:
                 continue  # a smaller dense model stands beside the others at its full depth
-            for name, made in self._methods(job.engine.backbone.depth):
+            for given, made in self._methods(job.engine.backbone.depth):
+                name = registry.name_of(given)
                 try:
                     if isinstance(made, Oracle):
-                        self._add_oracle(job, name, made)
+                        self._add_oracle(job, given, made)
                     elif name != "full":
-                        self._add_method(job, name, made)
+                        self._add_method(job, given, made)
                 except ValueError as error:
                     raise DlbenchError(f"method {name!r}: {error}") from error
 
     def _methods(self, depth: int) -> list[tuple[str, Method | Oracle]]:
-        """Every method of the run with its parameters, checked against a depth."""
+        """Every method of the run, as given, with its parameters, checked against a depth."""
         found: list[tuple[str, Method | Oracle]] = []
         for given in self.spec.methods:
             name = registry.name_of(given)
@@ -117,36 +118,38 @@ class Planner:
                     made.validate(depth)
                 except (ValueError, TypeError) as error:
                     raise DlbenchError(f"method {name!r}: {error}") from error
-                found.append((name, made))
+                found.append((given, made))
         return found
 
-    def _add_oracle(self, job: Job, name: str, oracle: Oracle) -> None:
+    def _add_oracle(self, job: Job, given: str, oracle: Oracle) -> None:
         settings = plan.oracle_settings(oracle, job.engine.backbone.depth)
-        job.oracles[name] = oracle, [job.place.with_key(s) for s in settings]
+        job.oracles[given] = oracle, [job.place.with_key(s) for s in settings]
 
-    def _add_method(self, job: Job, name: str, method: Method) -> None:
+    def _add_method(self, job: Job, given: str, method: Method) -> None:
+        name = registry.name_of(given)
         if self.spec.prompt == "routed" and method.scope == "token":
             self.progress.note(f"{name} decides per token: it has no row under prompt = routed")
             return
         chosen = self.spec.settings.get(name, {})
         pinned = method.knob is None or method.knob.name in chosen
         if pinned and not method.fitted:
-            job.settings.append(job.place.with_key(Setting(name, method, None)))
+            job.settings.append(job.place.with_key(Setting(name, given, method, None)))
             return
         for budget in (None,) if pinned else self.spec.budgets:
             closed = None if budget is None else method.at(budget, job.engine.backbone.depth)
             if closed is None:
-                self._add_fitted(job, name, method, budget)
+                self._add_fitted(job, given, method, budget)
             elif closed is method:  # a set given outright has nothing to tune: one row
-                job.settings.append(job.place.with_key(Setting(name, method, None)))
+                job.settings.append(job.place.with_key(Setting(name, given, method, None)))
                 return
             else:
                 closed.validate(job.engine.backbone.depth)
-                job.settings.append(job.place.with_key(Setting(name, closed, budget)))
+                job.settings.append(job.place.with_key(Setting(name, given, closed, budget)))
 
-    def _add_fitted(self, job: Job, name: str, method: Method, budget: float | None) -> None:
+    def _add_fitted(self, job: Job, given: str, method: Method, budget: float | None) -> None:
+        name = registry.name_of(given)
         documents = job.place.task.documents("fit")
-        key = job.place.fit_key(name, method, budget, plan.documents_sha256(documents))
+        key = job.place.fit_key(given, method, budget, plan.documents_sha256(documents))
         own = self.spec.out / "fits"
         folder = None if self.spec.fit and not self._fresh(own / key) else fit.find_artifact(key, [own])
         if folder is None:
@@ -155,7 +158,7 @@ class Planner:
                 self._fit(job, name, type(method).from_params(method.params()), budget, documents, folder)
         self.wait()
         fitted, facts = fit.load_artifact(folder, type(method))
-        setting = job.place.with_key(Setting(name, fitted, budget, facts=facts))
+        setting = job.place.with_key(Setting(name, given, fitted, budget, facts=facts))
         job.artifacts[setting.key] = folder
         job.settings.append(setting)
 

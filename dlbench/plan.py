@@ -29,6 +29,8 @@ class Setting:
 
     name: str
     """The method as the board names it."""
+    given: str
+    """How the registry finds its source: its name, or the path of a plugin file."""
     method: Method
     budget: float | None
     """Target layer share; None where nothing is aimed at."""
@@ -80,7 +82,7 @@ class Place:
             "backbone": self.backbone.sha256,
             "dtype": self.backbone.dtype,
             "device": self.backbone.device.type,
-            "method": [source_sha256(setting.name), setting.method.params(), weights.hexdigest()],
+            "method": [source_sha256(setting.given), setting.method.params(), weights.hexdigest()],
             "task": [self.task.name, self.task.version, self.documents_sha256, self.task.max_new_tokens],
             "prompt": self.spec.prompt,
             "kv": self.spec.kv or setting.method.kv[0],
@@ -90,11 +92,11 @@ class Place:
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
-    def fit_key(self, name: str, method: Method, budget: float | None, fit_sha256: str) -> str:
+    def fit_key(self, given: str, method: Method, budget: float | None, fit_sha256: str) -> str:
         """The content key of a fitted artifact. `method` is as before the fit."""
         content = {
             "backbone": self.backbone.sha256,
-            "method": [source_sha256(name), method.params()],
+            "method": [source_sha256(given), method.params()],
             "task": [self.task.name, self.task.version, fit_sha256],
             "budget": budget,
             "seed": self.spec.seed,
@@ -157,11 +159,11 @@ def oracle_settings(oracle: Oracle, depth: int) -> list[Setting]:
     candidates = oracle.candidates(depth)
     everything = next((c for c in candidates if len(c.layers) == depth), Candidate("full", tuple(range(depth))))
     settings = [
-        Setting("static_skip", static.from_params({"only": c.layers}), None, "candidate", candidate=c)
+        Setting("static_skip", "static_skip", static.from_params({"only": c.layers}), None, "candidate", candidate=c)
         for c in candidates
         if c is not everything
     ]
-    settings.append(Setting("full", full(), None, "candidate", candidate=everything))
+    settings.append(Setting("full", "full", full(), None, "candidate", candidate=everything))
     for stream in range(1, len(candidates)):
-        settings.append(Setting("full", full(), None, "sampled", sample=stream, candidate=everything))
+        settings.append(Setting("full", "full", full(), None, "sampled", sample=stream, candidate=everything))
     return settings

@@ -122,9 +122,18 @@ class Runner:
             rows = [samples[setting.key][id_] for id_ in order]
             kind = "dense" if job.base is not None and setting.name == "full" else "method"
             found.append(build(job.place, setting, job.documents, rows, base, self._env(job), kind=kind))
-        for oracle, settings in job.oracles.values():
+        for given, (oracle, settings) in job.oracles.items():
             found += ceiling.rows(
-                job.place, oracle, settings, self.spec.budgets, job.documents, samples, base, self.store, self._env(job)
+                job.place,
+                given,
+                oracle,
+                settings,
+                self.spec.budgets,
+                job.documents,
+                samples,
+                base,
+                self.store,
+                self._env(job),
             )
         return found
 
@@ -141,7 +150,7 @@ class Runner:
     def _times(self, jobs: Sequence[Job]) -> list[Timing]:
         by_model: dict[str, list[Job]] = {}
         for job in jobs:
-            by_model.setdefault(job.engine.backbone.name, []).append(job)
+            by_model.setdefault(job.engine.backbone.source, []).append(job)
         amount = sum(len(job.settings) * len(timing.BATCHES) for job in jobs)
         found: list[Timing] = []
         with self.progress.bar("time", amount) as done, tempfile.TemporaryDirectory() as folder:

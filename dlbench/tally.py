@@ -79,7 +79,6 @@ def build(
     base: Reference,
     env: Mapping[str, str],
     *,
-    name: str | None = None,
     scored: Quality | None = None,
     deployable: bool = True,
     kind: str = "method",
@@ -95,7 +94,6 @@ def build(
         samples: one per document.
         base: full depth on the same documents.
         env: where it ran.
-        name: the method's name on the board, where it is not the setting's.
         scored: the quality, where it is not the mean of the samples' scores (an oracle's).
         deployable: False for oracles.
         kind: "method", "oracle" or "dense".
@@ -140,9 +138,9 @@ def build(
             base_sha256=place.backbone.base_sha256,
         ),
         method=MethodUsed(
-            name=name or setting.name,
+            name=setting.name,
             params=dict(setting.method.params() if params is None else params),  # type: ignore[arg-type]
-            source_sha256=source_sha256((name or setting.name) if kind == "method" else "oracle"),
+            source_sha256=source_sha256(setting.given),
             deployable=deployable,
             kind=kind,
             knob=None if used is None or kind == "oracle" else used.name,

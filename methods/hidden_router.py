@@ -52,7 +52,7 @@ class HiddenRouter(Router):
     kind: Literal["linear", "mlp"] = "linear"
     noisy: bool = True
     """Sample the gate at evaluation, as the paper does; False takes the likelier side."""
-    steps: int = 120
+    steps: int = 80
     """Training steps."""
     lr: float = 3e-3
     weight: float = 20.0

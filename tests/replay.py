@@ -96,7 +96,9 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance):
         tolerance: largest difference, as a share of the largest logit.
     """
     recorded = Recorded(method)
-    wave = Engine(backbone).prefill([Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))])
+    wave = Engine(backbone).prefill(
+        [Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))]
+    )
     with watched_logits(monkeypatch) as seen:
         written = wave.decode(recorded, seed=seed)
     for row, (prompt, generation) in enumerate(zip(prompts, written, strict=True)):

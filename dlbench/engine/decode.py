@@ -148,7 +148,7 @@ class Wave:
             logits_to_keep=1,
         )
         cache.advance(ids.shape[1])
-        ledger.charge("heads", gates.rows, self.engine.costs.head)
+        ledger.charge("heads", gates.rows, self.engine.costs.vocabulary)
         return out.logits[:, -1]  # type: ignore[no-any-return]
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -113,7 +113,8 @@ class Gates:
         self.lazy = method is not None and method.scope == "token"
         if view is not None:
             view.attach(self)
-        fixed = self.costs.input
+        # projections around the stack run at every position, the LM head at one
+        fixed = self.costs.input + self.costs.head - self.costs.vocabulary
         ledger.charge("heads", self.rows, fixed * traffic.tokens, fixed * traffic.columns)
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -164,7 +165,7 @@ class Gates:
                 self.awake = slots[~leaving]
             running: Slots = slots[codes == Action.RUN]
             return running
-        return self._all(int(answer))
+        return self._all(int(answer) if isinstance(answer, int) else self._refuse(answer))
 
     def _ask(self, awake_rows: Slots) -> Action | Tensor:
         """The method's answer, its matrix work charged, its failure named."""
@@ -184,7 +185,8 @@ class Gates:
                 f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
             ) from error
         if work.flops:
-            self.ledger.charge("router", awake_rows, work.flops // len(awake_rows))
+            count = len(awake_rows)  # what the rows share is spread over them, to the last FLOP
+            self.ledger.charge("router", awake_rows, (work.flops + np.arange(count)) // count)
         return answer
 
     def _all(self, code: int) -> Slots | None:
@@ -203,6 +205,8 @@ class Gates:
                 f"method {type(self.method).__name__} answered a tensor of shape {tuple(answer.shape)} for {count} "
                 "tokens; route() gives one code per token of the view, or one Action for all"
             )
+        if answer.is_floating_point():
+            self._refuse(answer.dtype)
         codes = answer.to("cpu", torch.int64)
         if answer.dtype == torch.bool:
             codes = codes * int(Action.RUN)
@@ -212,10 +216,10 @@ class Gates:
             self._refuse(min(strange))
         return found
 
-    def _refuse(self, code: int) -> None:
+    def _refuse(self, answer: object) -> NoReturn:
         raise DlbenchError(
-            f"method {type(self.method).__name__} answered {code}; an action is SKIP (0), RUN (3) or EXIT (4), "
-            "and half layers (ATTN, MLP) are not executed yet"
+            f"method {type(self.method).__name__} answered {answer!r}; an action is SKIP (0), RUN (3) or EXIT (4), or "
+            "a tensor of such codes or of booleans; half layers (ATTN, MLP) are not executed yet"
         )
 
     def _charge_layer(self, index: int, run: Slots | None) -> None:

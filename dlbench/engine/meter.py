@@ -7,7 +7,7 @@ without padding; a gap that grows with anything but padding is a bug or a masked
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class Costs:
         self.attention_per_key = 4 * heads * width  # scores and weighted sum, per layer
         self.head = sum(linear_flops(resolve(model, path)) for path in family.head)
         self.input = sum(linear_flops(resolve(model, path)) for path in family.inputs)
+        self.vocabulary = linear_flops(resolve(model, family.head[-1]))
+        """The LM head alone, which stock models run on the last position of a prompt only."""
 
     def dense(self, prompt: int, generated: int) -> int:
         """Decode FLOPs of full depth for `generated` tokens after a prompt of `prompt` tokens."""
@@ -92,6 +94,9 @@ class Ledger:
 class TensorWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Count the matrix work of a plugin's callback; torch's registry plus `mv` and `dot`, which it leaves out."""
 
+    _idle: ClassVar[set[Any]] = set()
+    """Operators seen so far that are no product and not made of other operators."""
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
@@ -100,16 +105,19 @@ class TensorWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        if not self.paused and packet not in flop_registry and packet not in _VECTOR:
-            # Under inference_mode `linear` and `matmul` arrive whole: what they are made of is counted.
-            with self:
-                parts = func.decompose(*args, **kwargs)
-            if parts is not NotImplemented:
-                return parts
-        out = func(*args, **kwargs)
-        if not self.paused:
-            if packet in flop_registry:
-                self.flops += int(flop_registry[packet](*args, **kwargs, out_val=out))
-            elif packet in _VECTOR:
-                self.flops += 2 * int(args[0].numel())
-        return out
+        if self.paused or func in self._idle:
+            return func(*args, **kwargs)
+        if packet in flop_registry:
+            out = func(*args, **kwargs)
+            self.flops += int(flop_registry[packet](*args, **kwargs, out_val=out))
+            return out
+        if packet in _VECTOR:
+            self.flops += 2 * int(args[0].numel())
+            return func(*args, **kwargs)
+        # Under inference_mode `linear` and `matmul` arrive whole: what they are made of is counted.
+        with self:
+            parts = func.decompose(*args, **kwargs)
+        if parts is not NotImplemented:
+            return parts
+        self._idle.add(func)
+        return func(*args, **kwargs)

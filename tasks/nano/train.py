@@ -28,6 +28,10 @@ from .generate import TASKS, committed, draw
 LAYERS = {"nano": 16, "nano-half": 8}
 SHARES = {"nano_data2text": 4, "nano_summary": 4, "nano_math": 9, "nano_translate": 7}
 """Documents of each task in every 24: the harder tasks get more."""
+LATE_SHARES = {"nano_data2text": 2, "nano_summary": 2, "nano_math": 15, "nano_translate": 5}
+"""The same for the second half: by then only arithmetic is far from learned."""
+LATE_POOL = 88
+"""First pool of the second half (step 1,408 of about 2,800)."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,10 @@ def pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, index: int) -> list
     """Make the batches of `pool_steps` steps; the same for the same recipe and index."""
     rng = Random(f"{recipe.seed}/{index}")
     wanted = recipe.pool_steps * recipe.micro * recipe.rows
-    total = sum(SHARES.values())
+    shares = SHARES if index < LATE_POOL else LATE_SHARES
+    total = sum(shares.values())
     examples: list[tuple[list[int], int]] = []
-    for task, share in SHARES.items():
+    for task, share in shares.items():
         seed = recipe.seed * 1_000_000 + index
         for document in draw(task, "train", -(-wanted * share // total), seed):
             examples.append(tokenizers.encode_example(tokenizer, document.input, document.references[0]))
@@ -257,7 +262,7 @@ def export(trainer: Trainer, run: Path, out: Path) -> None:
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     last = max(row["step"] for row in rows)
     kept = [row for row in rows if "loss" not in row or row["step"] % 100 == 0 or row["step"] >= last - 100]
-    header = {"recipe": vars(trainer.recipe), "shares": SHARES, "torch": torch.__version__}
+    header = {"recipe": vars(trainer.recipe), "shares": SHARES, "late_shares": LATE_SHARES, "torch": torch.__version__}
     (out / "train_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [header, *kept]))
 
 

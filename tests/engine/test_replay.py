@@ -38,9 +38,7 @@ class Chaos(Method):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_any_decisions(monkeypatch, family, attention, dtype, seed):
     backbone = tiny_models.backbone(family, DEPTH, attention, dtype)
-    written, runs = replay.check(
-        monkeypatch, backbone, Chaos(), PROMPTS, LIMITS, seed=seed, tolerance=TOLERANCE[dtype]
-    )
+    written, runs = replay.check(monkeypatch, backbone, Chaos(), PROMPTS, LIMITS, seed=seed, tolerance=TOLERANCE[dtype])
     assert [len(g.tokens) for g in written] == LIMITS
     assert sum(g.flops["kv"] for g in written) > 0
     # Layers run again after they were skipped, layer 0 skipped, the last layer skipped, nothing run at all:
@@ -84,7 +82,7 @@ def test_every_discovered_method(monkeypatch, method):
 
 @pytest.mark.parametrize("decay", ["none", "paper", "code"])
 @pytest.mark.parametrize(
-    ("measure", "threshold"), [("top2", 0.3), ("top1", 0.5), ("entropy", 0.5), ("saturation", 0.9)]
+    ("measure", "threshold"), [("top2", 0.3), ("top1", 0.5), ("entropy", 0.5), ("saturation", 0.97)]
 )
 def test_exits_that_really_happen(monkeypatch, measure, threshold, decay):
     backbone = tiny_models.backbone("llama", DEPTH, "sdpa", "float64")

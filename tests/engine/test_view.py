@@ -7,6 +7,7 @@ import replay
 import tiny_models
 import torch
 
+from dlbench.backbones import resolve
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method
@@ -80,9 +81,7 @@ def test_shows_the_states_of_an_uncached_pass(family):
         assert int(shown["limit"]) == LIMITS[row]
         x = shown["hidden"]
         for path in backbone.family.head:
-            module = backbone.model.get_submodule(path) if "project_out" not in path else getattr(
-                backbone.model.model.decoder, "project_out"
-            )
+            module = resolve(backbone.model, path)
             x = x if module is None else module(x)
         torch.testing.assert_close(shown["logits"], x, rtol=1e-9, atol=1e-9)
         executed = [i for i in runs[step] if i < layer]

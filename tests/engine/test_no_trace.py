@@ -1,0 +1,164 @@
+"""The model comes out of the engine as it went in, whatever a plugin does; a broken plugin is named."""
+
+import pytest
+import tiny_models
+import torch
+
+from dlbench.backbones import resolve
+from dlbench.engine import Engine, Request
+from dlbench.errors import DlbenchError
+from dlbench.method import Action, Method
+from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.random_skip import RandomSkip
+from dlbench.methods.static_skip import StaticSkip
+
+DEPTH = 5
+REQUESTS = [Request(str(i), p, 4) for i, p in enumerate(tiny_models.prompts(3))]
+
+
+class Answering(Method):
+    """Answers whatever it is told to, at layer 2 of the second decode step."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def route(self, view):
+        if view.layer == 2 and view.step == 1:
+            return self.answer(view) if callable(self.answer) else self.answer
+        return Action.RUN if view.layer % 2 else Action.SKIP
+
+
+def trace(backbone):
+    """Everything that could be left behind."""
+    model = backbone.model
+    return (
+        {name: id(tensor) for name, tensor in model.state_dict(keep_vars=True).items()},
+        [
+            (name, id(module), "forward" in vars(module), len(module._forward_hooks))
+            for name, module in model.named_modules()
+        ],
+        sum(float(p.double().abs().sum()) for p in model.parameters()),
+    )
+
+
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_restored_after_use_and_after_a_failure(family):
+    backbone = tiny_models.backbone(family, DEPTH)
+    before = trace(backbone)
+    assert not any(inside for _, _, inside, _ in before[1])
+    engine = Engine(backbone)
+    wave = engine.prefill(REQUESTS)
+    expected = wave.decode(None), wave.decode(RandomSkip())
+
+    def fail(view):
+        # While a method is asked, the gates are there; else this test would show nothing.
+        assert all("forward" in vars(layer) for layer in backbone.layers)
+        if backbone.family.query is not None:
+            assert all("forward" in vars(resolve(layer, backbone.family.query)) for layer in backbone.layers)
+        raise KeyError("oops")
+
+    with pytest.raises(DlbenchError, match=r"Answering.*oops"):
+        wave.decode(Answering(fail))
+    assert trace(backbone) == before
+    assert (wave.decode(None), wave.decode(RandomSkip())) == expected
+    assert trace(backbone) == before
+    assert Engine(backbone).prefill(REQUESTS).decode() == expected[0]
+
+
+def test_restored_after_an_interrupt_in_the_model():
+    """Ctrl-C comes anywhere, also while a fill is under way."""
+    backbone = tiny_models.backbone("llama", DEPTH)
+    before = trace(backbone)
+    engine = Engine(backbone)
+    wave = engine.prefill(REQUESTS)
+    expected = wave.decode(RandomSkip())
+    calls = []
+
+    def interrupt(*_):
+        calls.append(engine.gates.filling)
+        if len(calls) > 12 and engine.gates.filling:
+            raise KeyboardInterrupt
+
+    handle = backbone.layers[1].self_attn.k_proj.register_forward_pre_hook(interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            for seed in range(20):
+                wave.decode(RandomSkip(), seed=seed)
+    finally:
+        handle.remove()
+    assert trace(backbone) == before
+    assert not engine.gates.filling
+    assert wave.decode(RandomSkip()) == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Action.ATTN, "answered 1.*half layers"),
+        (Action.MLP, "answered 2.*half layers"),
+        (7, "answered 7"),
+        (-1, "answered -1"),
+        (Action.RUN | Action.EXIT, "SKIP .0., RUN .3. or EXIT .4."),
+        (None, "answered None"),
+        (0.5, "answered 0.5"),
+        (lambda view: torch.tensor([3, 1, 0]), "answered 1"),
+        (lambda view: torch.tensor([3, 7, 0]), "answered 7"),
+        (lambda view: torch.tensor([2, 2, 2]), "answered 2"),
+        (lambda view: torch.tensor([0.0, 0.7, 1.0]), "answered torch.float32"),
+        (lambda view: torch.ones(2, dtype=torch.bool), r"shape \(2,\) for 3 tokens"),
+        (lambda view: torch.ones(3, 1, dtype=torch.bool), r"shape \(3, 1\) for 3 tokens"),
+        (lambda view: torch.tensor(True), r"shape \(\) for 3 tokens"),
+    ],
+)
+def test_a_broken_answer_is_refused_by_name(answer, said):
+    backbone = tiny_models.backbone("llama", DEPTH)
+    wave = Engine(backbone).prefill(REQUESTS)
+    with pytest.raises(DlbenchError, match="method Answering.*" + said):
+        wave.decode(Answering(answer))
+    assert not any("forward" in vars(module) for module in backbone.model.modules())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Action.RUN,
+        3,
+        lambda view: torch.ones(3, dtype=torch.bool),
+        lambda view: torch.full((3,), 3),
+        lambda view: torch.full((3,), 3, dtype=torch.uint8),
+        lambda view: torch.full((3,), int(Action.RUN), dtype=torch.int32),
+    ],
+)
+def test_one_answer_in_many_forms(answer):
+    wave = Engine(tiny_models.backbone("llama", DEPTH)).prefill(REQUESTS)
+    written = wave.decode(Answering(answer))
+    assert [g.layers for g in written] == [[2, 3, 2]] * 3
+
+
+@pytest.mark.parametrize("method", [ConfidenceExit(), RandomSkip(per="token"), Answering(3)])
+def test_per_token_methods_route_no_prompts(method):
+    with pytest.raises(DlbenchError, match=f"{type(method).__name__} decides per token"):
+        Engine(tiny_models.backbone("llama", DEPTH)).prefill(REQUESTS, method)
+
+
+def test_a_static_method_routes_a_prompt_without_a_trace():
+    backbone = tiny_models.backbone("llama", DEPTH)
+    before = trace(backbone)
+    Engine(backbone).prefill(REQUESTS, StaticSkip())
+    assert trace(backbone) == before
+
+
+@pytest.mark.parametrize(("ids", "limit"), [((), 3), ((5,), 0), ((5,) * 90, 7)])
+def test_texts_that_do_not_fit_are_refused(ids, limit):
+    with pytest.raises(DlbenchError, match="document long"):
+        Engine(tiny_models.backbone("llama", DEPTH)).prefill([Request("long", ids, limit)])
+
+
+def test_logits_that_are_not_finite_are_refused():
+    model = tiny_models.build("llama", depth=DEPTH)
+    with torch.no_grad():
+        model.lm_head.weight[7, 0] = torch.nan
+    from dlbench.backbones import wrap
+
+    with pytest.raises(DlbenchError, match="not finite"):
+        Engine(wrap(model)).prefill(REQUESTS).decode()

@@ -1,0 +1,158 @@
+"""The cache against a plain reference: whatever rows leave, come back or owe, each keeps its own content."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlbench.engine.cache import RowCache
+
+DEPTH, HEADS, WIDTH, STATE = 3, 2, 4, 5
+
+
+def content(row, position, layer, shape):
+    """Numbers that tell the row, the position and the layer."""
+    return torch.full(shape, float(row * 10_000 + position * 10 + layer))
+
+
+def run(cache, layer, slots=None):
+    """Write one position of a layer for some slots, and return the slots and what they may attend to."""
+    chosen = list(range(cache.alive)) if slots is None else slots
+    new = torch.stack([content(cache.order[s], cache.seen, layer, (HEADS, 1, WIDTH)) for s in chosen])
+    if slots is None:
+        return chosen, *cache.update(new, -new, layer)
+    with cache.only(torch.tensor(slots)):
+        return chosen, *cache.update(new, -new, layer)
+
+
+def prefilled(rows, columns, length, layers=range(DEPTH)):
+    cache = RowCache(DEPTH, rows, length)
+    for layer in layers:
+        new = torch.stack(
+            [torch.cat([content(r, p, layer, (HEADS, 1, WIDTH)) for p in range(columns)], 1) for r in range(rows)]
+        )
+        cache.update(new, -new, layer)
+    cache.advance(columns)
+    cache.rewind(columns)
+    return cache
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_rows_keep_their_content(data):
+    rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
+    cache = prefilled(rows, columns, columns + 8)
+    for _ in range(data.draw(st.integers(1, 2))):  # decode twice from the same prefix
+        cache.rewind(columns)
+        written = {(layer, row): list(range(columns)) for layer in range(DEPTH) for row in range(rows)}
+        owed = {layer: {} for layer in range(DEPTH)}
+        alive = list(range(rows))
+        for _ in range(data.draw(st.integers(0, 6))):
+            kept = data.draw(st.lists(st.sampled_from(range(cache.alive)), min_size=1, unique=True).map(sorted))
+            before = cache.order[: cache.alive].tolist()
+            source = cache.keep(kept)
+            assert sorted(source) == kept
+            assert cache.order[: cache.alive].tolist() == [before[s] for s in source]
+            alive = [row for row in alive if row in {before[s] for s in kept}]
+            assert sorted(cache.order[: cache.alive].tolist()) == sorted(alive)
+            for layer in range(DEPTH):
+                step(data, cache, layer, written, owed[layer])
+            cache.advance(1)
+
+
+def step(data, cache, layer, written, owed):
+    """One layer of one decode step: some slots run it and pay what they owe, the others owe."""
+    slots = data.draw(st.lists(st.sampled_from(range(cache.alive)), unique=True).map(sorted))
+    everyone = len(slots) == cache.alive
+    if slots:
+        due = cache.settle(layer, None if everyone else np.array(slots))
+        expected = {at for at in owed if at[0] in {int(cache.order[s]) for s in slots}}
+        found = set()
+        if due is not None:
+            host, on_device, positions, states = due
+            assert host.tolist() == on_device.tolist()
+            for slot, position, state in zip(host.tolist(), positions.tolist(), states, strict=True):
+                row = int(cache.order[slot])
+                found.add((row, position))
+                assert torch.equal(state, content(row, position, layer, (STATE,)))
+                with cache.only(torch.tensor([slot]), torch.tensor([position])):
+                    new = content(row, position, layer, (1, HEADS, 1, WIDTH))
+                    cache.update(new, -new, layer)
+                    raise AssertionError("a fill ends the layer")
+            assert len(found) == len(host)
+        assert found == expected
+        for at in found:
+            written[layer, at[0]].append(at[1])
+            del owed[at]
+        assert cache.settle(layer, None if everyone else np.array(slots)) is None  # paid once
+        chosen, keys, values = run(cache, layer, None if everyone else slots)
+        for i, slot in enumerate(chosen):
+            row = int(cache.order[slot])
+            written[layer, row].append(cache.seen)
+            assert sorted(written[layer, row]) == list(range(cache.seen + 1))
+            for position in range(cache.seen + 1):
+                expected_kv = content(row, position, layer, (HEADS, WIDTH))
+                assert torch.equal(keys[i, :, position], expected_kv)
+                assert torch.equal(values[i, :, position], -expected_kv)
+    rest = [s for s in range(cache.alive) if s not in slots]
+    if rest:
+        hidden = torch.stack([content(cache.order[s], cache.seen, layer, (STATE,)) for s in range(cache.alive)])
+        cache.owe(layer, None if not slots else np.array(rest), hidden)
+        owed.update({(int(cache.order[s]), cache.seen): None for s in rest})
+
+
+def test_positions_count_once_per_forward():
+    cache = prefilled(2, 3, 8)
+    assert (cache.get_seq_length(), cache.get_seq_length(2), cache.get_query_offset()) == (3, 3, 3)
+    assert cache.get_mask_sizes(1) == (4, 0)
+    for layer in range(DEPTH):
+        run(cache, layer)
+        assert cache.get_seq_length() == 3  # layers never count
+    cache.advance(1)
+    assert cache.get_seq_length() == 4
+    with pytest.raises(AssertionError):
+        cache.advance(5)  # beyond the memory
+
+
+def test_living_rows_are_views_not_copies():
+    cache = prefilled(3, 2, 6)
+    cache.keep([0, 2])
+    _, keys, _ = run(cache, 1)
+    assert keys.shape == (2, HEADS, 3, WIDTH)
+    assert keys.untyped_storage().data_ptr() == cache._keys[1].untyped_storage().data_ptr()
+
+
+def test_memory_is_taken_at_the_first_write():
+    assert RowCache(DEPTH, 4, 10).nbytes() == 0
+    one = prefilled(4, 2, 10, layers=[1]).nbytes()
+    assert one == 2 * 4 * HEADS * 10 * WIDTH * 4
+    assert prefilled(4, 2, 10).nbytes() == DEPTH * one
+
+
+def test_what_is_owed_is_forgotten_at_a_rewind():
+    cache = prefilled(2, 2, 6)
+    cache.owe(0, None, torch.ones(2, STATE))
+    cache.advance(1)
+    cache.rewind(2)
+    run(cache, 0)
+    cache.advance(1)
+    assert cache.settle(0, None) is None
+
+
+def test_debts_move_with_their_rows():
+    cache = prefilled(3, 2, 6)
+    states = torch.stack([content(r, 2, 0, (STATE,)) for r in range(3)])
+    cache.owe(0, np.array([0, 2]), states)
+    cache.advance(1)
+    assert cache.keep([1, 2]) == [2, 1]  # row 2 moves into the hole
+    host, _, positions, found = cache.settle(0, None)
+    assert host.tolist() == [0] and positions.tolist() == [2]
+    assert torch.equal(found[0], states[2])
+
+
+def test_an_error_inside_a_limited_layer_lifts_the_limit():
+    cache = prefilled(2, 2, 6)
+    with pytest.raises(RuntimeError), cache.only(torch.tensor([0])):
+        raise RuntimeError
+    assert run(cache, 0)[1].shape[0] == 2

@@ -1,0 +1,188 @@
+"""Whole runs on a tiny random model: what is written, that it is complete, and that it can be resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from dlbench.backbones import embedded_folder
+from dlbench.cli import main
+from dlbench.lines import read_lines
+from dlbench.quality import QualityRun
+from dlbench.records import Candidate, Record, Sample, Timing
+
+METHODS = ["full", "static_skip", "random_skip", "oracle"]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama of four layers and nano's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder("nano"))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def command(tiny: Path, out: Path, *more: str) -> list[str]:
+    chosen = [word for m in METHODS for word in ("--method", m)]
+    return ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "8", "--batch-size", "3",
+            "--budget", "0.5", "--out", str(out), *chosen, *more]  # fmt: skip
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    """The records of a run without what depends on how the documents were batched."""
+    found = []
+    for record in read_lines(out / "records.jsonl", Record):
+        plain = record.model_dump()
+        plain["compute"].pop("executed_flops")
+        found.append(plain)
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert main(command(tiny, out)) == 0
+    return out
+
+
+def test_a_run_leaves_complete_files(finished: Path) -> None:
+    found = list(read_lines(finished / "records.jsonl", Record))
+    names = [r.method.name for r in found]
+    assert sorted(set(names)) == ["full", "oracle", "oracle@full", "oracle_cross", "random_skip", "static_skip"]
+    assert len({r.track for r in found}) == 1
+    for record in found:
+        samples = list(read_lines(finished / "samples" / f"{record.key}.jsonl", Sample))
+        assert len(samples) == record.task.n == 8
+        assert record.quality is not None and record.compute is not None
+        if record.method.name != "oracle_cross":
+            assert record.quality.mean == pytest.approx(sum(s.score for s in samples) / 8)
+        assert all(len(s.layers) == s.tokens.generated - 1 for s in samples)
+        assert record.compute.flops.total == sum(s.flops.total for s in samples)
+    (oracle,) = (r for r in found if r.method.name == "oracle")
+    table = list(read_lines(finished / "samples" / f"{oracle.key}.candidates.jsonl", Candidate))
+    assert len(table) == 8 * len({c.candidate for c in table})
+    times = list(read_lines(finished / "timing.jsonl", Timing))
+    assert {(t.key, t.batch_size) for t in times} == {(r.key, b) for r in found if r.method.deployable for b in (1, 16)}
+    assert (finished / "site" / "index.html").is_file()
+
+
+def test_a_second_run_decodes_nothing(finished: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (finished / "records.jsonl").read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded what was there")
+
+    monkeypatch.setattr(QualityRun, "_wave", refuse)
+    assert main(command(tiny, finished, "--no-timing")) == 0
+    assert (finished / "records.jsonl").read_bytes() == before
+
+
+def test_a_smaller_run_does_not_poison_a_larger_one(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    assert main([*command(tiny, tmp_path / "out", "--no-timing"), "--limit", "2"]) == 0
+    assert main(command(tiny, tmp_path / "out", "--no-timing")) == 0
+    assert records(tmp_path / "out") == records(finished)
+
+
+def run_apart(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "dlbench", *arguments],
+        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more,
+    )  # fmt: skip
+
+
+def test_two_processes_give_the_records_of_one(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    with run_apart(command(tiny, tmp_path / "out", "--no-timing", "--processes", "2")) as process:
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert (tmp_path / "out" / "records.jsonl").read_bytes() == (finished / "records.jsonl").read_bytes()
+
+
+def test_a_killed_run_goes_on_with_another_number_of_processes(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with run_apart(command(tiny, out, "--no-timing"), start_new_session=True) as process:
+        limit = time.monotonic() + 120
+        while not list(out.glob("samples/*.part")):
+            assert process.poll() is None and time.monotonic() < limit
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert not (out / "records.jsonl").exists()
+    part = next(out.glob("samples/*.part"))
+    with part.open("a") as file:
+        file.write('{"id": "torn')
+    with run_apart(command(tiny, out, "--no-timing", "--processes", "2")) as process:
+        said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert records(out) == records(finished)
+
+
+def test_a_plugin_file_runs_and_its_failure_is_one_line(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "every_second.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from dlbench.method import Action, Method, View\n\n\n"
+        "@dataclass\n"
+        "class EverySecond(Method):\n"
+        '    """Run every second layer."""\n\n'
+        "    warmup: int = 1\n\n"
+        "    def route(self, view: View) -> Action:\n"
+        "        if view.step >= self.warmup + 50:\n"
+        "            raise RuntimeError('boom')\n"
+        "        return Action.RUN if view.step < self.warmup or view.layer % 2 == 0 else Action.SKIP\n"
+    )
+    base = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "2", "--no-timing"]
+    assert main([*base, "--method", str(plugin), "--out", str(tmp_path / "a")]) == 0
+    found = {r["method"]["name"]: r for r in records(tmp_path / "a")}
+    assert found["every_second"]["method"]["params"] == {"warmup": 1}
+    assert 0.5 < found["every_second"]["compute"]["layer_share"] < 0.7
+    capsys.readouterr()
+    again = [*base, "--method", str(plugin), "--set", "every_second.warmup=-60", "--out", str(tmp_path / "b")]
+    assert main(again) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "EverySecond failed" in said and "boom" in said and "every_second.py, line" in said
+
+
+def test_damaged_weights_are_one_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:2000])
+    assert main([*command(broken, tmp_path / "out")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0 and "broken" in said and "again" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_json_says_what_was_asked(finished: Path) -> None:
+    facts = json.loads((finished / "run.json").read_text())
+    assert facts["spec"]["limit"] == 8 and facts["spec"]["methods"] == METHODS
