@@ -204,7 +204,9 @@ class Runner:
 
         page = build_site([self.store.out], self.store.out / "site")
         console = Console()
-        console.print(closing_table(records, times))
+        if not console.is_terminal:
+            console = Console(width=110)  # a log has no edge to wrap at
+        console.print(closing_table(records, times, console.width))
         scores = {r.key: {i: s.score for i, s in self.store.samples(r.key).items()} for r in records}
         for claim in claims(records, scores):
             console.print(f"• {claim.sentence}", markup=False, highlight=False)

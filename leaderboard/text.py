@@ -13,19 +13,23 @@ from dlbench.leaderboard.tracks import Row, build_tracks
 from dlbench.records import Record, Timing
 
 
-def closing_table(records: Iterable[Record], timings: Iterable[Timing]) -> Table:
-    """Return the table of a run: a section per task, oracles apart from what can be deployed; fits 100 columns."""
+def closing_table(records: Iterable[Record], timings: Iterable[Timing], width: int = 100) -> Table:
+    """Return the table of a run: a section per task, oracles apart from what can be deployed.
+
+    Below 100 columns the milliseconds and the FLOPs of decoding alone are left to the board.
+    """
+    wide = width >= 100
     clocked = list(timings)
     batches = sorted({timing.batch_size for timing in clocked})[:2]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
-    table.add_column("method", overflow="fold", max_width=26)
+    table.add_column("method", overflow="fold", min_width=16, max_width=26)
     for header in ("budget", "quality"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("retained [95 %]", no_wrap=True)
-    for header in ("layer\nshare", "FLOPs\ndecode", "FLOPs\ntotal"):
+    for header in ("layer\nshare", "FLOPs\ndecode", "FLOPs\ntotal") if wide else ("layer\nshare", "FLOPs\ntotal"):
         table.add_column(header, justify="right", no_wrap=True)
     for batch in batches:
-        table.add_column(f"ms/token\nbatch {batch}", justify="right", no_wrap=True)
+        table.add_column(f"ms/token\nbatch {batch}" if wide else f"×\nb{batch}", justify="right", no_wrap=True)
     for place, track in enumerate(build_tracks(records, clocked)):
         if place:
             table.add_section()
@@ -37,7 +41,7 @@ def closing_table(records: Iterable[Record], timings: Iterable[Timing]) -> Table
                 table.add_row(Text(remark, style="italic dim"))
             before = ""
             for row in rows:
-                table.add_row(*_cells(row, before, places, batches), style=_style(row))
+                table.add_row(*_cells(row, before, places, batches, wide), style=_style(row))
                 before = row.label
         if any(not row.ok for row in track.rows):
             table.caption = "† unreachable: no setting meets this budget, the closest one is shown"
@@ -50,7 +54,7 @@ def _style(row: Row) -> str:
     return "bold" if row.role == "full" else ""
 
 
-def _cells(row: Row, before: str, places: int, batches: Iterable[int]) -> list[Text]:
+def _cells(row: Row, before: str, places: int, batches: Iterable[int], wide: bool) -> list[Text]:
     quality, compute = row.record.quality, row.record.compute
     cells = [
         "" if row.label == before else f" {row.label}",
@@ -58,15 +62,14 @@ def _cells(row: Row, before: str, places: int, batches: Iterable[int]) -> list[T
         figures.score(quality.mean if quality else None, places),
         figures.ratio(quality.retained, quality.retained_ci95) if quality else figures.NOTHING,
         figures.share(compute.layer_share if compute else None),
-        figures.share(compute.flop_share_decode if compute else None),
+        *([figures.share(compute.flop_share_decode if compute else None)] if wide else []),
         figures.share(compute.flop_share_total if compute else None),
     ]
     for batch in batches:
         timing = row.timings.get(batch)
-        cells.append(
-            f"{figures.milliseconds(timing.decode_ms_per_token)} {figures.speedup(timing.speedup, 1):>4}".rstrip()
-            if timing
-            else figures.NOTHING
-        )
+        ratio = figures.speedup(timing.speedup, 1) if timing else figures.NOTHING
+        if timing and wide:
+            ratio = f"{figures.milliseconds(timing.decode_ms_per_token)} {ratio:>4}".rstrip()
+        cells.append(ratio)
     # Text, not str: a method's name must not be read as markup.
     return [Text(cell) for cell in cells]

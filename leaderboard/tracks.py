@@ -156,7 +156,9 @@ def _label(record: Record, names: Iterable[str], base_names: set[str]) -> str:
 
 
 def _setting(record: Record, names: Sequence[str]) -> str:
-    shown = {name: value for name, value in record.method.params.items() if name not in names and value is not None}
+    shown = {
+        name: value for name, value in record.method.params.items() if name not in names and value not in (None, ())
+    }
     knob = record.method.knob
     first = [knob] if knob in shown else []
     ordered = first + sorted(name for name in shown if name != knob)
