@@ -6,6 +6,7 @@ strict (no "3" for 3, no unknown field, no NaN, no endless string); in Python, l
     records.jsonl          `Record`     quality and compute of one method at one budget on one task
     timing.jsonl           `Timing`     seconds, kept apart because they belong to a machine
     samples/<key>.jsonl    `Sample`     one document of one record
+    scores.jsonl           `Scores`     the scores alone, where the samples are not published
     *candidate*.jsonl      `Candidate`  one fixed set of layers an oracle may choose for one document
 """
 
@@ -28,6 +29,7 @@ __all__ = [
     "RecordError",
     "Run",
     "Sample",
+    "Scores",
     "Task",
     "Timing",
     "Tokens",
@@ -66,7 +68,7 @@ Params = Annotated[
     dict[Name, Scalar | Annotated[tuple[Scalar, ...], Field(max_length=4096)]],
     Field(max_length=64),
 ]
-Scores = Annotated[dict[Name, float], Field(max_length=64)]
+Extra = Annotated[dict[Name, float], Field(max_length=64)]
 
 
 class Backbone(Part):
@@ -122,7 +124,7 @@ class Quality(Part):
     full_mean: float | None = None
     retained: float | None = None
     retained_ci95: Bounds | None = None
-    extra: Scores = Field(default_factory=dict)
+    extra: Extra = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -228,6 +230,16 @@ class Timing(JsonLine):
     repeats: Annotated[int, Field(ge=1, le=1_000_000)]
 
 
+class Scores(JsonLine):
+    """The primary scores of one record by document id: what paired statistics need without the samples."""
+
+    max_line_bytes: ClassVar[int] = 1 << 24
+    max_lines: ClassVar[int] = 100_000
+
+    key: Key
+    scores: Annotated[dict[Name, float], Field(max_length=200_000)]
+
+
 class Sample(JsonLine):
     """One document of one record.
 
@@ -248,7 +260,7 @@ class Sample(JsonLine):
     id: Name
     output: Output
     score: float
-    scores: Scores = Field(default_factory=dict)
+    scores: Extra = Field(default_factory=dict)
     layers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=1_000_000)]
     truncated: bool
     tokens: Tokens

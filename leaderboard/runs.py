@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from dlbench.lines import JsonLine, read_lines
 from dlbench.records import Record, RecordError, Sample, Timing
+from dlbench.records import Scores as ScoresLine
 
 Item = TypeVar("Item", bound=JsonLine)
 Scores = Mapping[str, Mapping[str, float]]
@@ -20,7 +21,7 @@ class Runs:
     """What one or several run folders hold, in an order that does not depend on the folders' order.
 
     Attributes:
-        scores: per record key, as far as the folders have samples.
+        scores: per record key, as far as the folders have samples or scores.
     """
 
     records: tuple[Record, ...]
@@ -42,6 +43,9 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     records = _merge(run_dirs, "records.jsonl", Record, _result, _figures)
     timings = _merge(run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None)
     scores: dict[str, dict[str, float]] = {}
+    for path in (run_dir / "scores.jsonl" for run_dir in run_dirs):
+        if path.is_file():
+            scores.update((line.key, dict(line.scores)) for line in read_lines(path, ScoresLine))
     for key in {record.key for record in records}:
         for path in (run_dir / "samples" / f"{key}.jsonl" for run_dir in run_dirs):
             if path.is_file():

@@ -3,7 +3,7 @@
 import numpy as np
 import tiny_models
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 

@@ -8,8 +8,9 @@ from record_factory import record, synthetic_run
 
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard.chart import COLOURS
+from dlbench.leaderboard.runs import read_runs
 from dlbench.leaderboard.site import BoardError, build
-from dlbench.records import Record, RecordError, Timing, read_lines, write_lines
+from dlbench.records import Record, RecordError, Scores, Timing, read_lines, write_lines
 
 EVIL = '<script>alert("1")</script>\'"><img src=x onerror=alert(1)> & {{ 7*7 }}'
 
@@ -215,3 +216,13 @@ def test_out_must_be_a_place_for_a_site(run_dir, tmp_path):
         with pytest.raises(BoardError) as refusal:
             build([run_dir], out)
         assert isinstance(refusal.value, DlbenchError)
+
+
+def test_published_scores_stand_in_for_samples(run_dir, site, tmp_path):
+    public = tmp_path / "public"
+    public.mkdir()
+    for name in ("records.jsonl", "timing.jsonl"):
+        shutil.copy(run_dir / name, public / name)
+    scores = read_runs([run_dir]).scores
+    write_lines(public / "scores.jsonl", (Scores(key=key, scores=dict(each)) for key, each in scores.items()))
+    assert build([public], tmp_path / "site").read_bytes() == (site / "index.html").read_bytes()

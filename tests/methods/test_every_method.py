@@ -1,0 +1,62 @@
+"""What holds for every method that is installed."""
+
+import dataclasses
+import json
+
+import pytest
+
+from dlbench import registry
+from dlbench.method import Method, Oracle, Router
+
+METHODS = [
+    pytest.param(cls, params, id=f"{name}-{','.join(f'{k}={v}' for k, v in params.items())}")
+    for name in registry.names()
+    for cls in [registry.load(name)]
+    for params in cls.variants
+]
+
+
+@pytest.mark.parametrize(("cls", "params"), METHODS)
+def test_parameters_go_through_json(cls, params):
+    made = cls.from_params(params)
+    stored = json.loads(json.dumps(made.params()))
+    again = cls.from_params(stored)
+    assert again == made and again.params() == stored
+    assert set(stored) == {f.name for f in dataclasses.fields(made)}
+    assert {k: stored[k] for k in params} == dict(params)
+
+
+@pytest.mark.parametrize(("cls", "params"), METHODS)
+def test_parameters_fit_common_depths(cls, params):
+    for depth in (4, 16, 24, 32):
+        cls.from_params(params).validate(depth)
+
+
+@pytest.mark.parametrize(("cls", "params"), METHODS)
+def test_says_what_it_is(cls, params):
+    made = cls.from_params(params)
+    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}(")  # dataclass's own
+    if isinstance(made, Oracle):
+        assert not made.deployable
+        return
+    assert isinstance(made, Method) and made.scope in ("static", "sequence", "token")
+    if made.knob is not None:
+        assert made.knob.name in made.params() and made.knob.low != made.knob.high
+    assert made.kv[0] == "project"
+    assert made.fitted == isinstance(made, Router)
+
+
+@pytest.mark.parametrize(("cls", "params"), METHODS)
+def test_unknown_parameters_are_refused(cls, params):
+    with pytest.raises(ValueError, match="no parameter 'depht'"):
+        cls.from_params({**params, "depht": 3})
+
+
+@pytest.mark.parametrize(("cls", "params"), METHODS)
+def test_weights_of_others_are_refused(cls, params):
+    import torch
+
+    if issubclass(cls, Method) and not cls.fitted:
+        assert cls.from_params(params).weights() == {}
+        with pytest.raises(ValueError, match="takes no weights"):
+            cls.from_params(params).load_weights({"x": torch.ones(1)})
