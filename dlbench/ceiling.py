@@ -77,7 +77,7 @@ def rows(
             store.put_candidates(key, _candidates(candidates, documents, samples, depth))
 
     solved = Knapsack(weights, scores)
-    full_at = [_label(c) for c in candidates].index("full")
+    full_at = [c.name for c in candidates].index("full")
     least = solved.reach(float(scores[:, full_at].mean()))
     assert least is not None  # full is a candidate
     reach = f"equals full quality at {least.depth / depth:.3f} of the layers"

@@ -30,7 +30,7 @@ from dlbench.task import Document
 
 LEARN_SHARE = 0.7
 TUNE_DOCUMENTS = 48
-TUNE_ROUNDS = 7
+TUNE_ROUNDS = 12
 BATCH = 12
 
 

@@ -322,7 +322,7 @@ class Oracle(Parameters, ABC):
         """Check the parameters against a backbone's depth.
 
         Raises:
-            ValueError: no candidate, or one that does not fit.
+            ValueError: no candidate, one that does not fit, or the same layers or name twice.
         """
         found = self.candidates(depth)
         if not found:
@@ -330,3 +330,7 @@ class Oracle(Parameters, ABC):
         for c in found:
             if not c.layers or min(c.layers) < 0 or max(c.layers) >= depth:
                 raise ValueError(f"candidate {c.name!r} does not fit a backbone of {depth} layers")
+        for i, c in enumerate(found):
+            for other in found[:i]:
+                if c.name == other.name or set(c.layers) == set(other.layers):
+                    raise ValueError(f"candidates {other.name!r} and {c.name!r} share their name or their layers")

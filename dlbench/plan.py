@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from dlbench import __version__, registry
 from dlbench.backbones import Backbone
-from dlbench.method import Candidate, Method, Oracle
+from dlbench.method import Candidate, Method, Oracle, Static
 from dlbench.spec import RunSpec
 from dlbench.task import Document, Task
 
@@ -45,9 +45,9 @@ class Setting:
 
     def alike(self, depth: int) -> tuple[Any, ...] | None:
         """Settings with an equal answer decode the same way and need to run once; None where that is unknown."""
-        if self.method.scope != "static":
-            return None
-        return self.sample, self.method.live(depth) or frozenset(range(depth))
+        if self.name == "full":
+            return self.sample, frozenset(range(depth))
+        return (self.sample, self.method.layers(depth)) if isinstance(self.method, Static) else None
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,7 @@ class Place:
     def fit_key(self, given: str, method: Method, budget: float | None, fit_sha256: str) -> str:
         """The content key of a fitted artifact. `method` is as before the fit."""
         content = {
+            "protocol": PROTOCOL,
             "backbone": self.backbone.sha256,
             "method": [source_sha256(given), method.params()],
             "task": [self.task.name, self.task.version, fit_sha256],

@@ -116,7 +116,9 @@ class Runner:
         samples = {s.key: self.store.samples(s.key) for s in job.everything}
         anchor = job.base or job
         full = self.store.samples(anchor.settings[0].key)
-        base = Reference(anchor.engine.backbone.depth, anchor.engine.costs, full)
+        backbone = anchor.engine.backbone
+        stand_in = backbone.sha256 != backbone.base_sha256
+        base = Reference(backbone.depth, anchor.engine.costs, full, stand_in)
         found = []
         for setting in job.settings:
             rows = [samples[setting.key][id_] for id_ in order]

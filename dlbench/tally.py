@@ -25,6 +25,8 @@ class Reference:
     depth: int
     costs: Costs
     samples: Samples
+    stand_in: bool = False
+    """True where the base did not run and the derived backbone's own full depth takes its place for the shares."""
 
 
 def reached(share: float, budget: float, depth: int) -> bool:
@@ -125,6 +127,9 @@ def build(
             corpus=place.task.corpus(documents, [s.output for s in samples]),
             extra={n: float(np.mean([s.scores[n] for s in samples])) for n in names},
         )
+    if base.stand_in:
+        own.append("the base backbone did not run: shares are of this backbone's own full depth")
+        scored = scored.model_copy(update={"full_mean": None, "retained": None, "retained_ci95": None})
     used = setting.method.knob
     return Record(
         key=setting.key,

@@ -31,7 +31,7 @@ class SequenceOracle(Oracle):
             raise ValueError(f"randoms must not be negative, got {self.randoms}")
 
     def candidates(self, depth: int) -> list[Candidate]:
-        found: dict[tuple[int, ...], str] = {}
+        found: dict[tuple[int, ...], str] = {tuple(range(depth)): "full"}
         generator = np.random.default_rng(self.seed)
         for share in (0.25, 0.5, 0.75):
             keep = max(1, round(share * depth))
@@ -49,5 +49,4 @@ class SequenceOracle(Oracle):
                     sets[f"random-{keep}.{i}"] = {0, *rest.tolist()}
             for name, layers in sets.items():
                 found.setdefault(tuple(sorted(layers)), name)
-        found.setdefault(tuple(range(depth)), "full")
         return [Candidate(name, layers) for layers, name in found.items()]

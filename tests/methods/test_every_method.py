@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from dlbench import registry
 from dlbench.method import Method, Oracle, Router
@@ -43,7 +44,7 @@ def test_says_what_it_is(cls, params):
     if made.knob is not None:
         assert made.knob.name in made.params() and made.knob.low != made.knob.high
     assert made.kv[0] == "project"
-    assert made.fitted == isinstance(made, Router)
+    assert made.fitted or not isinstance(made, Router)
 
 
 @pytest.mark.parametrize(("cls", "params"), METHODS)
@@ -52,11 +53,8 @@ def test_unknown_parameters_are_refused(cls, params):
         cls.from_params({**params, "depht": 3})
 
 
-@pytest.mark.parametrize(("cls", "params"), METHODS)
-def test_weights_of_others_are_refused(cls, params):
-    import torch
-
-    if issubclass(cls, Method) and not cls.fitted:
-        assert cls.from_params(params).weights() == {}
-        with pytest.raises(ValueError, match="takes no weights"):
-            cls.from_params(params).load_weights({"x": torch.ones(1)})
+@pytest.mark.parametrize("cls", [c for c in map(registry.load, registry.names()) if issubclass(c, Method) and not c.fitted])
+def test_rules_take_no_weights(cls):
+    assert cls().weights() == {}
+    with pytest.raises(ValueError, match="takes no weights"):
+        cls().load_weights({"x": torch.ones(1)})
