@@ -18,12 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dlbench.backbones import Backbone
 from dlbench.engine import Engine, Request
 from dlbench.engine.noise import key_of
+from dlbench.errors import DlbenchError
 from dlbench.lines import write_text
 from dlbench.method import Knob, Method, Router
 from dlbench.task import Document
@@ -72,6 +74,9 @@ class FitProbe:
         optimiser = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.0)
         order = np.random.default_rng(self.seed)
         examples = [self._example(d, int(order.integers(len(d.references)))) for d in self.documents]
+        examples = [e for e in examples if len(e[1]) > 1]  # the first target is full depth
+        if not examples:
+            raise DlbenchError("the fit split gives nothing to learn from: no reference of two tokens fits the context")
         losses = []
         for step in range(steps):
             picked = order.choice(len(examples), size=min(BATCH, len(examples)), replace=False)
@@ -94,7 +99,7 @@ class FitProbe:
         prompt = tokenizer(document.prompt)["input_ids"]
         both = tokenizer(document.prompt + " " + document.references[reference].strip())["input_ids"]
         target = [*both[len(prompt) :], *sorted(self.backbone.eos)[:1]]
-        return prompt, target[: self.backbone.context - len(prompt)]
+        return prompt, target[: max(0, self.backbone.context - len(prompt))]
 
     def _loss(self, router: Router, batch: list[tuple[list[int], list[int]]], share: float, weight: float) -> Tensor:
         length = max(len(p) + len(t) for p, t in batch)
@@ -165,15 +170,22 @@ def requests(backbone: Backbone, documents: Sequence[Document]) -> list[Request]
 
 
 def tune(engine: Engine, method: Method, knob: Knob, budget: float, documents: Sequence[Document], seed: int) -> float:
-    """Set the knob by bisection on free-running text; returns the realised layer share."""
-    wave = engine.prefill(requests(engine.backbone, documents[:TUNE_DOCUMENTS]))
+    """Set the knob by bisection on free-running text; returns the realised layer share.
+
+    Raises:
+        DlbenchError: no document fits the context.
+    """
+    found = requests(engine.backbone, documents[:TUNE_DOCUMENTS])
+    if not found:
+        raise DlbenchError("the fit split gives nothing to tune on: no prompt fits the context with its new tokens")
+    wave = Engine(engine.backbone, metered=False).prefill(found)
     low, high = knob.low, knob.high
     best: tuple[float, float, float] | None = None
     for _ in range(TUNE_ROUNDS):
         middle = (low + high) / 2
         setattr(method, knob.name, middle)
         written = [g.layers for g in wave.decode(method, seed=seed) if g.layers]
-        share = float(np.mean([np.mean(layers) for layers in written])) / engine.backbone.depth
+        share = float(np.mean([np.mean(n) for n in written])) / engine.backbone.depth if written else 1.0
         if best is None or abs(share - budget) < best[0]:
             best = abs(share - budget), middle, share
         if abs(share - budget) < 0.004:
@@ -205,9 +217,18 @@ def save_artifact(folder: Path, method: Method, facts: dict[str, Any]) -> None:
 
 
 def load_artifact(folder: Path, cls: type[Method]) -> tuple[Method, dict[str, Any]]:
-    """The fitted method and what is known of its fit."""
-    facts = json.loads((folder / "fit.json").read_text())
-    method = cls.from_params(facts.pop("params"))
-    if (weights := folder / "weights.safetensors").is_file():
-        method.load_weights(load_file(weights))
+    """The fitted method and what is known of its fit.
+
+    Raises:
+        DlbenchError: the artifact is damaged.
+    """
+    try:
+        facts = json.loads((folder / "fit.json").read_text())
+        method = cls.from_params(facts.pop("params"))
+        if (weights := folder / "weights.safetensors").is_file():
+            method.load_weights(load_file(weights))
+        elif isinstance(method, Router):
+            raise ValueError("weights.safetensors is missing")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        raise DlbenchError(f"the fit in {folder} is damaged ({error}); delete that folder to fit again") from error
     return method, facts

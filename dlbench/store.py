@@ -52,7 +52,7 @@ class Store:
                     try:
                         sample = parse_line(line, Sample)
                     except ValueError:
-                        break  # torn in the middle of a buffer: it and what follows is decoded again
+                        continue  # damaged: decoded again, and the new line will stand further down
                     found.setdefault(sample.id, sample)
             self._known[key] = found
         return self._known[key]

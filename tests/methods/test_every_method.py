@@ -53,7 +53,9 @@ def test_unknown_parameters_are_refused(cls, params):
         cls.from_params({**params, "depht": 3})
 
 
-@pytest.mark.parametrize("cls", [c for c in map(registry.load, registry.names()) if issubclass(c, Method) and not c.fitted])
+@pytest.mark.parametrize(
+    "cls", [c for c in map(registry.load, registry.names()) if issubclass(c, Method) and not c.fitted]
+)
 def test_rules_take_no_weights(cls):
     assert cls().weights() == {}
     with pytest.raises(ValueError, match="takes no weights"):

@@ -1,0 +1,53 @@
+"""Samples, documents and places made by hand, for the arithmetic of records."""
+
+import tiny_models
+
+from dlbench.backbones import wrap
+from dlbench.plan import Place
+from dlbench.records import Flops, Sample, Tokens
+from dlbench.spec import RunSpec
+from dlbench.task import Document
+
+SHA = "ab" * 32
+
+
+def sample(id_, score=0.5, layers=(2, 4), *, prompt=10, flops=None, prompt_flops=100, output="text", **more):
+    """A sample that wrote len(layers) + 1 tokens; `flops` go to the layers."""
+    credited = sum(layers) if flops is None else flops
+    return Sample(
+        id=id_,
+        output=output,
+        score=score,
+        layers=tuple(map(float, layers)),
+        truncated=more.pop("truncated", False),
+        tokens=Tokens(prompt=prompt, generated=len(layers) + 1),
+        flops=Flops(layers=credited, attention=0, heads=0, kv=0, router=0),
+        prompt_flops=prompt_flops,
+        executed_flops=more.pop("executed", credited),
+        **more,
+    )
+
+
+def document(id_, references=("text",), index=0):
+    return Document(id_, "prompt", tuple(references), 8, (), index, None)
+
+
+class FakeTask:
+    """Scores an output against chosen references by a table: output -> score per reference."""
+
+    name, version, metric, max_new_tokens = "toy", "1", "match", 8
+
+    def __init__(self, table=None):
+        self.table = {} if table is None else table
+
+    def corpus(self, documents, outputs):
+        return None
+
+    def choose_references(self, document, output, indices):
+        return max(self.table[output][i] for i in indices)
+
+
+def place(task=None, depth=4, **spec):
+    """A run of the toy task on a tiny backbone."""
+    backbone = wrap(tiny_models.build("llama", depth=depth), name="tiny", sha256=SHA)
+    return Place(backbone, task or FakeTask(), SHA, RunSpec(("tiny",), ("toy",), ("full",), **spec))

@@ -1,0 +1,103 @@
+"""Settings: which of them decode alike, and what their content keys depend on."""
+
+import dataclasses
+
+import torch
+from record_samples import document, place
+
+from dlbench.method import Action, Method
+from dlbench.methods.full import Full
+from dlbench.methods.hidden_router import HiddenRouter
+from dlbench.methods.random_skip import RandomSkip
+from dlbench.methods.static_exit import StaticExit
+from dlbench.methods.static_skip import StaticSkip
+from dlbench.methods.unified_skip import UnifiedSkip
+from dlbench.plan import Setting, documents_sha256, variants
+
+DEPTH = 8
+
+
+class FirstHalf(Method):
+    """Static by its own word, and it does not say which layers it runs."""
+
+    @property
+    def scope(self):
+        return "static"
+
+    def route(self, view):
+        return Action.RUN if view.layer < view.depth // 2 else Action.SKIP
+
+
+def setting(method, name="x", given="full", **more):
+    return Setting(name, given, method, None, **more)
+
+
+def test_equal_sets_of_layers_run_once():
+    exits, first = setting(StaticExit(share=0.5)), setting(StaticSkip(only=(0, 1, 2, 3)))
+    assert exits.alike(DEPTH) == first.alike(DEPTH) is not None
+    assert setting(UnifiedSkip(speedup=2)).alike(DEPTH) != exits.alike(DEPTH)
+    assert setting(StaticExit(share=0.5)).alike(16) != exits.alike(DEPTH)
+
+
+def test_full_is_alike_every_set_of_all_layers():
+    full = setting(Full(), "full")
+    assert full.alike(DEPTH) == setting(StaticExit(share=1.0)).alike(DEPTH)
+    assert setting(Full(), "full", sample=1).alike(DEPTH) != full.alike(DEPTH)
+    assert setting(Full(), "full", sample=1).alike(DEPTH) != setting(Full(), "full", sample=2).alike(DEPTH)
+
+
+def test_what_is_not_known_to_be_alike_is_run():
+    for method in (FirstHalf(), RandomSkip(), RandomSkip(per="sequence"), HiddenRouter()):
+        assert setting(method).alike(DEPTH) is None
+
+
+def test_a_content_key_names_what_outputs_depend_on():
+    here = place()
+    made = [
+        setting(StaticSkip()),
+        setting(StaticSkip(share=0.25)),
+        setting(StaticSkip(), given="static_skip"),  # another source
+        setting(StaticSkip(), sample=1),
+        setting(StaticExit()),
+    ]
+    keys = [here.key(s) for s in made]
+    assert len(set(keys)) == len(keys)
+    assert here.key(setting(StaticSkip(), name="other")) == keys[0]
+    assert here.key(dataclasses.replace(made[0], budget=0.5)) == keys[0]  # what it aims at does not change what it does
+    assert place(batch_size=7, limit=3, processes=2).key(made[0]) == keys[0]
+    assert place(seed=1).key(made[0]) != keys[0]
+    assert place(prompt="routed").key(made[0]) != keys[0]
+    assert here.with_key(made[0]).key == keys[0]
+
+
+def test_a_content_key_names_the_weights():
+    keys = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        router = HiddenRouter()
+        router.module(DEPTH, 32)
+        keys.append(place().key(setting(router)))
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_documents_are_named_by_all_that_a_score_depends_on():
+    same = [document("a", ["x"]), document("b", ["y"])]
+    others = [
+        [document("a", ["x"])],
+        same[::-1],
+        [document("a", ["z"]), same[1]],
+        [dataclasses.replace(same[0], prompt="?"), same[1]],
+        [dataclasses.replace(same[0], limit=9), same[1]],
+        [dataclasses.replace(same[0], stop=("\n",)), same[1]],
+    ]
+    assert len({documents_sha256(d) for d in [same, list(same), *others]}) == 1 + len(others)
+
+
+def test_settings_of_the_user_take_the_place_of_variants():
+    assert variants(RandomSkip, {}) == [{"per": "token"}, {"per": "sequence"}]
+    assert variants(RandomSkip, {"per": "token"}) == [{"per": "token"}]
+    assert variants(RandomSkip, {"first": True}) == [
+        {"per": "token", "first": True},
+        {"per": "sequence", "first": True},
+    ]
+    assert variants(StaticSkip, {"share": 0.5}) == [{"share": 0.5}]
