@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -201,10 +202,17 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the configuration, tokenizer and weight files of a model folder, by name and content."""
+    """sha256 over the weight, configuration and tokenizer files of a model folder, by name and content.
+
+    Logs, curves and cards beside them do not change what a model writes, and do not count.
+    """
     digest = hashlib.sha256()
-    wanted = {".safetensors", ".bin", ".json", ".model", ".txt"}
-    for path in sorted(p for p in folder.iterdir() if p.suffix in wanted and p.name != "dlbench.json"):
+    settings = re.compile(
+        r"config\.json|generation_config\.json|tokenizer.*|.*vocab.*|merges\.txt|.*tokens.*\.json|chat_template.*|.*\.model"
+    )
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") or settings.fullmatch(p.name)
+    ):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

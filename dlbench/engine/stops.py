@@ -17,7 +17,7 @@ class Stopper:
         if self.tokenizer is None:
             return False
         if stops not in self._candidates:
-            ends = {s[-1] for s in stops}
+            ends = {s[-1] for s in stops} | {"\ufffd"}  # a token may be the last byte of a character
             self._candidates[stops] = frozenset(
                 i for i in range(len(self.tokenizer)) if ends & set(self.tokenizer.decode([i]))
             )

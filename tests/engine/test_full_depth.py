@@ -8,6 +8,7 @@ import torch
 
 from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
+from dlbench.engine.stops import Stopper
 from dlbench.methods.full import Full
 
 LIMIT = 14
@@ -110,3 +111,18 @@ def test_stop_texts_end_a_row_and_are_counted():
     (written,) = Engine(backbone).prefill([request]).decode()
     count = next(i for i in range(len(free)) if stop in Letters().decode(free[: i + 1])) + 1
     assert count < LIMIT and written.tokens == free[:count]
+
+
+def test_a_stop_text_may_end_within_a_character():
+    """A byte-level token that completes a character decodes, alone, to a replacement mark."""
+
+    class Bytes:
+        def __len__(self):
+            return 4
+
+        def decode(self, tokens, skip_special_tokens=False):
+            return b"".join([b"x", b"\xc3", b"\xa9", b"\n"][t] for t in tokens).decode(errors="replace")
+
+    stopper = Stopper(Bytes())
+    assert not stopper.hit([0, 1], ("xé",)) and stopper.hit([0, 1, 2], ("xé",))
+    assert not stopper.hit([0], ("\n",)) and stopper.hit([0, 3], ("\n", "é"))

@@ -15,7 +15,7 @@ def test_candidates_are_unique_and_fit(depth, randoms):
     found = oracle.candidates(depth)
     assert len({c.layers for c in found}) == len({c.name for c in found}) == len(found)
     for c in found:
-        assert c.layers == tuple(sorted(set(c.layers))) and 0 <= c.layers[0] and c.layers[-1] < depth
+        assert c.layers == tuple(sorted(set(c.layers))) and c.layers[0] >= 0 and c.layers[-1] < depth
     assert [c.name for c in found if len(c.layers) == depth] == ["full"]
 
 

@@ -1,5 +1,7 @@
 """The fixed sets: exactly the layers that the papers and methods.md name."""
 
+import itertools
+
 import pytest
 
 from dlbench.method import Action
@@ -43,7 +45,7 @@ def test_the_rounded_rule_spreads_evenly_and_keeps_both_ends(depth):
     for count in range(2, depth + 1):
         kept = sorted(rounded(depth, count))
         assert len(kept) == count and kept[0] == 0 and kept[-1] == depth - 1
-        gaps = {b - a for a, b in zip(kept, kept[1:], strict=False)}
+        gaps = {b - a for a, b in itertools.pairwise(kept)}
         assert max(gaps) - min(gaps) <= 1
 
 
