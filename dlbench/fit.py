@@ -33,7 +33,7 @@ from dlbench.task import Document
 LEARN_SHARE = 0.7
 TUNE_DOCUMENTS = 48
 TUNE_ROUNDS = 12
-BATCH = 12
+BATCH = 8
 
 
 def halves(documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:

@@ -6,9 +6,9 @@ With `fixed_input` the same controller is fed ones instead of the state: it can 
 router that does not beat this control is not using the hidden state.
 
 Faithful: layers 1..L-2, linear or one-hidden-layer MLP of width d/8, detached input, noise at evaluation too (`noisy`;
-switch it off for an argmax). Different: trained to a target share, CE + weight·(share - target)², where the paper
-sweeps α in CE + α·share, and `threshold` shifts the keep logit, so that the realised share can be tuned without
-training again.
+switch it off for an argmax). Different: the input is scaled to a mean square of 1, since states grow with depth and one
+learning rate must serve all layers; trained to a target share, CE + weight·(share - target)², where the paper sweeps α
+in CE + α·share; `threshold` shifts the keep logit, so that the realised share can be tuned without training again.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,9 @@ class Controller(nn.Module):
                 self.gates.append(nn.Sequential(nn.Linear(width, narrow), nn.ReLU(), nn.Linear(narrow, 2)))
 
     def forward(self, hidden: Tensor, layer: int) -> Tensor:
-        seen = torch.ones_like(hidden) if self.fixed_input else hidden.detach()
+        hidden = hidden.detach()
+        scale = hidden.float().square().mean(-1, keepdim=True).add(1e-6).rsqrt().to(hidden)
+        seen = torch.ones_like(hidden) if self.fixed_input else hidden * scale
         logits: Tensor = self.gates[layer - 1](seen)
         return logits[..., 0] - logits[..., 1]
 
@@ -52,9 +54,9 @@ class HiddenRouter(Router):
     kind: Literal["linear", "mlp"] = "linear"
     noisy: bool = True
     """Sample the gate at evaluation, as the paper does; False takes the likelier side."""
-    steps: int = 80
+    steps: int = 60
     """Training steps."""
-    lr: float = 3e-3
+    lr: float = 1e-2
     weight: float = 20.0
     """Weight of the squared distance from the target share."""
 

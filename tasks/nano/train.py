@@ -258,6 +258,7 @@ def export(trainer: Trainer, run: Path, out: Path) -> None:
     model.config._attn_implementation = "sdpa"
     model.generation_config.do_sample = False
     model.to(torch.bfloat16).save_pretrained(out)
+    trainer.tokenizer.backend_tokenizer.no_padding()  # scoring left its padding switched on; don't save that
     trainer.tokenizer.save_pretrained(out)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     last = max(row["step"] for row in rows)

@@ -17,7 +17,7 @@ TOLERANCE = 1e-4
 METHODS = {
     "full": lambda: None,
     "random": lambda: RandomSkip(share=0.5),
-    "exit": lambda: ConfidenceExit(threshold=0.3, check=(1, 2, 3, 4)),
+    "exit": lambda: ConfidenceExit(threshold=0.2, check=(1, 2, 3, 4)),
     "router": lambda: seeded(HiddenRouter()),
 }
 

@@ -25,8 +25,8 @@ METHODS = {
     "random-token": lambda: RandomSkip(share=0.5),
     "random-sequence": lambda: RandomSkip(share=0.5, per="sequence"),
     "chaos": Chaos,
-    "exit": lambda: ConfidenceExit(threshold=0.3, check=(1, 2, 3, 4)),
-    "saturation": lambda: ConfidenceExit(threshold=0.97, measure="saturation", check=(1, 2, 3, 4)),
+    "exit": lambda: ConfidenceExit(threshold=0.2, check=(1, 2, 3, 4)),
+    "saturation": lambda: ConfidenceExit(threshold=0.95, measure="saturation", check=(1, 2, 3, 4)),
     "router": lambda: seeded(HiddenRouter()),
     "router-mlp": lambda: seeded(HiddenRouter(kind="mlp")),
 }

@@ -1,14 +1,17 @@
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
 from dlbench.tasks.nano import tokenizer as tokenizers
+from dlbench.tasks.nano import train
 from dlbench.tasks.nano.documents import Document
 from dlbench.tasks.nano.evaluate import kept_layers, score, shortened
 from dlbench.tasks.nano.generate import TASKS, draw
-from dlbench.tasks.nano.train import Recipe, Trainer, pool
+from dlbench.tasks.nano.train import LAYERS, Recipe, Trainer, pool
 
 TINY = Recipe(layers=3, width=32, heads=1, inner=64, tokens=50_000, rows=2, micro=2, pool_steps=3)
 
@@ -110,3 +113,17 @@ def test_scores():
     assert score("nano_translate", document("Ko hurvo."), "Ko hurvo.") == pytest.approx(1)
     assert score("nano_summary", document("a b c d", "x y"), "x y") == 1
     assert score("nano_data2text", document("a b c d", "x y"), "a b") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("model", LAYERS)
+def test_committed_weights_come_with_their_tokenizer_and_log(model, tmp_path):
+    folder = Path(train.__file__).parent / "weights" / model
+    tokenizers.build().save_pretrained(tmp_path)
+    assert (folder / "tokenizer.json").read_text() == (tmp_path / "tokenizer.json").read_text()
+    header, *rows = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
+    assert header["recipe"] == vars(Recipe(layers=LAYERS[model]))
+    assert rows[-1]["tokens"] >= header["recipe"]["tokens"]
+    wanted = {"nano_data2text": 0.70, "nano_summary": 0.75, "nano_math": 0.70, "nano_translate": 0.85}
+    assert all(rows[-1]["final_fit_scores"][task] >= least for task, least in wanted.items())
+    full, *_ = json.loads((folder / "depth_curve.json").read_text())
+    assert full["keep"] == LAYERS[model] and all(full[task] >= least for task, least in wanted.items())
