@@ -58,7 +58,8 @@ def rows(
     rows_: list[Record] = []
 
     def record(name: str, budget: float | None, chosen: Sequence[tuple[Setting, str]], **more: object) -> None:
-        content = [place.track, place.backbone.sha256, name, budget, [s.key for s in settings], oracle.params()]
+        ids = [d.id for d in documents]  # unlike other rows, a choice depends on which documents there are
+        content = [place.track, name, budget, [s.key for s in settings], oracle.params(), ids]
         key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
         picked = [
             samples[s.key][d.id].model_copy(update={"choice": label})

@@ -82,6 +82,7 @@ class Place:
             "backbone": self.backbone.sha256,
             "dtype": self.backbone.dtype,
             "device": self.backbone.device.type,
+            "attention": self.backbone.model.config._attn_implementation,
             "method": [source_sha256(setting.given), setting.method.params(), weights.hexdigest()],
             "task": [self.task.name, self.task.version, self.documents_sha256, self.task.max_new_tokens],
             "prompt": self.spec.prompt,

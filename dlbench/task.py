@@ -46,8 +46,6 @@ class Task:
     """The primary metric, the first of `metrics`."""
     metrics: tuple[str, ...]
     """All metrics that a document gets; `metric@filter` where the task has several filters."""
-    higher_is_better: bool
-    """Whether more of the primary metric is better."""
     max_new_tokens: int
 
     def __init__(self, spec: str, inner: Any) -> None:
@@ -83,7 +81,8 @@ class Task:
         self.version = str(inner.VERSION)
         self.metrics = tuple(self._keys)
         self.metric = self.metrics[0]
-        self.higher_is_better = bool(inner.higher_is_better()[each[0]])
+        if not inner.higher_is_better()[each[0]]:
+            raise DlbenchError(f"task {name!r} is scored by {each[0]!r}, where less is better: give it a score")
         settings = inner.config.generation_kwargs or {}
         limits = [settings[key] for key in ("max_gen_toks", "max_new_tokens", "max_tokens") if key in settings]
         self.max_new_tokens = int(limits[0] if limits else DEFAULT_MAX_GEN_TOKS)

@@ -110,7 +110,6 @@ def test_a_reference_scores_one_and_nonsense_nothing(name, no_network, capsys):
         assert set(scores.values()) == {1.0}
     assert task.score(document, "zzz")[task.metric] < 0.05
     assert task.score(document, "")[task.metric] == 0
-    assert task.higher_is_better
     assert capsys.readouterr() == ("", "")
 
 

@@ -118,14 +118,16 @@ class Wave:
         self.positions = (self.mask.cumsum(-1) - 1).clamp_(min=0)
         self.cache = RowCache(engine.backbone.depth, rows, total)
         self.ledger = Ledger(rows, engine.metered)
-        view = None
-        if method is not None:
-            view = LiveView(engine.backbone.depth, seed, self.keys, self.limits, rows)
+        self.view = view = None if method is None else self._view(seed)
+        if view is not None:
             view.at_step(-1)
         traffic = Traffic(lengths, lengths**2, self.columns, self.columns**2)
         self.tight: list[tuple[int, float] | None] = [None] * rows
         with engine.gates.installed():
             self.first = self._forward(ids.to(device), traffic, self.ledger, method, view)
+
+    def _view(self, seed: int) -> LiveView:
+        return LiveView(self.engine.backbone.depth, seed, self.keys, self.limits, len(self.requests))
 
     def _forward(
         self, ids: Tensor, traffic: Traffic, ledger: Ledger, method: Method | None, view: LiveView | None
@@ -157,7 +159,7 @@ class Wave:
 
         Args:
             method: routes each decode forward; None runs every layer.
-            seed: seed of the method's noise.
+            seed: seed of the method's noise, and of the sampling.
             sample: None decodes greedily; a number draws from the model's distribution with that stream of noise.
 
         Returns:
@@ -170,14 +172,16 @@ class Wave:
         cache, rows = self.cache, len(self.requests)
         cache.rewind(self.columns)
         ledger = Ledger(rows, self.engine.metered)
-        view = None if method is None else LiveView(self.engine.backbone.depth, seed, self.keys, self.limits, rows)
+        view = None if method is None else self._view(seed)
+        if view is not None and self.view is not None:
+            view.promised[:] = self.view.promised
         written: list[list[int]] = [[] for _ in range(rows)]
         tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
         logits = self.first
         with self.engine.gates.installed():
             for step in range(int(self.limits.max())):
                 order = cache.order[: cache.alive]
-                tokens = self._choose(logits, order, step, sample, tight)
+                tokens = self._choose(logits, order, step, seed, sample, tight)
                 host = tokens.tolist()
                 going = []
                 for slot, (row, token) in enumerate(zip(order.tolist(), host, strict=True)):
@@ -222,12 +226,18 @@ class Wave:
         )
 
     def _choose(
-        self, logits: Tensor, order: Slots, step: int, sample: int | None, tight: list[list[tuple[int, float]]]
+        self,
+        logits: Tensor,
+        order: Slots,
+        step: int,
+        seed: int,
+        sample: int | None,
+        tight: list[list[tuple[int, float]]],
     ) -> Tensor:
         """The next token of each alive row; notes where the best two were close."""
         scores: Any = logits.float()
         if sample is not None:  # Gumbel-max: an argmax again, so one code path
-            u = noise.uniform(self.keys[order], scores.shape[1], 0x5A, sample, step)
+            u = noise.uniform(self.keys[order], scores.shape[1], 0x5A, seed, sample, step)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
         best = scores.max(-1)
         second = scores.scatter(1, best.indices[:, None], -torch.inf).max(-1).values

@@ -19,7 +19,7 @@ from dlbench.engine.cache import RowCache
 from dlbench.engine.meter import Costs, Ledger, TensorWork
 from dlbench.engine.view import LiveView
 from dlbench.errors import DlbenchError
-from dlbench.method import Action, Method
+from dlbench.method import Action, Method, Static
 
 Slots = NDArray[np.int64]
 Forward = Callable[..., Any]
@@ -124,6 +124,8 @@ class Gates:
             if self.lazy:
                 self._note_angles(kwargs)
         run = None if self.method is None else self._decide(index, hidden)
+        if self.method is not None and not isinstance(self.method, Static):
+            self._hold(index, run)
         if run is None:
             if self.lazy:
                 self._settle(index, None, forward, kwargs)
@@ -166,6 +168,28 @@ class Gates:
             running: Slots = slots[codes == Action.RUN]
             return running
         return self._all(int(answer) if isinstance(answer, int) else self._refuse(answer))
+
+    def _hold(self, index: int, run: Slots | None) -> None:
+        """Hold a method to its scope and its live layers: what it gives up has no keys and values to come back to.
+
+        Raises:
+            DlbenchError: a row changed its answer, or runs a layer said never to run.
+        """
+        assert self.method is not None and self.view is not None
+        name = type(self.method).__name__
+        if self.live is not None and index not in self.live and (run is None or len(run)):
+            raise DlbenchError(f"method {name} ran layer {index}, which its live() leaves out")
+        if self.lazy:
+            return
+        now = np.zeros(self.cache.alive, dtype=np.int8)
+        now[slice(None) if run is None else run] = 1
+        before = self.view.promised[index, self.rows]
+        if ((before >= 0) & (before != now)).any():
+            raise DlbenchError(
+                f"method {name} has scope {self.method.scope!r} but changed its answer at layer {index} within a "
+                "sequence; its scope is 'token'"
+            )
+        self.view.promised[index, self.rows] = now
 
     def _ask(self, awake_rows: Slots) -> Action | Tensor:
         """The method's answer, its matrix work charged, its failure named."""

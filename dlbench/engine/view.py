@@ -32,6 +32,8 @@ class LiveView(View):
         self.seed, self.keys, self.limits = seed, keys, limits
         self.tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
         """Decisions that were close, per row: (decode step, margin)."""
+        self.promised = np.full((depth, rows), -1, dtype=np.int8)
+        """What a per-sequence method answered first, per layer and row: 1 run, 0 not, -1 not asked yet."""
         self.work: TensorWork | None = None
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
 

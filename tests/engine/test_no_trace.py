@@ -1,5 +1,7 @@
 """The model comes out of the engine as it went in, whatever a plugin does; a broken plugin is named."""
 
+from dataclasses import dataclass
+
 import pytest
 import tiny_models
 import torch
@@ -162,3 +164,28 @@ def test_logits_that_are_not_finite_are_refused():
 
     with pytest.raises(DlbenchError, match="not finite"):
         Engine(wrap(model)).prefill(REQUESTS).decode()
+
+
+@dataclass
+class Fickle(Method):
+    """Say "sequence" and change with the step."""
+
+    never: tuple[int, ...] = ()
+
+    @property
+    def scope(self):
+        return "token" if self.never else "sequence"
+
+    def live(self, depth):
+        return frozenset(range(depth)) - set(self.never) if self.never else None
+
+    def route(self, view):
+        return Action.RUN if self.never or view.step % 2 else Action.SKIP
+
+
+@pytest.mark.parametrize(("method", "said"), [(Fickle(), "changed its answer"), (Fickle((1,)), "live")])
+def test_a_method_is_held_to_its_scope_and_its_live_layers(method, said):
+    backbone = tiny_models.backbone("llama", 3)
+    wave = Engine(backbone).prefill([Request("a", (5, 6, 7), 6)])
+    with pytest.raises(DlbenchError, match=said):
+        wave.decode(method)
