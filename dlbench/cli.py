@@ -51,7 +51,7 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeat.")
     ] = None,
-    limit: Annotated[str, typer.Option(metavar="N|all", help="Documents per task.")] = "48",
+    limit: Annotated[str, typer.Option(metavar="N|all", help="Documents per task.")] = "32",
     out: Annotated[Path, typer.Option(help="Folder for records, samples and the site.")] = Path("dlbench-out"),
     batch_size: Annotated[int, typer.Option(help="Documents decoded together.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,

@@ -24,6 +24,7 @@ from dlbench import __version__, ceiling, timing
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
 from dlbench.lines import read_lines, write_lines
+from dlbench.plan import Setting
 from dlbench.progress import Progress
 from dlbench.quality import QualityRun, total
 from dlbench.records import Record, Timing
@@ -171,7 +172,9 @@ class Runner:
                 {
                     "name": job.place.task.name,
                     "prompts": [{"id": r.id, "ids": r.ids, "limit": r.limit, "stop": r.stop} for r in prompts],
-                    "settings": [timing.describe(s, job.artifacts.get(s.key)) for s in job.settings],
+                    "settings": [
+                        timing.describe(s, job.artifacts.get(s.key), self._forwards(job, s)) for s in job.settings
+                    ],
                 }
             )
         content = {
@@ -196,6 +199,11 @@ class Runner:
             last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {worker.returncode}"
             raise DlbenchError(f"the timing run of {model!r} failed: {last}; --no-timing goes without it")
         return list(read_lines(out, Timing))
+
+    def _forwards(self, job: Job, setting: Setting) -> float:
+        """Mean decode forwards per document."""
+        samples = self.store.samples(setting.key)
+        return sum(len(samples[d.id].layers) for d in job.documents) / len(job.documents)
 
     def _show(self, records: Sequence[Record], times: Sequence[Timing]) -> None:
         from rich.console import Console

@@ -48,7 +48,7 @@ class RunSpec:
     """Target layer shares."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters set by hand, by the method's name."""
-    limit: int | None = 48
+    limit: int | None = 32
     """Documents per task; None for all."""
     out: Path = Path("dlbench-out")
     batch_size: int = 48

@@ -1,7 +1,9 @@
 """Times, measured apart from quality: a fresh process, settings interleaved with `full`, prefill apart from decode.
 
 Run as `python -m dlbench.timing JOB.json`; the job names backbone, prompts and settings, the answer is timing.jsonl.
-Nothing is metered here, so a time is the engine's and the method's alone. A time is never reused by a later run.
+Nothing is metered here, so a time is the engine's and the method's alone. A time is never reused by a later run. The
+rate per token is measured over the first tokens of a few texts; the time per document is the prefill and that rate over
+the decode forwards that the quality run needed per document, so that longer outputs count as slower.
 """
 
 from __future__ import annotations
@@ -28,18 +30,21 @@ from dlbench.records import Timing
 
 BATCHES = (1, 16)
 ROUNDS = 2
-FULL_EVERY = 4
+TOKENS = 16
+"""Most new tokens of a timed text; a rate per token needs no more."""
+FULL_EVERY = 6
 """Settings between two runs of `full`, which they are compared with."""
 
 
-def describe(setting: Setting, artifact: Path | None) -> dict[str, Any]:
-    """A setting as the job file holds it."""
+def describe(setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
+    """A setting as the job file holds it, with the decode forwards that it needed per document."""
     return {
         "name": setting.name,
         "params": setting.method.params(),
         "budget": setting.budget,
         "key": setting.key,
         "artifact": None if artifact is None else str(artifact),
+        "forwards": forwards,
     }
 
 
@@ -110,7 +115,7 @@ def measure(
     for i, (item, _) in enumerate(items):
         middle = float(np.median(took[i]))
         low, high = np.percentile(took[i], [25, 75])
-        prefill = prefills[i] / len(group)
+        prefill, per_token = prefills[i] / len(group), middle / forwards[i]
         found.append(
             Timing(
                 key=item["key"],
@@ -120,8 +125,8 @@ def measure(
                 batch_size=batch,
                 device=str(engine.backbone.device),
                 threads=torch.get_num_threads(),
-                decode_ms_per_token=1e3 * middle / forwards[i],
-                ms_per_document=1e3 * (middle / len(group) + prefill),
+                decode_ms_per_token=1e3 * per_token,
+                ms_per_document=1e3 * (per_token * item["forwards"] + prefill),
                 prefill_ms_per_document=1e3 * prefill,
                 speedup=1.0 if item["name"] == "full" else float(np.median(speedups[i])),
                 spread=float(high - low) / middle,
@@ -142,7 +147,9 @@ def main(path: Path) -> None:
     engine = Engine(load(job["model"], device=job["device"], dtype=job["dtype"]), metered=False)
     found: list[Timing] = []
     for task in job["tasks"]:
-        prompts = [Request(p["id"], tuple(p["ids"]), p["limit"], tuple(p["stop"])) for p in task["prompts"]]
+        prompts = [
+            Request(p["id"], tuple(p["ids"]), min(p["limit"], TOKENS), tuple(p["stop"])) for p in task["prompts"]
+        ]
         items = [(item, _method(item, job["sources"])) for item in task["settings"]]
         for batch in BATCHES:
             found += measure(engine, prompts, items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
