@@ -151,34 +151,41 @@ class Runner:
     # ---- times and the board
 
     def _times(self, jobs: Sequence[Job]) -> list[Timing]:
-        by_model: dict[str, list[Job]] = {}
-        for job in jobs:
-            by_model.setdefault(job.engine.backbone.source, []).append(job)
+        """Time all settings of each task side by side: those of a base backbone and of what is held against it."""
         amount = sum(len(job.settings) * len(timing.BATCHES) for job in jobs)
-        found: list[Timing] = []
-        with self.progress.bar("time", amount) as done, tempfile.TemporaryDirectory() as folder:
-            for name, several in by_model.items():
-                done(0, name)
-                found += self._timed(name, several, Path(folder), done)
-        write_lines(self.store.out / "timing.jsonl", found)
-        return found
-
-    def _timed(self, model: str, jobs: Sequence[Job], folder: Path, done: Callable[..., None]) -> list[Timing]:
-        job_file, out = folder / "job.json", folder / "timing.jsonl"
         tasks = []
-        for job in jobs:
-            prompts = [p.request for p in job.batches[len(job.batches) // 2]][: max(timing.BATCHES)]
+        for base in (job for job in jobs if job.base is None):
+            together = [base, *(job for job in jobs if job.base is base)]
             tasks.append(
                 {
-                    "name": job.place.task.name,
-                    "prompts": [{"id": r.id, "ids": r.ids, "limit": r.limit, "stop": r.stop} for r in prompts],
+                    "name": base.place.task.name,
+                    "prompts": {job.engine.backbone.source: self._prompts(job) for job in together},
                     "settings": [
-                        timing.describe(s, job.artifacts.get(s.key), self._forwards(job, s)) for s in job.settings
+                        timing.describe(job.engine.backbone.source, s, job.artifacts.get(s.key), self._forwards(job, s))
+                        for job in together
+                        for s in job.settings
                     ],
                 }
             )
+        with self.progress.bar("time", amount) as done, tempfile.TemporaryDirectory() as folder:
+            done(0, "batch " + " and ".join(map(str, timing.BATCHES)))
+            models = list(dict.fromkeys(job.engine.backbone.source for job in jobs))
+            found = self._timed(models, tasks, Path(folder), done)
+        write_lines(self.store.out / "timing.jsonl", found)
+        return found
+
+    def _prompts(self, job: Job) -> list[dict[str, object]]:
+        """Prompts of middling length."""
+        requests = [p.request for p in job.batches[len(job.batches) // 2]][: max(timing.BATCHES)]
+        return [{"id": r.id, "ids": r.ids, "limit": r.limit, "stop": r.stop} for r in requests]
+
+    def _timed(
+        self, models: Sequence[str], tasks: Sequence[object], folder: Path, done: Callable[..., None]
+    ) -> list[Timing]:
+        """Run the timing process."""
+        job_file, out = folder / "job.json", folder / "timing.jsonl"
         content = {
-            "model": model,
+            "models": models,
             "device": self.device,
             "dtype": self.spec.dtype,
             "seed": self.spec.seed,
@@ -197,7 +204,7 @@ class Runner:
             errors = worker.stderr.read()
         if worker.returncode:
             last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {worker.returncode}"
-            raise DlbenchError(f"the timing run of {model!r} failed: {last}; --no-timing goes without it")
+            raise DlbenchError(f"the timing run failed: {last}; --no-timing goes without it")
         return list(read_lines(out, Timing))
 
     def _forwards(self, job: Job, setting: Setting) -> float:

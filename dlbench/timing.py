@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 
 from dlbench import registry
 from dlbench.backbones import load
-from dlbench.engine import Engine, Generation, Request
+from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.fit import load_artifact
 from dlbench.lines import write_lines
 from dlbench.method import Method
@@ -36,9 +37,10 @@ FULL_EVERY = 6
 """Settings between two runs of `full`, which they are compared with."""
 
 
-def describe(setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
+def describe(model: str, setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
     """A setting as the job file holds it, with the decode forwards that it needed per document."""
     return {
+        "model": model,
         "name": setting.name,
         "params": setting.method.params(),
         "budget": setting.budget,
@@ -48,14 +50,14 @@ def describe(setting: Setting, artifact: Path | None, forwards: float) -> dict[s
     }
 
 
-def _method(item: dict[str, Any], sources: dict[str, str]) -> Method | None:
-    if item["name"] == "full":
+def _method(facts: dict[str, Any], sources: dict[str, str]) -> Method | None:
+    if facts["name"] == "full":
         return None
-    cls = registry.load(sources.get(item["name"], item["name"]))
+    cls = registry.load(sources.get(facts["name"], facts["name"]))
     assert issubclass(cls, Method)
-    if item["artifact"] is not None:
-        return load_artifact(Path(item["artifact"]), cls)[0]
-    return cls.from_params(item["params"])
+    if facts["artifact"] is not None:
+        return load_artifact(Path(facts["artifact"]), cls)[0]
+    return cls.from_params(facts["params"])
 
 
 class Clock:
@@ -73,62 +75,65 @@ class Clock:
         return time.perf_counter() - start, result
 
 
-def measure(
-    engine: Engine,
-    prompts: Sequence[Request],
-    items: Sequence[tuple[dict[str, Any], Method | None]],
-    batch: int,
-    *,
-    seed: int,
-    routed: bool,
-    task: str,
-) -> list[Timing]:
-    """Times of every setting at one batch size, each repeat beside a run of `full`."""
-    clock = Clock(engine.backbone.device)
-    group = list(prompts[:batch])
-    full = engine.prefill(group)
+@dataclass
+class Item:
+    """One setting to be timed on its backbone."""
+
+    facts: dict[str, Any]
+    engine: Engine
+    prompts: Sequence[Request]
+    method: Method | None
+
+
+def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task: str) -> list[Timing]:
+    """Times of every setting at one batch size, each repeat near a run of the first: `full` of the base."""
+    clock = Clock(items[0].engine.backbone.device)
+    full = items[0].engine.prefill(items[0].prompts[:batch])
     full.decode()  # warm-up
     prefills: list[float] = []
-    waves = []
-    for _, method in items:
-        if routed and method is not None:
-            seconds, wave = clock.of(partial(engine.prefill, group, method, seed))
-        elif not prefills:
-            seconds, wave = clock.of(partial(engine.prefill, group))
+    waves: list[Wave] = []
+    shared: dict[str, tuple[float, Wave]] = {}
+    for item in items:
+        group, method = item.prompts[:batch], item.method if routed else None
+        if method is not None:
+            seconds, wave = clock.of(partial(item.engine.prefill, group, method, seed))
         else:
-            seconds, wave = prefills[0], full
-        prefills.append(seconds)
+            name = item.engine.backbone.source
+            if name not in shared:
+                shared[name] = clock.of(partial(item.engine.prefill, group))
+            seconds, wave = shared[name]
+        prefills.append(seconds / len(group))
         waves.append(wave)
     took: list[list[float]] = [[] for _ in items]
     speedups: list[list[float]] = [[] for _ in items]
     forwards = [1] * len(items)
     for _ in range(ROUNDS):
-        for i, (wave, (_, method)) in enumerate(zip(waves, items, strict=True)):
+        for i, (wave, item) in enumerate(zip(waves, items, strict=True)):
             if i % FULL_EVERY == 0:
                 seconds, generations = clock.of(full.decode)
                 full_rate = seconds / _forwards(generations)
-            seconds, generations = clock.of(partial(wave.decode, method, seed=seed))
+            seconds, generations = clock.of(partial(wave.decode, item.method, seed=seed))
             forwards[i] = _forwards(generations)
             took[i].append(seconds)
             speedups[i].append(full_rate / (seconds / forwards[i]))
     found = []
-    for i, (item, _) in enumerate(items):
+    for i, item in enumerate(items):
         middle = float(np.median(took[i]))
         low, high = np.percentile(took[i], [25, 75])
-        prefill, per_token = prefills[i] / len(group), middle / forwards[i]
+        per_token = middle / forwards[i]
         found.append(
             Timing(
-                key=item["key"],
-                method=item["name"],
+                key=item.facts["key"],
+                method=item.facts["name"],
                 task=task,
-                budget=item["budget"],
+                budget=item.facts["budget"],
                 batch_size=batch,
-                device=str(engine.backbone.device),
+                device=str(item.engine.backbone.device),
                 threads=torch.get_num_threads(),
                 decode_ms_per_token=1e3 * per_token,
-                ms_per_document=1e3 * (per_token * item["forwards"] + prefill),
-                prefill_ms_per_document=1e3 * prefill,
-                speedup=1.0 if item["name"] == "full" else float(np.median(speedups[i])),
+                ms_per_document=1e3 * (per_token * item.facts["forwards"] + prefills[i]),
+                prefill_ms_per_document=1e3 * prefills[i],
+                speedup=1.0 if i == 0 else float(np.median(speedups[i])),
                 spread=float(high - low) / middle,
                 repeats=ROUNDS,
             )
@@ -144,15 +149,19 @@ def _forwards(generations: Sequence[Generation]) -> int:
 def main(path: Path) -> None:
     """Carry out a job file and print a line per finished part, for the parent's progress bar."""
     job = json.loads(path.read_text())
-    engine = Engine(load(job["model"], device=job["device"], dtype=job["dtype"]), metered=False)
+    engines = {m: Engine(load(m, device=job["device"], dtype=job["dtype"]), metered=False) for m in job["models"]}
     found: list[Timing] = []
     for task in job["tasks"]:
-        prompts = [
-            Request(p["id"], tuple(p["ids"]), min(p["limit"], TOKENS), tuple(p["stop"])) for p in task["prompts"]
+        prompts = {
+            model: [Request(p["id"], tuple(p["ids"]), min(p["limit"], TOKENS), tuple(p["stop"])) for p in several]
+            for model, several in task["prompts"].items()
+        }
+        items = [
+            Item(facts, engines[facts["model"]], prompts[facts["model"]], _method(facts, job["sources"]))
+            for facts in task["settings"]
         ]
-        items = [(item, _method(item, job["sources"])) for item in task["settings"]]
         for batch in BATCHES:
-            found += measure(engine, prompts, items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
+            found += measure(items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
             print(json.dumps({"done": len(items)}), flush=True)
     write_lines(Path(job["out"]), found)
 
