@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,12 @@ class Job:
     oracles: dict[str, tuple[Oracle, list[Setting]]] = dataclasses.field(default_factory=dict)
     artifacts: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Content key → folder of the fit."""
+
+    @cached_property
+    def fit_documents(self) -> tuple[list[Document], str]:
+        """The fit split and its hash: read once, however many settings are fitted."""
+        documents = self.place.task.documents("fit")
+        return documents, plan.documents_sha256(documents)
 
     @property
     def everything(self) -> list[Setting]:
@@ -148,8 +155,8 @@ class Planner:
 
     def _add_fitted(self, job: Job, given: str, method: Method, budget: float | None) -> None:
         name = registry.name_of(given)
-        documents = job.place.task.documents("fit")
-        key = job.place.fit_key(given, method, budget, plan.documents_sha256(documents))
+        documents, sha256 = job.fit_documents
+        key = job.place.fit_key(given, method, budget, sha256)
         own = self.spec.out / "fits"
         folder = None if self.spec.fit and not self._fresh(own / key) else fit.find_artifact(key, [own])
         if folder is None:
@@ -157,8 +164,8 @@ class Planner:
             if self.first:
                 self._fit(job, name, type(method).from_params(method.params()), budget, documents, folder)
         self.wait()
-        fitted, facts = fit.load_artifact(folder, type(method))
-        setting = job.place.with_key(Setting(name, given, fitted, budget, facts=facts))
+        fitted, _ = fit.load_artifact(folder, type(method))
+        setting = job.place.with_key(Setting(name, given, fitted, budget))
         job.artifacts[setting.key] = folder
         job.settings.append(setting)
 

@@ -39,8 +39,6 @@ class Setting:
     sample: int | None = None
     """Stream of sampling noise; None decodes greedily."""
     candidate: Candidate | None = None
-    facts: Mapping[str, Any] | None = None
-    """What is known of the fit: target, realised share, seconds."""
     key: str = ""
 
     def alike(self, depth: int) -> tuple[Any, ...] | None:
