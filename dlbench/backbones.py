@@ -14,51 +14,16 @@ import torch
 from torch import nn
 
 from dlbench.errors import DlbenchError
+from dlbench.families import FAMILIES, Family, resolve, unsupported
+from dlbench.memory import ran_out
+from dlbench.quantise import quiet, to_int8
 
 EMBEDDED: dict[str, str] = {"nano": "nano", "nano-half": "nano"}
 """Backbones that ship with the package -> the base they are held against."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Family:
-    """Where one family of stock transformers decoders keeps what the engine needs; paths are dotted attributes."""
-
-    layers: str
-    """The list of decoder layers."""
-    head: tuple[str, ...]
-    """Modules that turn the last state into logits, in order; those that are None are passed over."""
-    fill: tuple[str, ...]
-    """Projections of one layer that must run for its keys and values."""
-    query: str | None
-    """A separate query projection of one layer, not needed for keys and values."""
-    inputs: tuple[str, ...] = ()
-    """Projections between the embedding and the first layer."""
-
-
-_LLAMA = Family(
-    layers="model.layers",
-    head=("model.norm", "lm_head"),
-    fill=("self_attn.k_proj", "self_attn.v_proj"),
-    query="self_attn.q_proj",
-)
-FAMILIES: dict[str, Family] = {
-    "llama": _LLAMA,
-    "opt": Family(
-        layers="model.decoder.layers",
-        head=("model.decoder.final_layer_norm", "model.decoder.project_out", "lm_head"),
-        fill=("self_attn.k_proj", "self_attn.v_proj"),
-        query="self_attn.q_proj",
-        inputs=("model.decoder.project_in",),
-    ),
-    "gpt2": Family(
-        layers="transformer.h",
-        head=("transformer.ln_f", "lm_head"),
-        fill=("attn.c_attn",),
-        query=None,
-    ),
-}
+INT8 = "int8"
+"""Weight-only int8; see `dlbench.quantise`."""
 
 
 @dataclass
@@ -70,6 +35,7 @@ class Backbone:
     tokenizer: Any
     family: Family
     dtype: str
+    """Of the weights: a key of DTYPES, or INT8."""
     sha256: str
     base_sha256: str
     source: str = ""
@@ -104,19 +70,33 @@ class Backbone:
         return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
 
     @property
+    def id(self) -> str:
+        """Tells the backbones of a run apart."""
+        return f"{self.source} {self.dtype}"
+
+    @property
+    def precision(self) -> str:
+        """Dtype of states, keys and values: that of the weights, unless these are int8."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of one position's keys and values in one layer."""
+        config = self.model.config
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        kept = getattr(config, "num_key_value_heads", None) or heads
+        if getattr(config, "multi_query", False) and not config.new_decoder_architecture:  # Falcon, the first ones
+            kept = 1
+        return int(2 * kept * width * next(self.model.parameters()).element_size())
+
+    @property
     def eos(self) -> frozenset[int]:
         """Token ids that end a text."""
         ids = self.model.generation_config.eos_token_id
         if ids is None:
             ids = self.tokenizer.eos_token_id if self.tokenizer is not None else None
         return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
-
-
-def resolve(module: Any, path: str) -> Any:
-    """Follow dotted attributes."""
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
 
 
 def wrap(
@@ -129,10 +109,7 @@ def wrap(
     """
     kind = model.config.model_type
     if kind not in FAMILIES:
-        raise DlbenchError(
-            f"model {name!r} is of type {kind!r}; supported are {', '.join(sorted(FAMILIES))}. "
-            "A family is one row of FAMILIES in dlbench/backbones.py."
-        )
+        raise DlbenchError(unsupported(name, kind))
     model.eval().requires_grad_(False)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return Backbone(name, model, tokenizer, FAMILIES[kind], dtype, sha256, base_sha256 or sha256)
@@ -149,36 +126,27 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
     Args:
         name: "nano", "nano-half", a folder, or a hub id such as "facebook/opt-125m" (with "@revision" if wanted).
         device: a torch device.
-        dtype: a key of DTYPES.
+        dtype: a key of DTYPES; or INT8, which is a backbone of its own, derived from the same model in `plain_dtype`.
         attention: transformers' attention implementation; None takes the library's choice.
 
     Raises:
         DlbenchError: not found, unreadable or unsupported; the message says what to do.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = embedded_folder(name) if name in EMBEDDED else Path(name)
     source, _, revision = (str(folder), "", "") if folder.is_dir() else name.partition("@")
     if name in EMBEDDED and not folder.is_dir():
         raise DlbenchError(f"the weights of {name!r} are missing from this installation: {folder}; reinstall dlbench")
     options: dict[str, Any] = {"revision": revision} if revision else {}
+    plain = plain_dtype(dtype, device)
     try:
-        kind = AutoConfig.from_pretrained(source, **options).model_type
-        if kind not in FAMILIES:
-            raise DlbenchError(
-                f"model {name!r} is of type {kind!r}; supported are {', '.join(sorted(FAMILIES))}. "
-                "A family is one row of FAMILIES in dlbench/backbones.py."
-            )
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype], attn_implementation=attention, **options
-        )
+        with quiet():
+            tokenizer, model = _read(name, source, options, dtype=DTYPES[plain], attn_implementation=attention)
+            model.to(device)
     except DlbenchError:
         raise
     except Exception as error:
+        if ran_out(error):
+            raise DlbenchError(f"model {name!r} in {plain} does not fit the memory of {device}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         hint = (
             "its files are damaged or incomplete: fetch or copy them again"
@@ -192,13 +160,37 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
         base = fingerprint(embedded_folder(EMBEDDED[name]))
     elif (card := folder / "dlbench.json").is_file():
         base = str(json.loads(card.read_text()).get("base_sha256", digest))
-    placed: Any = model
     shown = folder.name if folder.is_dir() else name
-    backbone = wrap(placed.to(device), tokenizer, name=shown, sha256=digest, base_sha256=base)
+    backbone = wrap(model, tokenizer, name=shown, sha256=digest, base_sha256=base)
     backbone.source = name
     if not all(bool(torch.isfinite(p).all()) for p in backbone.model.parameters()):
         raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
+    if dtype == INT8:
+        to_int8(backbone.layers)
+        backbone.dtype = INT8
+        backbone.sha256 = hashlib.sha256(f"{digest} {INT8}".encode()).hexdigest()
     return backbone
+
+
+def _read(name: str, source: str, options: dict[str, Any], **more: Any) -> tuple[Any, Any]:
+    """The tokenizer and the model, as transformers gives them."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    kind = AutoConfig.from_pretrained(source, **options).model_type
+    if kind not in FAMILIES:
+        raise DlbenchError(unsupported(name, kind))
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+    return tokenizer, AutoModelForCausalLM.from_pretrained(source, **options, **more)
+
+
+def plain_dtype(dtype: str, device: str) -> str:
+    """The floating-point dtype that a model is loaded in: for INT8, float32 on a CPU and bfloat16 elsewhere."""
+    if dtype != INT8:
+        return dtype
+    return "float32" if device == "cpu" else "bfloat16"
 
 
 def fingerprint(folder: Path) -> str:

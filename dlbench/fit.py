@@ -147,7 +147,8 @@ class SoftGates:
                 vars(layer).pop("forward", None)
 
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        out = forward(hidden, *args, **kwargs)
+        given = forward(hidden, *args, **kwargs)
+        out = given[0] if isinstance(given, tuple) else given
         module = self.router.module(self.backbone.depth, self.backbone.width)
         score = module(hidden.float(), index) - self.router.threshold  # [rows, positions]
         u = torch.rand_like(score).clamp(1e-6, 1 - 1e-6)
@@ -155,7 +156,8 @@ class SoftGates:
         keep = (soft >= 0.5).to(soft) + soft - soft.detach()
         keep = torch.where(self.routed.bool(), keep, torch.ones_like(keep))
         self.kept.append((keep * self.routed).sum() / self.routed.sum())
-        return hidden + keep[..., None].to(hidden.dtype) * (out - hidden)
+        kept = hidden + keep[..., None].to(hidden.dtype) * (out - hidden)
+        return (kept, *given[1:]) if isinstance(given, tuple) else kept
 
     def executed(self) -> Tensor:
         """Layer share of the routed tokens, with a gradient."""

@@ -1,22 +1,28 @@
 """The reference for cached decoding: a whole text forwarded at once, without a cache, under recorded decisions."""
 
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
+from inspect import signature
 
 import torch
+from transformers.cache_utils import DynamicCache
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.decode import Wave
+from dlbench.engine.view import exit_head
+from dlbench.families import resolve
 from dlbench.method import Action, Method
 
 
 class Recorded(Method):
-    """Passes another method's answers on and notes which layers each token ran."""
+    """Passes another method's answers on and notes what each token did."""
 
     def __init__(self, inner):
         self.inner = inner
-        self.runs = {}
-        """(row, step) -> executed layers, in order."""
+        self.kv = inner.kv
+        self.codes = {}
+        """(row, step) -> the code of each layer that was asked about, in order."""
 
     @property
     def scope(self):
@@ -33,10 +39,12 @@ class Recorded(Method):
         else:
             codes = [int(answer)] * len(rows)
         for row, code in zip(rows, codes, strict=True):
-            ran = self.runs.setdefault((row, view.step), [])
-            if code == Action.RUN:
-                ran.append(view.layer)
+            self.codes.setdefault((row, view.step), []).append(code)
         return answer
+
+    def ran(self):
+        """(row, step) -> the layers that ran, whole or in part."""
+        return {at: [i for i, code in enumerate(codes) if code & Action.RUN] for at, codes in self.codes.items()}
 
 
 @contextmanager
@@ -55,36 +63,109 @@ def watched_logits(monkeypatch):
         yield seen
 
 
-def replay(backbone, prompt, tokens, runs):
+@contextmanager
+def shadowed(backbone, around):
+    """Every layer called as around(index, layer, forward, hidden, **kwargs); its result alone goes on."""
+
+    def call(index, layer, forward, hidden, *args, **kwargs):
+        out = around(index, layer, forward, hidden, **dict(zip(names, args, strict=False)), **kwargs)
+        return (out, None) if backbone.family.returns_tuple else out
+
+    layers = list(backbone.layers)
+    names = list(signature(layers[0].forward).parameters)[1:]
+    try:
+        for index, layer in enumerate(layers):
+            layer.forward = partial(call, index, layer, layer.forward)
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def state(out):
+    return out[0] if isinstance(out, tuple) else out
+
+
+def without(backbone, layer, part):
+    """A copy of a layer whose attention or feed-forward has weights of zero, so that it adds nothing."""
+    copied = deepcopy(layer)
+    vars(copied).pop("forward", None)
+    family = backbone.family
+    for path in (family.attention,) if part == Action.ATTN else family.mlp:
+        for parameter in resolve(copied, path).parameters():
+            parameter.data.zero_()
+    return copied
+
+
+def hide(mask, gone, window, additive, dtype):
+    """A layer's mask over a whole text, without the keys that are gone: a token still sees itself."""
+    n = len(gone)
+    ones = torch.ones(n, n, dtype=torch.bool)
+    seen = ones.tril() if window is None else ones.tril().triu(1 - window)
+    seen = seen & (~gone[None] | torch.eye(n, dtype=torch.bool))
+    if mask is not None and mask.dtype != torch.bool:
+        return mask.masked_fill(~seen, torch.finfo(mask.dtype).min)
+    if mask is None and additive:
+        return torch.zeros(n, n, dtype=dtype)[None, None].masked_fill(~seen, torch.finfo(dtype).min)
+    return seen[None, None] if mask is None else mask & seen
+
+
+def replay(backbone, prompt, tokens, codes, kv="project"):
     """Logits that choose each token of `tokens`: [len(tokens), vocabulary].
 
     Args:
         backbone: the model.
         prompt: its positions run every layer.
         tokens: new tokens; all but the last are forwarded.
-        runs: executed layers of each decode step.
+        codes: of each decode step, the codes of the layers that were asked about; nothing runs after them.
+        kv: what becomes of the keys and values of skipped tokens.
     """
     text = [*prompt, *tokens[:-1]]
-    patched = []
+    depth = backbone.depth
+    full = [int(Action.RUN)] * depth
+    plan = torch.tensor([full] * len(prompt) + [[c & Action.RUN for c in (*step, *full)][:depth] for step in codes])
+    for row, step in enumerate(codes, len(prompt)):
+        plan[row, len(step) :] = 0
+    if kv == "recompute":
+        return replay_exits(backbone, text, plan)[len(prompt) - 1 :]
+    stock = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=backbone.model.config).layers]
+    windows = stock if len(stock) == depth else [None] * depth
+    additive = backbone.model.config._attn_implementation != "sdpa"
 
-    def layer_of(forward, run, hidden, *args, **kwargs):
-        return torch.where(run[None, :, None], forward(hidden, *args, **kwargs), hidden)
+    def around(index, layer, forward, hidden, **kwargs):
+        code = plan[:, index]
+        if kv == "evict":
+            gone = (code & Action.ATTN) == 0
+            kwargs["attention_mask"] = hide(kwargs["attention_mask"], gone, windows[index], additive, hidden.dtype)
+        out = torch.where((code == Action.RUN)[None, :, None], state(forward(hidden, **kwargs)), hidden)
+        for part, left_out in ((Action.ATTN, Action.MLP), (Action.MLP, Action.ATTN)):
+            if (code == part).any():
+                half = state(without(backbone, layer, left_out)(hidden, **kwargs))
+                out = torch.where((code == part)[None, :, None], half, out)
+        return out
 
-    try:
-        for index, layer in enumerate(backbone.layers):
-            run = torch.tensor([True] * len(prompt) + [index in ran for ran in runs])
-            layer.forward = partial(layer_of, layer.forward, run)
-            patched.append(layer)
-        with torch.inference_mode():
-            logits = backbone.model(input_ids=torch.tensor([text]), use_cache=False).logits[0]
-    finally:
-        for layer in patched:
-            del layer.forward
-    return logits[len(prompt) - 1 :]
+    with shadowed(backbone, around), torch.inference_mode():
+        return backbone.model(input_ids=torch.tensor([text]), use_cache=False).logits[0][len(prompt) - 1 :]
 
 
-def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance):
-    """Decode, and hold every logit against the replay; returns the generations and the decisions.
+def replay_exits(backbone, text, plan):
+    """Exits that leave every key and value as at full depth: the exit head on the states of a full forward."""
+    states = []
+
+    def around(index, layer, forward, hidden, **kwargs):
+        states.append(hidden)
+        return state(forward(hidden, **kwargs))
+
+    with shadowed(backbone, around), torch.inference_mode():
+        logits = backbone.model(input_ids=torch.tensor([text]), use_cache=False).logits[0]
+        for position, codes in enumerate(plan.tolist()):
+            if 0 in codes:
+                logits[position] = exit_head(backbone, states[codes.index(0)][:, position])[0]
+    return logits
+
+
+def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, kv=None, kernels="stock"):
+    """Decode, and hold every logit against the replay; returns the generations and the layers that ran.
 
     Args:
         monkeypatch: pytest's.
@@ -94,21 +175,25 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance):
         limits: most new tokens of each.
         seed: of the method's noise.
         tolerance: largest difference, as a share of the largest logit.
+        kv: policy; None for the method's own.
+        kernels: of the engine.
     """
     recorded = Recorded(method)
-    wave = Engine(backbone).prefill(
-        [Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))]
-    )
+    engine = Engine(backbone, kernels=kernels)
+    assert kernels == "stock" or engine.kernels == "fused", engine.kernels_note
+    wave = engine.prefill([Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))])
     with watched_logits(monkeypatch) as seen:
-        written = wave.decode(recorded, seed=seed)
+        written = wave.decode(recorded, seed=seed, kv=kv)
     for row, (prompt, generation) in enumerate(zip(prompts, written, strict=True)):
-        runs = [recorded.runs[row, step] for step in range(len(generation.tokens) - 1)]
-        assert generation.layers == [len(ran) for ran in runs]
-        expected = replay(backbone, prompt, generation.tokens, runs)
+        codes = [recorded.codes[row, step] for step in range(len(generation.tokens) - 1)]
+        if kv != "recompute" and not {Action.ATTN, Action.MLP} & {c for step in codes for c in step}:
+            assert generation.layers == [sum(c == Action.RUN for c in step) for step in codes]
+        expected = replay(backbone, prompt, generation.tokens, codes, kv or method.kv[0])
         got = torch.stack(seen[row])
         assert got.shape == expected.shape
         scale = float(expected.abs().max())
+        assert bool(torch.isfinite(got).all())
         assert float((got - expected).abs().max()) < tolerance * scale
         chosen = expected.gather(1, torch.tensor(generation.tokens)[:, None])[:, 0]
         assert bool((expected.max(-1).values - chosen < tolerance * scale).all())
-    return written, recorded.runs
+    return written, recorded.ran()

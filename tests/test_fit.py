@@ -15,6 +15,7 @@ from dlbench.engine import Engine
 from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
 from dlbench.fit import FitProbe, SoftGates, find_artifact, halves, load_artifact, requests, save_artifact, tune
+from dlbench.method import Action
 from dlbench.methods.confidence_exit import ConfidenceExit
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.task import Document
@@ -92,13 +93,13 @@ def test_the_loss_of_open_gates_is_that_of_the_stock_model(backbone, documents):
     assert float((opened - closed).detach()) == pytest.approx(1000 * 0.2**2, rel=1e-4)  # four of five layers run
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "gemma3"])
 def test_soft_gates_do_what_decoding_does(family):
     """Under fixed decisions the training forward is the engine's: same text, same layers, same logits."""
     family_backbone = tiny_models.backbone(family, DEPTH, dtype="float64")
     prompt, tokens = (5, 6, 7), [8, 9, 10, 11]
-    runs = [[0, 2, 3, 4]] * 3  # layer 1 closed
-    expected = replay.replay(family_backbone, prompt, tokens, runs)
+    codes = [[int(layer != 1) * int(Action.RUN) for layer in range(DEPTH)]] * 3  # layer 1 closed
+    expected = replay.replay(family_backbone, prompt, tokens, codes)
     routed = torch.zeros(1, 6)
     routed[0, 3:] = 1
     gates = SoftGates(family_backbone, constant([-50.0, 50.0, 50.0]), routed)

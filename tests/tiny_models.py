@@ -3,58 +3,86 @@
 from functools import cache
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+import transformers
+from transformers import AutoModelForCausalLM
 
 from dlbench.backbones import Backbone, wrap
 
 VOCABULARY = 61
 CONTEXT = 96
 FAMILIES = ("llama", "opt", "opt-projected", "gpt2")
+"""The families that every test of the engine takes."""
+WINDOW = 5
+_LLAMA = {"hidden_size": 32, "intermediate_size": 48, "num_key_value_heads": 2}  # two query heads share a key head
+_GEMMA = {**_LLAMA, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": WINDOW}
+_OPT = {"hidden_size": 32, "ffn_dim": 48}
+_NEOX = {"hidden_size": 32, "intermediate_size": 48, "rotary_pct": 0.5}
+_FALCON = {"hidden_size": 32, "ffn_hidden_size": 48}
+_VARIANTS = {
+    "llama": ("LlamaConfig", {**_LLAMA, "attention_bias": True, "mlp_bias": True}),
+    "mistral": ("MistralConfig", {**_LLAMA, "sliding_window": None}),
+    "mistral-window": ("MistralConfig", {**_LLAMA, "sliding_window": WINDOW}),
+    "qwen2": ("Qwen2Config", _LLAMA),
+    "qwen2-mixed": (
+        "Qwen2Config",
+        {**_LLAMA, "use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 2},
+    ),
+    "qwen3": ("Qwen3Config", {**_LLAMA, "head_dim": 8}),
+    "gemma2": ("Gemma2Config", {**_GEMMA, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 9.0}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {**_GEMMA, "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"]},
+    ),
+    "olmo2": ("Olmo2Config", _LLAMA),
+    "phi3": ("Phi3Config", {**_LLAMA, "sliding_window": None}),
+    "phi3-window": ("Phi3Config", {**_LLAMA, "sliding_window": WINDOW}),
+    "smollm3": ("SmolLM3Config", {**_LLAMA, "no_rope_layer_interval": 2}),
+    "opt": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 32}),
+    "opt-projected": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 20}),
+    "opt-postnorm": ("OPTConfig", {**_OPT, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
+    "gpt2": ("GPT2Config", {"n_embd": 32, "n_inner": 48, "n_positions": CONTEXT}),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        {"hidden_size": 32, "intermediate_size": 48, "window_size": WINDOW, "max_position_embeddings": CONTEXT},
+    ),
+    "gpt_neox": ("GPTNeoXConfig", {**_NEOX, "use_parallel_residual": True}),
+    "gpt_neox-sequential": ("GPTNeoXConfig", {**_NEOX, "use_parallel_residual": False}),
+    "falcon-7b": ("FalconConfig", {**_FALCON, "multi_query": True, "parallel_attn": True, "bias": False}),
+    "falcon-40b": ("FalconConfig", {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "bias": False}),
+    "falcon-alibi": (
+        "FalconConfig",
+        {**_FALCON, "alibi": True, "parallel_attn": False, "multi_query": False, "bias": True},
+    ),
+    "bloom": ("BloomConfig", {"hidden_size": 32}),
+}
+EVERY = tuple(_VARIANTS)
+"""Every family, with its variants."""
+_SPELLING = {
+    "GPT2Config": ("n_layer", "n_head"),
+    "BloomConfig": ("n_layer", "n_head"),
+    "GPTNeoConfig": ("num_layers", "num_heads"),
+}
+EAGER_ONLY = ("gemma2", "gpt_neo", "bloom")
+"""Families without scaled-dot-product attention in transformers."""
 
 
 def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
     """A new model; the same arguments give the same weights."""
     torch.manual_seed(seed)
-    shared = {
-        "vocab_size": VOCABULARY,
-        "attn_implementation": attention,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": None,
-        "tie_word_embeddings": False,  # tied random weights repeat one token for ever, and hide what went wrong
-    }
-    if family == "llama":  # two query heads share a key head
-        model = LlamaForCausalLM(
-            LlamaConfig(
-                hidden_size=32,
-                intermediate_size=48,
-                num_hidden_layers=depth,
-                num_attention_heads=4,
-                num_key_value_heads=2,
-                max_position_embeddings=CONTEXT,
-                attention_bias=True,
-                mlp_bias=True,
-                **shared,
-            )
-        )
-    elif family in ("opt", "opt-projected"):
-        model = OPTForCausalLM(
-            OPTConfig(
-                hidden_size=32,
-                word_embed_proj_dim=32 if family == "opt" else 20,
-                ffn_dim=48,
-                num_hidden_layers=depth,
-                num_attention_heads=4,
-                max_position_embeddings=CONTEXT,
-                **shared,
-            )
-        )
-    elif family == "gpt2":
-        model = GPT2LMHeadModel(
-            GPT2Config(n_embd=32, n_inner=48, n_layer=depth, n_head=4, n_positions=CONTEXT, **shared)
-        )
-    else:
-        raise ValueError(family)
+    name, options = _VARIANTS[family]
+    layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
+    options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
+    if name == "GPTNeoConfig":
+        options["attention_types"] = [[["global", "local"], depth // 2], [["global"], depth % 2]]
+    config = getattr(transformers, name)(
+        vocab_size=VOCABULARY,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=None,
+        tie_word_embeddings=False,  # tied random weights repeat one token for ever, and hide what went wrong
+        **options,
+    )
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager" if family in EAGER_ONLY else attention)
     _perturb(model, seed)
     return model.to(dtype).eval()
 

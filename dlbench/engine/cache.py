@@ -10,18 +10,35 @@ Shape letters: B rows, H key/value heads, T positions of the cache, D head width
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers.cache_utils import Cache
+from transformers.cache_utils import Cache, DynamicCache
+
+Slots = NDArray[np.int64]
 
 
 class Written(Exception):
     """Keys and values are stored, nothing after that is wanted; raised through the stock layer, caught by the gate."""
+
+
+class Companion(Protocol):
+    """What else is kept per slot, and must move with it."""
+
+    def move(self, target: Slots, source: Slots) -> None:
+        """Slots `target` take what slots `source` held; both at once."""
+        ...
+
+
+def windows(config: Any, depth: int) -> list[int | None]:
+    """Per layer, how many positions a token attends to, itself included; None for all."""
+    stock = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
+    return stock if len(stock) == depth else [None] * depth
 
 
 class RowCache(Cache):
@@ -29,21 +46,26 @@ class RowCache(Cache):
 
     is_compileable = False
 
-    def __init__(self, depth: int, rows: int, length: int) -> None:
+    def __init__(self, windows: Sequence[int | None], rows: int, length: int) -> None:
+        """Nothing is allocated before a layer writes.
+
+        Args:
+            windows: per layer, how many positions a token attends to, itself included; None for all.
+            rows: B.
+            length: T.
+        """
         super().__init__(layers=[])
-        self.depth, self.batch, self.length = depth, rows, length
+        self.windows, self.batch, self.length = windows, rows, length
         self.seen, self.alive = 0, rows
-        self.origin = 0
-        """First decoded position; nothing before it can be owed."""
         self.order = np.arange(rows)
         """order[slot] = index of the wave's row that stands in this slot."""
+        self.companion: Companion | None = None
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self._scratch: dict[int, Tensor] = {}
-        self._states: dict[int, Tensor] = {}
-        self._owed: dict[int, np.ndarray[Any, np.dtype[np.bool_]]] = {}
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
+        self._end: int | None = None
 
     # ---- what stock models ask of a cache
 
@@ -53,15 +75,15 @@ class RowCache(Cache):
 
     @property
     def is_sliding(self) -> list[bool]:
-        return [False] * self.depth
+        return [w is not None for w in self.windows]
 
     @property
     def is_linear(self) -> list[bool]:
-        return [False] * self.depth
+        return [False] * len(self.windows)
 
     @property
     def is_dummy(self) -> list[bool]:
-        return [False] * self.depth
+        return [False] * len(self.windows)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.seen
@@ -69,8 +91,14 @@ class RowCache(Cache):
     def get_query_offset(self, layer_idx: int = 0) -> int:
         return self.seen
 
+    def first(self, layer: int) -> int:
+        """The first position that the next token attends to in a layer."""
+        window = self.windows[layer]
+        return 0 if window is None else max(self.seen - window + 1, 0)
+
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.seen + query_length, 0
+        first = self.first(layer_idx)
+        return self.seen + query_length - first, first
 
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
         return self.length
@@ -84,18 +112,20 @@ class RowCache(Cache):
                 # zeros, not empty: masked positions still meet a multiplication, and 0 * NaN is NaN
                 store[layer_idx] = x.new_zeros(self.batch, x.shape[1], self.length, x.shape[3])
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self._columns is not None:  # a fill: one (row, position) per batch entry
+        if self._columns is not None:  # past tokens: one (row, position) per batch entry
             keys[self._rows, :, self._columns] = key_states[:, :, 0]
             values[self._rows, :, self._columns] = value_states[:, :, 0]
-            raise Written
-        start, end = self.seen, self.seen + key_states.shape[2]
+            if self._end is None:
+                raise Written
+            return self._gather(keys[:, :, : self._end], 0), self._gather(values[:, :, : self._end], 1)
+        first, start, end = self.first(layer_idx), self.seen, self.seen + key_states.shape[2]
         if self._rows is None:
             keys[: self.alive, :, start:end] = key_states
             values[: self.alive, :, start:end] = value_states
-            return keys[: self.alive, :, :end], values[: self.alive, :, :end]
+            return keys[: self.alive, :, first:end], values[: self.alive, :, first:end]
         keys[self._rows, :, start:end] = key_states
         values[self._rows, :, start:end] = value_states
-        return self._gather(keys[:, :, :end], 0), self._gather(values[:, :, :end], 1)
+        return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
 
     def _gather(self, x: Tensor, which: int) -> Tensor:
         """The active rows, in memory shared by all layers: fresh memory per copy costs several times the copy."""
@@ -104,79 +134,52 @@ class RowCache(Cache):
         size = math.prod(shape)
         scratch = self._scratch.get(which)
         if scratch is None or scratch.numel() < size or scratch.dtype != x.dtype:
-            scratch = self._scratch[which] = x.new_empty(self.batch * x.shape[1] * self.length * x.shape[3])
+            most = max(size, self.batch * x.shape[1] * self.length * x.shape[3])
+            scratch = self._scratch[which] = x.new_empty(most)
         return torch.index_select(x, 0, self._rows, out=scratch[:size].view(shape))
 
     # ---- what the engine asks of it
 
     @contextmanager
-    def only(self, rows: Tensor, columns: Tensor | None = None) -> Iterator[None]:
-        """Limit `update` to these rows; with `columns`, store one position of each and end the layer there."""
-        self._rows, self._columns = rows, columns
+    def only(self, rows: Tensor) -> Iterator[None]:
+        """Limit `update` to these rows."""
+        self._rows = rows
+        try:
+            yield
+        finally:
+            self._rows = None
+
+    @contextmanager
+    def past(self, rows: Tensor, columns: Tensor, end: int | None = None) -> Iterator[None]:
+        """Let `update` store one past position of each row.
+
+        Args:
+            rows: slot per batch entry, may repeat.
+            columns: position per batch entry.
+            end: hand out the positions before it; None ends the layer once K and V are stored.
+        """
+        self._rows, self._columns, self._end = rows, columns, end
         try:
             yield
         except Written:
-            assert columns is not None
+            assert end is None
         finally:
-            self._rows = self._columns = None
+            self._rows = self._columns = self._end = None
 
     def advance(self, positions: int) -> None:
         """Count the positions that a forward has just filled."""
         self.seen += positions
         assert self.seen <= self.length
 
-    # ---- K and V that skipped tokens still owe
-
-    def owe(self, layer: int, slots: np.ndarray[Any, Any] | None, hidden: Tensor) -> None:
-        """Remember the state that passed a layer by, [alive, W]: its K and V are made when they are first needed.
-
-        Args:
-            layer: the layer that did not run.
-            slots: rows that it did not run for; None for all.
-            hidden: state of all alive rows.
-        """
-        if layer not in self._states:
-            self._states[layer] = hidden.new_empty(self.batch, self.length - self.origin, hidden.shape[-1])
-            self._owed[layer] = np.zeros((self.batch, self.length - self.origin), dtype=bool)
-        at = self.seen - self.origin
-        if slots is None:
-            self._states[layer][: self.alive, at] = hidden
-            self._owed[layer][: self.alive, at] = True
-        else:
-            index = torch.from_numpy(slots).to(hidden.device)
-            self._states[layer][index, at] = hidden[index]
-            self._owed[layer][slots, at] = True
-
-    def settle(
-        self, layer: int, slots: np.ndarray[Any, Any] | None
-    ) -> tuple[np.ndarray[Any, Any], Tensor, Tensor, Tensor] | None:
-        """What these rows owe a layer, marked as paid: slots [M] (host), slots [M], positions [M], states [M, W]."""
-        owed = self._owed.get(layer)
-        if owed is None:
-            return None
-        due = owed[: self.alive, : self.seen - self.origin]
-        if slots is None:
-            host, at = np.nonzero(due)
-        else:
-            host, at = np.nonzero(due[slots])
-            host = slots[host]
-        if not len(host):
-            return None
-        owed[host, at] = False
-        states = self._states[layer]
-        row, column = torch.from_numpy(host).to(states.device), torch.from_numpy(at).to(states.device)
-        return host, row, column + self.origin, states[row, column]
-
     # ---- rows that leave, and the way back
 
     def rewind(self, length: int) -> None:
-        """Back to the first `length` positions, every row alive and in the wave's order."""
+        """Back to the first `length` positions, every row alive and in the wave's order; the companion is let go."""
         assert length <= self.seen
         back = np.argsort(self.order)
         moved = np.flatnonzero(back != np.arange(self.batch))
-        self._owed.clear()
-        self._states.clear()
-        self.seen = self.origin = length
+        self.companion = None
+        self.seen = length
         if len(moved):
             self._move(moved, back[moved])
         self.alive, self.order = self.batch, np.arange(self.batch)
@@ -196,20 +199,16 @@ class RowCache(Cache):
         self.alive = count
         return source[:count]
 
-    def _move(self, target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
-        for owed in self._owed.values():
-            owed[target] = owed[source]
+    def _move(self, target: Slots, source: Slots) -> None:
+        if self.companion is not None:
+            self.companion.move(target, source)
         to, origin = torch.from_numpy(target), torch.from_numpy(source)
-        for stores, axis, length in (
-            (self._keys, 2, self.seen),
-            (self._values, 2, self.seen),
-            (self._states, 1, self.seen - self.origin),
-        ):
+        for stores in (self._keys, self._values):
             for x in stores.values():
-                part = x.narrow(axis, 0, length)
+                part = x[:, :, : self.seen]
                 part[to.to(x.device)] = part[origin.to(x.device)]
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        stores = (self._keys, self._values, self._scratch, self._states)
+        stores = (self._keys, self._values, self._scratch)
         return sum(t.numel() * t.element_size() for store in stores for t in store.values())

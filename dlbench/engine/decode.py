@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor
 
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
-from dlbench.engine.cache import RowCache
-from dlbench.engine.gate import Gates, Slots, Traffic
-from dlbench.engine.meter import Costs, Ledger
+from dlbench.engine.arguments import Angles
+from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.debts import POLICIES, Debts
+from dlbench.engine.fused import NotFused, fuse
+from dlbench.engine.gate import Gates
+from dlbench.engine.meter import Costs, Ledger, Traffic
 from dlbench.engine.stops import Stopper
-from dlbench.engine.view import TIGHT, LiveView
+from dlbench.engine.view import LiveView, tight_below
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 
@@ -40,8 +43,8 @@ class Generation:
 
     tokens: list[int]
     """New tokens, the end token included."""
-    layers: list[int]
-    """Executed layers per decode forward: len(tokens) - 1 entries."""
+    layers: list[float]
+    """Executed layers per decode forward: len(tokens) - 1 entries; half a layer counts by its share of the FLOPs."""
     flops: dict[str, int]
     """Credited FLOPs of decoding, by category."""
     executed: int
@@ -51,23 +54,35 @@ class Generation:
     acted: bool
     """Whether any token of this run's wave skipped or exited."""
     tight: list[tuple[int, float]] = field(default_factory=list)
-    """Steps whose argmax or threshold was decided by less than TIGHT: (index of the token, margin)."""
+    """Steps whose argmax or threshold was decided by less than the dtype's rounding: (index of the token, margin)."""
 
 
 class Engine:
     """Decodes on one backbone; holds no weights of its own and leaves the model as it was."""
 
-    def __init__(self, backbone: Backbone, *, metered: bool = True) -> None:
+    def __init__(self, backbone: Backbone, *, metered: bool = True, kernels: Literal["auto", "stock"] = "auto") -> None:
         """Prepare a backbone.
 
         Args:
             backbone: stays untouched between calls.
             metered: False counts no FLOPs (all are 0), for timing; executed layers are always counted.
+            kernels: "auto" decodes with fused layers where they prove equal to the model's own; "stock" runs these.
         """
         self.backbone = backbone
         self.costs = Costs(backbone)
-        self.gates = Gates(backbone, self.costs)
         self.metered = metered
+        self.kernels = "stock"
+        """What decode steps run: "fused" or "stock" layers."""
+        self.kernels_note = ""
+        """Why the layers are not fused, where they were to be."""
+        fused = None
+        if kernels == "auto":
+            try:
+                fused = fuse(backbone)
+                self.kernels = "fused"
+            except NotFused as reason:
+                self.kernels_note = str(reason)
+        self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
         self.stopper = Stopper(backbone.tokenizer)
 
     @torch.inference_mode()
@@ -116,8 +131,9 @@ class Wave:
         self.padded = bool(self.starts.any())
         self.mask = mask.to(device)
         self.positions = (self.mask.cumsum(-1) - 1).clamp_(min=0)
-        self.cache = RowCache(engine.backbone.depth, rows, total)
-        self.ledger = Ledger(rows, engine.metered)
+        self.cache = RowCache(engine.costs.windows, rows, total)
+        self.angles = Angles(engine.gates.kinds, total)
+        self.ledger = Ledger(engine.costs, rows, engine.metered)
         self.view = view = None if method is None else self._view(seed)
         if view is not None:
             view.at_step(-1)
@@ -127,15 +143,24 @@ class Wave:
             self.first = self._forward(ids.to(device), traffic, self.ledger, method, view)
 
     def _view(self, seed: int) -> LiveView:
-        return LiveView(self.engine.backbone.depth, seed, self.keys, self.limits, len(self.requests))
+        backbone = self.engine.backbone
+        margin = tight_below(backbone.dtype)
+        return LiveView(backbone.depth, seed, self.keys, self.limits, len(self.requests), margin)
 
     def _forward(
-        self, ids: Tensor, traffic: Traffic, ledger: Ledger, method: Method | None, view: LiveView | None
+        self,
+        ids: Tensor,
+        traffic: Traffic,
+        ledger: Ledger,
+        method: Method | None,
+        view: LiveView | None,
+        debts: Debts | None = None,
     ) -> Tensor:
         """One forward of the alive rows; returns the logits of the last position, [alive, vocabulary]."""
         cache, gates = self.cache, self.engine.gates
         order = cache.order[: cache.alive]
-        gates.begin(cache, ledger, traffic, method, view, self.starts[order])
+        ledger.begin(order.copy(), traffic)
+        gates.begin(cache, ledger, method, view, self.starts[order], debts, self.angles)
         mask, positions = self.mask, self.positions
         if cache.alive < cache.batch or not np.array_equal(order, np.arange(len(order))):
             index = torch.from_numpy(order).to(mask.device)
@@ -150,20 +175,26 @@ class Wave:
             logits_to_keep=1,
         )
         cache.advance(ids.shape[1])
-        ledger.charge("heads", gates.rows, self.engine.costs.vocabulary)
+        ledger.finish()
         return out.logits[:, -1]  # type: ignore[no-any-return]
 
     @torch.inference_mode()
-    def decode(self, method: Method | None = None, *, seed: int = 0, sample: int | None = None) -> list[Generation]:
+    def decode(
+        self, method: Method | None = None, *, seed: int = 0, sample: int | None = None, kv: str | None = None
+    ) -> list[Generation]:
         """Continue every prompt to its end.
 
         Args:
             method: routes each decode forward; None runs every layer.
             seed: seed of the method's noise, and of the sampling.
             sample: None decodes greedily; a number draws from the model's distribution with that stream of noise.
+            kv: policy for the keys and values of skipped tokens; None takes the method's own.
 
         Returns:
             One Generation per request, in the order of the requests.
+
+        Raises:
+            DlbenchError: the prompt was routed by another method, or the method does not support the policy.
         """
         if self.method is not None and (
             type(method) is not type(self.method) or method.params() != self.method.params() or seed != self.seed
@@ -171,7 +202,8 @@ class Wave:
             raise DlbenchError("this wave's prompt was routed by another method, or with another seed")
         cache, rows = self.cache, len(self.requests)
         cache.rewind(self.columns)
-        ledger = Ledger(rows, self.engine.metered)
+        ledger = Ledger(self.engine.costs, rows, self.engine.metered)
+        debts = self._debts(method, kv)
         view = None if method is None else self._view(seed)
         if view is not None and self.view is not None:
             view.promised[:] = self.view.promised
@@ -198,12 +230,31 @@ class Wave:
                 traffic = Traffic(np.ones_like(context), context, 1, cache.seen + 1)
                 if view is not None:
                     view.at_step(step)
-                logits = self._forward(tokens[:, None], traffic, ledger, method, view)
-                ledger.close_step(self.engine.gates.rows)
+                logits = self._forward(tokens[:, None], traffic, ledger, method, view, debts)
+                ledger.close_step()
         if view is not None:
             for row, near in enumerate(view.tight):
                 tight[row] += [(step + 1, margin) for step, margin in near]
         return [self._generation(row, written[row], ledger, sorted(tight[row])) for row in range(rows)]
+
+    def _debts(self, method: Method | None, kv: str | None) -> Debts | None:
+        """The policy of a decoding run; only per-token methods ever come back to a layer that they passed by."""
+        if method is None:
+            return None
+        policy = kv or method.kv[0]
+        if policy not in method.kv:
+            raise DlbenchError(
+                f"method {type(method).__name__} does not support kv policy {policy!r}: it has {', '.join(method.kv)}"
+            )
+        if method.scope != "token":
+            return None
+        debts = POLICIES[policy](self.cache)
+        self.cache.companion = debts
+        return debts
+
+    def nbytes(self) -> int:
+        """Memory that the wave's keys and values hold, in bytes."""
+        return self.cache.nbytes()
 
     def _generation(self, row: int, tokens: list[int], ledger: Ledger, tight: list[tuple[int, float]]) -> Generation:
         return Generation(
@@ -242,8 +293,9 @@ class Wave:
         best = scores.max(-1)
         second = scores.scatter(1, best.indices[:, None], -torch.inf).max(-1).values
         margins = (best.values - second).tolist()
+        close = tight_below(self.engine.backbone.dtype)
         for row, margin in zip(order.tolist(), margins, strict=True):
-            if not margin >= TIGHT:
+            if not margin >= close:
                 if margin != margin:
                     raise DlbenchError(f"document {self.requests[row].id}: the logits are not finite")
                 tight[row].append((step, margin))

@@ -3,85 +3,81 @@
 from __future__ import annotations
 
 import inspect
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlbench.backbones import Backbone, resolve
-from dlbench.engine.cache import RowCache
-from dlbench.engine.meter import Costs, Ledger, TensorWork
+from dlbench.backbones import Backbone
+from dlbench.engine import answers
+from dlbench.engine.arguments import Angles, of_past, past_mask, take
+from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.debts import Debts, Past, add_to_mask
+from dlbench.engine.fused import FusedLayer
+from dlbench.engine.halves import Halves
+from dlbench.engine.linear import quick
+from dlbench.engine.meter import Costs, Ledger
 from dlbench.engine.view import LiveView
 from dlbench.errors import DlbenchError
+from dlbench.families import resolve
 from dlbench.method import Action, Method, Static
 
-Slots = NDArray[np.int64]
 Forward = Callable[..., Any]
+Groups = list[tuple[int, Slots | None]]
+"""Which part of the layer which slots run; None stands for all alive ones."""
 _NONE: Slots = np.zeros(0, dtype=np.int64)
-
-
-def take(x: Any, rows: Tensor, batch: int) -> Any:
-    """The given rows of a layer's argument; a first dimension of 1 broadcasts, tuples recurse."""
-    if isinstance(x, Tensor):
-        return x[rows] if x.ndim and x.shape[0] == batch else x
-    if isinstance(x, (tuple, list)):
-        return type(x)(take(y, rows, batch) for y in x)
-    if isinstance(x, dict):
-        return {k: take(y, rows, batch) for k, y in x.items()}
-    return x
-
-
-class Traffic:
-    """One forward under way: who is in it and what its tokens cost. Arrays are per slot, alive rows only."""
-
-    def __init__(self, tokens: Slots, keys: Slots, columns: int, padded_keys: int) -> None:
-        self.tokens = tokens
-        """True tokens of each row in this forward."""
-        self.keys = keys
-        """Query-key pairs of each row over its true context."""
-        self.columns = columns
-        """Tokens per row as executed, padding included."""
-        self.padded_keys = padded_keys
-        """Query-key pairs per row as executed."""
 
 
 class Gates:
     """Routes the rows of a forward through the layers, executes the answer and charges it."""
 
-    def __init__(self, backbone: Backbone, costs: Costs) -> None:
-        self.backbone, self.costs = backbone, costs
+    def __init__(self, backbone: Backbone, costs: Costs, fused: Sequence[FusedLayer] | None, accelerate: bool) -> None:
+        """Prepare; nothing is shadowed yet.
+
+        Args:
+            backbone: stays as it is.
+            costs: what to charge.
+            fused: one per layer, for decode steps; None runs the stock layers.
+            accelerate: whether plain linear maps may run as another, equal product.
+        """
+        self.backbone, self.costs, self.fused, self.accelerate = backbone, costs, fused, accelerate
         self.names = list(inspect.signature(backbone.layers[0].forward).parameters)[1:]  # after the hidden state
         self.depth = backbone.depth
         self.filling = False
-        self.angles: tuple[Tensor, ...] | None = None
+        self.additive = backbone.model.config._attn_implementation != "sdpa"
+        self.kinds = list(getattr(backbone.model.config, "layer_types", None) or [""] * self.depth)
+        self._shadowed: list[nn.Module] = []
 
     # ---- installing
 
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Shadow the layers' `forward`; module tree, names, hooks and state dict stay, and all is undone at the end."""
-        patched: list[Any] = []
-
-        def patch(module: Any, around: Callable[..., Any]) -> None:
-            assert "forward" not in vars(module), "this model is already in use by another engine"
-            module.forward = partial(around, module.forward)
-            patched.append(module)
-
+        query, layers = self.backbone.family.query, self.backbone.layers
+        assert not any("forward" in vars(layer) for layer in layers), "this model is already in use by another engine"
         try:
-            for index, layer in enumerate(self.backbone.layers):
-                patch(layer, partial(self._layer, index))
-                if self.backbone.family.query is not None:
-                    patch(resolve(layer, self.backbone.family.query), self._query)
+            for module in self.backbone.model.modules() if self.accelerate else ():
+                if (faster := quick(module)) is not None:
+                    self._shadow(module, faster)
+            for index, layer in enumerate(layers):
+                self._shadow(layer, partial(self._layer, index, layer.forward))
+                if query is not None:
+                    projection = resolve(layer, query)
+                    self._shadow(projection, partial(self._query, projection.forward, projection.out_features))
+            self.halves = Halves(self.backbone, self._shadow)
             yield
         finally:
-            for module in patched:
-                del module.forward
+            while self._shadowed:
+                del self._shadowed.pop().forward
+
+    def _shadow(self, module: nn.Module, forward: Forward) -> None:
+        if "forward" not in vars(module):
+            self._shadowed.append(module)
+        vars(module)["forward"] = forward
 
     # ---- one forward
 
@@ -89,87 +85,143 @@ class Gates:
         self,
         cache: RowCache,
         ledger: Ledger,
-        traffic: Traffic,
         method: Method | None,
         view: LiveView | None,
         starts: Slots,
+        debts: Debts | None,
+        angles: Angles,
     ) -> None:
         """Prepare for one forward of the model.
 
         Args:
             cache: holds the alive rows.
-            ledger: charged per row.
-            traffic: what each alive row brings.
+            ledger: charged per row; its forward has begun.
             method: None runs everything.
             view: the method's view, prepared for this step.
             starts: column of each alive row's first true token.
+            debts: what skipped tokens owe; None where nobody comes back to a layer.
+            angles: noted wherever there are debts.
         """
-        self.cache, self.ledger, self.traffic = cache, ledger, traffic
+        self.cache, self.ledger = cache, ledger
         self.method, self.view, self.starts = method, view, starts
+        self.debts, self.angles = debts, angles
         self.rows: Slots = cache.order[: cache.alive].copy()
         self.awake: Slots | None = None
         self.trail: list[tuple[Slots | None, Tensor]] = []
         self.live = method.live(self.depth) if method is not None else None
-        self.lazy = method is not None and method.scope == "token"
         if view is not None:
             view.attach(self)
-        # projections around the stack run at every position, the LM head at one
-        fixed = self.costs.input + self.costs.head - self.costs.vocabulary
-        ledger.charge("heads", self.rows, fixed * traffic.tokens, fixed * traffic.columns)
+        angles.begin()
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        if self.fused is not None and hidden.shape[1] == 1:
+            forward = self.fused[index]
+        if self.method is None:
+            self.ledger.whole_layer(index)
+            out = forward(hidden, **kwargs)
+            return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
         if index == 0:
             self.embedded = hidden
-            if self.lazy:
-                self._note_angles(kwargs)
-        run = None if self.method is None else self._decide(index, hidden)
-        if self.method is not None and not isinstance(self.method, Static):
-            self._hold(index, run)
-        if run is None:
-            if self.lazy:
-                self._settle(index, None, forward, kwargs)
-            out = forward(hidden, **kwargs)
-        elif not len(run):
-            out = hidden
-        else:
-            if self.lazy:
-                self._settle(index, run, forward, kwargs)
-            rows = torch.from_numpy(run).to(hidden.device)
-            with self.cache.only(rows):
-                out = forward(hidden[rows], **take(kwargs, rows, hidden.shape[0]))
-            out = hidden.index_copy(0, rows, out)
-        if run is None or len(run):
-            self.trail.append((run, hidden))
-            self._charge_layer(index, run)
-        if run is not None:
+        groups = self._decide(index, hidden)
+        if not isinstance(self.method, Static):
+            self._hold(index, groups)
+        if self.debts is not None:
+            self.angles.note(index, kwargs, self._on(self.cache.seen - self.starts, hidden))
+        attending = [slots for code, slots in groups if code & Action.ATTN]
+        if self.debts is not None and attending:
+            joined = attending[0] if len(attending) == 1 else np.sort(np.concatenate(attending))  # type: ignore[arg-type]
+            self._catch_up(index, joined, forward, kwargs, hidden)
+        out = hidden
+        for code, slots in groups:
+            out = self._run(index, code, slots, forward, kwargs, hidden, out)
+            self.trail.append((slots, hidden))
+        if len(groups) != 1 or groups[0][0] != Action.RUN or groups[0][1] is not None:
             self.ledger.acted = True
-            if self.lazy and (self.live is None or index in self.live):
-                rest = None if not len(run) else np.setdiff1d(np.arange(self.cache.alive), run)
-                self.cache.owe(index, rest, hidden[:, 0])
-        return out
+            self._pass(index, attending, hidden)
+        return (out, None) if self.backbone.family.returns_tuple else out
 
-    def _decide(self, index: int, hidden: Tensor) -> Slots | None:
-        """Slots that run the layer; None stands for all alive ones."""
+    def _run(
+        self,
+        index: int,
+        code: int,
+        slots: Slots | None,
+        forward: Forward,
+        kwargs: dict[str, Any],
+        hidden: Tensor,
+        into: Tensor,
+    ) -> Tensor:
+        """One part of the layer for some rows, put into the states of all."""
+        rows = None if slots is None else self._on(slots, hidden)
+        states = hidden if rows is None else hidden[rows]
+        if rows is not None:
+            kwargs = take(kwargs, rows, hidden.shape[0])
+        if self.debts is not None and (there := self.debts.seen(index, rows)) is not None:
+            mask = kwargs.get("attention_mask")
+            kwargs = {**kwargs, "attention_mask": add_to_mask(mask, there, additive=self.additive, dtype=hidden.dtype)}
+        if rows is None:
+            out = self._part(index, code, forward, states, kwargs)
+            self.ledger.layer(index, code, None)
+            return out
+        with self.cache.only(rows):
+            out = self._part(index, code, forward, states, kwargs)
+        self.ledger.layer(index, code, slots)
+        return into.index_copy(0, rows, out)
+
+    def _part(self, index: int, code: int, forward: Forward, states: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        if isinstance(forward, FusedLayer):
+            return forward(states, **kwargs) if code == Action.RUN else forward(states, part=Action(code), **kwargs)
+        if code == Action.RUN:
+            out = forward(states, **kwargs)
+        else:
+            with self.halves.only(index, code):
+                out = forward(states, **kwargs)
+        state: Tensor = out[0] if isinstance(out, tuple) else out
+        return state
+
+    def _pass(self, index: int, attending: list[Slots | None], hidden: Tensor) -> None:
+        """Note who made no keys and values in a layer, where anybody may come back to it."""
+        if self.debts is None or (self.live is not None and index not in self.live):
+            return
+        if any(slots is None for slots in attending):
+            return
+        rest = None
+        if attending:
+            absent = np.ones(self.cache.alive, dtype=bool)
+            for slots in attending:
+                absent[slots] = False
+            rest = np.flatnonzero(absent)
+        if rest is None or len(rest):
+            self.debts.passed(index, rest, hidden[:, 0])
+
+    def _decide(self, index: int, hidden: Tensor) -> Groups:
         assert self.method is not None and self.view is not None
         if self.awake is not None and not len(self.awake):
-            return _NONE
+            return []
         self.view.arrive(index, hidden)
-        awake_rows = self.rows if self.awake is None else self.rows[self.awake]
-        answer = self._ask(awake_rows)
-        if isinstance(answer, Tensor):
-            codes = self._codes(answer, len(awake_rows))
-            if (codes == codes[0]).all():
-                return self._all(int(codes[0]))
-            slots = np.arange(self.cache.alive) if self.awake is None else self.awake
-            leaving = codes == Action.EXIT
-            if leaving.any():
-                self.awake = slots[~leaving]
-            running: Slots = slots[codes == Action.RUN]
-            return running
-        return self._all(int(answer) if isinstance(answer, int) else self._refuse(answer))
+        answer, flops = answers.ask(self.method, self.view, metered=self.ledger.metered)
+        if flops:
+            self.ledger.router(self.rows if self.awake is None else self.rows[self.awake], flops)
+        if self.debts is not None and not self.debts.skips:
+            self._only_exits(answer)
+        if isinstance(answer, int):
+            groups = [(answer, self.awake)] if answer & Action.RUN else []
+            if answer == Action.EXIT:
+                self.awake = _NONE
+            return groups
+        slots = np.arange(self.cache.alive) if self.awake is None else self.awake
+        if (leaving := answer == Action.EXIT).any():
+            self.awake = slots[~leaving]
+        parts = (Action.RUN, Action.ATTN, Action.MLP)
+        return [(int(part), slots[answer == part]) for part in parts if (answer == part).any()]
 
-    def _hold(self, index: int, run: Slots | None) -> None:
+    def _only_exits(self, answer: int | Slots) -> None:
+        if not set(np.unique(answer).tolist()) <= {int(Action.RUN), int(Action.EXIT)}:
+            raise DlbenchError(
+                f"method {type(self.method).__name__} skipped a layer; kv policy recompute is for methods that exit"
+            )
+
+    def _hold(self, index: int, groups: Groups) -> None:
         """Hold a method to its scope and its live layers: what it gives up has no keys and values to come back to.
 
         Raises:
@@ -177,12 +229,13 @@ class Gates:
         """
         assert self.method is not None and self.view is not None
         name = type(self.method).__name__
-        if self.live is not None and index not in self.live and (run is None or len(run)):
+        if self.live is not None and index not in self.live and groups:
             raise DlbenchError(f"method {name} ran layer {index}, which its live() leaves out")
-        if self.lazy:
+        if self.method.scope == "token":
             return
         now = np.zeros(self.cache.alive, dtype=np.int8)
-        now[slice(None) if run is None else run] = 1
+        for code, slots in groups:
+            now[slice(None) if slots is None else slots] = code
         before = self.view.promised[index, self.rows]
         if ((before >= 0) & (before != now)).any():
             raise DlbenchError(
@@ -191,109 +244,66 @@ class Gates:
             )
         self.view.promised[index, self.rows] = now
 
-    def _ask(self, awake_rows: Slots) -> Action | Tensor:
-        """The method's answer, its matrix work charged, its failure named."""
-        assert self.method is not None and self.view is not None
-        try:
-            if not self.ledger.metered:
-                return self.method.route(self.view)
-            with TensorWork() as work:
-                self.view.work = work
-                answer = self.method.route(self.view)
-        except DlbenchError:
-            raise
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            raise DlbenchError(
-                f"method {type(self.method).__name__} failed before layer {self.view.layer} at step {self.view.step}: "
-                f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-            ) from error
-        if work.flops:
-            count = len(awake_rows)  # what the rows share is spread over them, to the last FLOP
-            self.ledger.charge("router", awake_rows, (work.flops + np.arange(count)) // count)
-        return answer
+    # ---- tokens of the past
 
-    def _all(self, code: int) -> Slots | None:
-        """The same answer for every awake row."""
-        if code == Action.RUN:
-            return self.awake
-        if code == Action.EXIT:
-            self.awake = _NONE
-        elif code != Action.SKIP:
-            self._refuse(code)
-        return _NONE
-
-    def _codes(self, answer: Tensor, count: int) -> Slots:
-        if answer.shape != (count,):
-            raise DlbenchError(
-                f"method {type(self.method).__name__} answered a tensor of shape {tuple(answer.shape)} for {count} "
-                "tokens; route() gives one code per token of the view, or one Action for all"
-            )
-        if answer.is_floating_point():
-            self._refuse(answer.dtype)
-        codes = answer.to("cpu", torch.int64)
-        if answer.dtype == torch.bool:
-            codes = codes * int(Action.RUN)
-        found = codes.numpy()
-        strange = set(found.tolist()) - {int(Action.SKIP), int(Action.RUN), int(Action.EXIT)}
-        if strange:
-            self._refuse(min(strange))
-        return found
-
-    def _refuse(self, answer: object) -> NoReturn:
-        raise DlbenchError(
-            f"method {type(self.method).__name__} answered {answer!r}; an action is SKIP (0), RUN (3) or EXIT (4), or "
-            "a tensor of such codes or of booleans; half layers (ATTN, MLP) are not executed yet"
-        )
-
-    def _charge_layer(self, index: int, run: Slots | None) -> None:
-        traffic, costs = self.traffic, self.costs
-        rows = self.rows if run is None else self.rows[run]
-        tokens = traffic.tokens if run is None else traffic.tokens[run]
-        keys = traffic.keys if run is None else traffic.keys[run]
-        linear = costs.layer[index]
-        self.ledger.calls[rows] += 1
-        self.ledger.charge("layers", rows, linear * tokens, linear * traffic.columns)
-        self.ledger.charge(
-            "attention", rows, costs.attention_per_key * keys, costs.attention_per_key * traffic.padded_keys
-        )
-
-    # ---- keys and values of skipped tokens
-
-    def _note_angles(self, kwargs: dict[str, Any]) -> None:
-        """Keep this step's rotary angles by absolute position: a later fill needs them."""
-        angles = kwargs.get("position_embeddings")
-        if angles is None:
+    def _catch_up(
+        self, index: int, slots: Slots | None, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
+    ) -> None:
+        """Show the layer the past tokens that it must have seen before these rows run it."""
+        assert self.debts is not None
+        past = self.debts.due(index, slots)
+        if past is None:
             return
-        if self.angles is None or self.angles[0].shape[0] < self.cache.length:
-            self.angles = tuple(a.new_zeros(self.cache.length, a.shape[-1]) for a in angles)
-        at = torch.from_numpy(self.cache.seen - self.starts).to(angles[0].device)
-        for table, a in zip(self.angles, angles, strict=True):
-            table[at] = a[:, 0] if a.shape[0] == len(at) else a[:, 0].expand(len(at), -1)
+        if not self.debts.attends:
+            self._fill(index, past, forward, kwargs, hidden)
+        elif self.backbone.family.counts_keys:
+            # earlier positions first: later ones attend to them
+            for part in past.by_column():
+                self._rerun(index, part, int(part.columns[0]) + 1, forward, kwargs, hidden)
+        else:
+            self._rerun(index, past, self.cache.seen + 1, forward, kwargs, hidden)
 
-    def _settle(self, index: int, run: Slots | None, forward: Forward, kwargs: dict[str, Any]) -> None:
-        """Make the K and V that the rows about to run still owe this layer: the stock layer up to its cache update."""
-        due = self.cache.settle(index, run)
-        if due is None:
-            return
-        host, rows, columns, states = due
-        where = columns - torch.from_numpy(self.starts[host]).to(columns.device)
-        kwargs = {k: None if isinstance(v, Tensor) and v.ndim == 4 else v for k, v in kwargs.items()}
-        if kwargs.get("position_ids") is not None:
-            kwargs["position_ids"] = where[:, None]
-        if kwargs.get("position_embeddings") is not None:
-            assert self.angles is not None
-            kwargs["position_embeddings"] = tuple(table[where][:, None] for table in self.angles)
+    def _fill(self, index: int, past: Past, forward: Forward, kwargs: dict[str, Any], hidden: Tensor) -> None:
+        """Make keys and values of past tokens, and nothing else."""
+        called, _ = self._of_past(index, past, kwargs, hidden)
+        states = past.states[:, None]
         self.filling = True
         try:
-            with self.cache.only(rows, columns):
-                forward(states[:, None], **kwargs)
+            with self.cache.past(past.rows, past.at):
+                forward.fill(states, **called) if isinstance(forward, FusedLayer) else forward(states, **called)
         finally:
             self.filling = False
-        self.ledger.charge("kv", self.rows[host], int(self.costs.fill[index]))
+        self.ledger.fill(index, past.slots)
 
-    def _query(self, forward: Forward, hidden: Tensor) -> Any:
+    def _rerun(
+        self, index: int, past: Past, end: int, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
+    ) -> None:
+        """Run past tokens through the layer, each over what it saw when it was new; `end` columns are handed out."""
+        assert self.debts is not None
+        called, start = self._of_past(index, past, kwargs, hidden)
+        called["attention_mask"] = past_mask(
+            kwargs.get("attention_mask"),
+            past,
+            start,
+            self.cache.windows[index],
+            end,
+            len(hidden),
+            additive=self.additive,
+        )
+        with self.cache.past(past.rows, past.at, end):
+            out = self._part(index, int(Action.RUN), forward, past.states[:, None], called)
+        self.debts.settled(index, past, out[:, 0])
+        self.ledger.past_layer(index, past.slots, past.columns + 1 - self.starts[past.slots], end)
+
+    def _of_past(self, index: int, past: Past, kwargs: dict[str, Any], hidden: Tensor) -> tuple[dict[str, Any], Tensor]:
+        start = self._on(self.starts[past.slots], hidden)
+        angles = self.angles.of(index, past.at - start) if kwargs.get("position_embeddings") is not None else None
+        return of_past(kwargs, past, start, angles, len(hidden)), start
+
+    def _query(self, forward: Forward, width: int, hidden: Tensor) -> Any:
         """A query projection is not needed while only K and V are written."""
-        if not self.filling:
-            return forward(hidden)
-        return hidden.new_zeros(*hidden.shape[:-1], forward.__self__.out_features)  # type: ignore[attr-defined]
+        return hidden.new_zeros(*hidden.shape[:-1], width) if self.filling else forward(hidden)
+
+    @staticmethod
+    def _on(slots: Slots, like: Tensor) -> Tensor:
+        return torch.from_numpy(slots).to(like.device)

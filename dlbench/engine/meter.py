@@ -17,7 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers.pytorch_utils import Conv1D
 
-from dlbench.backbones import Backbone, resolve
+from dlbench.backbones import Backbone
+from dlbench.engine.cache import windows
+from dlbench.families import resolve
+from dlbench.method import Action
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")
 Ints = NDArray[np.int64]
@@ -32,13 +35,40 @@ def linear_flops(module: nn.Module | None) -> int:
     return sum(2 * m.weight.numel() for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
 
 
+class Traffic:
+    """What each alive row brings to one forward."""
+
+    def __init__(self, tokens: Ints, keys: Ints, columns: int, padded_keys: int) -> None:
+        self.tokens = tokens
+        """True tokens of each row."""
+        self.keys = keys
+        """Query-key pairs of each row over its true context."""
+        self.columns = columns
+        """Tokens per row as executed, padding included."""
+        self.padded_keys = padded_keys
+        """Query-key pairs per row as executed."""
+
+    def pairs(self, window: int | None) -> tuple[Ints, int]:
+        """Query-key pairs in a layer: true ones per row, executed ones per row. Prompts run the full square."""
+        if window is None or self.columns > 1:
+            return self.keys, self.padded_keys
+        return np.minimum(self.keys, window), min(self.padded_keys, window)
+
+
 class Costs:
     """What one token costs on a backbone, by part."""
 
     def __init__(self, backbone: Backbone) -> None:
         config, family, model = backbone.model.config, backbone.family, backbone.model
         layers = list(backbone.layers)
+        self.windows = windows(config, len(layers))
         self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64)  # [depth]
+        attention = [linear_flops(resolve(layer, family.attention)) for layer in layers]
+        self.parts = {
+            int(Action.ATTN): np.array(attention, dtype=np.int64),
+            int(Action.MLP): self.layer - np.array(attention, dtype=np.int64),
+            int(Action.RUN): self.layer,
+        }
         self.fill = np.array(
             [sum(linear_flops(resolve(layer, path)) for path in family.fill) for layer in layers], dtype=np.int64
         )  # [depth]
@@ -53,42 +83,113 @@ class Costs:
     def dense(self, prompt: int, generated: int) -> int:
         """Decode FLOPs of full depth for `generated` tokens after a prompt of `prompt` tokens."""
         forwards = max(generated - 1, 0)
-        keys = forwards * prompt + forwards * (forwards + 1) // 2
+        context = prompt + 1 + np.arange(forwards)
+        keys = sum(int((context if w is None else np.minimum(context, w)).sum()) for w in self.windows)
         linear = int(self.layer.sum()) + self.head + self.input
-        attention: int = len(self.layer) * self.attention_per_key * keys
-        return forwards * linear + attention
+        return int(forwards * linear + self.attention_per_key * keys)
 
 
 class Ledger:
-    """Counts per row of a wave; slots are translated to rows by the caller's `order`."""
+    """Counts per row of a wave. Between `begin` and `finish` slots are those of the forward under way."""
 
-    def __init__(self, rows: int, metered: bool = True) -> None:
-        self.metered = metered
+    def __init__(self, costs: Costs, rows: int, metered: bool = True) -> None:
+        self.costs, self.metered = costs, metered
         self.flops: dict[str, Ints] = {c: np.zeros(rows, dtype=np.int64) for c in CATEGORIES}
         self.executed: Ints = np.zeros(rows, dtype=np.int64)
-        self.calls: Ints = np.zeros(rows, dtype=np.int64)
-        """Executed layers of the forward under way."""
-        self.depths: list[list[int]] = [[] for _ in range(rows)]
+        self.calls = np.zeros(rows)
+        """Executed layers of the forward under way; half a layer counts by its share of the layer's linear FLOPs."""
+        self.depths: list[list[float]] = [[] for _ in range(rows)]
         """Executed layers per decode forward."""
         self.acted = False
         """Whether any token ever skipped or exited."""
 
-    def charge(self, category: str, rows: Ints, flops: int | Ints, executed: int | Ints | None = None) -> None:
-        """Add credited FLOPs to rows, and executed ones (the same unless given). Rows may repeat."""
+    def begin(self, rows: Ints, traffic: Traffic) -> None:
+        """A forward of these rows starts: slot i is rows[i]."""
+        self.rows, self.traffic = rows, traffic
+        self._whole: list[int] = []
+
+    def whole_layer(self, index: int) -> None:
+        """Every row runs the whole layer."""
+        self._whole.append(index)
+
+    def layer(self, index: int, part: int, slots: Ints | None) -> None:
+        """Some rows, or all, run a layer or half of it."""
+        if slots is None and part == Action.RUN:
+            self._whole.append(index)
+            return
+        rows = self.rows if slots is None else self.rows[slots]
+        linear = int(self.costs.parts[part][index])
+        self.calls[rows] += linear / self.costs.layer[index]
         if not self.metered:
             return
-        np.add.at(self.flops[category], rows, flops)
-        np.add.at(self.executed, rows, flops if executed is None else executed)
+        tokens = self.traffic.tokens if slots is None else self.traffic.tokens[slots]
+        self._charge("layers", rows, linear * tokens, linear * self.traffic.columns)
+        if part & Action.ATTN:
+            keys, padded = self.traffic.pairs(self.costs.windows[index])
+            per_key = self.costs.attention_per_key
+            self._charge("attention", rows, per_key * (keys if slots is None else keys[slots]), per_key * padded)
 
-    def close_step(self, rows: Ints) -> None:
-        """End one decode forward for these rows."""
-        for row in rows.tolist():
-            self.depths[row].append(int(self.calls[row]))
+    def past_layer(self, index: int, slots: Ints, context: Ints, padded: int) -> None:
+        """Past tokens, one per entry of `slots`, run a layer over their context of that time."""
+        rows, window = self.rows[slots], self.costs.windows[index]
+        np.add.at(self.calls, rows, 1.0)
+        linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key
+        keys = context if window is None else np.minimum(context, window)
+        self._charge("kv", rows, linear + per_key * keys, linear + per_key * padded, repeated=True)
+
+    def fill(self, index: int, slots: Ints) -> None:
+        """Keys and values of past tokens are made, one per entry of `slots`."""
+        flops = np.full(len(slots), int(self.costs.fill[index]), dtype=np.int64)
+        self._charge("kv", self.rows[slots], flops, flops, repeated=True)
+
+    def router(self, rows: Ints, flops: int) -> None:
+        """The method's own products for these rows; what they share is spread over them, to the last FLOP."""
+        each = (flops + np.arange(len(rows))) // len(rows)
+        self._charge("router", rows, each, each)
+
+    def exit_head(self, rows: Ints) -> None:
+        """A method looks at these rows' logits."""
+        self._charge("heads", rows, self.costs.head, self.costs.head)
+
+    def finish(self) -> None:
+        """The forward has ended with the logits of the last position."""
+        self.calls[self.rows] += len(self._whole)
+        if not self.metered:
+            return
+        tokens, columns = self.traffic.tokens, self.traffic.columns
+        linear = int(self.costs.layer[self._whole].sum())
+        self._charge("layers", self.rows, linear * tokens, linear * columns)
+        for window in set(self.costs.windows):
+            times = sum(self.costs.windows[i] == window for i in self._whole) * self.costs.attention_per_key
+            keys, padded = self.traffic.pairs(window)
+            self._charge("attention", self.rows, times * keys, times * padded)
+        # projections around the stack run at every position, the LM head at one
+        fixed = self.costs.input + self.costs.head - self.costs.vocabulary
+        vocabulary = self.costs.vocabulary
+        self._charge("heads", self.rows, fixed * tokens + vocabulary, fixed * columns + vocabulary)
+
+    def close_step(self) -> None:
+        """End one decode forward."""
+        for row in self.rows.tolist():
+            self.depths[row].append(float(self.calls[row]))
         self.calls[:] = 0
 
     def total(self, row: int) -> dict[str, int]:
         """Credited FLOPs of one row by category."""
         return {c: int(self.flops[c][row]) for c in CATEGORIES}
+
+    def _charge(
+        self, category: str, rows: Ints, flops: int | Ints, executed: int | Ints, *, repeated: bool = False
+    ) -> None:
+        """Add credited and executed FLOPs to rows."""
+        if not self.metered:
+            return
+        if repeated:
+            np.add.at(self.flops[category], rows, flops)
+            np.add.at(self.executed, rows, executed)
+        else:
+            self.flops[category][rows] += flops
+            self.executed[rows] += executed
 
 
 class TensorWork(TorchDispatchMode):  # type: ignore[no-untyped-call]

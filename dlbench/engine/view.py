@@ -9,31 +9,50 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlbench.backbones import resolve
+from dlbench.backbones import Backbone
 from dlbench.engine import noise
 from dlbench.engine.meter import TensorWork
 from dlbench.errors import DlbenchError
+from dlbench.families import resolve
 from dlbench.method import View
 
 if TYPE_CHECKING:
     from dlbench.engine.gate import Gates
 
-TIGHT = 1e-3
-"""Margins below this are named in the samples."""
+TIGHT = {"float16": 0.03, "bfloat16": 0.25}
+"""Margins below this are named in the samples; 1e-3 where the dtype is not listed."""
+
+
+def tight_below(dtype: str) -> float:
+    """The margin below which rounding may decide, for logits and scores of a dtype."""
+    return TIGHT.get(dtype, 1e-3)
+
+
 _PER = {"layer": 0, "token": 1, "sequence": 2}
+
+
+def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
+    """Logits of states that leave the stack: the final norm, what follows it, and the soft cap of Gemma."""
+    for path in backbone.family.head:
+        module = resolve(backbone.model, path)
+        x = x if module is None else module(x)
+    cap = getattr(backbone.model.config, "final_logit_softcapping", None)
+    return x if cap is None else torch.tanh(x / cap) * cap
 
 
 class LiveView(View):
     """The engine's view: one object per decoding run, moved from layer to layer. Rows are the awake ones."""
 
-    def __init__(self, depth: int, seed: int, keys: noise.Words, limits: NDArray[np.int64], rows: int) -> None:
-        self.depth, self.layer = depth, 0
+    def __init__(
+        self, depth: int, seed: int, keys: noise.Words, limits: NDArray[np.int64], rows: int, margin: float
+    ) -> None:
+        self.depth, self.layer, self.margin = depth, 0, margin
         self._step = 0
         self.seed, self.keys, self.limits = seed, keys, limits
         self.tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
         """Decisions that were close, per row: (decode step, margin)."""
         self.promised = np.full((depth, rows), -1, dtype=np.int8)
-        """What a per-sequence method answered first, per layer and row: 1 run, 0 not, -1 not asked yet."""
+        """What a per-sequence method answered first, per layer and row: the code, 0 not running, -1 not asked yet."""
         self.work: TensorWork | None = None
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
 
@@ -49,6 +68,11 @@ class LiveView(View):
     def arrive(self, layer: int, hidden: Tensor) -> None:
         """Stand before a layer. `hidden`: [alive, positions, width]."""
         self.layer, self._state = layer, hidden
+
+    @property
+    def count(self) -> int:
+        """Tokens of the view."""
+        return len(self._rows())
 
     def _rows(self) -> NDArray[np.int64]:
         gates = self._gates
@@ -108,12 +132,10 @@ class LiveView(View):
         x = self.hidden
         if self.work is not None:
             self.work.paused = True
-        for path in gates.backbone.family.head:
-            module = resolve(gates.backbone.model, path)
-            x = x if module is None else module(x)
+        x = exit_head(gates.backbone, x)
         if self.work is not None:
             self.work.paused = False
-        gates.ledger.charge("heads", self._rows(), gates.costs.head)
+        gates.ledger.exit_head(self._rows())
         return x
 
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
@@ -129,7 +151,7 @@ class LiveView(View):
 
     def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
         margin = (score - threshold).abs()
-        close = margin < TIGHT
+        close = margin < self.margin
         if bool(close.any()):
             rows = self._rows()
             for i in close.nonzero()[:, 0].tolist():

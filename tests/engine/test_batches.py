@@ -7,7 +7,7 @@ from test_meter import DEPTH, seeded
 
 from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.view import TIGHT
+from dlbench.engine.view import tight_below
 from dlbench.methods.confidence_exit import ConfidenceExit
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.random_skip import RandomSkip
@@ -92,7 +92,7 @@ def test_close_decisions_are_named():
         model.lm_head.weight[0] = model.lm_head.weight[first]
     (tied,) = engine.prefill(request).decode()
     assert tied.tight[0] == (0, 0.0)
-    assert all(margin < TIGHT for _, margin in tied.tight)
+    assert all(margin < tight_below("float32") for _, margin in tied.tight)
 
 
 def test_close_thresholds_are_named():

@@ -190,7 +190,7 @@ def test_debts_are_paid_once_and_only_when_needed(monkeypatch):
     recorded = replay.Recorded(Chaos())
     written = engine.prefill(requests()).decode(recorded, seed=2)
     for row, g in enumerate(written):
-        runs = [set(recorded.runs[row, s]) for s in range(len(g.tokens) - 1)]
+        runs = [set(recorded.ran()[row, s]) for s in range(len(g.tokens) - 1)]
         fills = 0
         for layer in range(DEPTH):
             ran = [s for s in range(len(runs)) if layer in runs[s]]

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlbench.engine.cache import RowCache
+from dlbench.engine.debts import Project
 
 DEPTH, HEADS, WIDTH, STATE = 3, 2, 4, 5
 
@@ -27,7 +28,7 @@ def run(cache, layer, slots=None):
 
 
 def prefilled(rows, columns, length, layers=range(DEPTH)):
-    cache = RowCache(DEPTH, rows, length)
+    cache = RowCache([None] * DEPTH, rows, length)
     for layer in layers:
         new = torch.stack(
             [torch.cat([content(r, p, layer, (HEADS, 1, WIDTH)) for p in range(columns)], 1) for r in range(rows)]
@@ -45,6 +46,7 @@ def test_rows_keep_their_content(data):
     cache = prefilled(rows, columns, columns + 8)
     for _ in range(data.draw(st.integers(1, 2))):  # decode twice from the same prefix
         cache.rewind(columns)
+        cache.companion = Project(cache)
         written = {(layer, row): list(range(columns)) for layer in range(DEPTH) for row in range(rows)}
         owed = {layer: {} for layer in range(DEPTH)}
         alive = list(range(rows))
@@ -66,26 +68,26 @@ def step(data, cache, layer, written, owed):
     slots = data.draw(st.lists(st.sampled_from(range(cache.alive)), unique=True).map(sorted))
     everyone = len(slots) == cache.alive
     if slots:
-        due = cache.settle(layer, None if everyone else np.array(slots))
+        due = cache.companion.due(layer, None if everyone else np.array(slots))
         expected = {at for at in owed if at[0] in {int(cache.order[s]) for s in slots}}
         found = set()
         if due is not None:
-            host, on_device, positions, states = due
-            assert host.tolist() == on_device.tolist()
-            for slot, position, state in zip(host.tolist(), positions.tolist(), states, strict=True):
+            assert due.slots.tolist() == due.rows.tolist()
+            assert due.columns.tolist() == due.at.tolist()
+            for slot, position, state in zip(due.slots.tolist(), due.columns.tolist(), due.states, strict=True):
                 row = int(cache.order[slot])
                 found.add((row, position))
                 assert torch.equal(state, content(row, position, layer, (STATE,)))
-                with cache.only(torch.tensor([slot]), torch.tensor([position])):
+                with cache.past(torch.tensor([slot]), torch.tensor([position])):
                     new = content(row, position, layer, (1, HEADS, 1, WIDTH))
                     cache.update(new, -new, layer)
                     raise AssertionError("a fill ends the layer")
-            assert len(found) == len(host)
+            assert len(found) == len(due.slots)
         assert found == expected
         for at in found:
             written[layer, at[0]].append(at[1])
             del owed[at]
-        assert cache.settle(layer, None if everyone else np.array(slots)) is None  # paid once
+        assert cache.companion.due(layer, None if everyone else np.array(slots)) is None  # paid once
         chosen, keys, values = run(cache, layer, None if everyone else slots)
         for i, slot in enumerate(chosen):
             row = int(cache.order[slot])
@@ -98,7 +100,7 @@ def step(data, cache, layer, written, owed):
     rest = [s for s in range(cache.alive) if s not in slots]
     if rest:
         hidden = torch.stack([content(cache.order[s], cache.seen, layer, (STATE,)) for s in range(cache.alive)])
-        cache.owe(layer, None if not slots else np.array(rest), hidden)
+        cache.companion.passed(layer, None if not slots else np.array(rest), hidden)
         owed.update({(int(cache.order[s]), cache.seen): None for s in rest})
 
 
@@ -124,31 +126,31 @@ def test_living_rows_are_views_not_copies():
 
 
 def test_memory_is_taken_at_the_first_write():
-    assert RowCache(DEPTH, 4, 10).nbytes() == 0
+    assert RowCache([None] * DEPTH, 4, 10).nbytes() == 0
     one = prefilled(4, 2, 10, layers=[1]).nbytes()
     assert one == 2 * 4 * HEADS * 10 * WIDTH * 4
     assert prefilled(4, 2, 10).nbytes() == DEPTH * one
 
 
-def test_what_is_owed_is_forgotten_at_a_rewind():
+def test_what_is_owed_is_let_go_at_a_rewind():
     cache = prefilled(2, 2, 6)
-    cache.owe(0, None, torch.ones(2, STATE))
+    cache.companion = Project(cache)
+    cache.companion.passed(0, None, torch.ones(2, STATE))
     cache.advance(1)
     cache.rewind(2)
-    run(cache, 0)
-    cache.advance(1)
-    assert cache.settle(0, None) is None
+    assert cache.companion is None
 
 
 def test_debts_move_with_their_rows():
     cache = prefilled(3, 2, 6)
     states = torch.stack([content(r, 2, 0, (STATE,)) for r in range(3)])
-    cache.owe(0, np.array([0, 2]), states)
+    debts = cache.companion = Project(cache)
+    debts.passed(0, np.array([0, 2]), states)
     cache.advance(1)
     assert cache.keep([1, 2]) == [2, 1]  # row 2 moves into the hole
-    host, _, positions, found = cache.settle(0, None)
-    assert host.tolist() == [0] and positions.tolist() == [2]
-    assert torch.equal(found[0], states[2])
+    due = debts.due(0, None)
+    assert due.slots.tolist() == [0] and due.columns.tolist() == [2]
+    assert torch.equal(due.states[0], states[2])
 
 
 def test_an_error_inside_a_limited_layer_lifts_the_limit():

@@ -6,9 +6,9 @@ import pytest
 import tiny_models
 from test_full_depth import EACH, LIMIT, generate
 
-from dlbench.backbones import resolve
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
+from dlbench.families import resolve
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
@@ -25,8 +25,8 @@ def without(backbone, layers):
     for number, layer in enumerate(kept):
         found.append(layer)
         for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = number
+            for name in {"layer_idx", "layer_id"} & vars(module).keys():
+                setattr(module, name, number)
     model.config.num_hidden_layers = len(layers)
     return model
 

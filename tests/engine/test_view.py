@@ -7,9 +7,9 @@ import replay
 import tiny_models
 import torch
 
-from dlbench.backbones import resolve
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
+from dlbench.families import resolve
 from dlbench.method import Action, Method
 
 DEPTH = 5
@@ -45,7 +45,7 @@ class Seeing(Method):
         return answer
 
 
-def states(backbone, prompt, tokens, runs):
+def states(backbone, prompt, tokens, codes):
     """State before every layer of the whole text, by a replay: [depth, positions, width]."""
     found = []
 
@@ -57,7 +57,7 @@ def states(backbone, prompt, tokens, runs):
     original = layer.forward
     layer.forward = lambda self, hidden, *args, **kwargs: watch(partial(original, self), hidden, *args, **kwargs)
     try:
-        replay.replay(backbone, prompt, tokens, runs)
+        replay.replay(backbone, prompt, tokens, codes)
     finally:
         layer.forward = original
     return torch.stack(found)
@@ -73,8 +73,8 @@ def test_shows_the_states_of_an_uncached_pass(family):
     checked = zeros = 0
     for (row, step, layer), shown in seeing.shown.items():
         prompt, tokens = PROMPTS[row], written[row].tokens
-        runs = [recorded.runs[row, s] for s in range(len(tokens) - 1)]
-        expected = states(backbone, prompt, tokens, runs)[:, len(prompt) + step]  # [depth, width]
+        codes = [recorded.codes[row, s] for s in range(len(tokens) - 1)]
+        expected = states(backbone, prompt, tokens, codes)[:, len(prompt) + step]  # [depth, width]
         torch.testing.assert_close(shown["hidden"], expected[layer], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(shown["embedded"], expected[0], rtol=1e-9, atol=1e-9)
         assert int(shown["position"]) == len(prompt) + step
@@ -84,7 +84,7 @@ def test_shows_the_states_of_an_uncached_pass(family):
             module = resolve(backbone.model, path)
             x = x if module is None else module(x)
         torch.testing.assert_close(shown["logits"], x, rtol=1e-9, atol=1e-9)
-        executed = [i for i in runs[step] if i < layer]
+        executed = [i for i in recorded.ran()[row, step] if i < layer]
         if executed:
             torch.testing.assert_close(shown["before"], expected[executed[-1]], rtol=1e-9, atol=1e-9)
             checked += executed[-1] < layer - 1  # there, the layer below was skipped

@@ -1,0 +1,97 @@
+"""What a stock layer is called with, for some of the rows or for tokens of the past."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlbench.engine.debts import Past, add_to_mask
+
+
+def take(x: Any, rows: Tensor, batch: int) -> Any:
+    """The given rows of a layer's argument: a first dimension of 1 broadcasts, tuples and dicts recurse.
+
+    A first dimension of rows × heads (Bloom's alibi) is unfolded.
+    """
+    if isinstance(x, Tensor):
+        if not x.ndim or x.shape[0] == 1 < batch:
+            return x
+        if x.shape[0] == batch:
+            return x[rows]
+        if x.ndim > 2 and x.shape[0] % batch == 0:
+            return x.view(batch, -1, *x.shape[1:])[rows].flatten(0, 1)
+        return x
+    if isinstance(x, (tuple, list)):
+        return type(x)(take(y, rows, batch) for y in x)
+    if isinstance(x, dict):
+        return {k: take(y, rows, batch) for k, y in x.items()}
+    return x
+
+
+class Angles:
+    """Rotary angles by true position, as they were when each token was new; layers of one kind share theirs."""
+
+    def __init__(self, kinds: Sequence[str], length: int) -> None:
+        self._kinds, self._length = kinds, length
+        self._tables: dict[str, tuple[Tensor, ...]] = {}
+        self._noted: set[str] = set()
+
+    def begin(self) -> None:
+        """A new forward is under way."""
+        self._noted.clear()
+
+    def note(self, layer: int, kwargs: dict[str, Any], where: Tensor) -> None:
+        """Keep what a layer is handed for the tokens at these true positions, [rows]."""
+        kind, angles = self._kinds[layer], kwargs.get("position_embeddings")
+        if angles is None or kind in self._noted:
+            return
+        self._noted.add(kind)
+        if kind not in self._tables:
+            self._tables[kind] = tuple(a.new_zeros(self._length, a.shape[-1]) for a in angles)
+        for table, a in zip(self._tables[kind], angles, strict=True):
+            table[where] = a[:, 0] if a.shape[0] == len(where) else a[:, 0].expand(len(where), -1)
+
+    def of(self, layer: int, where: Tensor) -> tuple[Tensor, ...]:
+        """Angles of single tokens at these true positions: each [M, 1, D]."""
+        return tuple(table[where][:, None] for table in self._tables[self._kinds[layer]])
+
+
+def of_past(
+    kwargs: dict[str, Any], past: Past, start: Tensor, angles: tuple[Tensor, ...] | None, batch: int
+) -> dict[str, Any]:
+    """A layer's arguments for past tokens, one batch entry each.
+
+    Args:
+        kwargs: its arguments for the tokens under way.
+        past: M tokens.
+        start: first true column of each one's row, [M].
+        angles: their rotary angles.
+        batch: rows under way.
+    """
+    new = dict(kwargs)
+    if new.get("position_ids") is not None:
+        new["position_ids"] = (past.at - start)[:, None]
+    if angles is not None:
+        new["position_embeddings"] = angles
+    new["attention_mask"] = None
+    if new.get("alibi") is not None:
+        new["alibi"] = take(new["alibi"], past.rows, batch)
+    return new
+
+
+def past_mask(
+    mask: Any, past: Past, start: Tensor, window: int | None, end: int, batch: int, *, additive: bool
+) -> Tensor:
+    """The mask of past tokens over the first `end` columns: what each saw when it was new, [M, 1, 1, end].
+
+    A mask of the tokens under way is kept below it where the layer has no window: it may hold a bias (alibi).
+    """
+    columns = torch.arange(end, device=past.at.device)
+    there = (columns >= start[:, None]) & (columns <= past.at[:, None])
+    if window is not None:
+        there &= columns > past.at[:, None] - window
+    base = take(mask, past.rows, batch)[..., :end] if window is None and mask is not None else None
+    return add_to_mask(base, there, additive=additive, dtype=past.states.dtype)

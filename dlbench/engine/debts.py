@@ -1,0 +1,230 @@
+"""What becomes of the keys and values that a skipped token does not make: one class per policy.
+
+    project    they are made of the state that passed the layer by, when a later token of the row first needs them
+    evict      they are never made: that position is masked in the layer
+    recompute  a token that exited is carried through the layers it missed, exactly, before a later token runs them
+
+Shape letters: B rows, S decoded positions, W model width, M past tokens.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlbench.engine.cache import RowCache, Slots
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Past:
+    """Past tokens that a layer still has to see."""
+
+    slots: Slots
+    """[M], on the host."""
+    columns: Slots
+    """[M] positions of the cache, on the host."""
+    rows: Tensor
+    """`slots` on the device."""
+    at: Tensor
+    """`columns` on the device."""
+    states: Tensor
+    """[M, W], what enters the layer."""
+
+    def by_column(self) -> list[Past]:
+        """The same, those of one position together."""
+        parts = [np.flatnonzero(self.columns == column) for column in np.unique(self.columns)]
+        index = [(part, torch.from_numpy(part).to(self.rows.device)) for part in parts]
+        return [Past(self.slots[p], self.columns[p], self.rows[i], self.at[i], self.states[i]) for p, i in index]
+
+
+class Debts(ABC):
+    """The policy of one decoding run, which begins at the cache's present position."""
+
+    skips: ClassVar[bool] = True
+    """Whether a token may pass a layer by and run a later one."""
+    attends: ClassVar[bool] = False
+    """Whether past tokens run the whole layer, or make their keys and values only."""
+
+    def __init__(self, cache: RowCache) -> None:
+        self.cache, self.origin, self.span = cache, cache.seen, cache.length - cache.seen
+
+    @abstractmethod
+    def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
+        """Note who makes no keys and values in a layer.
+
+        Args:
+            layer: the layer.
+            slots: those rows; None for all alive.
+            hidden: [alive, W], what would have entered it.
+        """
+
+    def due(self, layer: int, slots: Slots | None) -> Past | None:
+        """Past tokens of these rows that the layer must see before their next token runs it; marked as settled."""
+        return None
+
+    def settled(self, layer: int, past: Past, states: Tensor) -> None:
+        """Take what past tokens became in a layer, [M, W]; only where they attend."""
+        raise NotImplementedError
+
+    def seen(self, layer: int, rows: Tensor | None) -> Tensor | None:
+        """Positions with keys and values, [rows, first..now], True where there are; None where all have them."""
+        return None
+
+    @abstractmethod
+    def move(self, target: Slots, source: Slots) -> None:
+        """Slots `target` take what slots `source` held; both at once."""
+
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+
+    def _now(self) -> int:
+        return self.cache.seen - self.origin
+
+    def _past(self, due: Flags, slots: Slots | None, states: Tensor) -> Past | None:
+        host, columns = np.nonzero(due if slots is None else due[slots])
+        if not len(host):
+            return None
+        if slots is not None:
+            host = slots[host]
+        rows, at = torch.from_numpy(host).to(states.device), torch.from_numpy(columns).to(states.device)
+        return Past(host, columns + self.origin, rows, at + self.origin, states[rows, at])
+
+
+class Project(Debts):
+    """K and V of the passing state, made when first needed."""
+
+    def __init__(self, cache: RowCache) -> None:
+        super().__init__(cache)
+        self._states: dict[int, Tensor] = {}  # [B, S, W]
+        self._owed: dict[int, Flags] = {}  # [B, S]
+
+    def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
+        if layer not in self._states:
+            self._states[layer] = hidden.new_empty(self.cache.batch, self.span, hidden.shape[-1])
+            self._owed[layer] = np.zeros((self.cache.batch, self.span), dtype=bool)
+        states, owed, now, alive = self._states[layer], self._owed[layer], self._now(), self.cache.alive
+        states[:alive, now] = hidden  # of every row: what nobody owes is never read
+        owed[slice(alive) if slots is None else slots, now] = True
+
+    def due(self, layer: int, slots: Slots | None) -> Past | None:
+        owed = self._owed.get(layer)
+        if owed is None:
+            return None
+        past = self._past(owed[: self.cache.alive, : self._now()], slots, self._states[layer])
+        if past is not None:
+            owed[past.slots, past.columns - self.origin] = False
+        return past
+
+    def move(self, target: Slots, source: Slots) -> None:
+        now = self._now()
+        for owed in self._owed.values():
+            owed[target] = owed[source]
+        to, origin = torch.from_numpy(target), torch.from_numpy(source)
+        for states in self._states.values():
+            states[to.to(states.device), :now] = states[origin.to(states.device), :now]
+
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self._states.values())
+
+
+class Evict(Debts):
+    """No K and V: a later token of the row does not attend to the position in that layer."""
+
+    def __init__(self, cache: RowCache) -> None:
+        super().__init__(cache)
+        self._there: dict[int, Tensor] = {}  # [B, T]
+
+    def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
+        if layer not in self._there:
+            shape = self.cache.batch, self.cache.length
+            self._there[layer] = torch.ones(shape, dtype=torch.bool, device=hidden.device)
+        if slots is None:
+            self._there[layer][: self.cache.alive, self.cache.seen] = False
+        else:
+            self._there[layer][torch.from_numpy(slots).to(hidden.device), self.cache.seen] = False
+
+    def seen(self, layer: int, rows: Tensor | None) -> Tensor | None:
+        there = self._there.get(layer)
+        if there is None:
+            return None
+        there = there[: self.cache.alive] if rows is None else there[rows]
+        return there[:, self.cache.first(layer) : self.cache.seen + 1]
+
+    def move(self, target: Slots, source: Slots) -> None:
+        to, origin = torch.from_numpy(target), torch.from_numpy(source)
+        for there in self._there.values():
+            there[to.to(there.device)] = there[origin.to(there.device)]
+
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self._there.values())
+
+
+class Recompute(Debts):
+    """A token that exited goes on, as if it had not, when a later token of its row runs deeper: exact, and charged."""
+
+    skips = False
+    attends = True
+    _GONE = -1
+
+    def __init__(self, cache: RowCache) -> None:
+        super().__init__(cache)
+        self._states: Tensor | None = None  # [B, S, W]
+        self._before = np.full((cache.batch, self.span), self._GONE, dtype=np.int32)
+        """The layer that each token stands before; -1 where it has run all, or does not exist."""
+
+    def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
+        if self._states is None:
+            self._states = hidden.new_empty(self.cache.batch, self.span, hidden.shape[-1])
+        now = self._now()
+        if slots is None:
+            slots = np.arange(self.cache.alive)
+        left = slots[self._before[slots, now] == self._GONE]  # those that left just here
+        if len(left):
+            self._before[left, now] = layer
+            rows = torch.from_numpy(left).to(hidden.device)
+            self._states[rows, now] = hidden[rows]
+
+    def due(self, layer: int, slots: Slots | None) -> Past | None:
+        if self._states is None:
+            return None
+        return self._past(self._before[: self.cache.alive, : self._now()] == layer, slots, self._states)
+
+    def settled(self, layer: int, past: Past, states: Tensor) -> None:
+        assert self._states is not None
+        self._states[past.rows, past.at - self.origin] = states
+        last = layer + 1 == len(self.cache.windows)
+        self._before[past.slots, past.columns - self.origin] = self._GONE if last else layer + 1
+
+    def move(self, target: Slots, source: Slots) -> None:
+        self._before[target] = self._before[source]
+        if self._states is not None:
+            to, origin = torch.from_numpy(target), torch.from_numpy(source)
+            device = self._states.device
+            self._states[to.to(device)] = self._states[origin.to(device)]
+
+    def nbytes(self) -> int:
+        return 0 if self._states is None else self._states.numel() * self._states.element_size()
+
+
+POLICIES: dict[str, type[Debts]] = {"project": Project, "evict": Evict, "recompute": Recompute}
+
+
+def add_to_mask(mask: Any, there: Tensor, *, additive: bool, dtype: torch.dtype) -> Tensor:
+    """A layer's mask [.., 1, 1, keys], or None, that also hides the positions where `there` [rows, keys] is False."""
+    there = there[:, None, None, :]
+    if mask is None and not additive:
+        return there
+    if mask is None:
+        mask = torch.zeros((), dtype=dtype, device=there.device)
+    if mask.dtype == torch.bool:
+        return mask & there  # type: ignore[no-any-return]
+    return torch.where(there, mask, torch.finfo(mask.dtype).min)

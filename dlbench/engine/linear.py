@@ -1,0 +1,188 @@
+"""Products of few rows with a weight matrix, as a decode step has them, faster than torch's own on a CPU.
+
+For float32 on a CPU torch hands `x @ weight.T` to BLAS as it stands. One row is then a matrix-vector product, which
+is not threaded, and a handful of rows is a shape that BLAS blocks badly. The same product is written differently here:
+
+- split: the weight in parts, one batched product: threaded, and bound by memory alone;
+- swap: `weight @ x.T`, for up to 8 rows that fit the innermost cache, and for 16, 32, ... rows and a small weight;
+- blocks: as split, with x on the left, for other numbers of rows and a small weight;
+- onednn: the kernel that torch's own compiler calls for a linear layer.
+
+Which of them is decided by the shape and the number of threads, never by a measurement: the same call rounds alike on
+every run. Any other dtype or device, and anything that records gradients, goes to `torch.nn.functional.linear`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear as stock_linear
+from transformers.pytorch_utils import Conv1D
+
+Way = Literal["split", "swap", "blocks", "onednn", "torch"]
+
+MOST_ROWS = 128
+"""More rows than these are left to torch."""
+_PLAIN = (Tensor, nn.Parameter)
+_ONEDNN: Any = None
+if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def way(rows: int, outputs: int, inputs: int, *, threads: int, transposed: bool = False) -> Way:
+    """How the product of [rows, inputs] with [outputs, inputs] is best computed in float32 on a CPU.
+
+    Args:
+        rows: rows of the left factor.
+        outputs: rows of the weight.
+        inputs: columns of the weight.
+        threads: threads that torch may use.
+        transposed: whether the weight lies in memory as [inputs, outputs].
+    """
+    if rows > MOST_ROWS or rows < 1:
+        return "torch"
+    small = outputs * inputs <= 1 << 18  # 1 MiB
+    rest: Way = "torch" if _ONEDNN is None or (small and threads == 1) else "onednn"
+    if small and threads > 1 and rows % 16 == 0:  # the width of the swapped product's own blocks
+        return "swap"
+    if transposed:
+        if rows > 1:
+            return rest
+        return "torch" if threads == 1 or inputs % 2 else "split"
+    if rows == 1:
+        return rest if outputs % 2 else "split"
+    if rows <= 8 and rows * inputs < 1 << 12:  # 16 KiB
+        return "swap"
+    return "blocks" if small and threads > 1 else rest
+
+
+class Product:
+    """x [rows, K] -> x @ weight.T + bias [rows, N], which may come back as a transposed view.
+
+    The weight is [N, K], or the transpose of a matrix that lies in memory as [K, N].
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
+        self.outputs, self.inputs = weight.shape
+        self.transposed = not weight.is_contiguous()
+        self.special = _special(weight, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = x.shape[0]
+        if self.special and rows <= MOST_ROWS:
+            threads = torch.get_num_threads()
+            found = way(rows, self.outputs, self.inputs, threads=threads, transposed=self.transposed)
+            return _compute(found, x, self.weight, self.bias)
+        return stock_linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As torch.nn.functional.linear: x [..., K], weight [N, K], bias [N] -> [..., N], not always contiguous."""
+    outputs, inputs = weight.shape
+    rows = x.numel() // inputs if inputs else 0
+    if not 0 < rows <= MOST_ROWS or x.dtype is not torch.float32 or not _special(weight, bias) or _records(x, weight):
+        return stock_linear(x, weight, bias)
+    found = way(rows, outputs, inputs, threads=torch.get_num_threads(), transposed=not weight.is_contiguous())
+    if found == "torch":
+        return stock_linear(x, weight, bias)
+    return _compute(found, x.reshape(rows, inputs), weight, bias).view(*x.shape[:-1], outputs)
+
+
+def quick(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+    """A faster forward of a plain linear map; None where there is none, as for quantised or wrapped ones.
+
+    It reads the module's weight at each call, so the module may be changed in between.
+    """
+    if type(module) is nn.Linear:
+        plain: nn.Linear = module
+        if _special(plain.weight, plain.bias):
+            return lambda x: linear(x, plain.weight, plain.bias)
+    if type(module) is Conv1D and _special(module.weight.t(), module.bias):
+        conv: Any = module
+        return lambda x: linear(x, conv.weight.t(), conv.bias)
+    return None
+
+
+def _special(weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether this is a plain float32 weight in CPU memory."""
+    return (
+        type(weight) in _PLAIN
+        and weight.dtype is torch.float32
+        and weight.is_cpu
+        and (weight.is_contiguous() or weight.t().is_contiguous())
+        and (bias is None or (type(bias) in _PLAIN and bias.dtype is torch.float32 and bias.is_cpu))
+    )
+
+
+def _records(x: Tensor, weight: Tensor) -> bool:
+    """Whether gradients or autocasting want torch's own product."""
+    return (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)) or torch.is_autocast_enabled("cpu")
+
+
+def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """One product by the way found: [rows, K] -> [rows, N]."""
+    if found == "swap":
+        x = x.contiguous()
+        if bias is None:
+            return torch.mm(weight, x.t()).t()
+        return torch.addmm(bias.unsqueeze(1), weight, x.t()).t()
+    if found == "onednn":
+        out: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
+        return out
+    if found == "torch":
+        return stock_linear(x, weight, bias)
+    outputs, inputs = weight.shape
+    if found == "blocks":
+        parts = math.gcd(outputs, 4)
+        blocks = weight.view(parts, outputs // parts, inputs).transpose(1, 2)
+        out = torch.bmm(x.expand(parts, *x.shape), blocks).transpose(0, 1).reshape(len(x), outputs)
+        return out if bias is None else out.add_(bias)
+    if not weight.is_contiguous():
+        halves = torch.bmm(x.reshape(2, 1, inputs // 2), weight.t().view(2, inputs // 2, outputs))
+        return torch.add(halves[0], halves[1]) if bias is None else torch.add(halves[0], halves[1]).add_(bias)
+    parts = math.gcd(outputs, 8)
+    blocks = weight.view(parts, outputs // parts, inputs)
+    # written with strides: with any other stride of the last dimension BLAS takes a path several times slower
+    column = x.reshape(inputs).contiguous().as_strided((parts, inputs, 1), (0, 1, inputs))
+    if bias is None:
+        return torch.bmm(blocks, column).view(1, outputs)
+    return torch.baddbmm(bias.view(parts, outputs // parts, 1), blocks, column).view(1, outputs)
+
+
+def join(parameters: list[nn.Parameter]) -> Tensor:
+    """Lay parameters one behind the other along their first dimension: [sum N, ...], of which they become views.
+
+    Their values and identity stay; if they are neighbours in memory already, nothing moves.
+    """
+    first, end, neighbours = parameters[0], parameters[0].data_ptr(), True
+    for p in parameters:
+        same = p.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        neighbours = neighbours and same and p.is_contiguous() and p.data_ptr() == end
+        end = p.data_ptr() + p.nbytes
+    shape = (sum(len(p) for p in parameters), *first.shape[1:])
+    if neighbours:
+        return first.data.as_strided(shape, first.stride())
+    whole = torch.cat([p.data for p in parameters])
+    at = 0
+    for p in parameters:
+        p.data = whole[at : at + len(p)]
+        at += len(p)
+    return whole
+
+
+def shared_memory(model: nn.Module) -> set[int]:
+    """Addresses of parameters whose memory another parameter uses too, such as tied ones."""
+    found: set[int] = set()
+    before, reach = 0, 0
+    spans = [(p.data_ptr(), p.nbytes) for _, p in model.named_parameters(remove_duplicate=False)]
+    for start, size in sorted(spans):
+        if start < reach:
+            found |= {before, start}
+        if start + size > reach:
+            before, reach = start, start + size
+    return found

@@ -1,0 +1,101 @@
+"""How far a fused layer is from the stock layer that it stands in for, on random states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dlbench.backbones import Backbone
+from dlbench.families import resolve
+
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
+"""Largest difference to the stock layer, relative to what the layer adds to its row."""
+
+
+class Step(Protocol):
+    """A decode step of one layer, as FusedLayer has it."""
+
+    cache: str
+
+    def __call__(self, hidden: Tensor, **kwargs: Any) -> Tensor: ...
+
+    def fill(self, hidden: Tensor, **kwargs: Any) -> None: ...
+
+
+class Past:
+    """The least of a cache: what one layer wrote first, and behind it what it wrote last; K and V are [B, G, T, D]."""
+
+    def __init__(self, *first: Tensor) -> None:
+        self.first = self.last = first
+
+    def update(self, *states: Any) -> tuple[Tensor, ...]:
+        self.last = states[:2]
+        return tuple(torch.cat(x, 2) for x in zip(self.first, self.last, strict=True)) if self.first else self.last
+
+
+def difference(layer: Any, step: Step, backbone: Backbone, index: int) -> tuple[float, str]:
+    """Largest difference between a layer's fused step and the stock layer, in units of the tolerance, and where it is.
+
+    Three rows read a prompt and take one step, with and without a mask; their states are small, plain and large, so
+    that no epsilon hides.
+    """
+    gaps = list(_gaps(layer, step, backbone, index))
+    return next((g for g in gaps if g[0] != g[0]), max(gaps))  # NaN is worse than any number
+
+
+def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tuple[float, str]]:
+    length, like = 7, next(layer.parameters())
+    random = torch.Generator().manual_seed(index)
+    sizes = torch.tensor([0.02, 1.0, 30.0])
+    states = (torch.randn(3, length + 1, backbone.width, generator=random) * sizes[:, None, None]).to(like)
+    starts = torch.tensor([0, 3, 40]).clamp_(max=max(0, backbone.context - length - 1))
+    positions = (starts[:, None] + torch.arange(length + 1)).to(like.device)
+    angles = _angles(backbone, states, positions, index)
+    mask = torch.ones(3, 1, 1, length + 1, dtype=torch.bool, device=like.device)
+    mask[1, ..., :3] = False
+
+    def arguments(columns: slice, past: Past, mask: Tensor | None = None, rows: slice = slice(None)) -> dict[str, Any]:
+        found = {step.cache: past, "attention_mask": mask, "position_ids": positions[rows, columns]}
+        return found if angles is None else {**found, "position_embeddings": tuple(a[rows, columns] for a in angles)}
+
+    past = Past()
+    layer.forward(states[:, :length], **arguments(slice(length), past))
+    prompt, last = past.last, slice(length, None)
+    hidden, alone = states[:, last], slice(1, 2)
+    for seen in (mask, None):
+        stock, fused, filled = (Past(*prompt) for _ in range(3))
+        expected = layer.forward(hidden, **arguments(last, stock, seen))
+        got = step(hidden, **arguments(last, fused, seen))
+        yield _gap(got, expected, hidden), "the output is"
+        step.fill(hidden, **arguments(last, filled, seen))
+        for past, what in ((fused, "keys and values are"), (filled, "keys and values alone are")):
+            yield max(_gap(a, b, torch.zeros_like(b)) for a, b in zip(past.last, stock.last, strict=True)), what
+    one = Past(*(x[alone] for x in prompt))
+    got = step(hidden[alone], **arguments(last, one, rows=alone))
+    yield _gap(got, expected[alone], hidden[alone]), "the output of one row is"
+
+
+def _gap(got: Tensor, expected: Tensor, origin: Tensor) -> float:
+    """Largest difference of any row over what is tolerated: a part of what the layer changes, and rounding."""
+    over = tuple(range(1, got.ndim))
+    tolerated = TOLERANCE[got.dtype] * (expected - origin).abs().amax(over)
+    rounding = 4 * torch.finfo(got.dtype).eps * expected.abs().amax(over) + torch.finfo(got.dtype).tiny
+    return float(((got - expected).abs().amax(over) / (tolerated + rounding)).max())
+
+
+def _angles(backbone: Backbone, states: Tensor, positions: Tensor, index: int) -> tuple[Tensor, ...] | None:
+    """Rotary angles at these positions, of the model's own making."""
+    rotary = getattr(resolve(backbone.model, backbone.family.layers.rpartition(".")[0]), "rotary_emb", None)
+    if rotary is None:
+        return None
+    kinds = (
+        (backbone.model.config.layer_types[index],)
+        if "layer_type" in inspect.signature(rotary.forward).parameters
+        else ()
+    )
+    found: tuple[Tensor, ...] = rotary(states, positions, *kinds)
+    return found

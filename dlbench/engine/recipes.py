@@ -1,0 +1,92 @@
+"""Where the decoder layers of stock transformers families keep what a fused step of them needs: one row per family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where a family's decoder layer keeps the pieces of its step; names are dotted attributes of the layer."""
+
+    norms: tuple[str | None, str | None, str | None, str | None]
+    """Before attention, after it, before the feed-forward, after it."""
+    qkv: tuple[str, ...]
+    """Projections to queries, keys and values, in this order, or one that is packed."""
+    out: str
+    up: tuple[str, ...]
+    """The feed-forward's first projections: gate and up, or one that is packed or not gated."""
+    down: str
+    act: str
+    gated: bool = True
+    interleaved: bool = False
+    """Whether the packed projection goes head by head: query, key and value of the first head, and so on."""
+    head_norms: tuple[str, str] | None = None
+    """Norms of queries and keys: of each head, or of all heads together where they are as wide as that."""
+    offset: float = 0.0
+    """What a root-mean-square norm adds to its weight."""
+    parallel: str | None = None
+    """Configuration attribute that says whether attention and feed-forward read the same state, side by side."""
+    needs: str | None = None
+    """Configuration attribute without which the row does not hold."""
+
+
+_LLAMA = Recipe(
+    norms=("input_layernorm", None, "post_attention_layernorm", None),
+    qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    out="self_attn.o_proj",
+    up=("mlp.gate_proj", "mlp.up_proj"),
+    down="mlp.down_proj",
+    act="mlp.act_fn",
+)
+_QK = ("self_attn.q_norm", "self_attn.k_norm")
+RECIPES: dict[str, Recipe] = {
+    **dict.fromkeys(("llama", "mistral", "qwen2", "smollm3"), _LLAMA),
+    "qwen3": replace(_LLAMA, head_norms=_QK),
+    "gemma3_text": replace(
+        _LLAMA,
+        norms=(
+            "input_layernorm",
+            "post_attention_layernorm",
+            "pre_feedforward_layernorm",
+            "post_feedforward_layernorm",
+        ),
+        head_norms=_QK,
+        offset=1.0,
+    ),
+    "olmo2": replace(
+        _LLAMA, norms=(None, "post_attention_layernorm", None, "post_feedforward_layernorm"), head_norms=_QK
+    ),
+    "phi3": replace(_LLAMA, qkv=("self_attn.qkv_proj",), up=("mlp.gate_up_proj",), act="mlp.activation_fn"),
+    "opt": replace(
+        _LLAMA,
+        norms=("self_attn_layer_norm", None, "final_layer_norm", None),
+        out="self_attn.out_proj",
+        up=("fc1",),
+        down="fc2",
+        act="activation_fn",
+        gated=False,
+        needs="do_layer_norm_before",
+    ),
+    "gpt2": Recipe(
+        norms=("ln_1", None, "ln_2", None),
+        qkv=("attn.c_attn",),
+        out="attn.c_proj",
+        up=("mlp.c_fc",),
+        down="mlp.c_proj",
+        act="mlp.act",
+        gated=False,
+    ),
+    "gpt_neox": Recipe(
+        norms=("input_layernorm", None, "post_attention_layernorm", None),
+        qkv=("attention.query_key_value",),
+        out="attention.dense",
+        up=("mlp.dense_h_to_4h",),
+        down="mlp.dense_4h_to_h",
+        act="mlp.act",
+        gated=False,
+        interleaved=True,
+        parallel="use_parallel_residual",
+    ),
+}
+"""transformers' model types."""
