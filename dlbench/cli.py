@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,12 +54,20 @@ def run(
     ] = None,
     limit: Annotated[str, typer.Option(metavar="N|all", help="Documents per task.")] = "32",
     out: Annotated[Path, typer.Option(help="Folder for records, samples and the site.")] = Path("dlbench-out"),
-    batch_size: Annotated[int, typer.Option(help="Documents decoded together.")] = 48,
+    batch_size: Annotated[
+        str, typer.Option(metavar="N|auto", help="Documents decoded together; auto: as many as fit, 48 or (GPU) 256.")
+    ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
     prompt: Annotated[str, typer.Option(help="full: prompts run every layer; routed: the method's layers.")] = "full",
-    kv: Annotated[str | None, typer.Option(help="Keys and values of skipped tokens. [the method's own]")] = None,
+    kv: Annotated[
+        str | None,
+        typer.Option(help="Keys and values of skipped tokens: project, evict or recompute. [the method's own]"),
+    ] = None,
+    kernels: Annotated[
+        str, typer.Option(help="auto: fused layers where proved equal; stock: the model's own.")
+    ] = "auto",
     processes: Annotated[int, typer.Option(help="Processes that share the documents.")] = 1,
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again, though fitted ones exist.")] = False,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times after the quality run.")] = True,
@@ -76,14 +85,15 @@ def run(
             methods=_unique(method) or registry.names(),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),
-            limit=_limit(limit),
+            limit=_number("limit", limit, "all"),
             out=out,
-            batch_size=batch_size,
+            batch_size=_number("batch size", batch_size, "auto"),
             seed=seed,
             device=device,
             dtype=dtype,
             prompt=prompt,  # type: ignore[arg-type]  # checked in the next line
             kv=kv,
+            kernels=kernels,  # type: ignore[arg-type]  # checked likewise
             processes=processes,
             fit=fit,
             timing=timing,
@@ -110,6 +120,34 @@ def board(
     from dlbench.leaderboard.site import build
 
     typer.echo(build(run_dir, out))
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller models, fewer repeats: minutes.")] = False,
+    to: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write every measurement there.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's own choice]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32; GPU: bfloat16]")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Of decode, wide, requests, sweep, memory, start. [all]")
+    ] = None,
+) -> None:
+    """Measure dlbench's own speed beside transformers' generate and lm-eval, on this machine.
+
+    Leave the machine to it: whatever else runs shows in the times.
+    """
+    from dlbench.bench.options import Options
+
+    asked = Options(quick=quick, out=to, threads=threads, device=device, dtype=dtype, only=only)
+    try:
+        asked.check()
+        from dlbench.bench.run import execute
+
+        execute(asked)
+    except KeyboardInterrupt:
+        _say("interrupted; nothing is kept of an unfinished benchmark")
+        raise typer.Exit(130) from None
 
 
 @listing.callback(invoke_without_command=True)
@@ -144,14 +182,18 @@ def list_tasks(as_json: _AsJson = False) -> None:
 
 @listing.command("models")
 def list_models(as_json: _AsJson = False) -> None:
-    """List the models that come with dlbench."""
-    from dlbench.spec import MODELS
+    """List the models that come with dlbench, the families of those that it can load, and the dtypes."""
+    from dlbench import spec
 
+    found = spec.list_models()
     if as_json:
-        _print_json([{"name": name, "about": about} for name, about in MODELS.items()])
+        _print_json([dataclasses.asdict(info) for info in found])
         return
-    _print_table(list(MODELS.items()))
-    typer.echo("\nAny folder or hub name of a supported decoder works too.")
+    _print_table([(info.name, info.about) for info in found if info.kind == "embedded"])
+    families = ", ".join(info.name for info in found if info.kind == "family")
+    typer.echo("\nOr a folder, or a hub name (ORG/NAME, ORG/NAME@REVISION), of one of these:")
+    typer.echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    typer.echo(f"\nEach in --dtype {', '.join(found[0].dtypes)} (with dlbench[int8]).")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,13 +224,14 @@ def _unique(values: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values or ()))
 
 
-def _limit(text: str) -> int | None:
-    if text == "all":
+def _number(what: str, text: str, word: str) -> int | None:
+    """A number of documents, or None for the word that stands in its place."""
+    if text == word:
         return None
     try:
         return int(text)
     except ValueError:
-        raise DlbenchError(f"limit {text!r}: give a number of documents, or `all`") from None
+        raise DlbenchError(f"{what} {text!r}: give a number of documents, or `{word}`") from None
 
 
 def _print_json(value: Any) -> None:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import fit, plan, registry
-from dlbench.backbones import EMBEDDED, load
+from dlbench.backbones import EMBEDDED, load, plain_dtype
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
+from dlbench.memory import most_rows
 from dlbench.method import Method, Oracle
 from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
 from dlbench.quality import Prompted, tokenise, waves
-from dlbench.spec import RunSpec
+from dlbench.spec import RunSpec, lacks_policy
 from dlbench.task import Document
 
 
@@ -44,6 +45,13 @@ class Job:
         return documents, plan.documents_sha256(documents)
 
     @property
+    def plain(self) -> Job:
+        """The same model before it was quantised, where it is: what is learnt and tuned is learnt on that."""
+        base = self.base
+        same = base is not None and base.engine.backbone.source == self.engine.backbone.source
+        return base if base is not None and same else self
+
+    @property
     def everything(self) -> list[Setting]:
         """Every setting once, by content key."""
         candidates = [s for _, several in self.oracles.values() for s in several]
@@ -53,7 +61,9 @@ class Job:
 class Planner:
     """Makes the jobs of a run. In a run of several processes one of them fits and the others wait for it."""
 
-    def __init__(self, spec: RunSpec, device: str, progress: Progress, first: bool, wait: Callable[[], None]) -> None:
+    def __init__(
+        self, spec: RunSpec, device: str, progress: Progress, first: bool, processes: int, wait: Callable[[], None]
+    ) -> None:
         """Prepare.
 
         Args:
@@ -61,9 +71,11 @@ class Planner:
             device: the torch device of this process.
             progress: shows the fits.
             first: whether this process fits.
+            processes: how many share the documents.
             wait: returns when all processes have called it.
         """
-        self.spec, self.device, self.progress, self.first, self.wait = spec, device, progress, first, wait
+        self.spec, self.device, self.progress, self.wait = spec, device, progress, wait
+        self.first, self.processes = first, processes
         self.started = time.time()
 
     def load(self) -> list[Job]:
@@ -72,12 +84,11 @@ class Planner:
         Raises:
             DlbenchError: a model, a task or a method cannot be had, or a parameter does not fit.
         """
-        names = list(self.spec.models)
-        for name in self.spec.models:
-            # the smaller dense model of the same training: what every method must be held against
-            names += [n for n, base in EMBEDDED.items() if base == name and n not in names]
-        engines = {n: Engine(load(n, device=self.device, dtype=self.spec.dtype)) for n in names}
-        bases_first = sorted(engines.values(), key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
+        engines = [
+            Engine(load(name, device=self.device, dtype=dtype), kernels=self.spec.kernels)
+            for name, dtype in self._backbones()
+        ]
+        bases_first = sorted(engines, key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
         for engine in bases_first:
             self._methods(engine.backbone.depth)
         jobs: list[Job] = []
@@ -87,11 +98,30 @@ class Planner:
             bases: dict[str, Job] = {}
             for engine in bases_first:
                 place = Place(engine.backbone, task, sha256, self.spec)
-                batches = waves(tokenise(engine, documents), self.spec.batch_size)
+                rows = most_rows(engine.backbone.device.type, len(documents), self.processes)
+                prompted = tokenise(engine, documents)
+                if cut := sum(p.truncated for p in prompted):
+                    self.progress.note(
+                        f"{task.name} on {engine.backbone.name}: {cut} of {len(prompted)} prompts do not fit the "
+                        f"context of {engine.backbone.context} tokens; they lose their beginning"
+                    )
+                batches = waves(prompted, self.spec.batch_size or rows)
                 job = Job(place, engine, documents, batches, base=bases.get(engine.backbone.base_sha256))
                 bases.setdefault(engine.backbone.sha256, job)
                 jobs.append(job)
         return jobs
+
+    def _backbones(self) -> list[tuple[str, str]]:
+        """Name and dtype of what runs: the models asked for, and what stands beside them at its full depth.
+
+        That is the model itself where it was asked for in int8, which quality is held against; and the smaller dense
+        model of the same training, which every method must be held against.
+        """
+        asked = self.spec.models
+        plain = plain_dtype(self.spec.dtype, self.device)
+        beside = [n for name in asked for n, base in EMBEDDED.items() if base == name and n not in asked]
+        found = [(name, self.spec.dtype) for name in asked] + [(name, plain) for name in (*asked, *beside)]
+        return list(dict.fromkeys(found))
 
     def settle(self, jobs: Sequence[Job]) -> None:
         """Give every job its settings, fitting what must be fitted.
@@ -101,8 +131,9 @@ class Planner:
         """
         for job in jobs:
             job.settings.append(job.place.with_key(Setting("full", "full", plan.full(), None)))
-            if job.engine.backbone.source not in self.spec.models:
-                continue  # a smaller dense model stands beside the others at its full depth
+            backbone = job.engine.backbone
+            if backbone.source not in self.spec.models or backbone.dtype != self.spec.dtype:
+                continue  # it stands beside the others at its full depth
             for given, made in self._methods(job.engine.backbone.depth):
                 name = registry.name_of(given)
                 try:
@@ -137,6 +168,9 @@ class Planner:
         if self.spec.prompt == "routed" and method.scope == "token":
             self.progress.note(f"{name} decides per token: it has no row under prompt = routed")
             return
+        if lacking := lacks_policy(method, self.spec.kv):
+            self.progress.note(f"{name} {lacking}; it has no row")
+            return
         chosen = self.spec.settings.get(name, {})
         pinned = method.knob is None or method.knob.name in chosen
         if pinned and not method.fitted:
@@ -155,14 +189,15 @@ class Planner:
 
     def _add_fitted(self, job: Job, given: str, method: Method, budget: float | None) -> None:
         name = registry.name_of(given)
-        documents, sha256 = job.fit_documents
-        key = job.place.fit_key(given, method, budget, sha256)
+        learner = job.plain
+        documents, sha256 = learner.fit_documents
+        key = learner.place.fit_key(given, method, budget, sha256)
         own = self.spec.out / "fits"
         folder = None if self.spec.fit and not self._fresh(own / key) else fit.find_artifact(key, [own])
         if folder is None:
             folder = own / key
             if self.first:
-                self._fit(job, name, type(method).from_params(method.params()), budget, documents, folder)
+                self._fit(learner, name, type(method).from_params(method.params()), budget, documents, folder)
         self.wait()
         fitted, _ = fit.load_artifact(folder, type(method))
         setting = job.place.with_key(Setting(name, given, fitted, budget))

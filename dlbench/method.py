@@ -38,9 +38,9 @@ class Action(IntFlag):
 
     SKIP = 0
     ATTN = 1
-    """Attention only. Reserved: the engine refuses it until sub-layer gates exist."""
+    """The attention half of the layer only; it counts by its share of the layer's FLOPs."""
     MLP = 2
-    """Feed-forward only. Reserved like ATTN."""
+    """The feed-forward half only; like SKIP it makes no keys and values."""
     RUN = ATTN | MLP
     EXIT = 4
     """Run neither this layer nor any later one; never combined with another flag."""
@@ -186,8 +186,12 @@ class Method(Parameters, ABC):
     """False where the method sees what deployment cannot (references, other candidates' outputs)."""
     couples_rows: ClassVar[bool] = False
     """True where a decision depends on the other rows of the batch."""
-    kv: ClassVar[tuple[str, ...]] = ("project",)
-    """Supported policies for the keys and values of skipped tokens, default first."""
+    kv: ClassVar[tuple[str, ...]] = ("project", "evict")
+    """Supported policies for the keys and values of skipped tokens, default first.
+
+    "project" makes them of the state that passed the layer by, "evict" hides the position in that layer, "recompute"
+    carries a token that exited through the rest when a later token needs it: for methods that never skip.
+    """
     knob: ClassVar[Knob | None] = None
     """The parameter tuned to a budget, where no closed form does it (see `at`)."""
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from dlbench import __version__, registry
-from dlbench.backbones import Backbone
+from dlbench.backbones import INT8, Backbone
 from dlbench.method import Candidate, Method, Oracle, Static
 from dlbench.spec import RunSpec
 from dlbench.task import Document, Task
@@ -70,6 +70,18 @@ class Place:
         ]
         return " ".join(parts)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions that these outputs may depend on."""
+        return versions("torchao") if self.backbone.dtype == INT8 else versions()
+
+    def kv(self, method: Method) -> str:
+        """The policy in force for keys and values of skipped tokens: the one asked for, where it can matter.
+
+        A static or per-sequence method never comes back to a layer that it left out: all policies are one to it.
+        """
+        return self.spec.kv if self.spec.kv is not None and method.scope == "token" else method.kv[0]
+
     def key(self, setting: Setting) -> str:
         """The content key of a quality run: what its outputs and scores depend on, and nothing else."""
         weights = hashlib.sha256()
@@ -84,10 +96,10 @@ class Place:
             "method": [source_sha256(setting.given), setting.method.params(), weights.hexdigest()],
             "task": [self.task.name, self.task.version, self.documents_sha256, self.task.max_new_tokens],
             "prompt": self.spec.prompt,
-            "kv": self.spec.kv or setting.method.kv[0],
+            "kv": self.kv(setting.method),
             "seed": self.spec.seed,
             "sample": setting.sample,
-            "versions": versions(),
+            "versions": self.versions,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
@@ -116,10 +128,10 @@ def source_sha256(method: str) -> str:
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Versions that outputs may depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions that outputs may depend on; `more` names further packages."""
     found = {"dlbench": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "lm_eval", "tokenizers"):
+    for name in ("torch", "transformers", "lm_eval", "tokenizers", *more):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlbench import memory
 from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.engine.meter import CATEGORIES
 from dlbench.errors import DlbenchError
+from dlbench.method import Method
 from dlbench.plan import Setting
 from dlbench.records import Flops, Sample, Tokens
 from dlbench.store import Store
@@ -65,8 +67,16 @@ class QualityRun:
     store: Store
     seed: int
     routed: bool
+    kv: Callable[[Method], str | None] = lambda method: None
+    """The policy for a method's keys and values of skipped tokens; None takes its own."""
     process: int = 0
     processes: int = 1
+    auto: bool = False
+    """Whether waves are cut to the memory that is free; otherwise only what did not fit is cut."""
+    note: Callable[[str], None] = lambda line: None
+    """Tells people that a wave did not fit."""
+    most: int | None = None
+    """Rows of a wave after one did not fit; None before."""
 
     def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         """Decode what is missing.
@@ -75,14 +85,74 @@ class QualityRun:
             batches: all waves; this process takes every `processes`-th.
             settings: what to decode each of them with.
             done: told the number of documents × settings that are finished, as they finish.
+
+        Raises:
+            DlbenchError: a method failed, or one document alone does not fit the memory.
         """
         for index, batch in enumerate(batches):
             if index % self.processes != self.process:
                 continue
-            missing = [s for s in settings if any(p.document.id not in self.store.samples(s.key) for p in batch)]
-            done(len(batch) * (len(settings) - len(missing)))
-            if missing:
-                self._wave(batch, missing, done)
+            for part in self._parts(batch, self._missing(batch, settings)):
+                self._decode(part, settings, done)
+
+    def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
+        return [s for s in settings if any(p.document.id not in self.store.samples(s.key) for p in batch)]
+
+    def _parts(self, batch: list[Prompted], settings: Sequence[Setting]) -> list[list[Prompted]]:
+        """The wave, or as many equal parts of it as memory asks for."""
+        rows = min(len(batch), self.most or len(batch))
+        if self.auto and settings:
+            requests = [p.request for p in batch]
+            longest, new = max(len(r.ids) for r in requests), max(r.limit for r in requests)
+            layers = max(self._kept(s) for s in settings)
+            needed = memory.row_bytes(self.engine.backbone, longest, new, layers)
+            free = memory.free_bytes(self.engine.backbone.device, self.processes)
+            rows = min(rows, memory.rows_that_fit(needed, free))
+        size = -(-len(batch) // -(-len(batch) // rows))
+        return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+    def _kept(self, setting: Setting) -> int:
+        """Layers that keep keys and values: a routed prompt has them only where the method can run."""
+        depth = self.engine.backbone.depth
+        live = setting.method.live(depth) if self.routed else None
+        return depth if live is None else len(live)
+
+    def _decode(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        """Decode a wave; one that does not fit the memory is halved, and so are those that follow."""
+        missing = self._missing(batch, settings)
+        done(len(batch) * (len(settings) - len(missing)))
+        if not missing or (len(batch) <= (self.most or len(batch)) and self._fits(batch, missing, done)):
+            return
+        left = self._missing(batch, missing)  # what was finished before memory ran out has been told
+        for part in self._parts(batch, left):
+            self._decode(part, left, done)
+
+    def _fits(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> bool:
+        """Decode a wave in one; False where that does not fit the memory."""
+        try:
+            self._wave(batch, settings, done)
+            return True
+        except Exception as error:
+            if not memory.ran_out(error):
+                raise
+            if len(batch) == 1:
+                raise self._too_large(batch[0]) from error
+        memory.release()
+        if self.most is None:
+            self.note(
+                f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
+                f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
+            )
+        self.most = (len(batch) + 1) // 2
+        return False
+
+    def _too_large(self, prompted: Prompted) -> DlbenchError:
+        backbone, request = self.engine.backbone, prompted.request
+        return DlbenchError(
+            f"document {request.id} of {self.task.name} does not fit the memory of {backbone.device} even alone: model "
+            f"{backbone.name!r} in {backbone.dtype}, {len(request.ids)} prompt tokens, up to {request.limit} new ones; "
+            "take a smaller model, a smaller dtype or another device"
+        )
 
     def _wave(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         shared: Wave | None = None
@@ -96,7 +166,8 @@ class QualityRun:
                 else:
                     wave = shared = shared or self._prefill(batch, None)
                 method = None if setting.name == "full" else setting.method
-                generations = wave.decode(method, seed=self.seed, sample=setting.sample)
+                policy = self.kv(setting.method)
+                generations = wave.decode(method, seed=self.seed, sample=setting.sample, kv=policy)
                 if alike is not None:
                     finished[alike] = generations
             samples = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))

@@ -94,12 +94,19 @@ class MethodUsed(Part):
 
 
 class Task(Part):
-    """What was asked: `metric` names the per-document metric behind `quality.mean`, `n` counts documents."""
+    """What was asked.
+
+    Attributes:
+        metric: the per-document metric behind `quality.mean`.
+        n: documents.
+        truncated: those of them whose prompt was cut to fit the model's context.
+    """
 
     name: Name
     version: Name
     metric: Name
     n: Annotated[int, Field(ge=1, le=10_000_000)]
+    truncated: Annotated[int, Field(ge=0, le=10_000_000)] = 0
 
 
 class Run(Part):
@@ -208,7 +215,8 @@ class Timing(JsonLine):
     """Seconds of one record's setting at one batch size, on one machine.
 
     `speedup` is full's decode time per token over this one's, interleaved in the same process; `spread` is the
-    interquartile range of the repeats over their median.
+    interquartile range of the repeats over their median. `kernels` says what ran the layers: "stock", the model's own,
+    or "fused".
     """
 
     max_line_bytes: ClassVar[int] = 1 << 14
@@ -228,6 +236,7 @@ class Timing(JsonLine):
     speedup: Annotated[float, Field(gt=0)] | None
     spread: Annotated[float, Field(ge=0)] | None
     repeats: Annotated[int, Field(ge=1, le=1_000_000)]
+    kernels: Name = "stock"
 
 
 class Scores(JsonLine):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -79,7 +79,14 @@ class Runner:
 
     def run(self) -> list[Record]:
         """Do everything; only the main process returns records."""
-        planner = Planner(self.spec, self.device, self.progress, self.main, self.state.wait_for_everyone)
+        planner = Planner(
+            self.spec,
+            self.device,
+            self.progress,
+            self.main,
+            self.state.num_processes,
+            self.state.wait_for_everyone,
+        )
         jobs = planner.load()
         if self.main:
             asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
@@ -105,10 +112,26 @@ class Runner:
         with self.progress.bar("decode", amount) as done:
             for job in jobs:
                 run = QualityRun(
-                    job.engine, job.place.task, self.store, self.spec.seed, self.spec.prompt == "routed", index, count
+                    job.engine,
+                    job.place.task,
+                    self.store,
+                    self.spec.seed,
+                    self.spec.prompt == "routed",
+                    job.place.kv,
+                    index,
+                    count,
+                    auto=self.spec.batch_size is None,
+                    note=self._note,
                 )
                 done(0, f"{job.place.task.name} · {job.engine.backbone.name}")
                 run.run(job.batches, job.everything, done)
+
+    def _note(self, line: str) -> None:
+        """Tell people, whichever process this is."""
+        if self.main:
+            self.progress.note(line)
+        else:
+            print(f"process {self.state.process_index}: {line}", file=sys.stderr, flush=True)
 
     def _records(self, job: Job) -> list[Record]:
         order = [d.id for d in job.documents]
@@ -123,7 +146,8 @@ class Runner:
         found = []
         for setting in job.settings:
             rows = [samples[setting.key][id_] for id_ in order]
-            kind = "dense" if job.base is not None and setting.name == "full" else "method"
+            smaller = job.engine.backbone.depth < base.depth
+            kind = "dense" if smaller and setting.name == "full" else "method"
             found.append(build(job.place, setting, job.documents, rows, base, self._env(job), kind=kind))
         for given, (oracle, settings) in job.oracles.items():
             found += ceiling.rows(
@@ -141,11 +165,13 @@ class Runner:
         return found
 
     def _env(self, job: Job) -> dict[str, str]:
+        engine = job.engine
         return {
-            "device": str(job.engine.backbone.device.type),
+            "device": str(engine.backbone.device.type),
             "machine": platform.machine(),
-            "batch_size": str(self.spec.batch_size),
-            "attention": str(job.engine.backbone.model.config._attn_implementation),
+            "batch_size": str(self.spec.batch_size or "auto"),
+            "kernels": ": ".join(filter(None, (engine.kernels, engine.kernels_note)))[:500],
+            "attention": str(engine.backbone.model.config._attn_implementation),
         }
 
     # ---- times and the board
@@ -159,9 +185,9 @@ class Runner:
             tasks.append(
                 {
                     "name": base.place.task.name,
-                    "prompts": {job.engine.backbone.source: self._prompts(job) for job in together},
+                    "prompts": {job.engine.backbone.id: self._prompts(job) for job in together},
                     "settings": [
-                        timing.describe(job.engine.backbone.source, s, job.artifacts.get(s.key), self._forwards(job, s))
+                        timing.describe(job.place, s, job.artifacts.get(s.key), self._forwards(job, s))
                         for job in together
                         for s in job.settings
                     ],
@@ -169,25 +195,34 @@ class Runner:
             )
         with self.progress.bar("time", amount) as done, tempfile.TemporaryDirectory() as folder:
             done(0, "batch " + " and ".join(map(str, timing.BATCHES)))
-            models = list(dict.fromkeys(job.engine.backbone.source for job in jobs))
+            backbones = [job.engine.backbone for job in jobs]
+            models = {b.id: (b.source, b.dtype) for b in backbones}
             found = self._timed(models, tasks, Path(folder), done)
         write_lines(self.store.out / "timing.jsonl", found)
         return found
 
     def _prompts(self, job: Job) -> list[dict[str, object]]:
-        """Prompts of middling length."""
-        requests = [p.request for p in job.batches[len(job.batches) // 2]][: max(timing.BATCHES)]
-        return [{"id": r.id, "ids": r.ids, "limit": r.limit, "stop": r.stop} for r in requests]
+        """Prompts of middling length, as many as the largest batch; where there are too few they come again."""
+        size = max(timing.BATCHES)
+        ordered = [p.request for batch in job.batches for p in batch]
+        start = max(0, (len(ordered) - size) // 2)
+        found = []
+        for i in range(size):
+            again, place = divmod(i, len(ordered))
+            r = ordered[start + place]
+            name = f"{r.id} again {again}" if again else r.id  # the noise is keyed by it
+            found.append({"id": name, "ids": r.ids, "limit": r.limit, "stop": r.stop})
+        return found
 
     def _timed(
-        self, models: Sequence[str], tasks: Sequence[object], folder: Path, done: Callable[..., None]
+        self, models: Mapping[str, tuple[str, str]], tasks: Sequence[object], folder: Path, done: Callable[..., None]
     ) -> list[Timing]:
         """Run the timing process."""
         job_file, out = folder / "job.json", folder / "timing.jsonl"
         content = {
             "models": models,
             "device": self.device,
-            "dtype": self.spec.dtype,
+            "kernels": self.spec.kernels,
             "seed": self.spec.seed,
             "routed": self.spec.prompt == "routed",
             "sources": {name_of(m): m for m in self.spec.methods},
@@ -200,7 +235,10 @@ class Runner:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as worker:
             assert worker.stdout is not None and worker.stderr is not None
             for line in worker.stdout:
-                done(json.loads(line)["done"])
+                said = json.loads(line)
+                done(said["done"])
+                if "note" in said:
+                    self.progress.note(said["note"])
             errors = worker.stderr.read()
         if worker.returncode:
             last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {worker.returncode}"
@@ -218,12 +256,15 @@ class Runner:
         from dlbench.leaderboard.claims import claims
         from dlbench.leaderboard.site import build as build_site
         from dlbench.leaderboard.text import closing_table
+        from dlbench.leaderboard.tracks import cut_prompts
 
         page = build_site([self.store.out], self.store.out / "site")
         console = Console()
         if not console.is_terminal:
             console = Console(width=110)  # a log has no edge to wrap at
         console.print(closing_table(records, times, console.width))
+        for line in cut_prompts(records):
+            console.print(f"! {line}", markup=False, highlight=False)
         scores = {r.key: {i: s.score for i, s in self.store.samples(r.key).items()} for r in records}
         for claim in claims(records, scores):
             console.print(f"• {claim.sentence}", markup=False, highlight=False)

@@ -15,11 +15,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from dlbench import harness, registry
 from dlbench.errors import DlbenchError
+from dlbench.families import FAMILIES
 from dlbench.suggest import unknown
+
+if TYPE_CHECKING:
+    from dlbench.method import Method, Oracle
 
 MODELS = {
     "nano": "the embedded backbone of the nano suite",
@@ -27,11 +31,35 @@ MODELS = {
 }
 """Models that come with dlbench."""
 DTYPES = ("float32", "bfloat16", "float16")
+INT8 = "int8"
+"""Weight-only, of the decoder layers; needs the extra `dlbench[int8]`."""
 PROMPTS = ("full", "routed")
+KERNELS = ("auto", "stock")
 KV_POLICIES = ("project", "evict", "recompute")
 RUN_FILE = "run.json"
 """A folder that holds this file belongs to a dlbench run."""
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of `dlbench list models`: a model that comes with dlbench, or a family of decoders that it can load."""
+
+    name: str
+    """What to give, or transformers' name of the family (`model_type` in config.json)."""
+    kind: Literal["embedded", "family"]
+    about: str
+    give: str
+    """How `dlbench run` is told to take it."""
+    dtypes: tuple[str, ...]
+
+
+def list_models() -> list[ModelInfo]:
+    """The embedded models, then every supported family by name."""
+    dtypes = (*DTYPES, INT8)
+    embedded = [ModelInfo(name, "embedded", about, f"--model {name}", dtypes) for name, about in MODELS.items()]
+    about, give = "stock transformers decoders of this model_type", "--model FOLDER, --model ORG/NAME[@REVISION]"
+    return embedded + [ModelInfo(name, "family", about, give, dtypes) for name in sorted(FAMILIES)]
 
 
 @dataclass(frozen=True)
@@ -51,13 +79,16 @@ class RunSpec:
     limit: int | None = 32
     """Documents per task; None for all."""
     out: Path = Path("dlbench-out")
-    batch_size: int = 48
+    batch_size: int | None = None
+    """Documents decoded together; None lets memory decide."""
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
     prompt: Literal["full", "routed"] = "full"
     kv: str | None = None
     """Policy for the keys and values of skipped tokens; None takes each method's own."""
+    kernels: Literal["auto", "stock"] = "auto"
+    """auto: fused layers where they prove equal to the model's own; stock: the model's own only."""
     processes: int = 1
     fit: bool = False
     """Fit again what learns, even where a fitted artifact exists."""
@@ -87,20 +118,22 @@ class RunSpec:
                 raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
         if self.limit is not None and self.limit < 1:
             raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
-        if self.batch_size < 1:
-            raise DlbenchError(f"batch size {self.batch_size}: give at least 1")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
         if self.processes < 1:
             raise DlbenchError(f"{self.processes} processes: give at least 1")
         if not 0 <= self.seed < 2**63:
             raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
 
     def _check_choices(self) -> None:
-        if self.dtype not in DTYPES:
-            raise unknown("dtype", self.dtype, DTYPES)
+        if self.dtype not in (*DTYPES, INT8):
+            raise unknown("dtype", self.dtype, (*DTYPES, INT8))
         if self.prompt not in PROMPTS:
             raise unknown("prompt policy", self.prompt, PROMPTS)
         if self.kv is not None and self.kv not in KV_POLICIES:
             raise unknown("kv policy", self.kv, KV_POLICIES)
+        if self.kernels not in KERNELS:
+            raise unknown("kind of kernels", self.kernels, KERNELS)
         if not _DEVICE.fullmatch(self.device):
             raise unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
 
@@ -171,19 +204,38 @@ def check_environment(spec: RunSpec) -> None:
     """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and their parameters.
 
     Raises:
-        DlbenchError: the device is absent, a task cannot be loaded, a method is broken, or it refuses a parameter or
-            the kv policy.
+        DlbenchError: the device or torchao is absent, a task cannot be loaded, a method is broken, or it refuses a
+            parameter or the kv policy.
     """
     resolve_device(spec.device)
+    if spec.dtype == INT8:
+        from dlbench.quantise import torchao
+
+        torchao()
     for task in spec.tasks:
         harness.load_task(task)
     for method in spec.methods:
         name = registry.name_of(method)
         chosen = registry.load(method)
-        policies = getattr(chosen, "kv", None)
-        if spec.kv is not None and policies is not None and spec.kv not in policies:
-            raise DlbenchError(f"method {name!r} does not support kv policy {spec.kv!r}: it has {', '.join(policies)}")
-        _check_parameters(name, chosen, spec.settings.get(name, {}))
+        values = spec.settings.get(name, {})
+        _check_parameters(name, chosen, values)
+        # In a run of all methods those that lack the policy are left out, and a line says so.
+        if spec.kv is not None and spec.methods != registry.names():
+            for variant in chosen.variants:
+                try:
+                    made = chosen.from_params({**variant, **values})
+                except (ValueError, TypeError) as error:
+                    raise DlbenchError(f"method {name!r}: {error}") from error
+                if lacking := lacks_policy(made, spec.kv):
+                    raise DlbenchError(f"method {name!r} {lacking}")
+
+
+def lacks_policy(method: Method | Oracle, kv: str | None) -> str:
+    """Say that a method does not support a kv policy; empty where it does, or where all policies are one to it."""
+    if kv is None or getattr(method, "scope", "static") != "token":  # an oracle chooses among static sets
+        return ""
+    policies: tuple[str, ...] = method.kv  # type: ignore[union-attr]
+    return "" if kv in policies else f"does not support kv policy {kv!r}: it has {', '.join(policies)}"
 
 
 def resolve_device(device: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlbench.engine.meter import CATEGORIES, Costs
-from dlbench.plan import Place, Setting, source_sha256, versions
+from dlbench.plan import Place, Setting, source_sha256
 from dlbench.records import Backbone, Compute, Flops, MethodUsed, Quality, Record, Run, Sample, Tokens
 from dlbench.records import Task as TaskUsed
 from dlbench.stats import retained
@@ -118,7 +118,7 @@ def build(
     ):
         own.append("never acted: every token ran every layer")
     if cut := sum(s.truncated for s in samples):
-        own.append(f"{cut} of {len(samples)} prompts truncated")
+        own.append(f"{cut} of {len(samples)} prompts were cut to fit the context")
     if scored is None:
         names = sorted(samples[0].scores)
         scored = quality(
@@ -150,11 +150,17 @@ def build(
             kind=kind,
             knob=None if used is None or kind == "oracle" else used.name,
         ),
-        task=TaskUsed(name=place.task.name, version=place.task.version, metric=place.task.metric, n=len(samples)),
+        task=TaskUsed(
+            name=place.task.name,
+            version=place.task.version,
+            metric=place.task.metric,
+            n=len(samples),
+            truncated=cut,
+        ),
         run=Run(
             budget=budget,
             prompt=place.spec.prompt,
-            kv=place.spec.kv or setting.method.kv[0],
+            kv=place.kv(setting.method),
             seed=place.spec.seed,
             max_new_tokens=place.task.max_new_tokens,
         ),
@@ -162,5 +168,5 @@ def build(
         compute=cost,
         status="unreachable" if short else "ok",
         notes=tuple(own),
-        env={**versions(), **env},
+        env={**place.versions, **env},
     )

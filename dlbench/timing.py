@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlbench import registry
+from dlbench import memory, registry
 from dlbench.backbones import load
 from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.fit import load_artifact
 from dlbench.lines import write_lines
 from dlbench.method import Method
-from dlbench.plan import Setting
+from dlbench.plan import Place, Setting
 from dlbench.records import Timing
 
 BATCHES = (1, 16)
@@ -37,16 +37,17 @@ FULL_EVERY = 6
 """Settings between two runs of `full`, which they are compared with."""
 
 
-def describe(model: str, setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
+def describe(place: Place, setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
     """A setting as the job file holds it, with the decode forwards that it needed per document."""
     return {
-        "model": model,
+        "model": place.backbone.id,
         "name": setting.name,
         "params": setting.method.params(),
         "budget": setting.budget,
         "key": setting.key,
         "artifact": None if artifact is None else str(artifact),
         "forwards": forwards,
+        "kv": place.kv(setting.method),
     }
 
 
@@ -98,7 +99,7 @@ def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task:
         if method is not None:
             seconds, wave = clock.of(partial(item.engine.prefill, group, method, seed))
         else:
-            name = item.engine.backbone.source
+            name = item.engine.backbone.id
             if name not in shared:
                 shared[name] = clock.of(partial(item.engine.prefill, group))
             seconds, wave = shared[name]
@@ -112,7 +113,7 @@ def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task:
             if i % FULL_EVERY == 0:
                 seconds, generations = clock.of(full.decode)
                 full_rate = seconds / _forwards(generations)
-            seconds, generations = clock.of(partial(wave.decode, item.method, seed=seed))
+            seconds, generations = clock.of(partial(wave.decode, item.method, seed=seed, kv=item.facts["kv"]))
             forwards[i] = _forwards(generations)
             took[i].append(seconds)
             speedups[i].append(full_rate / (seconds / forwards[i]))
@@ -136,9 +137,21 @@ def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task:
                 speedup=1.0 if i == 0 else float(np.median(speedups[i])),
                 spread=float(high - low) / middle,
                 repeats=ROUNDS,
+                kernels=item.engine.kernels,
             )
         )
     return found
+
+
+def attempt(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task: str) -> list[Timing] | None:
+    """What `measure` gives; None where that batch does not fit the memory."""
+    try:
+        return measure(items, batch, seed=seed, routed=routed, task=task)
+    except Exception as error:
+        if not memory.ran_out(error):
+            raise
+    memory.release()
+    return None
 
 
 def _forwards(generations: Sequence[Generation]) -> int:
@@ -149,7 +162,10 @@ def _forwards(generations: Sequence[Generation]) -> int:
 def main(path: Path) -> None:
     """Carry out a job file and print a line per finished part, for the parent's progress bar."""
     job = json.loads(path.read_text())
-    engines = {m: Engine(load(m, device=job["device"], dtype=job["dtype"]), metered=False) for m in job["models"]}
+    engines = {
+        model: Engine(load(name, device=job["device"], dtype=dtype), metered=False, kernels=job["kernels"])
+        for model, (name, dtype) in job["models"].items()
+    }
     found: list[Timing] = []
     for task in job["tasks"]:
         prompts = {
@@ -161,8 +177,14 @@ def main(path: Path) -> None:
             for facts in task["settings"]
         ]
         for batch in BATCHES:
-            found += measure(items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
-            print(json.dumps({"done": len(items)}), flush=True)
+            said: dict[str, Any] = {"done": len(items)}
+            times = attempt(items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
+            if times is None:
+                said["note"] = (
+                    f"{task['name']}: no times at batch {batch}, which does not fit the memory of this device"
+                )
+            found += times or []
+            print(json.dumps(said), flush=True)
     write_lines(Path(job["out"]), found)
 
 

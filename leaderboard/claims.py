@@ -101,23 +101,35 @@ def _questions(track: Track) -> Iterator[_Question]:
             if several:
                 a = min(several, key=lambda row: abs(_total(row) - _total(dense)))
                 condition = f"At {percent(_total(a))} of the FLOPs against {percent(_total(dense))}"
-                yield _Question(track, condition, subject, a, f"the smaller dense {dense.label}", dense)
+                yield _Question(track, condition, _named(subject, a), a, f"the smaller dense {dense.label}", dense)
     for a, b in _same_budget(router, constant):
-        yield _Question(track, _at(a, b), "the router", a, "its learned constant", b)
+        yield _Question(track, _at(a, b), _named("the router", a), a, "its learned constant", b)
     for raw in by_method["oracle"]:
-        same = [row for row in by_method["oracle@full"] if row.record.run.budget in (raw.record.run.budget, 1.0, None)]
+        same = [
+            row
+            for row in by_method["oracle@full"]
+            if row.record.run.budget in (raw.record.run.budget, 1.0, None) and _where(row)[1:] == _where(raw)[1:]
+        ]
         for b in same[:1]:
-            yield _Question(track, _at(raw), "the oracle", raw, "the same choice among full-depth outputs", b)
+            yield _Question(
+                track, _at(raw), _named("the oracle", raw), raw, "the same choice among full-depth outputs", b
+            )
 
 
 _NAMES = ("static_skip", "static_exit", "hidden_router", "oracle", "oracle@full")
 
 
 def _same_budget(first: Iterable[Row], second: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
-    there = {row.record.run.budget: row for row in second}
+    there = {_where(row): row for row in second}
     for row in first:
-        if row.record.run.budget in there:
-            yield row, there[row.record.run.budget]
+        if _where(row) in there:
+            yield row, there[_where(row)]
+
+
+def _where(row: Row) -> tuple[float | None, str, str, str]:
+    """Return what two rows must share to be compared at one budget."""
+    record = row.record
+    return record.run.budget, record.backbone.sha256, record.backbone.dtype, record.run.kv
 
 
 def _layers(row: Row) -> float:

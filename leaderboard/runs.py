@@ -64,7 +64,8 @@ def _figures(record: Record) -> Hashable:
 
 
 def _clocked(timing: Timing) -> Hashable:
-    return (timing.task, timing.method, timing.key, timing.budget or 0.0, timing.batch_size, timing.device)
+    where = (timing.device, timing.kernels)
+    return (timing.task, timing.method, timing.key, timing.budget or 0.0, timing.batch_size, *where)
 
 
 def _merge(

@@ -17,7 +17,7 @@ from dlbench.errors import DlbenchError
 from dlbench.leaderboard import chart, figures
 from dlbench.leaderboard.claims import Claim, claims
 from dlbench.leaderboard.runs import Runs, read_runs
-from dlbench.leaderboard.tracks import Row, Track, build_tracks
+from dlbench.leaderboard.tracks import Row, Track, build_tracks, cut_prompts
 from dlbench.lines import write_lines, write_text
 from dlbench.records import Record
 
@@ -99,6 +99,7 @@ def _section(track: Track, colours: dict[str, tuple[str, str]], said: Sequence[C
         "marks": chart.marks(track, colours),
         "claims": said,
         "run": first.run,
+        "warnings": cut_prompts(row.record for row in track.rows),
         "places": figures.decimals(row.record.quality.mean for row in track.rows if row.record.quality),
         "parts": [
             _part("Deployable", "", track.deployable),
@@ -128,7 +129,7 @@ def _provenance(runs: Runs) -> list[tuple[str, list[str]]]:
         for name, value in record.env.items():
             found[name].add(value)
     for timing in runs.timings:
-        found["timed on"].add(f"{timing.device}, {timing.threads} threads")
+        found["timed on"].add(f"{timing.device}, {timing.threads} threads, {timing.kernels} layers")
     return [(name, sorted(values)) for name, values in sorted(found.items())]
 
 
@@ -152,11 +153,14 @@ def _flat(row: Row, track: Track) -> dict[str, object]:
         "method": record.method.name,
         "deployable": record.method.deployable,
         "backbone": record.backbone.name,
+        "dtype": record.backbone.dtype,
+        "kv": record.run.kv,
         "setting": row.setting,
         "budget": record.run.budget,
         "status": record.status,
         "metric": track.task.metric,
         "documents": track.task.n,
+        "truncated": record.task.truncated,
     }
     quality, compute = record.quality, record.compute
     bounds = (quality.retained_ci95 if quality else None) or (None, None)

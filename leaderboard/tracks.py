@@ -70,7 +70,7 @@ class Track:
 def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> list[Track]:
     """Group records into tracks, label and order their rows: full, smaller dense models, methods by name and budget."""
     clocked: dict[str, dict[int, Timing]] = defaultdict(dict)
-    for timing in sorted(timings, key=lambda one: (one.device, one.threads, one.key)):
+    for timing in sorted(timings, key=lambda one: (one.device, one.threads, one.key, one.kernels)):
         clocked[timing.key].setdefault(timing.batch_size, timing)
     groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in records:
@@ -85,18 +85,34 @@ def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> l
     return tracks
 
 
+def cut_prompts(records: Iterable[Record]) -> list[str]:
+    """Return a line per task and backbone whose prompts did not all fit the context."""
+    found = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
+    return [
+        f"{task} on {backbone}: {cut} of {n} prompts were cut to fit the context"
+        for task, backbone, cut, n in sorted(found)
+        if cut
+    ]
+
+
 def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]], anchor: str) -> tuple[Row, ...]:
     base = [record for record in members if record.backbone.sha256 == record.backbone.base_sha256]
     depth = max((record.backbone.layers for record in base), default=0)
     base_names = {record.backbone.name for record in base}
+    dtype = _reference_dtype(base or members)
     telling = _telling(members)
     front = _pareto(members)
-    prepared = []
+    policies: dict[str, set[str]] = defaultdict(set)
+    prepared: list[tuple[Record, Role, str]] = []
     for record in members:
-        role = _role(record, depth)
-        names = telling[record.method.name, record.backbone.name]
-        label = record.backbone.name if role == "dense" else _label(record, names, base_names)
+        role = _role(record, depth, dtype)
+        label = _label(record, role, telling[record.method.name, record.backbone.name], base_names, dtype)
         prepared.append((record, role, label))
+        policies[label].add(record.run.kv)
+    prepared = [
+        (record, role, f"{label} · kv={record.run.kv}" if len(policies[label]) > 1 else label)
+        for record, role, label in prepared
+    ]
     order = {"full": 0, "dense": 1, "method": 2, "oracle": 3}
     prepared.sort(key=lambda one: (order[one[1]], one[2], one[0].run.budget or 2.0, one[0].key))
     return tuple(
@@ -113,14 +129,22 @@ def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]]
     )
 
 
-def _role(record: Record, depth: int) -> Role:
+def _reference_dtype(members: Sequence[Record]) -> str:
+    """Return the widest dtype in which the base ran at full depth; rows of another one are named by it."""
+    known = ("float32", "bfloat16", "float16")
+    dtypes = {record.backbone.dtype for record in members if record.method.name == "full"}
+    dtypes = dtypes or {record.backbone.dtype for record in members}
+    return min(dtypes, key=lambda one: (known.index(one) if one in known else len(known), one))
+
+
+def _role(record: Record, depth: int, dtype: str) -> Role:
     if not record.method.deployable:
         return "oracle"
     if record.method.name != "full":
         return "method"
     derived = record.backbone.sha256 != record.backbone.base_sha256
     if not derived:
-        return "full"
+        return "full" if record.backbone.dtype == dtype else "method"
     # A fine-tuned backbone of the same depth is a method's own starting point, not a smaller dense model.
     return "dense" if record.backbone.layers < depth or not depth else "method"
 
@@ -142,11 +166,13 @@ def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
     return telling
 
 
-def _label(record: Record, names: Iterable[str], base_names: set[str]) -> str:
-    parts = [record.method.name]
-    if base_names and record.backbone.name not in base_names:
+def _label(record: Record, role: Role, names: Iterable[str], base_names: set[str], dtype: str) -> str:
+    parts = [record.backbone.name if role == "dense" else record.method.name]
+    if role != "dense" and base_names and record.backbone.name not in base_names:
         parts.append(record.backbone.name)
-    for name in names:
+    if record.backbone.dtype != dtype:
+        parts.append(record.backbone.dtype)
+    for name in names if role != "dense" else ():
         value = record.method.params.get(name)
         if value is True:
             parts.append(name)
@@ -162,7 +188,8 @@ def _setting(record: Record, names: Sequence[str]) -> str:
     knob = record.method.knob
     first = [knob] if knob in shown else []
     ordered = first + sorted(name for name in shown if name != knob)
-    return ", ".join(f"{name} {_short(shown[name])}" for name in ordered)
+    policy = [] if record.run.kv == "project" else [f"kv {record.run.kv}"]
+    return ", ".join([f"{name} {_short(shown[name])}" for name in ordered] + policy)
 
 
 def _short(value: object) -> str:

@@ -29,6 +29,7 @@ from dlbench.method import Action, Knob, Method, View
 class ConfidenceExit(Method):
     """Leave as soon as the exit head or the state looks confident."""
 
+    kv: ClassVar[tuple[str, ...]] = ("project", "evict", "recompute")
     knob: ClassVar[Knob | None] = Knob("threshold", 0.0, 1.0)
 
     threshold: float = 0.9

@@ -10,6 +10,7 @@ import pytest
 import dlbench
 from dlbench import cli, registry, spec
 from dlbench.errors import DlbenchError
+from dlbench.families import FAMILIES
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_options_reach_the_run(ran, plugin):
     line = (
         f"run --model nano-half --task nano_math --task nano --method full --method {path} --budget 0.5 --budget 1 "
         "--set mine.share=0.25 --set mine.rows=[1,2] --set mine.mode=b --limit all --out there --batch-size 3 --seed 9 "
-        "--device cpu --dtype bfloat16 --prompt routed --kv project --processes 2 --fit --no-timing"
+        "--device cpu --dtype bfloat16 --prompt routed --kv project --kernels stock --processes 2 --fit --no-timing"
     )
     assert cli.main(line.split()) == 0
     (asked,) = ran
@@ -74,7 +75,7 @@ def test_options_reach_the_run(ran, plugin):
     assert asked.settings == {"mine": {"share": 0.25, "rows": [1, 2], "mode": "b"}}
     assert (asked.limit, str(asked.out), asked.batch_size, asked.seed, asked.device) == (None, "there", 3, 9, "cpu")
     assert (asked.dtype, asked.prompt, asked.kv, asked.processes) == ("bfloat16", "routed", "project", 2)
-    assert (asked.fit, asked.timing) == (True, False)
+    assert (asked.kernels, asked.fit, asked.timing) == ("stock", True, False)
 
 
 BAD = [
@@ -97,7 +98,7 @@ BAD = [
     ("--budget nan", "budget nan: give a share"),
     ("--budget half", "Invalid value for '--budget'"),
     ("--batch-size 0", "batch size 0: give at least 1"),
-    ("--batch-size many", "Invalid value for '--batch-size'"),
+    ("--batch-size many", "batch size 'many': give a number of documents, or `auto`"),
     ("--limit -1", "limit -1: give at least 1"),
     ("--limit 0", "limit 0: give at least 1"),
     ("--limit some", "give a number of documents, or `all`"),
@@ -105,8 +106,9 @@ BAD = [
     ("--seed -1", "seed -1: give a number"),
     ("--dtype float23", "unknown dtype 'float23': did you mean float32"),
     ("--prompt ful", "unknown prompt policy 'ful': did you mean full"),
+    ("--kernels stok", "unknown kind of kernels 'stok': did you mean stock"),
     ("--kv projekt", "unknown kv policy 'projekt': did you mean project"),
-    ("--method full --kv recompute", "method 'full' does not support kv policy 'recompute'"),
+    ("--method hidden_router --kv recompute", "method 'hidden_router' does not support kv policy 'recompute'"),
     ("--device gpu", "unknown device 'gpu'"),
     ("--device cuda:99", "device 'cuda:99' is not on this machine: there is"),
     ("--metod full", "No such option: --metod"),
@@ -119,6 +121,12 @@ def test_bad_input_is_one_line_and_leaves_nothing_behind(ran, capsys, tmp_path, 
     out, err = capsys.readouterr()
     assert message in err and err.startswith("dlbench: ") and err.count("\n") == 1
     assert out == "" and ran == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("methods", ["", "--method full --method static_skip --method oracle"])
+def test_what_no_policy_makes_a_difference_to_runs_under_all(ran, methods):
+    assert cli.main(["run", "--kv", "recompute", *methods.split()]) == 0
+    assert ran[0].kv == "recompute"
 
 
 def test_a_broken_plugin_is_one_line(ran, capsys, plugin):
@@ -203,7 +211,19 @@ def test_lists_are_for_people_and_programs(capsys, what):
     assert listed and all(entry["name"] in shown for entry in listed)
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["list"], ["run", "--help"]])
+def test_models_are_listed_with_families_and_dtypes(capsys):
+    assert cli.main(["list", "models", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [entry["name"] for entry in listed if entry["kind"] == "embedded"] == list(spec.MODELS)
+    assert {entry["name"] for entry in listed if entry["kind"] == "family"} == set(FAMILIES)
+    assert all(entry["dtypes"] == [*spec.DTYPES, "int8"] and entry["give"].startswith("--model ") for entry in listed)
+    assert cli.main(["list", "models"]) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in (*spec.DTYPES, "int8", "ORG/NAME@REVISION"))
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["list"], ["run", "--help"], ["bench", "--help"]])
 def test_help_is_shown(capsys, arguments):
     assert cli.main(arguments) == 0
     assert "Usage: dlbench" in capsys.readouterr().out
@@ -221,7 +241,10 @@ def test_models_and_dtypes_are_those_of_the_backbones():
     assert set(spec.DTYPES) == set(backbones.DTYPES)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list", "methods"], ["list", "tasks"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["bench", "--help"], ["list", "methods"], ["list", "tasks"], ["list", "models"], ["--version"]],
+)
 def test_starting_takes_a_moment_and_no_torch(arguments):
     code = (
         "import sys; from dlbench.cli import main; main(sys.argv[1:]); "

@@ -70,6 +70,17 @@ def test_a_content_key_names_what_outputs_depend_on():
     assert here.with_key(made[0]).key == keys[0]
 
 
+def test_the_kv_policy_counts_where_it_can_matter():
+    """A method that never comes back to a layer it left out has one row, whatever the policy."""
+    own, asked = place(), place(kv="evict")
+    for method in (Full(), StaticSkip(), StaticExit(), UnifiedSkip(), RandomSkip(per="sequence")):
+        assert asked.kv(method) == own.kv(method) == "project"
+        assert asked.key(setting(method)) == own.key(setting(method))
+    per_token = RandomSkip()
+    assert (own.kv(per_token), asked.kv(per_token)) == ("project", "evict")
+    assert asked.key(setting(per_token)) != own.key(setting(per_token)) == place(kv="project").key(setting(per_token))
+
+
 def test_a_content_key_names_the_weights():
     keys = []
     for seed in (0, 0, 1):

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import tiny_models
+import torch
 import toy_task
 from record_samples import FakeTask, document, place
 
+from dlbench import memory
 from dlbench.backbones import wrap
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
@@ -92,7 +94,7 @@ def settings(place_):
 
 
 def decode(tmp_path, *, process=0, processes=1, count=9, ends=(), routed=False, size=4):
-    run = QualityRun(engine(ends=ends), Length(), Store(tmp_path), 0, routed, process, processes)
+    run = QualityRun(engine(ends=ends), Length(), Store(tmp_path), 0, routed, process=process, processes=processes)
     run.store.open({})
     done = []
     everything = settings(place(Length()))
@@ -121,6 +123,102 @@ def test_only_what_is_missing_is_decoded(tmp_path, monkeypatch):
     assert waves_made == [] and sum(done) == 4 * 5
     store, keys, _ = decode(tmp_path, count=9)
     assert sum(waves_made) > 0 and all(len(store.samples(key)) == 9 for key in keys)
+
+
+def plain(store, keys):
+    return [{i: s.model_dump(exclude={"executed_flops"}) for i, s in store.samples(key).items()} for key in keys]
+
+
+@pytest.mark.parametrize(("fits", "tried"), [(3, [8, 4, 2]), (1, [8, 4, 2, 1])])
+def test_a_wave_that_does_not_fit_is_halved(tmp_path, monkeypatch, fits, tried):
+    """What is written is the same; the smaller size is kept, and people are told once."""
+    whole, keys, _ = decode(tmp_path / "whole", count=17, size=8)
+    rows, said, prefill = [], [], Engine.prefill
+
+    def limited(self, requests, *rest):
+        rows.append(len(requests))
+        if len(requests) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return prefill(self, requests, *rest)
+
+    monkeypatch.setattr(Engine, "prefill", limited)
+    run = QualityRun(engine(), Length(), Store(tmp_path / "halved"), 0, False, note=said.append)
+    run.store.open({})
+    done = []
+    run.run(waves(tokenise(run.engine, documents(17)), 8), settings(place(Length())), done.append)
+    assert rows[: len(tried)] == tried and max(rows[len(tried) :]) <= fits
+    assert sum(done) == 17 * 5 and min(done) >= 0
+    assert plain(run.store, keys) == plain(whole, keys)
+    assert len(said) == 1 and "toy on tiny: 8 documents at once do not fit the memory of cpu" in said[0]
+
+
+def test_what_was_finished_before_memory_ran_out_is_kept(tmp_path, monkeypatch):
+    from dlbench.engine import Wave
+
+    whole, keys, _ = decode(tmp_path / "whole", count=6, size=6)
+    original, calls = Wave.decode, []
+
+    def limited(self, method=None, **more):
+        calls.append(len(self.requests))
+        if len(calls) == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return original(self, method, **more)
+
+    monkeypatch.setattr(Wave, "decode", limited)
+    halved, _, done = decode(tmp_path / "halved", count=6, size=6)
+    assert calls == [6, 6, 6, 3, 3, 3, 3]  # full and the static set once; what is left, by halves
+    assert sum(done) == 6 * 5 and plain(halved, keys) == plain(whole, keys)
+
+
+def test_a_document_that_does_not_fit_alone_is_named(tmp_path, monkeypatch):
+    def full(self, requests, *rest):
+        raise MemoryError
+
+    monkeypatch.setattr(Engine, "prefill", full)
+    with pytest.raises(DlbenchError, match=r"document d\d of toy does not fit the memory of cpu even alone.* take a"):
+        decode(tmp_path, count=5)
+
+
+def test_other_errors_are_not_taken_for_it(tmp_path, monkeypatch):
+    def broken(self, requests, *rest):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    monkeypatch.setattr(Engine, "prefill", broken)
+    with pytest.raises(RuntimeError, match="multiplied"):
+        decode(tmp_path, count=5)
+
+
+def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
+    """By its own longest prompt each, so that long ones take fewer rows."""
+    rows, prefill = [], Engine.prefill
+
+    def noted(self, requests, *rest):
+        rows.append((len(requests), max(len(r.ids) for r in requests)))
+        return prefill(self, requests, *rest)
+
+    monkeypatch.setattr(Engine, "prefill", noted)
+    backbone = engine().backbone
+    free = int(5 * memory.row_bytes(backbone, 9, 5, 4) / memory.SHARE)
+    monkeypatch.setattr(memory, "free_bytes", lambda device, processes: free)
+    whole, keys, _ = decode(tmp_path / "whole", count=30, size=24)
+    assert [n for n, _ in rows] == [24, 6]  # a size that was asked for is taken
+    rows.clear()
+    run = QualityRun(engine(), Length(), Store(tmp_path / "cut"), 0, False, auto=True)
+    run.store.open({})
+    run.run(waves(tokenise(run.engine, documents(30)), 12), settings(place(Length())), lambda n: None)
+    assert sum(n for n, _ in rows) == 30
+    for n, longest in rows:
+        assert n == 1 or n * memory.row_bytes(backbone, longest, 5, 4) <= memory.SHARE * free
+    assert max(n for n, _ in rows) > max(n for n, longest in rows if longest == 9)
+    assert plain(run.store, keys) == plain(whole, keys)
+
+
+def test_static_sets_need_less_where_the_prompt_is_routed(tmp_path):
+    run = QualityRun(engine(), Length(), Store(tmp_path), 0, True)
+    made = settings(place(Length(), prompt="routed"))
+    assert [run._kept(s) for s in made[:4]] == [4, 2, 2, 4]
+    run.routed = False
+    assert [run._kept(s) for s in made[:4]] == [4, 4, 4, 4]
 
 
 def test_texts_that_end_at_once_are_samples(tmp_path):

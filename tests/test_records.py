@@ -29,7 +29,7 @@ RECORD = {
         "kind": "static",
         "knob": "keep",
     },
-    "task": {"name": "nano_summary", "version": "1", "metric": "rougeL", "n": 200},
+    "task": {"name": "nano_summary", "version": "1", "metric": "rougeL", "n": 200, "truncated": 2},
     "run": {"budget": 0.5, "prompt": "full", "kv": "project", "seed": 0, "max_new_tokens": 64},
     "quality": {
         "mean": 0.6,
@@ -80,6 +80,7 @@ TIMING = {
     "speedup": 1.7,
     "spread": 0.05,
     "repeats": 5,
+    "kernels": "fused",
 }
 CANDIDATE = {"id": "nano_summary/17", "candidate": "skip-8", "layers": [0, 2], "share": 0.125, "score": 0.5}
 
@@ -135,6 +136,7 @@ def test_written_lines_read_back_and_are_always_the_same_bytes(path, model, exam
         ("method.params", {"k": float("nan")}),
         ("method.params", {"k": [float("inf")]}),
         ("task.n", 1.5),
+        ("task.truncated", -1),
         ("run.budget", 0),
         ("run.budget", 1.01),
         ("run.prompt", "half"),
@@ -198,6 +200,11 @@ def test_broken_files(path, content, complaint):
         return
     with pytest.raises(RecordError, match=complaint):
         list(read_lines(path, Candidate))
+
+
+def test_times_of_before_there_were_fused_layers_are_stock(path):
+    (old,) = read(path, Timing, {name: value for name, value in TIMING.items() if name != "kernels"})
+    assert old.kernels == "stock"
 
 
 def test_too_many_lines_are_refused(path, monkeypatch):

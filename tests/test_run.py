@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,9 +18,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from dlbench.backbones import embedded_folder
 from dlbench.cli import main
+from dlbench.families import FAMILIES
+from dlbench.jobs import Planner
+from dlbench.leaderboard.tracks import build_tracks
 from dlbench.lines import read_lines
+from dlbench.progress import Progress
 from dlbench.quality import QualityRun
 from dlbench.records import Candidate, Record, Sample, Timing
+from dlbench.spec import RunSpec
 
 METHODS = ["full", "static_skip", "random_skip", "oracle"]
 
@@ -88,6 +94,8 @@ def test_a_run_leaves_complete_files(finished: Path) -> None:
     assert len(table) == 8 * len({c.candidate for c in table})
     times = list(read_lines(finished / "timing.jsonl", Timing))
     assert {(t.key, t.batch_size) for t in times} == {(r.key, b) for r in found if r.method.deployable for b in (1, 16)}
+    assert all(t.kernels in ("fused", "stock") for t in times)
+    assert {r.env["kernels"].partition(":")[0] for r in found} == {t.kernels for t in times}
     assert (finished / "site" / "index.html").is_file()
 
 
@@ -142,6 +150,20 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(finished: Path, t
     assert records(out) == records(finished)
 
 
+def test_stock_kernels_give_the_same_samples(finished: Path, tiny: Path, tmp_path: Path) -> None:
+    assert main([*command(tiny, tmp_path / "out"), "--kernels", "stock"]) == 0
+    stock, auto = (list(read_lines(out / "records.jsonl", Record)) for out in (tmp_path / "out", finished))
+    assert [r.key for r in stock] == [r.key for r in auto]  # the kernels are no part of what is measured
+    assert {r.env["kernels"] for r in stock} == {"stock"}
+    assert {t.kernels for t in read_lines(tmp_path / "out" / "timing.jsonl", Timing)} == {"stock"}
+    for record in stock:
+        if record.method.name == "full":
+            name = f"{record.key}.jsonl"
+            one, two = (list(read_lines(out / "samples" / name, Sample)) for out in (tmp_path / "out", finished))
+            same = [a.output == b.output or a.tight or b.tight for a, b in zip(one, two, strict=True)]
+            assert all(same)
+
+
 def test_a_plugin_file_runs_and_its_failure_is_one_line(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +192,89 @@ def test_a_plugin_file_runs_and_its_failure_is_one_line(
     assert "EverySecond failed" in said and "boom" in said and "every_second.py, line" in said
 
 
+DROPS = """
+from dataclasses import dataclass
+from typing import ClassVar
+from dlbench.method import Action, Method, View
+
+@dataclass
+class Drops(Method):
+    \"\"\"Every second layer, the even and the odd ones in turn.\"\"\"
+
+    kv: ClassVar[tuple[str, ...]] = ("project", "evict")
+
+    def route(self, view: View) -> Action:
+        return Action.RUN if (view.layer + view.step) % 2 else Action.SKIP
+"""
+
+
+def test_the_kv_policy_reaches_decoding_times_and_records(tiny: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "drops.py"
+    plugin.write_text(DROPS)
+    found = {}
+    for policy in ("own", "project", "evict"):
+        line = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "4", "--method", str(plugin)]
+        line += ["--method", "static_skip", "--budget", "0.5", "--out", str(tmp_path / policy)]
+        assert main([*line, *(["--kv", policy] if policy != "own" else [])]) == 0
+        found[policy] = {r.method.name: r for r in read_lines(tmp_path / policy / "records.jsonl", Record)}
+        assert {t.key for t in read_lines(tmp_path / policy / "timing.jsonl", Timing)} == {
+            r.key for r in found[policy].values()
+        }
+    project, evict = found["project"], found["evict"]
+    assert {n: r.key for n, r in found["own"].items()} == {n: r.key for n, r in project.items()}
+    assert (project["drops"].run.kv, evict["drops"].run.kv) == ("project", "evict")
+    assert project["drops"].key != evict["drops"].key
+    assert project["drops"].compute and project["drops"].compute.flops.kv > 0
+    assert evict["drops"].compute and evict["drops"].compute.flops.kv == 0
+    for name in ("full", "static_skip"):  # no policy makes a difference to them: the same row
+        assert evict[name].run.kv == "project" and evict[name].key == project[name].key
+    labels = [row.label for row in build_tracks([*project.values(), evict["drops"]])[0].rows]
+    assert labels == ["full", "drops · kv=evict", "drops · kv=project", "static_skip"]
+
+
+def test_in_a_run_of_all_methods_those_without_the_policy_are_left_out(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = RunSpec((str(tiny),), ("nano_summary",), ("hidden_router", "static_skip"), kv="recompute", limit=2)
+    planner = Planner(spec, "cpu", Progress(shown=True), True, 1, lambda: None)
+    (job,) = jobs = planner.load()
+    planner.settle(jobs)
+    assert {s.name for s in job.settings} == {"full", "static_skip"}
+    assert "hidden_router does not support kv policy 'recompute': it has" in capsys.readouterr().err
+
+
+def test_int8_stands_beside_the_model_that_it_was_made_of(tiny: Path, tmp_path: Path) -> None:
+    """What is kept is against full depth before quantising; early exit on int8 is a row of the same board."""
+    line = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "6", "--dtype", "int8"]
+    line += [
+        "--method",
+        "static_exit",
+        "--method",
+        "confidence_exit",
+        "--budget",
+        "0.5",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main(line) == 0
+    found = list(read_lines(tmp_path / "out" / "records.jsonl", Record))
+    times = list(read_lines(tmp_path / "out" / "timing.jsonl", Timing))
+    (track,) = build_tracks(found, times)
+    rows = {row.label: row for row in track.rows}
+    assert list(rows) == ["full", "confidence_exit · int8", "full · int8", "static_exit · int8"]
+    full = rows["full"].record
+    assert full.backbone.dtype == "float32" and full.quality
+    for label, row in rows.items():
+        record = row.record
+        assert row.timings.keys() == {1, 16}
+        assert record.quality and record.quality.full_mean == full.quality.mean
+        assert record.backbone.base_sha256 == full.backbone.sha256
+        if label != "full":
+            assert record.backbone.dtype == "int8" and record.backbone.sha256 != full.backbone.sha256
+            assert record.method.kind == "method"
+    assert rows["full · int8"].record.compute and rows["full · int8"].record.compute.flop_share_decode == 1.0
+
+
 def test_damaged_weights_are_one_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -181,6 +286,35 @@ def test_damaged_weights_are_one_line(tiny: Path, tmp_path: Path, capsys: pytest
     said = capsys.readouterr().err.strip()
     assert said.count("\n") == 0 and "broken" in said and "again" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_an_unsupported_model_is_one_line_with_what_is_supported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "snail").mkdir()
+    (tmp_path / "snail" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
+    assert main(command(tmp_path / "snail", tmp_path / "out")) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0 and "of type 'mamba'" in said and "dlbench/families.py" in said
+    assert all(family in said for family in FAMILIES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cut_prompts_are_told_counted_and_shown(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = tmp_path / "short"
+    shutil.copytree(tiny, short)
+    config = json.loads((short / "config.json").read_text())
+    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 136}))
+    line = ["run", "--model", str(short), "--task", "nano_summary", "--limit", "6", "--method", "full"]
+    assert main([*line, "--no-timing", "--out", str(tmp_path / "out")]) == 0
+    (record,) = read_lines(tmp_path / "out" / "records.jsonl", Record)
+    cut = sum(s.truncated for s in read_lines(tmp_path / "out" / "samples" / f"{record.key}.jsonl", Sample))
+    assert 0 < cut <= 6 and record.task.truncated == cut
+    said = f"{cut} of 6 prompts were cut to fit the context"
+    assert record.notes == (said,)
+    out, err = capsys.readouterr()
+    assert f"! nano_summary on short: {said}" in out and f"{cut} of 6 prompts do not fit the context of 136" in err
+    assert f"nano_summary on short: {said}" in (tmp_path / "out" / "site" / "index.html").read_text()
 
 
 def test_run_json_says_what_was_asked(finished: Path) -> None:

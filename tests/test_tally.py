@@ -122,7 +122,9 @@ def test_a_method_that_never_acted_says_so():
 
 def test_truncated_prompts_are_counted():
     samples = [sample("a", truncated=True), sample("b"), sample("c", truncated=True)]
-    assert made(samples, budget=None).notes == ("2 of 3 prompts truncated",)
+    record = made(samples, budget=None)
+    assert record.notes == ("2 of 3 prompts were cut to fit the context",) and record.task.truncated == 2
+    assert made(samples[1:2]).task.truncated == 0
 
 
 def test_an_oracle_spends_up_to_its_budget():

@@ -190,6 +190,14 @@ def test_records_of_two_versions_raise_a_banner(tmp_path):
     assert "different versions of dlbench (0.1.0, 0.2.0)" in build([tmp_path], tmp_path / "site").read_text()
 
 
+def test_cut_prompts_are_shown(tmp_path):
+    one = record()
+    cut = one.model_copy(update={"task": one.task.model_copy(update={"truncated": 3})})
+    write_lines(tmp_path / "run" / "records.jsonl", [cut])
+    html = build([tmp_path / "run"], tmp_path / "site").read_text()
+    assert html.count("nano_summary on nano: 3 of 40 prompts were cut to fit the context") == 1
+
+
 def test_bad_input_is_refused_and_nothing_written(run_dir, tmp_path):
     out = tmp_path / "site"
     with pytest.raises(RecordError, match="no run folder"):

@@ -1,7 +1,7 @@
 import numpy as np
 from record_factory import TASKS, record, synthetic_run
 
-from dlbench.leaderboard.tracks import build_tracks
+from dlbench.leaderboard.tracks import build_tracks, cut_prompts
 
 
 def labels(records):
@@ -51,6 +51,34 @@ def test_fine_tuned_backbone_is_named_and_no_smaller_dense_model():
     ]
 
 
+def test_rows_of_another_dtype_are_named_by_it_and_are_not_the_reference():
+    def rows(dtype):
+        return [record(name, backbone={"dtype": dtype}) for name in ("full", "static_exit")]
+
+    both = build_tracks([*rows("int8"), *rows("float32")])[0]
+    assert [(row.label, row.role) for row in both.rows] == [
+        ("full", "full"),
+        ("full · int8", "method"),
+        ("static_exit", "method"),
+        ("static_exit · int8", "method"),
+    ]
+    assert both.first("full").record.backbone.dtype == "float32"
+    assert labels(rows("bfloat16")) == ["full", "static_exit"]  # one dtype needs no naming: the page's head has it
+
+
+def test_rows_that_differ_in_their_kv_policy_only_are_named_by_it():
+    def row(policy, per="token"):
+        return record("random_skip", method={"params": {"per": per}}, run={"kv": policy})
+
+    several = [row("evict"), row("project", "sequence")]
+    assert labels(several) == ["random_skip · sequence", "random_skip · token"]
+    assert labels([*several, row("project")]) == [
+        "random_skip · sequence",
+        "random_skip · token · kv=evict",
+        "random_skip · token · kv=project",
+    ]
+
+
 def test_pareto_rows_are_deployable_reached_and_not_beaten():
     def row(name, cost, score, **more):
         return record(name, scores=np.full(5, score), compute={"flop_share_total": cost}, **more)
@@ -72,3 +100,11 @@ def test_two_budgets_that_end_at_one_setting_stay_two_rows():
     rows = build_tracks([once, twice])[0].rows
     assert [row.ok for row in rows] == [False, True]
     assert len({row.anchor for row in rows}) == 2
+
+
+def test_cut_prompts_are_told_once_per_task_and_backbone():
+    whole, cut = record(), record(task="nano_math")
+    cut = cut.model_copy(update={"task": cut.task.model_copy(update={"truncated": 3})})
+    again = cut.model_copy(update={"key": "ab" * 16})
+    assert cut_prompts([whole]) == []
+    assert cut_prompts([cut, whole, again]) == ["nano_math on nano: 3 of 40 prompts were cut to fit the context"]

@@ -1,0 +1,62 @@
+"""What `dlbench bench` was asked to do, and whether that can be done; imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.bench.targets import PARTS
+from dlbench.errors import DlbenchError
+from dlbench.spec import DTYPES
+from dlbench.suggest import unknown
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of the command line."""
+
+    quick: bool = False
+    out: Path | None = None
+    """The JSON file; None writes none."""
+    threads: int | None = None
+    """None leaves torch's own choice."""
+    device: str = "auto"
+    dtype: str | None = None
+    """None takes float32 on a CPU and bfloat16 on a GPU."""
+    only: str | None = None
+    """Parts, separated by commas; None takes all."""
+
+    def check(self) -> None:
+        """Check all that can be checked without torch, before minutes of measuring.
+
+        Raises:
+            DlbenchError: something cannot be done as asked; the message says what would.
+        """
+        self.parts()
+        if self.threads is not None and self.threads < 1:
+            raise DlbenchError(f"{self.threads} threads: give at least 1")
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        if self.out is not None:
+            folder = self.out.absolute().parent
+            if self.out.is_dir():
+                raise DlbenchError(f"--json {self.out} is a folder: give a file")
+            if not folder.is_dir() or not os.access(self.out if self.out.exists() else folder, os.W_OK):
+                raise DlbenchError(f"--json {self.out} cannot be written: give a file in a folder that can be")
+
+    def parts(self) -> tuple[str, ...]:
+        """The parts to run, in their own order.
+
+        Raises:
+            DlbenchError: there is no such part, or none is named.
+        """
+        if self.only is None:
+            return tuple(PARTS)
+        names = [name.strip() for name in self.only.split(",") if name.strip()]
+        if not names:
+            raise DlbenchError(f"--only names nothing: there is {', '.join(PARTS)}")
+        for name in names:
+            if name not in PARTS:
+                raise unknown("part of the benchmark", name, PARTS)
+        return tuple(part for part in PARTS if part in names)

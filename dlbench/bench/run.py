@@ -1,0 +1,136 @@
+"""One run of the benchmark: prepare the machine, measure the chosen parts, print and write what was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from dlbench import __version__
+from dlbench.bench.decode import decode, wide
+from dlbench.bench.memory import memory
+from dlbench.bench.options import Options
+from dlbench.bench.report import as_json, show
+from dlbench.bench.requests import requests
+from dlbench.bench.sizes import Sizes, sizes
+from dlbench.bench.start import start
+from dlbench.bench.sweep import sweep
+from dlbench.bench.targets import PARTS
+from dlbench.bench.workbench import Workbench
+from dlbench.progress import Progress
+from dlbench.spec import resolve_device
+
+_RUN: dict[str, Callable[[Workbench], None]] = {
+    "decode": decode,
+    "wide": wide,
+    "requests": requests,
+    "sweep": sweep,
+    "memory": memory,
+    "start": start,
+}
+assert list(_RUN) == list(PARTS)
+
+
+def execute(options: Options) -> None:
+    """Carry out what the command line asked for.
+
+    Raises:
+        DlbenchError: the machine has no such device.
+    """
+    device = resolve_device(options.device)
+    cuda = device.startswith("cuda")
+    measure(
+        sizes(quick=options.quick, cuda=cuda),
+        device=device,
+        dtype=options.dtype or ("bfloat16" if cuda else "float32"),
+        threads=options.threads,
+        parts=options.parts(),
+        out=options.out,
+    )
+
+
+def measure(
+    chosen: Sizes,
+    *,
+    device: str,
+    dtype: str,
+    threads: int | None = None,
+    parts: Sequence[str] = tuple(PARTS),
+    out: Path | None = None,
+    console: Console | None = None,
+) -> dict[str, Any]:
+    """Measure, print, and write.
+
+    Args:
+        chosen: how much.
+        device: a torch device.
+        dtype: of all weights.
+        threads: torch's threads; None leaves them as they are.
+        parts: keys of PARTS.
+        out: the JSON file; None writes none.
+        console: where to print; the terminal unless given.
+
+    Returns:
+        What the JSON file holds.
+    """
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    seconds: dict[str, float] = {}
+    try:
+        bench = Workbench(chosen, device, dtype, torch.get_num_threads())
+        machine = machine_facts(device)
+        with Progress(shown=True) as progress, progress.bar("bench", len(parts)) as done:
+            bench.say = lambda what: done(0, what)
+            for part in parts:
+                begun = time.perf_counter()
+                _RUN[part](bench)
+                seconds[part] = time.perf_counter() - begun
+                if device.startswith("cuda"):
+                    torch.cuda.empty_cache()
+                done(1)
+    finally:
+        torch.set_num_threads(before)
+    found = as_json(bench, machine, seconds)
+    if out is not None:
+        out.write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    show(console or Console(), bench, machine, seconds)
+    return found
+
+
+def machine_facts(device: str) -> dict[str, Any]:
+    """The machine and the versions, and how busy it was at the start."""
+    return {
+        "device": device,
+        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0],
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {
+            "dlbench": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "transformers", "lm_eval")},
+        },
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _processor() -> str:
+    facts = Path("/proc/cpuinfo")
+    if facts.is_file():
+        for line in facts.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

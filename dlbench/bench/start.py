@@ -1,0 +1,44 @@
+"""What the first use costs, apart from all that is timed elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from dlbench.backbones import load
+from dlbench.bench.models import random_llama, random_requests
+from dlbench.bench.workbench import Workbench
+from dlbench.errors import DlbenchError
+
+_IMPORTS = {"import dlbench.engine": "dlbench.engine", "import lm-eval's hf": "lm_eval.models.huggingface"}
+
+
+def start(bench: Workbench) -> None:
+    """Imports in fresh processes; loading, preparing an engine and its first wave in this one."""
+    rounds = bench.sizes.start_rounds
+    bench.say("start: imports, loading, preparing")
+    for name, module in _IMPORTS.items():
+        bench.keep("start", "first use", name, "s", [import_seconds(module) for _ in range(rounds)])
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        took, nano = bench.watch.of(lambda: load("nano", device=bench.device, dtype=bench.dtype))
+        found.setdefault("load nano", []).append(took)
+        wide = random_llama(bench.sizes.wide, device=bench.device, dtype=bench.dtype)
+        for label, backbone in (("nano", nano), (str(bench.sizes.wide), wide)):
+            took, engine = bench.watch.of(lambda backbone=backbone: bench.engine(backbone))  # type: ignore[misc]
+            found.setdefault(f"prepare an engine, {label}", []).append(took)
+            vocabulary = int(backbone.model.config.vocab_size)
+            request = random_requests(1, 16, 2, vocabulary)
+            took, _ = bench.watch.of(lambda engine=engine, request=request: engine.prefill(request).decode())  # type: ignore[misc]
+            found.setdefault(f"first step, {label}", []).append(took)
+    for name, values in found.items():
+        bench.keep("start", "first use", name, "s", values)
+
+
+def import_seconds(module: str) -> float:
+    """Seconds that an import takes in a fresh process, the interpreter's own start not counted."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DlbenchError(f"{module} could not be imported in a process of its own: {done.stderr.strip()[-300:]}")
+    return float(done.stdout.split()[-1])

@@ -1,0 +1,98 @@
+"""What the parts of the benchmark share: the machine, the sizes, and where findings are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from dlbench.backbones import Backbone
+from dlbench.bench.clock import Repeats, Stopwatch, Times
+from dlbench.bench.sizes import Sizes
+from dlbench.bench.targets import BY_NAME, Target
+from dlbench.engine import Engine
+
+
+@dataclass(frozen=True)
+class Series:
+    """Repeats of one measurement."""
+
+    part: str
+    group: str
+    """What it is compared within, such as a model and a batch size."""
+    name: str
+    unit: str
+    repeats: Repeats
+    first_s: float | None = None
+    """Seconds of the first run, warm-up and compilation included; it is none of the repeats."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio per round, summed up by its median."""
+
+    target: Target
+    repeats: Repeats
+    how: str = ""
+    """The numbers behind it."""
+
+    @property
+    def value(self) -> float:
+        return self.repeats.median
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the promise is kept; None where there is none."""
+        return None if self.target.bound is None else self.value >= self.target.bound
+
+
+@dataclass
+class Workbench:
+    """Takes the findings of one benchmark run."""
+
+    sizes: Sizes
+    device: str
+    dtype: str
+    threads: int
+    say: Callable[[str], None] = lambda what: None
+    """Told what is being measured."""
+    series: list[Series] = field(default_factory=list)
+    ratios: dict[str, Ratio] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def watch(self) -> Stopwatch:
+        return Stopwatch(torch.device(self.device))
+
+    def engine(
+        self, backbone: Backbone, *, kernels: Literal["auto", "stock"] = "auto", metered: bool = False
+    ) -> Engine:
+        """An engine; unmetered unless told otherwise, for a time is to be the work's alone."""
+        return Engine(backbone, metered=metered, kernels=kernels)
+
+    def keep_times(self, part: str, group: str, unit: str, times: Times) -> None:
+        """Keep what a race found."""
+        for name, values in times.rounds.items():
+            self.series.append(Series(part, group, name, unit, Repeats(values), times.warmups[name]))
+
+    def keep(self, part: str, group: str, name: str, unit: str, values: Sequence[float]) -> Repeats:
+        """Keep repeats of one measurement."""
+        self.series.append(Series(part, group, name, unit, repeats := Repeats(tuple(values))))
+        return repeats
+
+    def ratio(self, name: str, values: Sequence[float], how: str = "") -> None:
+        """Keep a ratio, one value per round."""
+        self.ratios[name] = Ratio(BY_NAME[name], Repeats(tuple(values)), how)
+
+    def worse_of(self, name: str, places: Mapping[str, str]) -> None:
+        """Keep the smallest of several ratios under a name of its own.
+
+        Args:
+            name: the new ratio.
+            places: name of a ratio -> where it was measured.
+        """
+        worst = min(places, key=lambda place: self.ratios[place].value)
+        found = self.ratios[worst]
+        self.ratios[name] = Ratio(BY_NAME[name], found.repeats, f"{places[worst]}: {found.how}".removesuffix(": "))

@@ -1,0 +1,97 @@
+"""How many rows fit, and which errors say that they did not."""
+
+import pytest
+import tiny_models
+import torch
+from transformers import DynamicCache
+
+from dlbench import memory
+
+
+def test_a_wave_takes_a_share_of_the_free_memory():
+    assert memory.rows_that_fit(100, 100_000) == int(memory.SHARE * 1000)
+    assert memory.rows_that_fit(100, 10) == 1  # one row is always tried
+    assert memory.rows_that_fit(100, 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "documents", "processes", "rows"),
+    [
+        ("cpu", 500, 1, 48),
+        ("cuda", 500, 1, 256),
+        ("cpu", 32, 1, 32),
+        ("cpu", 33, 2, 17),  # every process has something to do
+        ("cpu", 500, 4, 48),
+        ("cuda", 500, 4, 125),
+    ],
+)
+def test_without_a_limit_by_memory(device, documents, processes, rows):
+    assert memory.most_rows(device, documents, processes) == rows
+
+
+@pytest.mark.parametrize("family", tiny_models.EVERY)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_keys_and_values_of_every_family_are_foreseen(family, dtype):
+    backbone = tiny_models.backbone(family, depth=5, dtype=dtype)
+    cache = DynamicCache()  # without windows: what the engine keeps
+    with torch.inference_mode():
+        backbone.model(torch.arange(2, 9)[None], past_key_values=cache, use_cache=True)
+    held = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
+    if family != "falcon-40b":
+        assert held == 5 * 7 * backbone.cache_bytes
+    needed = memory.row_bytes(backbone, 7, 4, 5)
+    assert needed > held * 11 / 7
+    assert needed - memory.row_bytes(backbone, 7, 4, 2) == 3 * 11 * backbone.cache_bytes
+    assert memory.row_bytes(backbone, 14, 4, 5) > needed < memory.row_bytes(backbone, 7, 8, 5)
+
+
+def test_eager_attention_needs_the_square_of_the_prompt():
+    eager, sdpa = (tiny_models.backbone("llama", attention=a) for a in ("eager", "sdpa"))
+    more = [memory.row_bytes(eager, n, 4, 5) - memory.row_bytes(sdpa, n, 4, 5) for n in (10, 20)]
+    assert more[0] > 0 and more[1] == 4 * more[0]
+
+
+def chained():
+    try:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        except RuntimeError as error:
+            raise ValueError("a method failed") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (MemoryError(), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."), True),
+        (RuntimeError("MPS backend out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (chained(), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_errors_that_say_that_memory_is_full(error, full):
+    assert memory.ran_out(error) == full
+
+
+def test_torch_says_it_as_expected():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55, dtype=torch.float64)
+    assert memory.ran_out(caught.value)
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    device = torch.device("cpu")
+    whole = memory.free_bytes(device, 1)
+    assert whole > 0
+    for name, text in (("memory.max", "3000\n"), ("memory.current", "2500\n"), ("memory.stat", "inactive_file 100\n")):
+        (tmp_path / name).write_text(text)
+    assert memory.free_bytes(device, 1) == 600 and memory.free_bytes(device, 3) == 200
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.free_bytes(device, 1) > 1 << 20

@@ -1,0 +1,98 @@
+"""Weight-only int8: the same engine on quantised layers, counted as the dense ones, close to them, and told apart."""
+
+import builtins
+
+import pytest
+import replay
+import tiny_models
+import torch
+from record_samples import place
+
+from dlbench import backbones, spec
+from dlbench.backbones import INT8, wrap
+from dlbench.engine import Engine, Request
+from dlbench.engine.meter import Costs
+from dlbench.errors import DlbenchError
+from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.static_exit import StaticExit
+from dlbench.plan import Setting
+from dlbench.quantise import to_int8, torchao
+
+LIMIT = 8
+
+
+def quantised(family, **more):
+    backbone = wrap(tiny_models.build(family, **more), name="tiny")
+    to_int8(backbone.layers)
+    backbone.dtype = INT8
+    return backbone
+
+
+@pytest.mark.parametrize("family", tiny_models.EVERY)
+def test_every_family_decodes_and_is_counted_as_its_dense_self(family):
+    dense, backbone = tiny_models.backbone(family), quantised(family)
+    assert (Costs(backbone).layer == Costs(dense).layer).all() and Costs(backbone).head == Costs(dense).head
+    prompts = tiny_models.prompts(3)
+    columns = max(map(len, prompts))
+    ids = torch.tensor([[0] * (columns - len(p)) + list(p) for p in prompts])
+    mask = torch.tensor([[0] * (columns - len(p)) + [1] * len(p) for p in prompts])
+    stock = backbone.model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=LIMIT, pad_token_id=0)
+    engine = Engine(backbone)
+    written = engine.prefill([Request(str(i), p, LIMIT) for i, p in enumerate(prompts)]).decode()
+    assert [g.tokens for g in written] == stock[:, columns:].tolist()
+    assert engine.kernels == "stock" and engine.kernels_note
+    with torch.inference_mode():
+        a, b = (m.model(ids, attention_mask=mask).logits[:, -1] for m in (dense, backbone))
+    assert 0 < (a - b).abs().max() < 0.2 * a.abs().max()
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2", "gpt_neox", "falcon-7b", "gemma3"])
+@pytest.mark.parametrize("method", [ConfidenceExit(threshold=0.2), StaticExit(share=0.5)], ids=["confidence", "static"])
+def test_routing_equals_its_replay(monkeypatch, family, method):
+    backbone = quantised(family)
+    replay.check(monkeypatch, backbone, method, tiny_models.prompts(5), [LIMIT] * 5, tolerance=1e-5)
+
+
+def test_what_is_quantised():
+    backbone = quantised("llama")
+    kept = {n for n, p in backbone.model.named_parameters() if type(p.data) is torch.Tensor and p.ndim > 1}
+    assert kept == {"model.embed_tokens.weight", "lm_head.weight"}
+    weight = backbone.layers[0].mlp.up_proj.weight
+    assert weight.qdata.dtype == torch.int8 and weight.shape == (48, 32)
+    assert backbone.precision == "float32" and backbone.cache_bytes == 2 * 2 * 8 * 4
+
+
+def test_nano_in_int8_is_derived_from_nano():
+    plain, int8 = backbones.load("nano"), backbones.load("nano", dtype=INT8)
+    assert (int8.dtype, int8.precision, int8.base_sha256) == ("int8", "float32", plain.sha256)
+    assert int8.sha256 != plain.sha256 and int8.id != plain.id
+    assert [backbones.plain_dtype(d, "cuda:0") for d in ("int8", "float16")] == ["bfloat16", "float16"]
+
+
+def test_its_rows_have_keys_of_their_own():
+    here = place()
+    full = Setting("full", "full", StaticExit(share=1.0), None)
+    key = here.key(full)
+    here.backbone.dtype = INT8
+    assert here.key(full) != key
+    assert "torchao" in here.versions and "torchao" not in place().versions
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [(ModuleNotFoundError("No module named 'torchao'"), "is not installed"), (OSError("x"), "fails")],
+)
+def test_without_torchao_it_is_one_line(monkeypatch, failure, said):
+    original = builtins.__import__
+
+    def without(name, *rest, **more):
+        if name.partition(".")[0] == "torchao":
+            raise failure
+        return original(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    asked = spec.RunSpec(methods=("full",), tasks=(), dtype=INT8)
+    with pytest.raises(DlbenchError, match=rf"^dtype int8: torchao {said}.*; pip install 'dlbench\[int8\]'$"):
+        spec.check_environment(asked)
+    monkeypatch.undo()
+    assert torchao().quantize_

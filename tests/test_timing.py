@@ -1,0 +1,49 @@
+"""Times: what is measured together, and what becomes of a batch that does not fit the memory."""
+
+import pytest
+import tiny_models
+import torch
+
+from dlbench.backbones import wrap
+from dlbench.engine import Engine, Request
+from dlbench.methods.static_skip import StaticSkip
+from dlbench.timing import Item, attempt
+
+
+def items(count=16):
+    engine = Engine(wrap(tiny_models.build("llama", depth=4), name="tiny"), metered=False)
+    prompts = [Request(f"d{i}", ids, 4) for i, ids in enumerate(tiny_models.prompts(count))]
+    facts = [
+        {"key": f"{i}" * 32, "name": name, "budget": None, "forwards": 3.0, "kv": "project"}
+        for i, name in enumerate(("full", "s"))
+    ]
+    return [
+        Item(fact, engine, prompts, method) for fact, method in zip(facts, (None, StaticSkip(share=0.5)), strict=True)
+    ]
+
+
+def test_times_stand_beside_those_of_full():
+    full, skip = attempt(items(), 16, seed=0, routed=False, task="toy")
+    assert (full.speedup, full.batch_size, skip.batch_size, skip.task) == (1.0, 16, 16, "toy")
+    assert full.ms_per_document > full.prefill_ms_per_document > 0 and skip.decode_ms_per_token > 0
+
+
+def test_a_batch_that_does_not_fit_has_no_times(monkeypatch):
+    prefill = Engine.prefill
+
+    def limited(self, requests, *rest):
+        if len(requests) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return prefill(self, requests, *rest)
+
+    monkeypatch.setattr(Engine, "prefill", limited)
+    made = items()
+    assert attempt(made, 16, seed=0, routed=False, task="toy") is None
+    assert len(attempt(made, 1, seed=0, routed=False, task="toy")) == 2
+
+    def broken(self, requests, *rest):
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr(Engine, "prefill", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        attempt(made, 1, seed=0, routed=False, task="toy")
