@@ -100,6 +100,7 @@ def show(console: Console, bench: Workbench, machine: Mapping[str, Any], seconds
 def _headline(bench: Workbench, machine: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items() if name != "dlbench")
     place = f"{machine['processor']} ({machine['device']}), {machine['threads']} of {machine['cores']} threads"
+    place += f", load {machine['load']:.1f} before it began"
     kind = "quick" if bench.sizes.quick else "full"
     return (
         f"[bold]dlbench {__version__} bench[/] · {kind}, {bench.dtype}\n{escape(place)}\n[dim]{escape(versions)}[/]\n"

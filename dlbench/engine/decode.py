@@ -144,7 +144,7 @@ class Wave:
 
     def _view(self, seed: int) -> LiveView:
         backbone = self.engine.backbone
-        margin = tight_below(backbone.dtype)
+        margin = tight_below(backbone.precision)
         return LiveView(backbone.depth, seed, self.keys, self.limits, len(self.requests), margin)
 
     def _forward(
@@ -293,7 +293,7 @@ class Wave:
         best = scores.max(-1)
         second = scores.scatter(1, best.indices[:, None], -torch.inf).max(-1).values
         margins = (best.values - second).tolist()
-        close = tight_below(self.engine.backbone.dtype)
+        close = tight_below(self.engine.backbone.precision)
         for row, margin in zip(order.tolist(), margins, strict=True):
             if not margin >= close:
                 if margin != margin:

@@ -73,6 +73,8 @@ class Gates:
         finally:
             while self._shadowed:
                 del self._shadowed.pop().forward
+            for name in ("cache", "ledger", "debts", "angles", "trail", "embedded", "view"):
+                vars(self).pop(name, None)  # a wave's memory is its own
 
     def _shadow(self, module: nn.Module, forward: Forward) -> None:
         if "forward" not in vars(module):
