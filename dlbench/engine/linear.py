@@ -176,10 +176,11 @@ def join(parameters: list[nn.Parameter]) -> Tensor:
 
 
 def shared_memory(model: nn.Module) -> set[int]:
-    """Addresses of parameters whose memory another parameter uses too, such as tied ones."""
+    """Addresses of plain parameters whose memory another one uses too, such as tied ones."""
     found: set[int] = set()
     before, reach = 0, 0
-    spans = [(p.data_ptr(), p.nbytes) for _, p in model.named_parameters(remove_duplicate=False)]
+    every = (p for _, p in model.named_parameters(remove_duplicate=False))
+    spans = [(p.data_ptr(), p.nbytes) for p in every if type(p) is nn.Parameter and not p.is_meta]
     for start, size in sorted(spans):
         if start < reach:
             found |= {before, start}

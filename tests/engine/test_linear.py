@@ -17,6 +17,11 @@ SIZES = ((192, 192), (576, 192), (48, 512), (97, 64), (600, 512), (30, 3000))
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture(params=[1, 4])
 def threads(request, monkeypatch):
     """What the rule is told; the products themselves run on the one thread of the tests."""
@@ -30,8 +35,9 @@ def test_equals_the_stock_product(outputs, inputs, transposed, threads):
     for rows, bias in itertools.product(ROWS, (None, torch.randn(outputs))):
         x = torch.randn(rows, inputs)
         expected = F.linear(x, weight, bias)
-        torch.testing.assert_close(linear(x, weight, bias), expected, **CLOSE)
-        torch.testing.assert_close(Product(weight, bias)(x), expected, **CLOSE)
+        close = {"rtol": 1e-4, "atol": 1e-5 * inputs**0.5}  # sums of that many terms, rounded in another order
+        torch.testing.assert_close(linear(x, weight, bias), expected, **close)
+        torch.testing.assert_close(Product(weight, bias)(x), expected, **close)
 
 
 @pytest.mark.parametrize(
