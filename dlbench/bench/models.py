@@ -10,6 +10,7 @@ import torch
 from dlbench.backbones import DTYPES, Backbone, wrap
 from dlbench.bench.sizes import Shape
 from dlbench.engine import Request
+from dlbench.quantise import quiet
 
 CONTEXT = 1024
 """Positions of the random models."""
@@ -17,7 +18,8 @@ CONTEXT = 1024
 
 def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None) -> Backbone:
     """A Llama with random weights which writes no end token."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    with quiet():
+        from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
     config = LlamaConfig(
