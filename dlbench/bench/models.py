@@ -34,7 +34,7 @@ def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None
         pad_token_id=0,
         tie_word_embeddings=False,
     )
-    with torch.device(device):
+    with quiet(), torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])  # type: ignore[no-untyped-call]
     with torch.no_grad():
         model.lm_head.weight[:SPECIAL].zero_()

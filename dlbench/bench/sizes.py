@@ -66,6 +66,6 @@ def sizes(*, quick: bool, cuda: bool) -> Sizes:
             sweep_prompts=16,
             memory_rounds=1,
             start_rounds=1,
-            patience=15,
+            patience=12,
         )
     return chosen
