@@ -1,0 +1,36 @@
+"""`dlbench bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlbench.commands.terminal import interrupted
+
+
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller models, fewer repeats: minutes.")] = False,
+    to: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write every measurement there.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's own choice]")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32; GPU: bfloat16]")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Of decode, wide, requests, sweep, memory, start. [all]")
+    ] = None,
+) -> None:
+    """Measure dlbench's own speed beside transformers' generate and lm-eval, on this machine.
+
+    Leave the machine to it: whatever else runs shows in the times.
+    """
+    from dlbench.bench.options import Options
+
+    asked = Options(quick=quick, out=to, threads=threads, device=device, dtype=dtype, only=only)
+    try:
+        asked.check()
+        from dlbench.bench.run import execute
+
+        execute(asked)
+    except KeyboardInterrupt:
+        raise interrupted("nothing is kept of an unfinished benchmark") from None

@@ -1,0 +1,60 @@
+"""`dlbench list`."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import Annotated
+
+import typer
+
+from dlbench.commands.terminal import PLAIN, print_json, print_table
+
+listing = typer.Typer(help="List methods, tasks or models.", **PLAIN)
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@listing.callback(invoke_without_command=True)
+def _list(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@listing.command("methods")
+def list_methods(as_json: _AsJson = False) -> None:
+    """List the methods: built-in ones and those of installed plugins."""
+    from dlbench import registry
+
+    found = [registry.describe(name) for name in registry.names()]
+    if as_json:
+        print_json([dataclasses.asdict(info) for info in found])
+        return
+    print_table([(info.name, info.summary) for info in found])
+
+
+@listing.command("tasks")
+def list_tasks(as_json: _AsJson = False) -> None:
+    """List the tasks that come with dlbench; those of lm-eval can be run as well."""
+    from dlbench import harness
+
+    found = harness.list_tasks()
+    if as_json:
+        print_json([{**dataclasses.asdict(info), "path": str(info.path)} for info in found])
+        return
+    print_table([(info.name, info.metric, info.about) for info in found])
+
+
+@listing.command("models")
+def list_models(as_json: _AsJson = False) -> None:
+    """List the models that come with dlbench, the families of those that it can load, and the dtypes."""
+    from dlbench import spec
+
+    found = spec.list_models()
+    if as_json:
+        print_json([dataclasses.asdict(info) for info in found])
+        return
+    print_table([(info.name, info.about) for info in found if info.kind == "embedded"])
+    families = ", ".join(info.name for info in found if info.kind == "family")
+    typer.echo("\nOr a folder, or a hub name (ORG/NAME, ORG/NAME@REVISION), of one of these:")
+    typer.echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    typer.echo(f"\nEach in --dtype {', '.join(found[0].dtypes)} (with dlbench[int8]).")
