@@ -190,6 +190,7 @@ class QualityRun:
             score=score,
             scores=scores,
             layers=tuple(float(n) for n in generation.layers),
+            routes=tuple(("".join(map(str, route)), times) for route, times in generation.routes),
             truncated=prompted.truncated,
             tokens=Tokens(prompt=len(prompted.request.ids), generated=len(generation.tokens)),
             flops=Flops(**{c: generation.flops[c] for c in CATEGORIES}),

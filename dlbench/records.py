@@ -69,6 +69,8 @@ Params = Annotated[
     Field(max_length=64),
 ]
 Extra = Annotated[dict[Name, float], Field(max_length=64)]
+Route = Annotated[str, StringConstraints(pattern=r"^[0-3]{1,10000}$")]
+"""What one token did, a digit per layer: 0 passed by, 1 attention only, 2 feed-forward only, 3 ran."""
 
 
 class Backbone(Part):
@@ -257,6 +259,8 @@ class Sample(JsonLine):
         output: generated text.
         score: the primary metric; `scores` holds the other per-document metrics.
         layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs.
+        routes: what each decoded token did when it was new, with how many forwards in a row did the same; in all as
+            many as `layers` has entries. Work that a later token made necessary (kv recompute) is in `layers` only.
         truncated: whether the prompt was cut to fit.
         flops: credited, decode only; `executed_flops` are the same with padding; `prompt_flops` is the prefill's.
         tight: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
@@ -271,6 +275,7 @@ class Sample(JsonLine):
     score: float
     scores: Extra = Field(default_factory=dict)
     layers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=1_000_000)]
+    routes: Annotated[tuple[tuple[Route, Annotated[int, Field(ge=1)]], ...], Field(max_length=1_000_000)] = ()
     truncated: bool
     tokens: Tokens
     flops: Flops

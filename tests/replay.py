@@ -186,6 +186,10 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, 
         written = wave.decode(recorded, seed=seed, kv=kv)
     for row, (prompt, generation) in enumerate(zip(prompts, written, strict=True)):
         codes = [recorded.codes[row, step] for step in range(len(generation.tokens) - 1)]
+        routes = [route for route, times in generation.routes for _ in range(times)]
+        ran = [[c & Action.RUN for c in step] for step in codes]  # nothing runs after the layers that were asked about
+        assert [list(r[: len(c)]) for r, c in zip(routes, ran, strict=True)] == ran
+        assert not any(any(r[len(c) :]) for r, c in zip(routes, ran, strict=True))
         if kv != "recompute" and not {Action.ATTN, Action.MLP} & {c for step in codes for c in step}:
             assert generation.layers == [sum(c == Action.RUN for c in step) for step in codes]
         expected = replay(backbone, prompt, generation.tokens, codes, kv or method.kv[0])

@@ -57,6 +57,7 @@ SAMPLE = {
     "score": 0.1,
     "scores": {"rouge1": 0.2},
     "layers": [16, 8.0, 7.5],
+    "routes": [["3333", 1], ["3030", 2]],
     "truncated": False,
     "tokens": TOKENS,
     "flops": FLOPS,
@@ -165,6 +166,12 @@ def test_bad_record_is_refused_with_file_line_and_field(path, field, value):
     assert message.startswith(f"{path}, line 2: ")
     assert field.split(".")[0] in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("routes", [[["30<", 1]], [["", 1]], [["33", 0]], [["4", 1]], [["3"]]])
+def test_routes_are_digits_with_a_count(path, routes):
+    with pytest.raises(RecordError, match="line 1: routes"):
+        read(path, Sample, SAMPLE | {"routes": routes})
 
 
 def test_unreachable_record_may_lack_figures(path):

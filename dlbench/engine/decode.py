@@ -45,6 +45,8 @@ class Generation:
     """New tokens, the end token included."""
     layers: list[float]
     """Executed layers per decode forward: len(tokens) - 1 entries; half a layer counts by its share of the FLOPs."""
+    routes: list[tuple[bytes, int]]
+    """What each decoded token did, one Action per layer, and how many forwards in a row did the same."""
     flops: dict[str, int]
     """Credited FLOPs of decoding, by category."""
     executed: int
@@ -260,6 +262,7 @@ class Wave:
         return Generation(
             tokens=tokens,
             layers=ledger.depths[row],
+            routes=ledger.routes[row],
             flops=ledger.total(row),
             executed=int(ledger.executed[row]),
             prompt_flops=sum(self.ledger.total(row).values()),

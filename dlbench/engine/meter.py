@@ -100,6 +100,9 @@ class Ledger:
         """Executed layers of the forward under way; half a layer counts by its share of the layer's linear FLOPs."""
         self.depths: list[list[float]] = [[] for _ in range(rows)]
         """Executed layers per decode forward."""
+        self.routes: list[list[tuple[bytes, int]]] = [[] for _ in range(rows)]
+        """What each decoded token did, one byte (an Action) per layer, and how many forwards in a row did the same."""
+        self._codes = np.zeros((rows, len(costs.layer)), dtype=np.uint8)
         self.acted = False
         """Whether any token ever skipped or exited."""
 
@@ -118,6 +121,7 @@ class Ledger:
             self._whole.append(index)
             return
         rows = self.rows if slots is None else self.rows[slots]
+        self._codes[rows, index] = part
         linear = int(self.costs.parts[part][index])
         self.calls[rows] += linear / self.costs.layer[index]
         if not self.metered:
@@ -154,6 +158,7 @@ class Ledger:
     def finish(self) -> None:
         """The forward has ended with the logits of the last position."""
         self.calls[self.rows] += len(self._whole)
+        self._codes[self.rows[:, None], self._whole] = int(Action.RUN)
         if not self.metered:
             return
         tokens, columns = self.traffic.tokens, self.traffic.columns
@@ -172,7 +177,13 @@ class Ledger:
         """End one decode forward."""
         for row in self.rows.tolist():
             self.depths[row].append(float(self.calls[row]))
+            route, runs = self._codes[row].tobytes(), self.routes[row]
+            if runs and runs[-1][0] == route:
+                runs[-1] = route, runs[-1][1] + 1
+            else:
+                runs.append((route, 1))
         self.calls[:] = 0
+        self._codes[:] = 0
 
     def total(self, row: int) -> dict[str, int]:
         """Credited FLOPs of one row by category."""
