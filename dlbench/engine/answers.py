@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlbench.engine.cache import Slots
-from dlbench.engine.meter import TensorWork
 from dlbench.engine.view import LiveView
+from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method
 

@@ -157,9 +157,8 @@ class RowCache(Cache):
         if layer_idx not in self._keys:
             self._allocate(layer_idx, key_states, value_states)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self._columns is not None:  # past tokens: one (row, position) per batch entry
-            keys[self._rows, :, self._columns] = key_states[:, :, 0]
-            values[self._rows, :, self._columns] = value_states[:, :, 0]
+        if self._columns is not None and self._rows is not None:
+            self.store(key_states, value_states, layer_idx, self._rows, self._columns)
             if self._end is None:
                 raise Written
             seen = slice(self.left, self._end)
@@ -172,6 +171,13 @@ class RowCache(Cache):
         keys[self._rows, :, start:end] = key_states
         values[self._rows, :, start:end] = value_states
         return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
+
+    def store(self, keys: Tensor, values: Tensor, layer: int, rows: Tensor, columns: Tensor) -> None:
+        """Keep the keys and values of past tokens, one row and column per entry: each [M, H, 1, D]."""
+        if layer not in self._keys:
+            self._allocate(layer, keys, values)
+        self._keys[layer][rows, :, columns] = keys[:, :, 0]
+        self._values[layer][rows, :, columns] = values[:, :, 0]
 
     def _allocate(self, layer: int, keys: Tensor, values: Tensor) -> None:
         for store, x in ((self._keys, keys), (self._values, values)):

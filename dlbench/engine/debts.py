@@ -51,6 +51,20 @@ class Past:
         return found
 
 
+@dataclass(frozen=True)
+class Owed:
+    """Past tokens whose keys and values a layer still lacks."""
+
+    states: Tensor
+    """What enters the layer: [M, W]."""
+    angles: tuple[Tensor, ...] | None
+    """Their rotary angles: each [M, 1, R]."""
+    rows: Tensor
+    """Slot of each: [M]."""
+    at: Tensor
+    """Column of each: [M]."""
+
+
 class Debts(ABC):
     """The policy of one decoding run; what it keeps per slot is told by the row's own steps, not by columns."""
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from dlbench.backbones import Backbone
-from dlbench.engine.fused import NotFused, fuse
+from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.gate import Gates
 from dlbench.engine.meter import Costs
 from dlbench.engine.request import Request

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlbench.backbones import Backbone
 from dlbench.engine.arguments import Angles, of_past, past_mask, take
 from dlbench.engine.cache import RowCache, Slots
-from dlbench.engine.debts import Debts, Past, add_to_mask
+from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
 from dlbench.engine.linear import quick
@@ -106,12 +106,12 @@ class Gates:
         if debts is not None:
             self.angles.note(index, kwargs, self._on(self.cache.seen - self.starts, hidden))
         attending = [slots for code, slots in groups if code & Action.ATTN]
+        owed = None
         if debts is not None and attending:
-            joined = attending[0] if len(attending) == 1 else np.sort(np.concatenate(attending))  # type: ignore[arg-type]
-            self._catch_up(index, debts, joined, forward, kwargs, hidden)
+            owed = self._catch_up(index, debts, attending, forward, kwargs, hidden)
         out = hidden
         for code, slots in groups:
-            out = self._run(index, code, slots, forward, kwargs, hidden, out)
+            out = self._run(index, code, slots, forward, kwargs, hidden, out, owed if code & Action.ATTN else None)
             routing.view.ran(slots, hidden)
         if len(groups) != 1 or groups[0][0] != Action.RUN or groups[0][1] is not None:
             self.ledger.acted = True
@@ -127,6 +127,7 @@ class Gates:
         kwargs: dict[str, Any],
         hidden: Tensor,
         into: Tensor,
+        owed: Owed | None,
     ) -> Tensor:
         """One part of the layer for some rows, put into the states of all."""
         rows = None if slots is None else self._on(slots, hidden)
@@ -138,17 +139,26 @@ class Gates:
             mask = kwargs.get("attention_mask")
             kwargs = {**kwargs, "attention_mask": add_to_mask(mask, there, additive=self.additive, dtype=hidden.dtype)}
         if rows is None:
-            out = self._part(index, code, forward, states, kwargs)
+            out = self._part(index, code, forward, states, kwargs, owed)
             self.ledger.layer(index, code, None)
             return out
         with self.cache.only(rows):
-            out = self._part(index, code, forward, states, kwargs)
+            out = self._part(index, code, forward, states, kwargs, owed)
         self.ledger.layer(index, code, slots)
         return into.index_copy(0, rows, out)
 
-    def _part(self, index: int, code: int, forward: Forward, states: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _part(
+        self,
+        index: int,
+        code: int,
+        forward: Forward,
+        states: Tensor,
+        kwargs: dict[str, Any],
+        owed: Owed | None = None,
+    ) -> Tensor:
         if isinstance(forward, FusedLayer):
-            return forward(states, **kwargs) if code == Action.RUN else forward(states, part=Action(code), **kwargs)
+            part = Action.RUN if code == Action.RUN else Action(code)
+            return forward(states, part=part, owed=owed, **kwargs)
         if code == Action.RUN:
             out = forward(states, **kwargs)
         else:
@@ -175,24 +185,39 @@ class Gates:
     # ---- tokens of the past
 
     def _catch_up(
-        self, index: int, debts: Debts, slots: Slots | None, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
-    ) -> None:
-        """Show the layer the past tokens that it must have seen before these rows run it."""
-        past = debts.due(index, slots)
+        self,
+        index: int,
+        debts: Debts,
+        attending: list[Slots | None],
+        forward: Forward,
+        kwargs: dict[str, Any],
+        hidden: Tensor,
+    ) -> Owed | None:
+        """Show the layer the past tokens that it must have seen before these rows run it.
+
+        Returns:
+            Those that a fused layer takes along in its own products; charged like the others.
+        """
+        one = len(attending) == 1
+        past = debts.due(index, attending[0] if one else np.sort(np.concatenate(attending)))  # type: ignore[arg-type]
         if past is None:
-            return
+            return None
         if not debts.attends:
-            self._fill(index, past, forward, kwargs, hidden)
+            self.ledger.fill(index, past.slots)
+            called, _ = self._of_past(index, past, kwargs, hidden)
+            if one and isinstance(forward, FusedLayer) and forward.merges:
+                return Owed(past.states, called.get("position_embeddings"), past.rows, past.at)
+            self._fill(past, forward, called)
         elif self.backbone.family.counts_keys:
             # earlier columns first: later ones attend to them
             for part in past.by_column():
                 self._rerun(index, debts, part, int(part.columns[0]) + 1, forward, kwargs, hidden)
         else:
             self._rerun(index, debts, past, self.cache.seen + 1, forward, kwargs, hidden)
+        return None
 
-    def _fill(self, index: int, past: Past, forward: Forward, kwargs: dict[str, Any], hidden: Tensor) -> None:
+    def _fill(self, past: Past, forward: Forward, called: dict[str, Any]) -> None:
         """Make keys and values of past tokens, and nothing else."""
-        called, _ = self._of_past(index, past, kwargs, hidden)
         states = past.states[:, None]
         self.filling = True
         try:
@@ -200,7 +225,6 @@ class Gates:
                 forward.fill(states, **called) if isinstance(forward, FusedLayer) else forward(states, **called)
         finally:
             self.filling = False
-        self.ledger.fill(index, past.slots)
 
     def _rerun(
         self, index: int, debts: Debts, past: Past, end: int, forward: Forward, kwargs: dict[str, Any], hidden: Tensor

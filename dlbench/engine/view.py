@@ -12,7 +12,8 @@ from torch import Tensor
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
 from dlbench.engine.cache import RowCache, Slots
-from dlbench.engine.meter import Ledger, TensorWork
+from dlbench.engine.meter import Ledger
+from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve
 from dlbench.method import View

@@ -9,7 +9,7 @@ from test_static_sets import without
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.fused import NotFused, fuse
+from dlbench.engine.fusion import NotFused, fuse
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve
 from dlbench.method import Action, Method
