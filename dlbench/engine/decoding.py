@@ -153,15 +153,16 @@ class Decoding:
         if self.sample is not None:  # Gumbel-max: an argmax again, so one code path
             u = noise.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
-        best = scores.max(-1)
-        second = scores.scatter(1, best.indices[:, None], -torch.inf).max(-1).values
-        margins = (best.values - second).tolist()
+        best, places = scores.max(-1, keepdim=True)
+        second = scores.scatter_(1, places, -torch.inf).amax(-1)
+        scores.scatter_(1, places, best)  # as it was: a copy of so many numbers would cost more
+        margins = (best[:, 0] - second).tolist()
         for row, step, margin in zip(rows.tolist(), steps.tolist(), margins, strict=True):
             if not margin >= self.close:
                 if margin != margin:
                     raise DlbenchError(f"document {self.wave.requests[row].id}: the logits are not finite")
                 self.tight[row].append((step, margin))
-        return best.indices  # type: ignore[no-any-return]
+        return places[:, 0]  # type: ignore[no-any-return]
 
     def _generation(self, row: int) -> Generation:
         prompts, ledger = self.wave.ledger, self.ledger
