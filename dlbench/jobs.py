@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from dlbench import fit, plan, registry
+from dlbench import plan, registry
 from dlbench.backbones import EMBEDDED, load, plain_dtype
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
+from dlbench.fit import Facts, FitProbe, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.harness import load_task
 from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
@@ -132,7 +132,7 @@ class Planner:
             DlbenchError: a method fails, or refuses a budget.
         """
         for job in jobs:
-            job.settings.append(job.place.with_key(Setting("full", "full", plan.full(), None)))
+            job.settings.append(job.place.with_key(Setting("full", "full", plan.full(), None, self.spec.seed)))
             backbone = job.engine.backbone
             if backbone.source not in self.spec.models or backbone.dtype != self.spec.dtype:
                 continue  # it stands beside the others at its full depth
@@ -162,66 +162,103 @@ class Planner:
         return found
 
     def _add_oracle(self, job: Job, given: str, oracle: Oracle) -> None:
-        settings = plan.oracle_settings(oracle, job.engine.backbone.depth)
+        settings = plan.oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)
         job.oracles[given] = oracle, [job.place.with_key(s) for s in settings]
 
     def _add_method(self, job: Job, given: str, method: Method) -> None:
-        name = registry.name_of(given)
-        if self.spec.prompt == "routed" and method.scope == "token":
-            self.progress.note(f"{name} decides per token: it has no row under prompt = routed")
+        name, depth = registry.name_of(given), job.engine.backbone.depth
+        if self.spec.prompt == "routed" and (method.scope == "token" or method.reads(depth)):
+            why = "decides per token" if method.scope == "token" else "decides from a prompt at full depth"
+            self.progress.note(f"{name} {why}: it has no row under prompt = routed")
             return
         if lacking := lacks_policy(method, self.spec.kv):
             self.progress.note(f"{name} {lacking}; it has no row")
             return
-        chosen = self.spec.settings.get(name, {})
-        pinned = method.knob is None or method.knob.name in chosen
-        if pinned and not method.fitted:
-            job.settings.append(job.place.with_key(Setting(name, given, method, None)))
-            return
-        for budget in (None,) if pinned else self.spec.budgets:
-            closed = None if budget is None else method.at(budget, job.engine.backbone.depth)
-            if closed is None:
-                self._add_fitted(job, given, method, budget)
-            elif closed is method:  # a set given outright has nothing to tune: one row
-                job.settings.append(job.place.with_key(Setting(name, given, method, None)))
-                return
-            else:
-                closed.validate(job.engine.backbone.depth)
-                job.settings.append(job.place.with_key(Setting(name, given, closed, budget)))
+        knob, chosen = method.knob, self.spec.settings.get(name, {})
+        pinned = not method.tuned or knob is None or knob.name in chosen
+        for seed in range(self.spec.seed, self.spec.seed + (self.spec.fit_seeds if method.learns else 1)):
+            learner = Learner(self, job, given, method, seed)
+            for budget in (None,) if pinned else self.spec.budgets:
+                setting, artifact = learner.at(budget)
+                setting = job.place.with_key(setting)
+                if artifact is not None:
+                    job.artifacts[setting.key] = artifact
+                job.settings.append(setting)
+                if setting.budget is None:  # a set given outright has nothing to tune: one row
+                    break
 
-    def _add_fitted(self, job: Job, given: str, method: Method, budget: float | None) -> None:
-        name = registry.name_of(given)
-        learner = job.plain
+
+class Learner:
+    """Gives one method its settings on one job, with what it learns and what is tuned."""
+
+    def __init__(self, planner: Planner, job: Job, given: str, method: Method, seed: int) -> None:
+        self.planner, self.job, self.given, self.method, self.seed = planner, job, given, method, seed
+        self.name = registry.name_of(given)
+
+    def at(self, budget: float | None) -> tuple[Setting, Path | None]:
+        """The method at a budget, None for as it stands; and the artifact that it comes from, if any."""
+        depth, method = self.job.engine.backbone.depth, self.method
+        artifact: Path | None = None
+        facts: Facts | None = None
+        if method.learns and not method.fits_budget:
+            artifact, method, facts = self._artifact(None, None)
+        if budget is not None:
+            closed = None if method.fits_budget else method.at(budget, depth)
+            if closed is None:
+                artifact, method, facts = self._artifact(budget, method)
+            else:
+                budget, method = (None if closed is method else budget), closed
+                if artifact is not None:
+                    artifact = None  # all that was learnt is in the parameters
+                method.validate(depth)
+        elif method.learns and method.fits_budget:
+            artifact, method, facts = self._artifact(None, None)
+        return Setting(self.name, self.given, method, budget, self.seed, fit=facts), artifact
+
+    def _artifact(self, budget: float | None, learnt: Method | None) -> tuple[Path, Method, Facts]:
+        """What the fit for a budget left, made now if it is not there; `learnt`: what is to be tuned only."""
+        learner, planner = self.job.plain, self.planner
         documents, sha256 = learner.fit_documents
-        key = learner.place.fit_key(given, method, budget, sha256)
-        own = self.spec.out / "fits"
-        folder = None if self.spec.fit and not self._fresh(own / key) else fit.find_artifact(key, [own])
+        key = learner.place.fit_key(self.given, self.method, budget, self.seed, sha256)
+        own = planner.spec.out / "fits"
+        folder = None if planner.spec.fit and not self._fresh(own / key) else find_artifact(key, [own])
         if folder is None:
             folder = own / key
-            if self.first:
-                self._fit(learner, name, type(method).from_params(method.params()), budget, documents, folder)
-        self.wait()
-        fitted, _ = fit.load_artifact(folder, type(method))
-        setting = job.place.with_key(Setting(name, given, fitted, budget))
-        job.artifacts[setting.key] = folder
-        job.settings.append(setting)
+            if planner.first:
+                self._fit(learner, budget, learnt, documents, folder)
+        planner.wait()
+        return folder, *load_artifact(folder, type(self.method))
 
     def _fresh(self, folder: Path) -> bool:
         """Whether an artifact was made by this very run: with --fit, older ones do not count."""
         made = folder / "fit.json"
-        return made.is_file() and made.stat().st_mtime >= self.started
+        return made.is_file() and made.stat().st_mtime >= self.planner.started
 
     def _fit(
-        self, job: Job, name: str, method: Method, budget: float | None, documents: Sequence[Document], folder: Path
+        self, job: Job, budget: float | None, learnt: Method | None, documents: Sequence[Document], folder: Path
     ) -> None:
-        learn, rest = fit.halves(documents)
-        label = f"{name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
-        with self.progress.stage(label) as say:
-            facts: dict[str, Any] = {"budget": budget, "seed": self.spec.seed, "learnt_from": len(learn)}
-            start = time.perf_counter()
-            method.fit(fit.FitProbe(job.engine.backbone, learn, self.spec.seed, budget, say))
-            if budget is not None and method.knob is not None:
-                facts["realised"] = fit.tune(job.engine, method, method.knob, budget, rest, self.spec.seed)
-                facts["tuned_on"] = min(len(rest), fit.TUNE_DOCUMENTS)
-            facts["seconds"] = round(time.perf_counter() - start, 1)
-        fit.save_artifact(folder, method, {"method": name, "task": job.place.task.name, **facts})
+        learn, rest = halves(documents)
+        label = f"{self.name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
+        with self.planner.progress.stage(label) as say:
+            start, realised = time.perf_counter(), None
+            kv = job.place.kv(self.method)
+            probe = FitProbe(job.engine.backbone, job.place.task, learn, rest, self.seed, budget, kv, say)
+            if learnt is None or not learnt.learns or learnt.fits_budget:
+                learnt = type(self.method).from_params(self.method.params())
+                if learnt.learns:
+                    learnt.fit(probe)
+            if budget is not None and learnt.knob is not None:
+                realised = tune(probe, learnt, budget)
+            seconds = round(time.perf_counter() - start, 1)
+        facts = Facts(
+            method=self.name,
+            task=job.place.task.name,
+            seed=self.seed,
+            budget=budget,
+            realised=realised,
+            learnt_from=len(learn) if learnt.learns else 0,
+            tuned_on=0 if realised is None else len(probe.documents("tune")),
+            tokens=probe.tokens,
+            seconds=seconds,
+        )
+        save_artifact(folder, learnt, facts)

@@ -2,7 +2,7 @@
 
 Importing a method imports torch, which takes seconds; `dlbench list methods` has to answer at once. So the name, the
 summary and the parameters are taken from the syntax tree. Whatever stands in a base class of `dlbench.method` is read
-from the source of that module in the same way.
+from the source of that package in the same way.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def _interface() -> dict[str, ast.ClassDef]:
     spec = importlib.util.find_spec(INTERFACE)
     if spec is None or spec.origin is None:
         return {}
-    tree = ast.parse(Path(spec.origin).read_bytes())
-    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    trees = [ast.parse(path.read_bytes()) for path in sorted(Path(spec.origin).parent.glob("*.py"))]
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def _imported_bases(tree: ast.Module) -> dict[str, str]:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from dlbench import __version__, registry
 from dlbench.backbones import INT8, Backbone
-from dlbench.method import Candidate, Method, Oracle, Static
+from dlbench.fit.artifacts import Facts
+from dlbench.method import Action, Candidate, Method, Oracle, Static
 from dlbench.spec import RunSpec
 from dlbench.task import Document, Task
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised whenever a change of dlbench may change outputs or scores: rows of different protocols never share a track."""
 
 Part = Literal["row", "candidate", "sampled"]
@@ -34,18 +35,22 @@ class Setting:
     method: Method
     budget: float | None
     """Target layer share; None where nothing is aimed at."""
+    seed: int = 0
+    """Of the method's noise and of its fit."""
     part: Part = "row"
     """A row of the board, or material for the oracle."""
     sample: int | None = None
     """Stream of sampling noise; None decodes greedily."""
     candidate: Candidate | None = None
     key: str = ""
+    fit: Facts | None = None
+    """How it was fitted; None where nothing was."""
 
     def alike(self, depth: int) -> tuple[Any, ...] | None:
         """Settings with an equal answer decode the same way and need to run once; None where that is unknown."""
         if self.name == "full":
-            return self.sample, frozenset(range(depth))
-        return (self.sample, self.method.layers(depth)) if isinstance(self.method, Static) else None
+            return self.sample, (Action.RUN,) * depth
+        return (self.sample, self.method.actions(depth)) if isinstance(self.method, Static) else None
 
 
 @dataclass(frozen=True)
@@ -97,22 +102,24 @@ class Place:
             "task": [self.task.name, self.task.version, self.documents_sha256, self.task.max_new_tokens],
             "prompt": self.spec.prompt,
             "kv": self.kv(setting.method),
-            "seed": self.spec.seed,
+            "seed": setting.seed,
             "sample": setting.sample,
             "versions": self.versions,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
-    def fit_key(self, given: str, method: Method, budget: float | None, fit_sha256: str) -> str:
+    def fit_key(self, given: str, method: Method, budget: float | None, seed: int, fit_sha256: str) -> str:
         """The content key of a fitted artifact. `method` is as before the fit."""
-        content = {
+        content: dict[str, Any] = {
             "protocol": PROTOCOL,
             "backbone": self.backbone.sha256,
             "method": [source_sha256(given), method.params()],
             "task": [self.task.name, self.task.version, fit_sha256],
             "budget": budget,
-            "seed": self.spec.seed,
+            "seed": seed,
         }
+        if (policy := self.kv(method)) != method.kv[0]:
+            content["kv"] = policy
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def with_key(self, setting: Setting) -> Setting:
@@ -164,18 +171,20 @@ def full() -> Method:
     return cls()
 
 
-def oracle_settings(oracle: Oracle, depth: int) -> list[Setting]:
+def oracle_settings(oracle: Oracle, depth: int, seed: int) -> list[Setting]:
     """Every candidate as a static setting, and as many full-depth outputs: one greedy, the others sampled."""
     static = registry.load("static_skip")
     assert issubclass(static, Method)
     candidates = oracle.candidates(depth)
     everything = next((c for c in candidates if len(c.layers) == depth), Candidate("full", tuple(range(depth))))
     settings = [
-        Setting("static_skip", "static_skip", static.from_params({"only": c.layers}), None, "candidate", candidate=c)
+        Setting(
+            "static_skip", "static_skip", static.from_params({"only": c.layers}), None, seed, "candidate", candidate=c
+        )
         for c in candidates
         if c is not everything
     ]
-    settings.append(Setting("full", "full", full(), None, "candidate", candidate=everything))
+    settings.append(Setting("full", "full", full(), None, seed, "candidate", candidate=everything))
     for stream in range(1, len(candidates)):
-        settings.append(Setting("full", "full", full(), None, "sampled", sample=stream, candidate=everything))
+        settings.append(Setting("full", "full", full(), None, seed, "sampled", stream, everything))
     return settings

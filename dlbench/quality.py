@@ -12,7 +12,7 @@ from dlbench.engine.meter import CATEGORIES
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 from dlbench.plan import Setting
-from dlbench.records import Flops, Sample, Tokens
+from dlbench.records import Flops, Sample, Speculation, Tokens
 from dlbench.store import Store
 from dlbench.task import Document, Task
 
@@ -65,7 +65,6 @@ class QualityRun:
     engine: Engine
     task: Task
     store: Store
-    seed: int
     routed: bool
     kv: Callable[[Method], str | None] = lambda method: None
     """The policy for a method's keys and values of skipped tokens; None takes its own."""
@@ -166,10 +165,10 @@ class QualityRun:
                 if self.routed:
                     wave = self._prefill(batch, setting)
                 else:
-                    wave = shared = shared or self._prefill(batch, None)
+                    wave = shared = shared or self._prefill(batch, None, self._reads(settings))
                 method = None if setting.name == "full" else setting.method
                 policy = self.kv(setting.method)
-                generations = wave.decode(method, seed=self.seed, sample=setting.sample, kv=policy)
+                generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
                 if alike is not None:
                     finished[alike] = generations
             samples = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
@@ -177,9 +176,14 @@ class QualityRun:
             self.store.append(setting.key, self.process, [s for s in samples if s.id not in known])
             done(len(batch))
 
-    def _prefill(self, batch: list[Prompted], setting: Setting | None) -> Wave:
+    def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:
+        """Layers before which any of the methods looks at the prompts' states."""
+        return frozenset().union(*(s.method.reads(self.engine.backbone.depth) for s in settings))
+
+    def _prefill(self, batch: list[Prompted], setting: Setting | None, reads: frozenset[int] = frozenset()) -> Wave:
         method = None if setting is None or setting.name == "full" else setting.method
-        return self.engine.prefill([p.request for p in batch], method, self.seed, slots=self.slots)
+        seed = 0 if setting is None else setting.seed
+        return self.engine.prefill([p.request for p in batch], method, seed, slots=self.slots, reads=reads)
 
     def _sample(self, prompted: Prompted, generation: Generation) -> Sample:
         backbone, document = self.engine.backbone, prompted.document
@@ -198,8 +202,16 @@ class QualityRun:
             flops=Flops(**{c: generation.flops[c] for c in CATEGORIES}),
             prompt_flops=generation.prompt_flops,
             executed_flops=generation.executed,
+            speculation=_account(generation),
             tight=tuple(generation.tight),
         )
+
+
+def _account(generation: Generation) -> Speculation | None:
+    if generation.speculation is None:
+        return None
+    drafted, accepted, rounds = generation.speculation
+    return Speculation(drafted=drafted, accepted=accepted, rounds=rounds)
 
 
 def total(batches: Sequence[list[Prompted]], settings: Sequence[Setting], process: int, processes: int) -> int:

@@ -22,6 +22,7 @@ __all__ = [
     "Backbone",
     "Candidate",
     "Compute",
+    "Fit",
     "Flops",
     "MethodUsed",
     "Quality",
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Sample",
     "Scores",
+    "Speculation",
     "Task",
     "Timing",
     "Tokens",
@@ -121,6 +123,25 @@ class Run(Part):
     max_new_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
 
 
+class Fit(Part):
+    """How a method was fitted: apart from inference, on documents that are not tested.
+
+    Attributes:
+        seed: of the fit; rows that differ in it alone are repeats of one method.
+        target: layer share aimed at, None where nothing was.
+        realised: layer share of the documents that the knob was tuned on.
+        learnt_from, tuned_on: documents.
+        tokens: went through the backbone, forward, to learn and to tune.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    target: Budget | None = None
+    realised: Share | None = None
+    learnt_from: Count = 0
+    tuned_on: Count = 0
+    tokens: Count = 0
+
+
 class Quality(Part):
     """Scores over the documents of the task.
 
@@ -166,6 +187,14 @@ class Tokens(Part):
     generated: Count
 
 
+class Speculation(Part):
+    """The account of self-speculation: tokens drafted, drafts that full depth agreed with, rounds of verification."""
+
+    drafted: Count
+    accepted: Count
+    rounds: Count
+
+
 class Compute(Part):
     """Realised cost: FLOPs and tokens are sums over documents, shares are of full depth (1).
 
@@ -179,6 +208,7 @@ class Compute(Part):
     flops: Flops
     executed_flops: Count
     tokens: Tokens
+    speculation: Speculation | None = None
 
 
 class Record(JsonLine):
@@ -201,6 +231,7 @@ class Record(JsonLine):
     quality: Quality | None
     compute: Compute | None
     status: Literal["ok", "unreachable"] = "ok"
+    fit: Fit | None = None
     notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
     env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
 
@@ -281,6 +312,7 @@ class Sample(JsonLine):
     flops: Flops
     prompt_flops: Count
     executed_flops: Count
+    speculation: Speculation | None = None
     tight: Annotated[tuple[tuple[Count, float], ...], Field(max_length=1_000_000)] = ()
     choice: Name | None = None
 

@@ -14,7 +14,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     MethodClass: TypeAlias = type[Method] | type[Oracle]
 
 GROUP = "dlbench.methods"
+CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
+"""Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
 PACKAGE = "dlbench.methods"
 
 
@@ -82,6 +84,12 @@ def is_path(method: str) -> bool:
 def name_of(method: str) -> str:
     """The method's name, for a name or a path."""
     return Path(method).stem if is_path(method) else method
+
+
+def expand(given: Sequence[str]) -> tuple[str, ...]:
+    """Replace the words `core` and `all` by the methods they stand for; each stays once, in its first place."""
+    sets = {"core": CORE, "all": names()}
+    return tuple(dict.fromkeys(name for word in given for name in sets.get(word, (word,))))
 
 
 def names() -> tuple[str, ...]:

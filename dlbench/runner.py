@@ -19,6 +19,9 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 from dlbench import __version__, ceiling, timing
 from dlbench.errors import DlbenchError
@@ -50,6 +53,15 @@ def execute(spec: RunSpec) -> list[Record]:
     return Runner(spec).run()
 
 
+def fit_only(spec: RunSpec) -> None:
+    """Carry out the fits of a run, and show them.
+
+    Raises:
+        DlbenchError: something cannot be done as asked.
+    """
+    Runner(spec).fit()
+
+
 class Runner:
     """The state of one process of a run."""
 
@@ -67,19 +79,9 @@ class Runner:
 
     def run(self) -> list[Record]:
         """Do everything; only the main process returns records."""
-        planner = Planner(
-            self.spec,
-            self.device,
-            self.progress,
-            self.main,
-            self.state.num_processes,
-            self.state.wait_for_everyone,
-        )
+        planner = self._planner()
         jobs = planner.load()
-        if self.main:
-            asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
-            self.store.open({"dlbench": __version__, "spec": asked})
-        self.state.wait_for_everyone()
+        self._open()
         with self.progress:
             planner.settle(jobs)
             self._decode(jobs)
@@ -92,6 +94,27 @@ class Runner:
         self._show(records, times)
         return records
 
+    def _planner(self) -> Planner:
+        state = self.state
+        return Planner(self.spec, self.device, self.progress, self.main, state.num_processes, state.wait_for_everyone)
+
+    def _open(self) -> None:
+        """Make the run's folder; all processes go on when it is there."""
+        if self.main:
+            asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
+            self.store.open({"dlbench": __version__, "spec": asked})
+        self.state.wait_for_everyone()
+
+    def fit(self) -> None:
+        """Fit what a run would fit, and nothing else."""
+        planner = self._planner()
+        jobs = planner.load()
+        self._open()
+        with self.progress:
+            planner.settle(jobs)
+        if self.main:
+            Console().print(_fits(jobs))
+
     # ---- quality
 
     def _decode(self, jobs: Sequence[Job]) -> None:
@@ -103,7 +126,6 @@ class Runner:
                     job.engine,
                     job.place.task,
                     self.store,
-                    self.spec.seed,
                     self.spec.prompt == "routed",
                     job.place.kv,
                     index,
@@ -212,7 +234,6 @@ class Runner:
             "models": models,
             "device": self.device,
             "kernels": self.spec.kernels,
-            "seed": self.spec.seed,
             "routed": self.spec.prompt == "routed",
             "sources": {name_of(m): m for m in self.spec.methods},
             "tasks": tasks,
@@ -240,8 +261,6 @@ class Runner:
         return sum(len(samples[d.id].layers) for d in job.documents) / len(job.documents)
 
     def _show(self, records: Sequence[Record], times: Sequence[Timing]) -> None:
-        from rich.console import Console
-
         from dlbench.leaderboard.claims import claims
         from dlbench.leaderboard.site import build as build_site
         from dlbench.leaderboard.text import closing_table
@@ -260,6 +279,28 @@ class Runner:
         minutes = (time.time() - self.started) / 60
         n = records[0].task.n if records else 0
         console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+
+
+def _fits(jobs: Sequence[Job]) -> Table:
+    """What was fitted: a row per setting."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("on", no_wrap=True)
+    for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    lone = len({job.place.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
+    for job in jobs:
+        for s in job.settings:
+            if (facts := s.fit) is not None:
+                shares = [f"{x:.1%}" if x is not None else "–" for x in (facts.budget or s.budget, facts.realised)]
+                counts = [str(n or "–") for n in (facts.learnt_from, facts.tuned_on)]
+                variant = next((v for v in type(s.method).variants if v.items() <= s.method.params().items()), {})
+                label = " · ".join(
+                    [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
+                )
+                where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
+                table.add_row(label, where, *shares, *counts, str(facts.seed))
+    return table
 
 
 def _worker(path: Path) -> int:

@@ -70,7 +70,7 @@ class RunSpec:
     """Embedded models, local folders or hub names."""
     tasks: tuple[str, ...] = field(default_factory=lambda: tuple(harness.expand_tasks(["nano"])))
     """Names of tasks, suites already replaced by their tasks."""
-    methods: tuple[str, ...] = field(default_factory=registry.names)
+    methods: tuple[str, ...] = registry.CORE
     """Names, or paths of plugin files."""
     budgets: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Target layer shares."""
@@ -92,6 +92,8 @@ class RunSpec:
     processes: int = 1
     fit: bool = False
     """Fit again what learns, even where a fitted artifact exists."""
+    fit_seeds: int = 1
+    """Fits of each method that learns, from `seed` on; each is a row of its own."""
     timing: bool = True
 
     def check(self) -> None:
@@ -120,6 +122,8 @@ class RunSpec:
             raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
         if self.batch_size is not None and self.batch_size < 1:
             raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
+        if self.fit_seeds < 1:
+            raise DlbenchError(f"{self.fit_seeds} fit seeds: give at least 1")
         if self.processes < 1:
             raise DlbenchError(f"{self.processes} processes: give at least 1")
         if not 0 <= self.seed < 2**63:
@@ -219,8 +223,8 @@ def check_environment(spec: RunSpec) -> None:
         chosen = registry.load(method)
         values = spec.settings.get(name, {})
         _check_parameters(name, chosen, values)
-        # In a run of all methods those that lack the policy are left out, and a line says so.
-        if spec.kv is not None and spec.methods != registry.names():
+        # In a run of a whole set of methods those that lack the policy are left out, and a line says so.
+        if spec.kv is not None and spec.methods not in (registry.CORE, registry.names()):
             for variant in chosen.variants:
                 try:
                     made = chosen.from_params({**variant, **values})

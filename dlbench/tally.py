@@ -9,7 +9,7 @@ import numpy as np
 
 from dlbench.engine.meter import CATEGORIES, Costs
 from dlbench.plan import Place, Setting, source_sha256
-from dlbench.records import Backbone, Compute, Flops, MethodUsed, Quality, Record, Run, Sample, Tokens
+from dlbench.records import Backbone, Compute, Fit, Flops, MethodUsed, Quality, Record, Run, Sample, Speculation, Tokens
 from dlbench.records import Task as TaskUsed
 from dlbench.stats import retained
 from dlbench.task import Document
@@ -55,6 +55,17 @@ def compute(samples: Sequence[Sample], base: Reference) -> Compute:
         flops=Flops(**{c: sum(getattr(s.flops, c) for s in samples) for c in CATEGORIES}),
         executed_flops=sum(s.executed_flops for s in samples),
         tokens=Tokens(prompt=sum(s.tokens.prompt for s in samples), generated=sum(s.tokens.generated for s in samples)),
+        speculation=_account([s.speculation for s in samples if s.speculation is not None]),
+    )
+
+
+def _account(several: Sequence[Speculation]) -> Speculation | None:
+    if not several:
+        return None
+    return Speculation(
+        drafted=sum(s.drafted for s in several),
+        accepted=sum(s.accepted for s in several),
+        rounds=sum(s.rounds for s in several),
     )
 
 
@@ -70,6 +81,20 @@ def quality(
         retained=None if kept is None else kept.estimate,
         retained_ci95=None if kept is None else (kept.low, kept.high),
         extra=dict(extra),
+    )
+
+
+def _fit(setting: Setting) -> Fit | None:
+    facts = setting.fit
+    if facts is None:
+        return None
+    return Fit(
+        seed=facts.seed,
+        target=facts.budget,
+        realised=facts.realised,
+        learnt_from=facts.learnt_from,
+        tuned_on=facts.tuned_on,
+        tokens=facts.tokens,
     )
 
 
@@ -117,6 +142,8 @@ def build(
         and all(n == depth for s in samples for n in s.layers)
     ):
         own.append("never acted: every token ran every layer")
+    if (drafts := cost.speculation) is not None and drafts.drafted:
+        own.append(f"{drafts.accepted / drafts.drafted:.0%} of {drafts.drafted:,} drafted tokens stood")
     if cut := sum(s.truncated for s in samples):
         own.append(f"{cut} of {len(samples)} prompts were cut to fit the context")
     if scored is None:
@@ -161,12 +188,13 @@ def build(
             budget=budget,
             prompt=place.spec.prompt,
             kv=place.kv(setting.method),
-            seed=place.spec.seed,
+            seed=setting.seed,
             max_new_tokens=place.task.max_new_tokens,
         ),
         quality=scored,
         compute=cost,
         status="unreachable" if short else "ok",
+        fit=_fit(setting),
         notes=tuple(own),
         env={**place.versions, **env},
     )

@@ -23,7 +23,7 @@ import torch
 from dlbench import memory, registry
 from dlbench.backbones import load
 from dlbench.engine import Engine, Generation, Request, Wave
-from dlbench.fit import load_artifact
+from dlbench.fit.artifacts import load_artifact
 from dlbench.lines import write_lines
 from dlbench.method import Method
 from dlbench.plan import Place, Setting
@@ -44,6 +44,7 @@ def describe(place: Place, setting: Setting, artifact: Path | None, forwards: fl
         "name": setting.name,
         "params": setting.method.params(),
         "budget": setting.budget,
+        "seed": setting.seed,
         "key": setting.key,
         "artifact": None if artifact is None else str(artifact),
         "forwards": forwards,
@@ -86,22 +87,26 @@ class Item:
     method: Method | None
 
 
-def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task: str) -> list[Timing]:
+def measure(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> list[Timing]:
     """Times of every setting at one batch size, each repeat near a run of the first: `full` of the base."""
     clock = Clock(items[0].engine.backbone.device)
+    reads: set[int] = set()
+    for item in items:
+        if item.method is not None:
+            reads |= item.method.reads(item.engine.backbone.depth)
     full = items[0].engine.prefill(items[0].prompts[:batch])
     full.decode()  # warm-up
     prefills: list[float] = []
     waves: list[Wave] = []
     shared: dict[str, tuple[float, Wave]] = {}
     for item in items:
-        group, method = item.prompts[:batch], item.method if routed else None
+        group, method, seed = item.prompts[:batch], item.method if routed else None, item.facts["seed"]
         if method is not None:
             seconds, wave = clock.of(partial(item.engine.prefill, group, method, seed))
         else:
             name = item.engine.backbone.id
             if name not in shared:
-                shared[name] = clock.of(partial(item.engine.prefill, group))
+                shared[name] = clock.of(partial(item.engine.prefill, group, reads=reads))
             seconds, wave = shared[name]
         prefills.append(seconds / len(group))
         waves.append(wave)
@@ -113,7 +118,8 @@ def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task:
             if i % FULL_EVERY == 0:
                 seconds, generations = clock.of(full.decode)
                 full_rate = seconds / _forwards(generations)
-            seconds, generations = clock.of(partial(wave.decode, item.method, seed=seed, kv=item.facts["kv"]))
+            decode = partial(wave.decode, item.method, seed=item.facts["seed"], kv=item.facts["kv"])
+            seconds, generations = clock.of(decode)
             forwards[i] = _forwards(generations)
             took[i].append(seconds)
             speedups[i].append(full_rate / (seconds / forwards[i]))
@@ -143,10 +149,10 @@ def measure(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task:
     return found
 
 
-def attempt(items: Sequence[Item], batch: int, *, seed: int, routed: bool, task: str) -> list[Timing] | None:
+def attempt(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> list[Timing] | None:
     """What `measure` gives; None where that batch does not fit the memory."""
     try:
-        return measure(items, batch, seed=seed, routed=routed, task=task)
+        return measure(items, batch, routed=routed, task=task)
     except Exception as error:
         if not memory.ran_out(error):
             raise
@@ -178,7 +184,7 @@ def main(path: Path) -> None:
         ]
         for batch in BATCHES:
             said: dict[str, Any] = {"done": len(items)}
-            times = attempt(items, batch, seed=job["seed"], routed=job["routed"], task=task["name"])
+            times = attempt(items, batch, routed=job["routed"], task=task["name"])
             if times is None:
                 said["note"] = (
                     f"{task['name']}: no times at batch {batch}, which does not fit the memory of this device"

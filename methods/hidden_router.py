@@ -7,11 +7,11 @@ router that does not beat this control is not using the hidden state.
 
 Faithful: layers 1..L-2, linear or one-hidden-layer MLP of width d/8, detached input, noise at evaluation too (`noisy`;
 switch it off for an argmax). Different: the input is scaled to a mean square of 1, since states grow with depth and one
-learning rate must serve all layers; trained to a target share, CE + weight·(share - target)², where the paper sweeps α
-in CE + α·share; `threshold` shifts the keep logit, so that the realised share can be tuned without training again.
+learning rate must serve all layers; trained to a target share, CE + weight·(share - target)², unless `alpha` asks for
+the paper's CE + α·share; `threshold` shifts the keep logit, so that the realised share can be tuned without training
+again.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +34,8 @@ class Controller(nn.Module):
             else:
                 narrow = max(1, width // 8)
                 self.gates.append(nn.Sequential(nn.Linear(width, narrow), nn.ReLU(), nn.Linear(narrow, 2)))
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.01) if parameter.ndim > 1 else nn.init.zeros_(parameter)
 
     def forward(self, hidden: Tensor, layer: int) -> Tensor:
         hidden = hidden.detach()
@@ -59,18 +61,21 @@ class HiddenRouter(Router):
     lr: float = 1e-2
     weight: float = 20.0
     """Weight of the squared distance from the target share."""
+    alpha: float | None = None
+    """The paper's cost weight: train with CE + alpha · share, to no target; one row, at the share that comes of it."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("linear", "mlp"):
             raise ValueError(f"kind must be linear or mlp, not {self.kind!r}")
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}")
-        self._module: Controller | None = None
 
-    def module(self, depth: int, width: int) -> Controller:
-        if self._module is None:
-            self._module = Controller(depth, width, self.kind, self.fixed_input)
-        return self._module
+    @property
+    def tuned(self) -> bool:
+        return self.alpha is None
+
+    def build(self, depth: int, width: int) -> Controller:
+        return Controller(depth, width, self.kind, self.fixed_input)
 
     def gated(self, depth: int) -> frozenset[int]:
         return frozenset(range(1, depth - 1))
@@ -82,13 +87,7 @@ class HiddenRouter(Router):
         return torch.logit(u).to(view.hidden.device, torch.float32)  # a difference of two Gumbel variables is logistic
 
     def fit(self, probe: Probe) -> None:
-        self.module(probe.depth, probe.width)
-        probe.train(self, share=probe.budget or 0.5, steps=self.steps, lr=self.lr, weight=self.weight)
-
-    def weights(self) -> dict[str, Tensor]:
-        return {} if self._module is None else dict(self._module.state_dict())
-
-    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        gates = 1 + max(int(name.split(".")[1]) for name in weights)
-        first = weights["gates.0.weight" if self.kind == "linear" else "gates.0.0.weight"]
-        self.module(gates + 2, first.shape[1]).load_state_dict(dict(weights))
+        if self.alpha is None:
+            probe.train(self, share=probe.budget or 0.5, steps=self.steps, lr=self.lr, weight=self.weight)
+        else:
+            probe.train(self, steps=self.steps, lr=self.lr, weight=self.alpha, cost="linear")

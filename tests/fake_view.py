@@ -42,6 +42,13 @@ class FakeView(View):
     def limit(self):
         return torch.as_tensor(self.shown.get("limit", [10] * self.rows))
 
+    @property
+    def memory(self):
+        return self.shown.get("memory")
+
+    def foreseen(self, layer):
+        return self.shown["foreseen"][layer]
+
     def logits(self):
         return self.shown["logits"]
 

@@ -12,7 +12,7 @@ from dlbench.engine import Engine, Request
 from dlbench.engine.decoding import Decoding
 from dlbench.engine.view import exit_head
 from dlbench.families import resolve
-from dlbench.method import Action, Method
+from dlbench.method import Action, Method, Route
 
 
 class Recorded(Method):
@@ -20,9 +20,11 @@ class Recorded(Method):
 
     def __init__(self, inner):
         self.inner = inner
-        self.kv = inner.kv
+        self.kv, self.foresees = inner.kv, inner.foresees
         self.codes = {}
         """(row, step) -> the code of each layer that was asked about, in order."""
+        self.scales = {}
+        """(row, step) -> what each of these layers was multiplied by."""
 
     @property
     def scope(self):
@@ -31,8 +33,18 @@ class Recorded(Method):
     def live(self, depth):
         return self.inner.live(depth)
 
+    def reads(self, depth):
+        return self.inner.reads(depth)
+
+    def begin(self, prompt):
+        return self.inner.begin(prompt)
+
+    def bypass(self, layer):
+        return self.inner.bypass(layer)
+
     def route(self, view):
-        answer = self.inner.route(view)
+        given = self.inner.route(view)
+        answer = given.codes if isinstance(given, Route) else given
         rows = view.row.tolist()
         if isinstance(answer, torch.Tensor):
             codes = [int(a) * int(Action.RUN) if answer.dtype == torch.bool else int(a) for a in answer]
@@ -40,7 +52,10 @@ class Recorded(Method):
             codes = [int(answer)] * len(rows)
         for row, step, code in zip(rows, view.step.tolist(), codes, strict=True):
             self.codes.setdefault((row, step), []).append(code)
-        return answer
+        scales = given.scale if isinstance(given, Route) and given.scale is not None else torch.ones(len(rows))
+        for row, step, scale in zip(rows, view.step.tolist(), scales.tolist(), strict=True):
+            self.scales.setdefault((row, step), []).append(scale)
+        return given
 
     def ran(self):
         """(row, step) -> the layers that ran, whole or in part."""
@@ -53,10 +68,10 @@ def watched_logits(monkeypatch):
     seen = {}
     choose = Decoding._choose
 
-    def watch(self, logits, rows):
+    def watch(self, logits, rows, ahead=None):
         for row, values in zip(rows.tolist(), logits, strict=True):
             seen.setdefault(row, []).append(values.clone())
-        return choose(self, logits, rows)
+        return choose(self, logits, rows, ahead)
 
     with monkeypatch.context() as patch:
         patch.setattr(Decoding, "_choose", watch)
@@ -110,7 +125,7 @@ def hide(mask, gone, window, additive, dtype):
     return seen[None, None] if mask is None else mask & seen
 
 
-def replay(backbone, prompt, tokens, codes, kv="project"):
+def replay(backbone, prompt, tokens, codes, kv="project", scales=None, bypass=lambda layer: None):
     """Logits that choose each token of `tokens`: [len(tokens), vocabulary].
 
     Args:
@@ -119,6 +134,8 @@ def replay(backbone, prompt, tokens, codes, kv="project"):
         tokens: new tokens; all but the last are forwarded.
         codes: of each decode step, the codes of the layers that were asked about; nothing runs after them.
         kv: what becomes of the keys and values of skipped tokens.
+        scales: of each decode step, what each layer adds is multiplied by.
+        bypass: layer -> what tokens that skip it go through instead, or None.
     """
     text = [*prompt, *tokens[:-1]]
     depth = backbone.depth
@@ -132,12 +149,23 @@ def replay(backbone, prompt, tokens, codes, kv="project"):
     windows = stock if len(stock) == depth else [None] * depth
     additive = backbone.model.config._attn_implementation != "sdpa"
 
+    scale = torch.ones(len(text), depth, dtype=torch.float64)
+    awake = torch.zeros(len(text), depth, dtype=torch.bool)  # decode steps that were asked about the layer and stayed
+    for row, step in enumerate(codes, len(prompt)):
+        awake[row, : len(step)] = torch.tensor([c != Action.EXIT for c in step], dtype=torch.bool)
+        if scales is not None:
+            scale[row, : len(step)] = torch.tensor(scales[row - len(prompt)], dtype=torch.float64)
+
     def around(index, layer, forward, hidden, **kwargs):
         code = plan[:, index]
         if kv == "evict":
             gone = (code & Action.ATTN) == 0
             kwargs["attention_mask"] = hide(kwargs["attention_mask"], gone, windows[index], additive, hidden.dtype)
-        out = torch.where((code == Action.RUN)[None, :, None], state(forward(hidden, **kwargs)), hidden)
+        ran = hidden + scale[:, index][None, :, None].to(hidden) * (state(forward(hidden, **kwargs)) - hidden)
+        out = torch.where((code == Action.RUN)[None, :, None], ran, hidden)
+        if (module := bypass(index)) is not None:
+            passing = awake[:, index] & (code == Action.SKIP)
+            out = torch.where(passing[None, :, None], hidden + module(hidden.float()).to(hidden), out)
         for part, left_out in ((Action.ATTN, Action.MLP), (Action.MLP, Action.ATTN)):
             if (code == part).any():
                 half = state(without(backbone, layer, left_out)(hidden, **kwargs))
@@ -183,7 +211,7 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, 
     engine = Engine(backbone, kernels=kernels)
     assert kernels == "stock" or engine.kernels == "fused", engine.kernels_note
     requests = [Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))]
-    wave = engine.prefill(requests, slots=slots)
+    wave = engine.prefill(requests, slots=slots, reads=method.reads(backbone.depth))
     with watched_logits(monkeypatch) as seen:
         written = wave.decode(recorded, seed=seed, kv=kv)
     for row, (prompt, generation) in enumerate(zip(prompts, written, strict=True)):
@@ -194,7 +222,8 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, 
         assert not any(any(r[len(c) :]) for r, c in zip(routes, ran, strict=True))
         if kv != "recompute" and not {Action.ATTN, Action.MLP} & {c for step in codes for c in step}:
             assert generation.layers == [sum(c == Action.RUN for c in step) for step in codes]
-        expected = replay(backbone, prompt, generation.tokens, codes, kv or method.kv[0])
+        scales = [recorded.scales[row, step] for step in range(len(generation.tokens) - 1)]
+        expected = replay(backbone, prompt, generation.tokens, codes, kv or method.kv[0], scales, method.bypass)
         got = torch.stack(seen[row])
         assert got.shape == expected.shape
         scale = float(expected.abs().max())

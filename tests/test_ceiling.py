@@ -31,7 +31,7 @@ class World:
         self.settings, self.samples, self.table = [], {}, {}
         self.place = place(FakeTask(self.table))
         self.documents = [document(d, ["r"] * references, i) for i, d in enumerate(DOCUMENTS)]
-        for setting in plan.oracle_settings(Given(), DEPTH):
+        for setting in plan.oracle_settings(Given(), DEPTH, 0):
             setting = self.place.with_key(setting)
             self.settings.append(setting)
             depth = len(setting.candidate.layers)

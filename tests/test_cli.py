@@ -58,7 +58,7 @@ MINE = '''
 def test_without_options_everything_of_nano_runs(ran):
     assert cli.main(["run"]) == 0
     assert ran == [spec.RunSpec()]
-    assert ran[0].methods == registry.names() and len(ran[0].tasks) == 4
+    assert ran[0].methods == registry.CORE and len(ran[0].tasks) == 4
 
 
 def test_options_reach_the_run(ran, plugin):
@@ -88,11 +88,11 @@ BAD = [
     ("--set full.x=1", "unknown parameter of method 'full' 'x'"),
     ("--set ful.x=1", "unknown method in a setting 'ful': did you mean full"),
     ("--set full=1", "write NAME.PARAM=VALUE"),
-    ("--set confidence_exit.threshold=NaN", "give a finite number"),
-    ("--set confidence_exit.threshold=0.5 --set confidence_exit.threshold=0.6", "set twice"),
-    ("--set confidence_exit.treshold=0.5", "did you mean threshold"),
-    ("--set confidence_exit.threshold=9", "refuses threshold=9: threshold must lie in"),
-    ("--set confidence_exit.threshold=high", 'confidence_exit.threshold="high": Input should be a valid number'),
+    ("--set calm.threshold=NaN", "give a finite number"),
+    ("--set calm.threshold=0.5 --set calm.threshold=0.6", "set twice"),
+    ("--set calm.treshold=0.5", "did you mean threshold"),
+    ("--set calm.threshold=9", "refuses threshold=9: threshold must lie in"),
+    ("--set calm.threshold=high", 'calm.threshold="high": Input should be a valid number'),
     ("--budget 0", "budget 0.0: give a share"),
     ("--budget 2", "budget 2.0: give a share"),
     ("--budget nan", "budget nan: give a share"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,17 +10,26 @@ import replay
 import tiny_models
 import torch
 import toy_task
+from tiny_models import without
 
 from dlbench.backbones import wrap
-from dlbench.engine import Engine
+from dlbench.engine.meter import Costs
 from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
-from dlbench.fit import FitProbe, SoftGates, find_artifact, halves, load_artifact, requests, save_artifact, tune
-from dlbench.method import Action
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.fit import Facts, FitProbe, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit.soft import SoftGates
+from dlbench.fit.trace import record, shares
+from dlbench.method import Action, LayerSet
+from dlbench.methods.calm import Calm
+from dlbench.methods.d_llm import DLlm
 from dlbench.methods.hidden_router import HiddenRouter
+from dlbench.methods.llm_drop import LlmDrop
+from dlbench.methods.mind_skip import MindSkip
+from dlbench.methods.short_gpt import ShortGpt
+from dlbench.methods.sleb import Sleb
+from dlbench.methods.static_skip import StaticSkip
 from dlbench.task import Document
-from dlbench.teacher import example
+from dlbench.teacher import Batch, Example, example
 
 DEPTH, WIDTH = 5, 32
 
@@ -51,33 +61,68 @@ def named(*ids):
 def test_seventy_per_cent_are_learnt_from_by_id():
     everything = named(*(f"document-{i}" for i in range(1000)))
     learn, rest = halves(everything)
-    assert 650 < len(learn) < 750
-    assert sorted(d.index for d in learn + rest) == list(range(1000))
+    assert 650 < len(learn) < 750 and len(rest) == 48  # more are not needed to set a threshold
+    assert not {d.index for d in learn} & {d.index for d in rest}
     assert all(key_of(d.id) / 2**64 < 0.7 for d in learn) and all(key_of(d.id) / 2**64 >= 0.7 for d in rest)
     few, _ = halves(everything[::-7])
     assert {d.id for d in few} == {d.id for d in learn} & {d.id for d in everything[::-7]}
 
 
+def probe_of(backbone, learn, tune=(), **more):
+    return FitProbe(backbone, toy_task.Scored(), learn, tune, **more)
+
+
 def test_without_anything_that_fits_the_context_nothing_is_learnt(backbone):
     longer = Document("b", "A" * 99, ("B" * 50,), 4, (), 0, None, "fit")
     with pytest.raises(DlbenchError, match="nothing to learn from"):
-        FitProbe(backbone, [longer], 0, 0.5).train(HiddenRouter(), share=0.5, steps=1, lr=0.1, weight=1.0)
+        probe_of(backbone, [longer]).train(HiddenRouter(), share=0.5, steps=1, lr=0.1, weight=1.0)
+
+
+def loss_of(backbone, router, batch):
+    """Cross entropy of decode forwards through the soft gates, and the executed share."""
+    gates = SoftGates(backbone, router, batch, noise=False)
+    with gates.installed(), torch.no_grad():
+        logits = backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+    labels = batch.decoded()[:, 1:].flatten()
+    entropy = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels, ignore_index=-100)
+    return float(entropy), float(gates.executed())
 
 
 def test_the_loss_of_open_gates_is_that_of_the_stock_model(backbone, documents):
-    probe = FitProbe(backbone, documents, 0, 0.5)
-    batch = [example(backbone, d, 0) for d in documents[:5]]
+    examples = [example(backbone, d, 0) for d in documents[:5]]
     losses = []
-    for prompt, target in batch:
+    for prompt, target in examples:
         with torch.inference_mode():
             logits = backbone.model(torch.tensor([prompt + target])).logits[0].log_softmax(-1)
         # the prefill makes the first token at full depth: it is no decode forward
         losses += [-float(logits[len(prompt) - 1 + i, target[i]]) for i in range(1, len(target))]
-    loss = probe._loss(constant([50.0] * 3), batch, share=0.6, weight=10.0).detach()
-    assert float(loss) == pytest.approx(np.mean(losses) + 10 * (1 - 0.6) ** 2, rel=1e-5)
-    closed = probe._loss(constant([50.0, -50.0, 50.0]), batch, share=0.8, weight=1000.0)
-    opened = probe._loss(constant([50.0, -50.0, 50.0]), batch, share=0.6, weight=1000.0)
-    assert float((opened - closed).detach()) == pytest.approx(1000 * 0.2**2, rel=1e-4)  # four of five layers run
+    entropy, share = loss_of(backbone, constant([50.0] * 3), Batch.of(examples))
+    assert entropy == pytest.approx(np.mean(losses), rel=1e-5) and share == 1
+    _, share = loss_of(backbone, constant([50.0, -50.0, 50.0]), Batch.of(examples))
+    assert share == pytest.approx(4 / 5)
+
+
+@pytest.mark.parametrize(("cost", "expected"), [("squared", 7 * 0.3**2), ("absolute", 7 * 0.3), ("linear", 7 * 2 / 3)])
+def test_costs_by_hand(backbone, documents, cost, expected):
+    """Of five layers one gate of three is closed: a share of 0.8 against 0.5, and 2/3 of the gates open."""
+
+    class Fixed(HiddenRouter):
+        def build(self, depth, width):
+            return constant([50.0, -50.0, 50.0]).module(depth, width)
+
+    def first(weight):
+        return probe_of(backbone, documents).train(
+            Fixed(), steps=1, lr=0.0, weight=weight, cost=cost, share=0.5, noise=False
+        )[0]
+
+    assert first(7.0) - first(0.0) == pytest.approx(expected, rel=1e-3)
+
+
+CLOSED = {layer: [[int(i != layer) * int(Action.RUN) for i in range(DEPTH)]] * 3 for layer in range(DEPTH)}
+
+
+def text_of(prompt, tokens):
+    return Batch.of([Example(list(prompt), list(tokens))])
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "gemma3"])
@@ -85,19 +130,62 @@ def test_soft_gates_do_what_decoding_does(family):
     """Under fixed decisions the training forward is the engine's: same text, same layers, same logits."""
     family_backbone = tiny_models.backbone(family, DEPTH, dtype="float64")
     prompt, tokens = (5, 6, 7), [8, 9, 10, 11]
-    codes = [[int(layer != 1) * int(Action.RUN) for layer in range(DEPTH)]] * 3  # layer 1 closed
-    expected = replay.replay(family_backbone, prompt, tokens, codes)
-    routed = torch.zeros(1, 6)
-    routed[0, 3:] = 1
-    gates = SoftGates(family_backbone, constant([-50.0, 50.0, 50.0]), routed)
+    expected = replay.replay(family_backbone, prompt, tokens, CLOSED[1])  # layer 1 closed
+    batch = text_of(prompt, tokens)
+    gates = SoftGates(family_backbone, constant([-50.0, 50.0, 50.0]), batch, noise=False)
     with gates.installed(), torch.no_grad():
-        logits = family_backbone.model(torch.tensor([[*prompt, *tokens[:-1]]]), use_cache=False).logits
-    torch.testing.assert_close(logits[0, 2:], expected, rtol=1e-9, atol=1e-9)
+        logits = family_backbone.model(batch.ids, use_cache=False).logits
+    torch.testing.assert_close(logits[0, 2:-1], expected, rtol=1e-9, atol=1e-9)
     assert float(gates.executed().detach()) == pytest.approx(4 / 5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gpt_neox", "gemma3"])
+@pytest.mark.parametrize("per", ["token", "sequence"])
+def test_soft_gates_on_attention_do_what_decoding_does(family, per):
+    attention = "eager" if family in tiny_models.EAGER_ONLY else "sdpa"
+    family_backbone = tiny_models.backbone(family, DEPTH, attention, "float32" if attention == "eager" else "float64")
+    prompt, tokens = (5, 6, 7), [8, 9, 10, 11]
+    codes = [[int(Action.MLP if layer == 2 else Action.RUN) for layer in range(DEPTH)]] * 3
+    expected = replay.replay(family_backbone, prompt, tokens, codes)
+    router = MindSkip(per=per)
+    with torch.no_grad():
+        for layer, gate in enumerate(router.module(DEPTH, WIDTH).gates, 1):
+            gate.weight.zero_()
+            gate.bias.fill_(-50.0 if layer == 2 else 50.0)
+    batch = text_of(prompt, tokens)
+    gates = SoftGates(family_backbone, router, batch, noise=False)
+    with gates.installed(), torch.no_grad():
+        logits = family_backbone.model(batch.ids, use_cache=False).logits
+    tolerance = 1e-9 if attention == "sdpa" else 1e-4
+    torch.testing.assert_close(logits[0, 2:-1], expected, rtol=tolerance, atol=tolerance)
+    costs = Costs(family_backbone)
+    half = costs.parts[int(Action.ATTN)][2] / costs.layer[2]
+    assert float(gates.executed()) == pytest.approx(1 - half / DEPTH)
+
+
+def test_soft_gates_evict_and_spare():
+    """D-LLM's rules in training: skipped tokens are not attended to, and the first two run everything."""
+    backbone = tiny_models.backbone("llama", DEPTH, dtype="float64")
+    prompt, tokens = (5, 6, 7), [8, 9, 10, 11, 12]
+    router = DLlm(inner=8)
+    with torch.no_grad():
+        for layer, gate in enumerate(router.module(DEPTH, WIDTH).gates, 2):
+            for parameter in gate.parameters():
+                parameter.zero_()
+            gate[3].bias.copy_(torch.tensor([50.0, 0.0] if layer == 3 else [0.0, 50.0]))
+    run = [int(Action.RUN)] * DEPTH
+    skip = [int(Action.RUN if layer != 3 else Action.SKIP) for layer in range(DEPTH)]
+    expected = replay.replay(backbone, prompt, tokens, [run, run, skip, skip], kv="evict")
+    batch = text_of(prompt, tokens)
+    gates = SoftGates(backbone, router, batch, noise=False)
+    with gates.installed(), torch.no_grad():
+        logits = backbone.model(batch.ids, use_cache=False).logits
+    torch.testing.assert_close(logits[0, 2:-1], expected, rtol=1e-9, atol=1e-9)
+    assert float(gates.executed()) == pytest.approx(1 - 0.5 / DEPTH)
+
+
 def test_soft_gates_leave_no_trace(backbone):
-    gates = SoftGates(backbone, constant([0.0] * 3), torch.ones(1, 3))
+    gates = SoftGates(backbone, constant([0.0] * 3), text_of((5, 6), (7, 8)), noise=True)
     with pytest.raises(KeyError), gates.installed():
         assert [("forward" in vars(layer)) for layer in backbone.layers] == [False, True, True, True, False]
         raise KeyError
@@ -110,8 +198,7 @@ def test_only_the_router_learns_and_the_same_seed_learns_the_same(backbone, docu
     made = []
     for seed in (0, 0, 1):
         router = HiddenRouter(steps=3)
-        probe = FitProbe(backbone, documents, seed, 0.5, lambda done, of: steps.append((done, of)))
-        router.fit(probe)
+        router.fit(probe_of(backbone, documents, seed=seed, budget=0.5, say=lambda done, of: steps.append((done, of))))
         made.append(router.weights())
         assert not any(p.requires_grad for p in router.module(DEPTH, WIDTH).parameters())
     assert steps[:3] == [(1, 3), (2, 3), (3, 3)]
@@ -121,58 +208,194 @@ def test_only_the_router_learns_and_the_same_seed_learns_the_same(backbone, docu
         assert torch.equal(before, after) and after.grad is None and not after.requires_grad
 
 
+# ---- what a probe shows
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """A backbone whose layers 2 and 4 of six add nothing, and whose feed-forward 1 and attention 3 add nothing."""
+    model = tiny_models.build("llama", depth=6)
+    with torch.no_grad():
+        for layer, halves_ in ((2, ("attn", "mlp")), (4, ("attn", "mlp")), (1, ("mlp",)), (3, ("attn",))):
+            for half in halves_:
+                block = model.model.layers[layer]
+                out = block.self_attn.o_proj if half == "attn" else block.mlp.down_proj
+                out.weight.zero_()
+                out.bias.zero_()
+    return wrap(model, toy_task.Characters()), toy_task.documents(model, 10)
+
+
+def test_states_and_logits_under_teacher_forcing(backbone, documents):
+    (text,) = list(probe_of(backbone, documents[:3]).texts())
+    rows = []
+    for d in documents[:3]:
+        prompt, target = example(backbone, d, 0)
+        with torch.inference_mode():
+            out = backbone.model(torch.tensor([prompt + target]), output_hidden_states=True)
+        rows.append((len(prompt), len(target), out))
+    assert len(text.states) == DEPTH + 1 and len(text.states[0]) == sum(n - 1 for _, n, _ in rows)
+    order = sorted(rows, key=lambda r: r[0] + r[1])
+    for layer in range(DEPTH):
+        expected = torch.cat([o.hidden_states[layer][0, p : p + n - 1] for p, n, o in order])
+        torch.testing.assert_close(text.states[layer], expected, rtol=1e-4, atol=1e-4)
+    expected = torch.cat([o.logits[0, p : p + n - 1] for p, n, o in order])
+    torch.testing.assert_close(text.logits(DEPTH), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_planted_layers_have_no_influence(planted):
+    """ShortGPT drops them first; SLEB finds them by likelihood; LLM-Drop finds halves."""
+    backbone, documents = planted
+    probe = probe_of(backbone, documents)
+    short = ShortGpt()
+    assert short.learns
+    short.fit(probe)
+    assert not short.learns and [i for i, x in enumerate(short.influence) if x < 1e-6] == [2, 4]
+    assert short.at(4 / 6, 6).layers(6) == {0, 1, 3, 5}
+    sleb = Sleb()
+    sleb.fit(probe)
+    assert set(sleb.order[:2]) == {2, 4} and set(sleb.order) == {1, 2, 3, 4}
+    assert sleb.at(4 / 6, 6).layers(6) == {0, 1, 3, 5} and sleb.at(0.1, 6).layers(6) == {0, 5}
+    drop = LlmDrop()
+    drop.fit(probe)
+    nothing = {i for i, x in enumerate(drop.importance) if x < 1e-6}
+    assert nothing == {2, 3, 4, 6 + 1, 6 + 2, 6 + 4}
+    kept = (
+        1 - sum(drop.attention_cost[i] for i in (2, 3, 4)) / 6 - sum(1 - drop.attention_cost[i] for i in (1, 2, 4)) / 6
+    )
+    plan = drop.at(kept, 6).actions(6)
+    assert plan == (Action.RUN, Action.ATTN, Action.SKIP, Action.MLP, Action.SKIP, Action.RUN)
+    only = LlmDrop.from_params({**drop.params(), "part": "attention"}).at(0.1, 6).actions(6)
+    assert set(only) == {Action.MLP}
+
+
+def test_the_likelihood_of_a_plan_is_that_of_the_model_without_these_layers(planted):
+    backbone, documents = planted
+    probe = probe_of(backbone, documents)
+    for layers in ((0, 1, 2, 3, 4, 5), (0, 2, 5)):
+        model, total, count = without(backbone, layers), 0.0, 0
+        for d in documents:
+            prompt, target = example(backbone, d, 0)
+            with torch.inference_mode():
+                logits = model(torch.tensor([prompt + target])).logits[0].log_softmax(-1)
+            total -= sum(float(logits[len(prompt) - 1 + i, t]) for i, t in enumerate(target))
+            count += len(target)
+        assert probe.nll(LayerSet(layers)) == pytest.approx(total / count, rel=1e-4)
+    assert not any("forward" in vars(module) for module in backbone.model.modules())
+
+
+def keep(states, module, given):
+    states.append(given[0][0])
+
+
+def test_prompts_show_their_last_and_mean_states(backbone, documents):
+    probe = probe_of(backbone, documents)
+    prompt = probe.prompts([0, 2, DEPTH])
+    for row, d in enumerate(documents):
+        ids = torch.tensor([backbone.tokenizer(d.prompt)["input_ids"]])
+        states = []
+        modules = [*backbone.layers, backbone.model.model.norm]
+        hooks = [m.register_forward_pre_hook(partial(keep, states)) for m in modules]
+        with torch.inference_mode():
+            backbone.model(ids)
+        for hook in hooks:
+            hook.remove()
+        for layer in (0, 2, DEPTH):
+            torch.testing.assert_close(prompt.last(layer)[row], states[layer][-1], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(prompt.mean(layer)[row], states[layer].mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_free_texts_are_scored_and_counted(backbone, documents):
+    probe = probe_of(backbone, documents[:6], documents[6:])
+    full, half = probe.run(None), probe.run(StaticSkip(share=0.4))
+    assert [w.id for w in full] == [d.id for d in documents[6:]] == probe.ids("tune")
+    assert all(w.share == 1 for w in full) and all(w.share == pytest.approx(0.4) for w in half)
+    assert np.mean([w.score for w in full]) > np.mean([w.score for w in half])
+    assert probe.tokens > 0 and probe.likeness("a b c", "a b d") == pytest.approx(2 / 3)
+
+
+# ---- knobs
+
+
+def test_the_open_loop_of_exits_is_what_decoding_does_on_the_same_text(backbone):
+    """The model's own full-depth text, forced: an exit changes nothing that comes before it."""
+    documents = toy_task.documents(backbone.model, 8, limit=9)
+    probe = probe_of(backbone, [], documents)
+    trace = record(probe)
+    for threshold in (0.1, 0.3, 0.5):
+        method = Calm(measure="top1", check=(1, 2, 3, 4), threshold=threshold)
+        (share,) = shares(probe, method, trace, [threshold])
+        forced = []
+        for d in documents:
+            target = example(backbone, d, 0).target
+            (text,) = list(probe_of(backbone, [d]).texts())
+            layers = []
+            for token in range(len(target) - 1):
+                sure = [float(text.logits(i)[token].softmax(-1).max()) >= threshold for i in (1, 2, 3, 4)]
+                layers.append(1 + sure.index(True) if True in sure else DEPTH)
+            forced.append(np.mean(layers) / DEPTH)
+        assert share == pytest.approx(np.mean(forced), abs=1e-9)
+
+
 def test_a_knob_is_tuned_to_the_budget(backbone, documents):
-    engine = Engine(backbone)
     for method, budget in (
-        (ConfidenceExit(measure="top1", check=(1, 2, 3, 4)), 0.6),
+        (Calm(measure="top1", check=(1, 2, 3, 4)), 0.6),
+        (Calm(measure="top1", check=(1, 2, 3, 4), leave="batch"), 0.8),
         (constant([0.5, 0.0, -0.5]), 0.7),
     ):
-        method = type(method).from_params({**method.params(), **({"noisy": True} if budget == 0.7 else {})})
-        realised = tune(engine, method, method.knob, budget, documents, seed=0)
+        if budget == 0.7:
+            method.noisy = True
+        probe = probe_of(backbone, [], documents)
+        realised = tune(probe, method, budget)
         assert abs(realised - budget) < 0.1
-        again = engine.prefill(requests(backbone, documents)).decode(method, seed=0)
-        assert np.mean([np.mean(g.layers) for g in again]) / DEPTH == pytest.approx(realised)
+        assert np.mean([w.share for w in probe.run(method)]) == pytest.approx(realised)
+
+
+def test_a_knob_is_tuned_in_few_runs(backbone, documents, monkeypatch):
+    runs = []
+    run = FitProbe.run
+    monkeypatch.setattr(FitProbe, "run", lambda self, *a: runs.append(1) or run(self, *a))
+    for measure in ("top1", "top2", "state"):
+        tune(probe_of(backbone, [], documents), Calm(measure=measure, check=(1, 2, 3, 4)), 0.5)
+    assert len(runs) <= 12  # a trace and some corrections, where a search would take a dozen runs each
 
 
 def test_a_budget_out_of_reach_gives_the_closest_setting(backbone, documents):
-    method = ConfidenceExit(min_layers=3, check=(4,))
-    knob = method.knob
-    realised = tune(Engine(backbone), method, knob, 0.2, documents, seed=0)
+    method = Calm(min_layers=3, check=(4,))
+    realised = tune(probe_of(backbone, [], documents), method, 0.2)
     assert realised >= 0.8 and method.threshold < 0.05
 
 
 def test_texts_that_end_at_once_do_not_break_the_tuning(documents):
     model = tiny_models.build("llama", depth=DEPTH)
     model.generation_config.eos_token_id = list(range(tiny_models.VOCABULARY))
-    engine = Engine(wrap(model, toy_task.Characters()))
-    method = ConfidenceExit()
-    assert tune(engine, method, method.knob, 0.5, documents, seed=0) == 1.0
+    method = Calm()
+    assert tune(probe_of(wrap(model, toy_task.Characters()), [], documents), method, 0.5) == 1.0
     assert math.isfinite(method.threshold)
 
 
 def test_documents_that_do_not_fit_are_left_out(backbone):
     long = Document("long", "A" * 93, ("B",), 4, (), 0, None, "fit")
-    short = Document("short", "A" * 92, ("B",), 4, (), 1, None, "fit")
-    assert [r.id for r in requests(backbone, [long, short])] == ["short"]
-    method = ConfidenceExit()
+    short = Document("short", "A" * 92, ("BCD",), 4, (), 1, None, "fit")
+    assert probe_of(backbone, [], [long, short]).ids("tune") == ["short"]
     with pytest.raises(DlbenchError, match="nothing to tune on"):
-        tune(Engine(backbone), method, method.knob, 0.5, [long], seed=0)
+        tune(probe_of(backbone, [], [long]), Calm(), 0.5)
 
 
 def test_an_artifact_is_complete_once_its_facts_are_there(tmp_path):
     mine, other = tmp_path / "mine", tmp_path / "other"
     assert find_artifact("k", [mine, other]) is None
-    save_artifact(other / "k", ConfidenceExit(threshold=0.25), {"budget": 0.5})
+    known = Facts("calm", "toy", seed=3, budget=0.5, realised=0.51, tuned_on=48, tokens=900, seconds=1.5)
+    save_artifact(other / "k", Calm(threshold=0.25), known)
     (mine / "k").mkdir(parents=True)
     (mine / "k" / "weights.safetensors").write_bytes(b"unfinished")
     assert find_artifact("k", [mine, other]) == other / "k"
-    method, facts = load_artifact(other / "k", ConfidenceExit)
-    assert method == ConfidenceExit(threshold=0.25) and facts == {"budget": 0.5}
+    method, facts = load_artifact(other / "k", Calm)
+    assert method == Calm(threshold=0.25) and facts == known
 
 
 @pytest.mark.parametrize("damage", ["cut", "lost", "text", "unknown", "empty", "list", "layers"])
 def test_a_damaged_artifact_is_one_clear_line(tmp_path, damage):
-    save_artifact(tmp_path, constant([0.0] * 3), {})
+    save_artifact(tmp_path, constant([0.0] * 3), Facts("hidden_router", "toy", seed=0, budget=0.5))
     weights, facts = tmp_path / "weights.safetensors", tmp_path / "fit.json"
     if damage == "cut":
         weights.write_bytes(weights.read_bytes()[:40])

@@ -83,8 +83,8 @@ def disagreements(a: Sequence[Generation], b: Sequence[Generation], ids: Sequenc
         ("static_skip", {"share": 0.5}),
         ("random_skip", {"per": "token"}),
         ("random_skip", {"per": "sequence"}),
-        ("confidence_exit", {"threshold": 0.7}),
-        ("confidence_exit", {"measure": "saturation", "threshold": 0.9}),
+        ("calm", {"threshold": 0.7}),
+        ("mue", {"threshold": 0.9}),
     ],
 )
 def test_results_do_not_depend_on_the_batch(
@@ -110,15 +110,15 @@ def test_the_fits_that_ship_are_those_of_this_source(nano: Backbone) -> None:
     for task in map(load_task, TASKS):
         documents = task.documents("fit")
         place = Place(nano, task, plan.documents_sha256(task.documents("test")), spec)
-        for name in ("confidence_exit", "hidden_router"):
+        for name in ("calm", "hidden_router"):
             cls = registry.load(name)
             for params in plan.variants(cls, {}):
                 for budget in spec.budgets:
                     method = cls.from_params(params)
                     assert isinstance(method, Method)
-                    key = place.fit_key(name, method, budget, plan.documents_sha256(documents))
+                    key = place.fit_key(name, method, budget, spec.seed, plan.documents_sha256(documents))
                     found = fit.find_artifact(key, [])
                     assert found is not None, f"{name} {params} at {budget} on {task.name}: run ci/nano-fits"
                     loaded, facts = fit.load_artifact(found, cls)
-                    assert facts["budget"] == budget
+                    assert facts.budget == budget
                     assert loaded.params().keys() == method.params().keys()

@@ -65,7 +65,7 @@ def test_a_content_key_names_what_outputs_depend_on():
     assert here.key(setting(StaticSkip(), name="other")) == keys[0]
     assert here.key(dataclasses.replace(made[0], budget=0.5)) == keys[0]  # what it aims at does not change what it does
     assert place(batch_size=7, limit=3, processes=2).key(made[0]) == keys[0]
-    assert place(seed=1).key(made[0]) != keys[0]
+    assert here.key(dataclasses.replace(made[0], seed=1)) != keys[0]
     assert place(prompt="routed").key(made[0]) != keys[0]
     assert here.with_key(made[0]).key == keys[0]
 

@@ -88,13 +88,13 @@ def settings(place_):
         Setting("static_exit", "static_exit", StaticExit(share=0.5), 0.5),
         Setting("static_skip", "static_skip", StaticSkip(only=(0, 1)), None),
         Setting("random_skip", "random_skip", RandomSkip(), 0.5),
-        Setting("full", "full", Full(), None, "sampled", sample=1),
+        Setting("full", "full", Full(), None, part="sampled", sample=1),
     ]
     return [place_.with_key(s) for s in chosen]
 
 
 def decode(tmp_path, *, process=0, processes=1, count=9, ends=(), routed=False, size=4):
-    run = QualityRun(engine(ends=ends), Length(), Store(tmp_path), 0, routed, process=process, processes=processes)
+    run = QualityRun(engine(ends=ends), Length(), Store(tmp_path), routed, process=process, processes=processes)
     run.store.open({})
     done = []
     everything = settings(place(Length()))
@@ -144,7 +144,7 @@ def test_a_wave_that_does_not_fit_is_halved(tmp_path, monkeypatch, fits, tried):
         return prefill(self, requests, *rest, **more)
 
     monkeypatch.setattr(Engine, "prefill", limited)
-    run = QualityRun(engine(), Length(), Store(tmp_path / "halved"), 0, False, note=said.append)
+    run = QualityRun(engine(), Length(), Store(tmp_path / "halved"), False, note=said.append)
     run.store.open({})
     done = []
     run.run(waves(tokenise(run.engine, documents(17)), 8), settings(place(Length())), done.append)
@@ -205,7 +205,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
     whole, keys, _ = decode(tmp_path / "whole", count=30, size=24)
     assert [n for n, _ in rows] == [24, 6]  # a size that was asked for is taken
     rows.clear()
-    run = QualityRun(engine(), Length(), Store(tmp_path / "cut"), 0, False, auto=True)
+    run = QualityRun(engine(), Length(), Store(tmp_path / "cut"), False, auto=True)
     run.store.open({})
     run.run(waves(tokenise(run.engine, documents(30)), 12), settings(place(Length())), lambda n: None)
     assert sum(n for n, _ in rows) == 30
@@ -216,7 +216,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
 
 
 def test_static_sets_need_less_where_the_prompt_is_routed(tmp_path):
-    run = QualityRun(engine(), Length(), Store(tmp_path), 0, True)
+    run = QualityRun(engine(), Length(), Store(tmp_path), True)
     made = settings(place(Length(), prompt="routed"))
     assert [run._kept(s) for s in made[:4]] == [4, 2, 2, 4]
     run.routed = False
@@ -253,7 +253,7 @@ def test_a_plugin_that_calls_itself_static_is_still_run(tmp_path):
         def route(self, view):
             return Action.SKIP if view.layer else Action.RUN
 
-    run = QualityRun(engine(), Length(), Store(tmp_path), 0, False)
+    run = QualityRun(engine(), Length(), Store(tmp_path), False)
     run.store.open({})
     chosen = [
         Setting("full", "full", Full(), None, key="0" * 32),

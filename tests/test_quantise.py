@@ -13,7 +13,7 @@ from dlbench.backbones import INT8, wrap
 from dlbench.engine import Engine, Request
 from dlbench.engine.meter import Costs
 from dlbench.errors import DlbenchError
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.calm import Calm
 from dlbench.methods.static_exit import StaticExit
 from dlbench.plan import Setting
 from dlbench.quantise import to_int8, torchao
@@ -47,7 +47,7 @@ def test_every_family_decodes_and_is_counted_as_its_dense_self(family):
 
 
 @pytest.mark.parametrize("family", ["llama", "opt", "gpt2", "gpt_neox", "falcon-7b", "gemma3"])
-@pytest.mark.parametrize("method", [ConfidenceExit(threshold=0.2), StaticExit(share=0.5)], ids=["confidence", "static"])
+@pytest.mark.parametrize("method", [Calm(threshold=0.2), StaticExit(share=0.5)], ids=["confidence", "static"])
 def test_routing_equals_its_replay(monkeypatch, family, method):
     backbone = quantised(family)
     replay.check(monkeypatch, backbone, method, tiny_models.prompts(5), [LIMIT] * 5, tolerance=1e-5)

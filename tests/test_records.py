@@ -46,8 +46,10 @@ RECORD = {
         "flops": FLOPS,
         "executed_flops": 2**62,
         "tokens": TOKENS,
+        "speculation": {"drafted": 9, "accepted": 7, "rounds": 3},
     },
     "status": "ok",
+    "fit": {"seed": 1, "target": 0.5, "realised": 0.49, "learnt_from": 280, "tuned_on": 48, "tokens": 12_000},
     "notes": ["2 documents truncated"],
     "env": {"torch": "2.13.0"},
 }
@@ -63,6 +65,7 @@ SAMPLE = {
     "flops": FLOPS,
     "prompt_flops": 40,
     "executed_flops": 60,
+    "speculation": None,
     "tight": [[3, 0.0001]],
     "choice": None,
 }

@@ -251,7 +251,7 @@ def test_int8_stands_beside_the_model_that_it_was_made_of(tiny: Path, tmp_path: 
         "--method",
         "static_exit",
         "--method",
-        "confidence_exit",
+        "calm",
         "--budget",
         "0.5",
         "--out",
@@ -262,7 +262,7 @@ def test_int8_stands_beside_the_model_that_it_was_made_of(tiny: Path, tmp_path: 
     times = list(read_lines(tmp_path / "out" / "timing.jsonl", Timing))
     (track,) = build_tracks(found, times)
     rows = {row.label: row for row in track.rows}
-    assert list(rows) == ["full", "confidence_exit · int8", "full · int8", "static_exit · int8"]
+    assert list(rows) == ["full", "calm · int8", "full · int8", "static_exit · int8"]
     full = rows["full"].record
     assert full.backbone.dtype == "float32" and full.quality
     for label, row in rows.items():

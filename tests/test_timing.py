@@ -14,7 +14,7 @@ def items(count=16):
     engine = Engine(wrap(tiny_models.build("llama", depth=4), name="tiny"), metered=False)
     prompts = [Request(f"d{i}", ids, 4) for i, ids in enumerate(tiny_models.prompts(count))]
     facts = [
-        {"key": f"{i}" * 32, "name": name, "budget": None, "forwards": 3.0, "kv": "project"}
+        {"key": f"{i}" * 32, "name": name, "budget": None, "seed": 0, "forwards": 3.0, "kv": "project"}
         for i, name in enumerate(("full", "s"))
     ]
     return [
@@ -23,7 +23,7 @@ def items(count=16):
 
 
 def test_times_stand_beside_those_of_full():
-    full, skip = attempt(items(), 16, seed=0, routed=False, task="toy")
+    full, skip = attempt(items(), 16, routed=False, task="toy")
     assert (full.speedup, full.batch_size, skip.batch_size, skip.task) == (1.0, 16, 16, "toy")
     assert full.ms_per_document > full.prefill_ms_per_document > 0 and skip.decode_ms_per_token > 0
 
@@ -31,19 +31,19 @@ def test_times_stand_beside_those_of_full():
 def test_a_batch_that_does_not_fit_has_no_times(monkeypatch):
     prefill = Engine.prefill
 
-    def limited(self, requests, *rest):
+    def limited(self, requests, *rest, **more):
         if len(requests) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return prefill(self, requests, *rest)
+        return prefill(self, requests, *rest, **more)
 
     monkeypatch.setattr(Engine, "prefill", limited)
     made = items()
-    assert attempt(made, 16, seed=0, routed=False, task="toy") is None
-    assert len(attempt(made, 1, seed=0, routed=False, task="toy")) == 2
+    assert attempt(made, 16, routed=False, task="toy") is None
+    assert len(attempt(made, 1, routed=False, task="toy")) == 2
 
-    def broken(self, requests, *rest):
+    def broken(self, requests, *rest, **more):
         raise RuntimeError("shapes")
 
     monkeypatch.setattr(Engine, "prefill", broken)
     with pytest.raises(RuntimeError, match="shapes"):
-        attempt(made, 1, seed=0, routed=False, task="toy")
+        attempt(made, 1, routed=False, task="toy")

@@ -1,5 +1,6 @@
 """Tiny random decoders of each supported family, on which every bias and every norm matters."""
 
+import copy
 from functools import cache
 
 import torch
@@ -7,6 +8,7 @@ import transformers
 from transformers import AutoModelForCausalLM
 
 from dlbench.backbones import Backbone, wrap
+from dlbench.families import resolve
 
 VOCABULARY = 61
 CONTEXT = 96
@@ -110,3 +112,18 @@ def prompts(count: int, longest: int = 9, seed: int = 0) -> list[tuple[int, ...]
     generator = torch.Generator().manual_seed(seed)
     lengths = [2 + (5 * i + seed) % (longest - 1) for i in range(count)]
     return [tuple(torch.randint(2, VOCABULARY, (n,), generator=generator).tolist()) for n in lengths]
+
+
+def without(backbone, layers):
+    """A copy of the model that has only these layers, numbered from 0."""
+    model = copy.deepcopy(backbone.model)
+    found = resolve(model, backbone.family.layers)
+    kept = [found[i] for i in layers]
+    del found[:]
+    for number, layer in enumerate(kept):
+        found.append(layer)
+        for module in layer.modules():
+            for name in {"layer_idx", "layer_id"} & vars(module).keys():
+                setattr(module, name, number)
+    model.config.num_hidden_layers = len(layers)
+    return model

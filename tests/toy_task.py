@@ -22,6 +22,17 @@ class Characters:
         return "".join(chr(32 + t) for t in tokens)
 
 
+class Scored:
+    """Scores an output by the share of the reference's characters that stand at their place."""
+
+    metric = "same"
+
+    def score(self, document, output):
+        (reference,) = document.references
+        same = sum(a == b for a, b in zip(reference, output, strict=False))
+        return {"same": same / max(1, len(reference))}
+
+
 def documents(model, count, *, limit=8, split="fit"):
     """Prompts of random characters; the reference of each is what the model itself writes after a space."""
     tokenizer, found = Characters(), []

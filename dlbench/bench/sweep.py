@@ -7,7 +7,7 @@ from dlbench.bench.models import random_llama, random_texts, word_tokenizer
 from dlbench.bench.requests import LM_EVAL, OURS, LmEval, Ours, compare
 from dlbench.bench.workbench import Workbench
 from dlbench.method import Method
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.calm import Calm
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
@@ -27,7 +27,7 @@ def configurations() -> list[Method | None]:
         UnifiedSkip(),
         RandomSkip(share=0.5, per="sequence"),
         *(RandomSkip(share=share, per="token") for share in (0.25, 0.5)),
-        ConfidenceExit(),
+        Calm(),
         HiddenRouter(),
     ]
 

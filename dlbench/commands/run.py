@@ -13,7 +13,9 @@ from dlbench.commands.terminal import interrupted, number, unique
 def run(
     model: Annotated[list[str] | None, typer.Option(help="Embedded name, folder or hub name; repeat. [nano]")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Method, or path of a plugin file; repeat. [all]")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeat. [core]")
+    ] = None,
     budget: Annotated[
         list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeat. [0.25 0.5 0.75]")
     ] = None,
@@ -38,6 +40,7 @@ def run(
     ] = "auto",
     processes: Annotated[int, typer.Option(help="Processes that share the documents.")] = 1,
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again, though fitted ones exist.")] = False,
+    fit_seeds: Annotated[int, typer.Option(help="Fits of each method that learns; each is a row.")] = 1,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times after the quality run.")] = True,
 ) -> None:
     """Run methods on tasks, and write records and a leaderboard.
@@ -50,7 +53,7 @@ def run(
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
             tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),
-            methods=unique(method) or registry.names(),
+            methods=registry.expand(unique(method) or ("core",)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),
             limit=number("limit", limit, "all"),
@@ -64,6 +67,7 @@ def run(
             kernels=kernels,  # type: ignore[arg-type]  # checked likewise
             processes=processes,
             fit=fit,
+            fit_seeds=fit_seeds,
             timing=timing,
         )
         asked.check()

@@ -1,9 +1,11 @@
-"""What a method answered, checked: one code for all awake tokens, or one per token."""
+"""What a method answered, checked: one code for all awake tokens, or one per token, and what comes with it."""
 
 from __future__ import annotations
 
 import traceback
-from typing import NoReturn
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,41 +14,78 @@ from dlbench.engine.cache import Slots
 from dlbench.engine.view import LiveView
 from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
-from dlbench.method import Action, Method
+from dlbench.method import Action, Method, Route
 
 CODES = frozenset(int(a) for a in (Action.SKIP, Action.ATTN, Action.MLP, Action.RUN, Action.EXIT))
+_Result = TypeVar("_Result")
 
 
-def ask(method: Method, view: LiveView, *, metered: bool) -> tuple[int | Slots, int]:
-    """The method's answer and the FLOPs of its matrix products.
+@dataclass(frozen=True)
+class Answer:
+    """For the n tokens of a view."""
 
-    Returns:
-        One code for all tokens of the view, or one code per token, [n], not all the same; and FLOPs of all n together.
+    codes: int | Slots
+    """One code for all, or one per token, [n], not all the same."""
+    flops: int
+    """Of the matrix products of all n together."""
+    scale: Tensor | None = None
+    """[n]"""
+    memory: Tensor | None = None
+    """[n, m]"""
+
+
+def counted(work: Callable[[], _Result], *, metered: bool) -> tuple[_Result, int]:
+    """What a callback gives, and the FLOPs of its matrix products."""
+    if not metered:
+        return work(), 0
+    with TensorWork() as counter:
+        result = work()
+    return result, counter.flops
+
+
+def ask(method: Method, view: LiveView, *, metered: bool) -> Answer:
+    """The method's answer before a layer.
 
     Raises:
         DlbenchError: the method failed, or its answer is none; the message names it.
     """
+    flops = 0
     try:
         if metered:
             with TensorWork() as work:
                 view.work = work
-                answer = method.route(view)
+                given = method.route(view)
+            flops = work.flops
         else:
-            answer = method.route(view)
+            given = method.route(view)
     except DlbenchError:
         raise
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise DlbenchError(
-            f"method {type(method).__name__} failed before layer {view.layer} at step {int(view.step.min())}: "
-            f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
-        ) from error
-    flops = work.flops if metered else 0
+        raise failed(method, f"before layer {view.layer} at step {int(view.step.min())}", error) from error
+    answer, scale, memory = (
+        (given.codes, given.scale, given.memory) if isinstance(given, Route) else (given, None, None)
+    )
+    if isinstance(given, Route):
+        for name, value, shape in (("scale", scale, (view.count,)), ("memory", memory, (view.count, None))):
+            if value is not None and (value.ndim != len(shape) or value.shape[0] != shape[0]):
+                raise DlbenchError(
+                    f"method {type(method).__name__} answered a {name} of shape {tuple(value.shape)} for "
+                    f"{view.count} tokens; one entry per token of the view is wanted"
+                )
     if isinstance(answer, Tensor):
-        return _codes(method, answer, view.count), flops
+        return Answer(_codes(method, answer, view.count), flops, scale, memory)
     if not isinstance(answer, int) or int(answer) not in CODES:
         _refuse(method, answer)
-    return int(answer), flops
+    return Answer(int(answer), flops, scale, memory)
+
+
+def failed(method: Method, where: str, error: Exception) -> DlbenchError:
+    """An error of a plugin, in one line that says where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return DlbenchError(
+        f"method {type(method).__name__} failed {where}: {type(error).__name__}: {error} "
+        f"({frame.filename}, line {frame.lineno})"
+    )
 
 
 def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
@@ -69,5 +108,5 @@ def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
 def _refuse(method: Method, answer: object) -> NoReturn:
     raise DlbenchError(
         f"method {type(method).__name__} answered {answer!r}; an action is SKIP (0), ATTN (1), MLP (2), RUN (3) or "
-        "EXIT (4), or a tensor of such codes or of booleans"
+        "EXIT (4), or a tensor of such codes or of booleans; a Route holds one of these"
     )

@@ -198,8 +198,8 @@ class RowCache(Cache):
     # ---- what the engine asks of it
 
     @contextmanager
-    def only(self, rows: Tensor) -> Iterator[None]:
-        """Limit `update` to these rows."""
+    def only(self, rows: Tensor | None) -> Iterator[None]:
+        """Limit `update` to these rows; None does not."""
         self._rows = rows
         try:
             yield
@@ -282,13 +282,14 @@ class RowCache(Cache):
         self._bounds()
         return source[:count]
 
-    def make_room(self, least: int) -> None:
+    def make_room(self, least: int, more: int = 0) -> None:
         """Move everything to the left where the next column would lie behind the last.
 
         Args:
             least: columns that must be filled afterwards, so that rows of that length can enter.
+            more: columns that are written at once beyond the next.
         """
-        if self.seen < self.length:
+        if self.seen + more < self.length:
             return
         columns, alive = min(self.left, self.seen - least), self.alive
         assert columns > 0
@@ -300,6 +301,18 @@ class RowCache(Cache):
         self.bases -= columns
         if self.companion is not None:
             self.companion.shift(columns)
+        self._bounds()
+
+    def retreat(self, slots: Slots, columns: int) -> None:
+        """Take back the last columns of some rows: what is left of them moves to the right, to the common end."""
+        index, end = torch.from_numpy(slots), self.seen
+        first = int(self.starts[slots].min())
+        for stores in (self._keys, self._values):
+            for x in stores.values():
+                rows = index.to(x.device)
+                x[:, :, first + columns : end][rows] = x[rows, :, first : end - columns]
+        self.starts[slots] += columns
+        self.bases[slots] += columns
         self._bounds()
 
     def _move(self, target: Slots, source: Slots) -> None:

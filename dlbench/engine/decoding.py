@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlbench.engine import noise
-from dlbench.engine.cache import Slots
+from dlbench.engine.cache import RowCache, Slots
 from dlbench.engine.debts import POLICIES, Debts
 from dlbench.engine.meter import Ledger, Traffic
 from dlbench.engine.request import Generation
@@ -26,79 +28,73 @@ _SAMPLING = 0x5A
 """Keeps the noise of sampling apart from a method's."""
 
 
-class Decoding:
-    """Decodes every row of a wave once."""
+class Run(ABC):
+    """Writes every text of a wave once: rows take slots, and those that wait enter as others end."""
 
-    def __init__(self, wave: Wave, method: Method | None, seed: int, sample: int | None, kv: str | None) -> None:
-        """Prepare; see `Wave.decode`.
+    def __init__(
+        self, wave: Wave, cache: RowCache, *, in_place: bool, coupled: bool, seed: int, sample: int | None
+    ) -> None:
+        """Prepare.
 
-        Raises:
-            DlbenchError: the method does not support the policy.
+        Args:
+            wave: has the prompts.
+            cache: takes the keys and values.
+            in_place: whether all rows are in it already.
+            coupled: whether the batch must stay as it was made up.
+            seed: of the sampling.
+            sample: stream of noise; None takes the likeliest token.
         """
         engine, rows = wave.engine, len(wave.requests)
-        self.wave, self.seed, self.sample = wave, seed, sample
+        self.wave, self.cache, self.in_place, self.coupled = wave, cache, in_place, coupled
+        self.seed, self.sample = seed, sample
         self.backbone, self.close = engine.backbone, tight_below(engine.backbone.precision)
         self.ledger = Ledger(engine.costs, rows, engine.metered)
-        self.cache = wave.room()
-        self.routing: Routing | None = None
-        if method is not None:
-            self.routing = Routing(method, wave.look(seed), self._debts(method, kv))
-            if wave.view is not None:
-                self.routing.view.promised[:] = wave.view.promised
-        self.coupled = method is not None and method.couples_rows
+        self.live: frozenset[int] | None = None
+        """Layers whose keys and values are taken along when a row enters; None for all."""
         self.waiting: deque[tuple[Chunk, int]] = deque()
         self.tokens = torch.zeros(wave.slots, dtype=torch.long, device=engine.backbone.device)
         """What each slot's row wrote last."""
         self.written: list[list[int]] = [[] for _ in range(rows)]
         self.tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
 
-    def _debts(self, method: Method, kv: str | None) -> Debts | None:
-        """The policy; only per-token methods ever come back to a layer that they passed by."""
-        policy = kv or method.kv[0]
-        if policy not in method.kv:
-            raise DlbenchError(
-                f"method {type(method).__name__} does not support kv policy {policy!r}: it has {', '.join(method.kv)}"
-            )
-        if method.scope != "token":
-            return None
-        debts = POLICIES[policy](self.cache, self.wave.span)
-        self.cache.companion = debts
-        return debts
-
     def run(self) -> list[Generation]:
-        """Decode to the end; the gates are installed."""
-        if self.wave.in_place:
+        """Write to the end; the gates are installed."""
+        if self.in_place:
             (chunk,) = self.wave.chunks
-            self._take(self._choose(chunk.first, self.cache.order[: self.cache.alive]))
+            rows = self.cache.order[: self.cache.alive]
+            self._write([[token] for token in self._choose(chunk.first, rows).tolist()])
         else:
             self.waiting.extend((chunk, place) for chunk in self.wave.chunks for place in range(len(chunk.rows)))
             self._admit(list(range(self.wave.slots)))
         while self.cache.alive:
-            logits = self._step()
-            self._take(self._choose(logits, self.cache.order[: self.cache.alive]))
-        if self.routing is not None:
-            for row, near in enumerate(self.routing.view.tight):
-                self.tight[row] += [(step + 1, margin) for step, margin in near]
+            self._advance()
         return [self._generation(row) for row in range(len(self.written))]
 
-    def _step(self) -> Tensor:
-        """One decode forward of the living rows: logits [alive, vocabulary]."""
-        cache = self.cache
-        cache.make_room(self.wave.columns)
-        context = cache.seen + 1 - cache.starts[: cache.alive]
-        traffic = Traffic(np.ones_like(context), context, 1, cache.seen + 1 - cache.left)
-        if self.routing is not None:
-            self.routing.view.at_steps(cache.steps)
-        logits = self.wave.forward(cache, self.tokens[: cache.alive, None], traffic, self.ledger, self.routing)
-        self.ledger.close_step()
-        return logits
+    @abstractmethod
+    def _advance(self) -> None:
+        """Let the living rows write one token or more."""
 
-    def _take(self, tokens: Tensor) -> None:
-        """Each living row writes its token; those that end leave."""
-        alive = self.cache.alive
-        self.tokens[:alive] = tokens
-        rows = self.cache.order[:alive].tolist()
-        gone = [slot for slot, token in enumerate(tokens.tolist()) if self._ends(rows[slot], token)]
+    def _write(self, texts: Sequence[Sequence[int]]) -> None:
+        """Each living row writes its tokens, up to its end; waiting rows take the slots of those that end."""
+        self._replace(self._put(texts)[1])
+
+    def _put(self, texts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+        """Each living row writes its tokens, up to its end: how many, and the slots of those that have ended."""
+        rows = self.cache.order[: self.cache.alive].tolist()
+        counts, gone = [], []
+        for slot, (row, tokens) in enumerate(zip(rows, texts, strict=True)):
+            count = 0
+            for token in tokens:
+                count += 1
+                if self._ends(row, token):
+                    gone.append(slot)
+                    break
+            counts.append(count)
+        last = [tokens[count - 1] for tokens, count in zip(texts, counts, strict=True)]
+        self.tokens[: len(last)] = torch.tensor(last, device=self.tokens.device)
+        return counts, gone
+
+    def _replace(self, gone: list[int]) -> None:
         if not self.coupled:
             self._drop(self._admit(gone))
             return
@@ -125,8 +121,7 @@ class Decoding:
             stay = [i for i, token in enumerate(tokens.tolist()) if not self._ends(int(rows[i]), token)]
             if stay:
                 slots, free = np.array(free[: len(stay)]), free[len(stay) :]
-                live = None if self.routing is None else self.routing.live
-                self.cache.admit(slots, chunk.cache, np.array(places)[stay], live)
+                self.cache.admit(slots, chunk.cache, np.array(places)[stay], self.live)
                 self.tokens[torch.from_numpy(slots).to(tokens.device)] = tokens[stay]
                 if self.coupled:
                     break
@@ -142,14 +137,21 @@ class Decoding:
             or (bool(request.stop) and self.wave.engine.stopper.hit(tokens, request.stop))
         )
 
-    def _choose(self, logits: Tensor, rows: Slots) -> Tensor:
+    def _choose(self, logits: Tensor, rows: Slots, ahead: Sequence[int] | None = None) -> Tensor:
         """The next token of each row, [rows]; notes where the best two were close.
+
+        Args:
+            logits: [rows, vocabulary].
+            rows: of the wave.
+            ahead: tokens of each that are chosen, but not written yet.
 
         Raises:
             DlbenchError: the logits are not finite.
         """
         scores: Any = logits.float()
         steps = np.array([len(self.written[row]) for row in rows.tolist()], dtype=np.int64)
+        if ahead is not None:
+            steps += np.array(ahead, dtype=np.int64)
         if self.sample is not None:  # Gumbel-max: an argmax again, so one code path
             u = noise.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
@@ -177,3 +179,69 @@ class Decoding:
             acted=ledger.acted or prompts.acted,
             tight=sorted(self.tight[row]),
         )
+
+
+@final
+class Decoding(Run):
+    """One token per row and forward, under any method."""
+
+    def __init__(self, wave: Wave, method: Method | None, seed: int, sample: int | None, kv: str | None) -> None:
+        """Prepare; see `Wave.decode`.
+
+        Raises:
+            DlbenchError: the method does not support the policy.
+        """
+        coupled = method is not None and method.couples_rows
+        super().__init__(wave, wave.room(), in_place=wave.in_place, coupled=coupled, seed=seed, sample=sample)
+        self.routing: Routing | None = None
+        if method is not None:
+            self.routing = Routing(method, wave.look(seed), self._debts(method, kv))
+            self.live = self.routing.live
+            if wave.view is not None:
+                self.routing.view.promised[:] = wave.view.promised
+            self.routing.begin_texts(wave.states, self.ledger)
+
+    def _debts(self, method: Method, kv: str | None) -> Debts | None:
+        """The policy; only per-token methods ever come back to a layer that they passed by."""
+        policy = kv or method.kv[0]
+        if policy not in method.kv:
+            raise DlbenchError(
+                f"method {type(method).__name__} does not support kv policy {policy!r}: it has {', '.join(method.kv)}"
+            )
+        if method.scope != "token":
+            return None
+        debts = POLICIES[policy](self.cache, self.wave.span)
+        self.cache.companion = debts
+        return debts
+
+    def run(self) -> list[Generation]:
+        found = super().run()
+        if self.routing is not None:
+            for generation, near in zip(found, self.routing.view.tight, strict=True):
+                generation.tight = sorted([*generation.tight, *((step + 1, margin) for step, margin in near)])
+        return found
+
+    def _advance(self) -> None:
+        cache = self.cache
+        cache.make_room(self.wave.columns)
+        past = cache.seen - cache.starts[: cache.alive]
+        traffic = Traffic(np.ones_like(past), past, 1, cache.seen - cache.left)
+        if self.routing is not None:
+            self.routing.view.at_steps(cache.steps)
+            if self.routing.method.foresees:
+                self.routing.view.ahead = self._foresee(traffic)
+        logits = self.wave.forward(cache, self.tokens[: cache.alive, None], traffic, self.ledger, self.routing)
+        self.ledger.close_step()
+        self._write([[token] for token in self._choose(logits, cache.order[: cache.alive]).tolist()])
+
+    def _foresee(self, traffic: Traffic) -> list[Tensor]:
+        """States of the present tokens at full depth, before each layer and after the last; nobody is charged.
+
+        The keys and values of this pass stand where those of the real one come to stand.
+        """
+        states: list[Tensor] = []
+        free = Ledger(self.wave.engine.costs, len(self.written), metered=False)
+        tokens = self.tokens[: self.cache.alive, None]
+        self.wave.forward(self.cache, tokens, traffic, free, None, lambda layer, x: states.append(x[:, 0].clone()))
+        self.cache.seen -= 1
+        return states

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import torch
@@ -48,7 +48,13 @@ class Engine:
 
     @torch.inference_mode()
     def prefill(
-        self, requests: Sequence[Request], method: Method | None = None, seed: int = 0, *, slots: int | None = None
+        self,
+        requests: Sequence[Request],
+        method: Method | None = None,
+        seed: int = 0,
+        *,
+        slots: int | None = None,
+        reads: Collection[int] = (),
     ) -> Wave:
         """Run the prompts once, left-padded to the longest of those that are read together.
 
@@ -58,10 +64,13 @@ class Engine:
             seed: seed of the method's noise.
             slots: most rows read and decoded together; None for all. Of more rows than these the others wait with
                 their prompts read, and each enters when one has finished.
+            reads: layers before which methods will look at the prompts' states: see `Method.reads`.
 
         Raises:
-            DlbenchError: a per-token method was asked to route prompts, or a text does not fit the context.
+            DlbenchError: a method that cannot was asked to route prompts, or a text does not fit the context.
         """
+        if method is not None and method.reads(self.backbone.depth):
+            raise DlbenchError(f"{type(method).__name__} decides from a prompt that was read at full depth")
         if method is not None and method.scope == "token":
             raise DlbenchError(
                 f"{type(method).__name__} decides per token; prompt = routed is for static and per-sequence methods"
@@ -72,4 +81,4 @@ class Engine:
                     f"document {r.id}: {len(r.ids)} prompt tokens and {r.limit} new ones do not fit a context of "
                     f"{self.backbone.context}"
                 )
-        return Wave(self, tuple(requests), method, seed, slots or len(requests))
+        return Wave(self, tuple(requests), method, seed, slots or len(requests), frozenset(reads))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
+from dlbench.engine.answers import counted
 from dlbench.engine.arguments import Angles, of_past, past_mask, take
 from dlbench.engine.cache import RowCache, Slots
 from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
@@ -20,7 +21,7 @@ from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
 from dlbench.engine.linear import quick
 from dlbench.engine.meter import Costs, Ledger
-from dlbench.engine.routing import Routing
+from dlbench.engine.routing import Groups, Plan
 from dlbench.families import resolve
 from dlbench.method import Action
 
@@ -64,11 +65,13 @@ class Gates:
                     projection = resolve(layer, query)
                     self._shadow(projection, partial(self._query, projection.forward, projection.out_features))
             self.halves = Halves(self.backbone, self._shadow)
+            head = resolve(self.backbone.model, self.backbone.family.head[-1])
+            self._shadow(head, partial(self._head, head.forward))
             yield
         finally:
             while self._shadowed:
                 del self._shadowed.pop().forward
-            for name in ("cache", "ledger", "routing", "angles"):
+            for name in ("cache", "ledger", "routing", "angles", "watch"):
                 vars(self).pop(name, None)  # a wave's memory is its own
 
     def _shadow(self, module: nn.Module, forward: Forward) -> None:
@@ -78,7 +81,14 @@ class Gates:
 
     # ---- one forward
 
-    def begin(self, cache: RowCache, ledger: Ledger, routing: Routing | None, angles: Angles) -> None:
+    def begin(
+        self,
+        cache: RowCache,
+        ledger: Ledger,
+        routing: Plan | None,
+        angles: Angles,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> None:
         """Prepare for one forward of the model.
 
         Args:
@@ -86,22 +96,33 @@ class Gates:
             ledger: charged per row; its forward has begun.
             routing: None runs everything.
             angles: noted wherever there are debts.
+            watch: called with each layer and the states that would enter it, [alive, positions, W]; at last with the
+                depth and the states that leave the stack.
         """
-        self.cache, self.ledger, self.routing, self.angles = cache, ledger, routing, angles
+        self.cache, self.ledger, self.routing, self.angles, self.watch = cache, ledger, routing, angles, watch
         self.starts: Slots = cache.starts[: cache.alive]
         if routing is not None:
             routing.begin(cache, ledger)
         angles.begin()
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        routing = self.routing
         kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        if self.watch is not None:
+            self.watch(index, hidden)
+        out = self._routed(index, forward, hidden, kwargs)
+        if self.watch is not None and index == self.depth - 1:
+            self.watch(self.depth, out[0] if isinstance(out, tuple) else out)
+        return out
+
+    def _routed(self, index: int, forward: Forward, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+        routing = self.routing
         if self.fused is not None and hidden.shape[1] == 1:
             forward = self.fused[index]
         if routing is None:
             self.ledger.whole_layer(index)
             out = forward(hidden, **kwargs)
             return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
+        hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
         if debts is not None:
             self.angles.note(index, kwargs, self._on(self.cache.seen - self.starts, hidden))
@@ -112,10 +133,11 @@ class Gates:
         out = hidden
         for code, slots in groups:
             out = self._run(index, code, slots, forward, kwargs, hidden, out, owed if code & Action.ATTN else None)
-            routing.view.ran(slots, hidden)
+            routing.ran(slots, hidden)
         if len(groups) != 1 or groups[0][0] != Action.RUN or groups[0][1] is not None:
             self.ledger.acted = True
             self._pass(index, routing, attending, hidden)
+            out = self._bypass(index, routing, groups, hidden, out)
         return (out, None) if self.backbone.family.returns_tuple else out
 
     def _run(
@@ -138,14 +160,13 @@ class Gates:
         if debts is not None and (there := debts.seen(index, rows)) is not None:
             mask = kwargs.get("attention_mask")
             kwargs = {**kwargs, "attention_mask": add_to_mask(mask, there, additive=self.additive, dtype=hidden.dtype)}
-        if rows is None:
-            out = self._part(index, code, forward, states, kwargs, owed)
-            self.ledger.layer(index, code, None)
-            return out
         with self.cache.only(rows):
             out = self._part(index, code, forward, states, kwargs, owed)
         self.ledger.layer(index, code, slots)
-        return into.index_copy(0, rows, out)
+        if self.routing is not None and (scale := self.routing.scale) is not None:
+            scale = (scale if rows is None else scale[rows]).to(states)
+            out = states + scale[:, None, None] * (out - states)
+        return out if rows is None else into.index_copy(0, rows, out)
 
     def _part(
         self,
@@ -167,7 +188,7 @@ class Gates:
         state: Tensor = out[0] if isinstance(out, tuple) else out
         return state
 
-    def _pass(self, index: int, routing: Routing, attending: list[Slots | None], hidden: Tensor) -> None:
+    def _pass(self, index: int, routing: Plan, attending: list[Slots | None], hidden: Tensor) -> None:
         """Note who made no keys and values in a layer, where anybody may come back to it."""
         if routing.debts is None or (routing.live is not None and index not in routing.live):
             return
@@ -181,6 +202,33 @@ class Gates:
             rest = np.flatnonzero(absent)
         if rest is None or len(rest):
             routing.debts.passed(index, rest, hidden[:, 0])
+
+    def _bypass(self, index: int, routing: Plan, groups: Groups, hidden: Tensor, out: Tensor) -> Tensor:
+        """Put those that skip the layer through what the method has for them instead."""
+        module = routing.bypass(index)
+        if module is None or not len(slots := routing.passing(groups)):
+            return out
+        rows = self._on(slots, hidden)
+        states = hidden[rows]
+        added, flops = counted(lambda: module.to(hidden.device)(states[:, 0].float()), metered=self.ledger.metered)
+        if flops:
+            self.ledger.router(self.ledger.rows[slots], flops)
+        return out.index_copy(0, rows, states + added[:, None].to(states))
+
+    def _head(self, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The LM head, but for tokens that left where their logits had been looked at."""
+        known = [] if self.routing is None else self.routing.known
+        if not known or hidden.ndim != 3:
+            out: Tensor = forward(hidden, *args, **kwargs)
+            return out
+        slots, logits = np.concatenate([s for s, _ in known]), torch.cat([x for _, x in known])
+        out = logits.new_empty(len(hidden), 1, logits.shape[-1])
+        out[self._on(slots, hidden), 0] = logits
+        rest = np.setdiff1d(np.arange(len(hidden)), slots)
+        if len(rest):
+            rows = self._on(rest, hidden)
+            out[rows] = forward(hidden[rows], *args, **kwargs)
+        return out
 
     # ---- tokens of the past
 

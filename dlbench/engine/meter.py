@@ -7,6 +7,8 @@ without padding; a gap that grows with anything but padding is a bug or a masked
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -29,23 +31,24 @@ def linear_flops(module: nn.Module | None) -> int:
 
 
 class Traffic:
-    """What each alive row brings to one forward."""
+    """What each living row brings to one forward."""
 
-    def __init__(self, tokens: Ints, keys: Ints, columns: int, padded_keys: int) -> None:
+    def __init__(self, tokens: Ints, past: Ints, columns: int, padded_past: int) -> None:
         self.tokens = tokens
         """True tokens of each row."""
-        self.keys = keys
-        """Query-key pairs of each row over its true context."""
+        self.past = past
+        """True tokens before them, of each row."""
         self.columns = columns
         """Tokens per row as executed, padding included."""
-        self.padded_keys = padded_keys
-        """Query-key pairs per row as executed."""
+        self.padded_past = padded_past
+        """Tokens before them per row, as executed."""
 
     def pairs(self, window: int | None) -> tuple[Ints, int]:
-        """Query-key pairs in a layer: true ones per row, executed ones per row. Prompts run the full square."""
-        if window is None or self.columns > 1:
-            return self.keys, self.padded_keys
-        return np.minimum(self.keys, window), min(self.padded_keys, window)
+        """Query-key pairs in a layer: true ones per row, executed ones per row. Several tokens run the full square."""
+        past, padded = self.past, self.padded_past
+        if window is not None:
+            past, padded = np.minimum(past, window - 1), min(padded, window - 1)
+        return self.tokens * (past + self.tokens), self.columns * (padded + self.columns)
 
 
 class Costs:
@@ -116,10 +119,10 @@ class Ledger:
         rows = self.rows if slots is None else self.rows[slots]
         self._codes[rows, index] = part
         linear = int(self.costs.parts[part][index])
-        self.calls[rows] += linear / self.costs.layer[index]
+        tokens = self.traffic.tokens if slots is None else self.traffic.tokens[slots]
+        self.calls[rows] += tokens * (linear / self.costs.layer[index])
         if not self.metered:
             return
-        tokens = self.traffic.tokens if slots is None else self.traffic.tokens[slots]
         self._charge("layers", rows, linear * tokens, linear * self.traffic.columns)
         if part & Action.ATTN:
             keys, padded = self.traffic.pairs(self.costs.windows[index])
@@ -144,13 +147,19 @@ class Ledger:
         each = (flops + np.arange(len(rows))) // len(rows)
         self._charge("router", rows, each, each)
 
-    def exit_head(self, rows: Ints) -> None:
-        """A method looks at these rows' logits."""
-        self._charge("heads", rows, self.costs.head, self.costs.head)
+    def exit_head(self, rows: Ints, own: nn.Module | None = None) -> None:
+        """A method looks at these rows' logits, through the model's head or one of its own."""
+        flops = self.costs.head if own is None else linear_flops(own)
+        self._charge("heads", rows, flops, flops)
 
-    def finish(self) -> None:
-        """The forward has ended with the logits of the last position."""
-        self.calls[self.rows] += len(self._whole)
+    def finish(self, known: Ints, keep: int = 1) -> None:
+        """The forward has ended with the logits of the last positions.
+
+        Args:
+            known: slots whose logits were there already, because the token left where it had been looked at.
+            keep: positions whose logits were wanted.
+        """
+        self.calls[self.rows] += len(self._whole) * self.traffic.tokens
         self._codes[self.rows[:, None], self._whole] = int(Action.RUN)
         if not self.metered:
             return
@@ -161,20 +170,24 @@ class Ledger:
             times = sum(self.costs.windows[i] == window for i in self._whole) * self.costs.attention_per_key
             keys, padded = self.traffic.pairs(window)
             self._charge("attention", self.rows, times * keys, times * padded)
-        # projections around the stack run at every position, the LM head at one
+        # projections around the stack run at every position, the LM head where logits are wanted
         fixed = self.costs.input + self.costs.head - self.costs.vocabulary
+        wanted, executed = np.minimum(tokens, keep), np.full(len(self.rows), keep, dtype=np.int64)
+        wanted[known] = executed[known] = 0
         vocabulary = self.costs.vocabulary
-        self._charge("heads", self.rows, fixed * tokens + vocabulary, fixed * columns + vocabulary)
+        self._charge("heads", self.rows, fixed * tokens + vocabulary * wanted, fixed * columns + vocabulary * executed)
 
-    def close_step(self) -> None:
-        """End one decode forward."""
-        for row in self.rows.tolist():
-            self.depths[row].append(float(self.calls[row]))
+    def close_step(self, tokens: Sequence[int] | None = None) -> None:
+        """End one decode forward, or several that came to the given number of tokens of each living row."""
+        for place, row in enumerate(self.rows.tolist()):
+            count = 1 if tokens is None else tokens[place]
+            # rounded: which layers the whole batch ran decides the order of the sum
+            self.depths[row] += [round(float(self.calls[row]) / count, 9)] * count
             route, runs = self._codes[row].tobytes(), self.routes[row]
             if runs and runs[-1][0] == route:
-                runs[-1] = route, runs[-1][1] + 1
+                runs[-1] = route, runs[-1][1] + count
             else:
-                runs.append((route, 1))
+                runs.append((route, count))
         self.calls[:] = 0
         self._codes[:] = 0
 

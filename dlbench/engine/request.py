@@ -36,5 +36,7 @@ class Generation:
     prompt_executed: int
     acted: bool
     """Whether any token of this run's wave skipped or exited."""
+    speculation: tuple[int, int, int] | None = None
+    """Tokens drafted, drafts accepted, and rounds of verification; None where nothing was drafted."""
     tight: list[tuple[int, float]] = field(default_factory=list)
     """Steps whose argmax or threshold was decided by less than the dtype's rounding: (index of the token, margin)."""

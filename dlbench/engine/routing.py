@@ -2,24 +2,72 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dlbench.engine import answers
 from dlbench.engine.cache import RowCache, Slots
-from dlbench.engine.debts import Debts
+from dlbench.engine.debts import Debts, Flags
 from dlbench.engine.meter import Ledger
+from dlbench.engine.prompts import PromptStates
 from dlbench.engine.view import LiveView
 from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method, Static
 
 Groups = list[tuple[int, Slots | None]]
 """Which part of the layer which slots run; None stands for all alive ones."""
-_NONE: Slots = np.zeros(0, dtype=np.int64)
+NOBODY: Slots = np.zeros(0, dtype=np.int64)
 
 
-class Routing:
-    """Decides, in every forward of a run, which rows run which part of a layer."""
+class Plan(ABC):
+    """What the gates ask in every forward of a run: which rows run which part of a layer."""
+
+    debts: Debts | None = None
+    """What skipped tokens owe; None where nobody comes back to a layer."""
+    live: frozenset[int] | None = None
+    """Layers that may run; None for all."""
+    scale: Tensor | None = None
+    """What the layer adds is multiplied by this for the tokens that run it, or a half of it: [alive]."""
+    known: Sequence[tuple[Slots, Tensor]] = ()
+    """Slots whose logits need not be computed, and these, without a soft cap."""
+
+    @abstractmethod
+    def begin(self, cache: RowCache, ledger: Ledger) -> None:
+        """A forward of the cache's living rows starts."""
+
+    @abstractmethod
+    def decide(self, layer: int, hidden: Tensor) -> Groups:
+        """Who runs what of a layer; `hidden` [alive, positions, W] would enter it.
+
+        Raises:
+            DlbenchError: the method fails, gives no answer, or breaks its word.
+        """
+
+    def enters(self, layer: int, hidden: Tensor) -> Tensor:
+        """What enters a layer, where that is not what the layer below gave."""
+        return hidden
+
+    def ran(self, slots: Slots | None, hidden: Tensor) -> None:
+        """Some rows, or all, have run a layer, which `hidden` entered."""
+        return
+
+    def bypass(self, layer: int) -> nn.Module | None:
+        """What `passing` tokens go through instead of a layer."""
+        return None
+
+    def passing(self, groups: Groups) -> Slots:
+        """Tokens that skip the whole layer, but have not left."""
+        return NOBODY
+
+
+@final
+class Routing(Plan):
+    """The plan of a method that is asked layer by layer."""
 
     def __init__(self, method: Method, view: LiveView, debts: Debts | None) -> None:
         """Prepare.
@@ -31,25 +79,29 @@ class Routing:
         """
         self.method, self.view, self.debts = method, view, debts
         self.live = method.live(view.depth)
+        self.fixed = method.actions(view.depth) if isinstance(method, Static) else None
+        view.head = method.head
         self.awake: Slots | None = None
         """Slots of the tokens that have not exited; None for all."""
 
     def begin(self, cache: RowCache, ledger: Ledger) -> None:
-        """A forward of the cache's living rows starts."""
         self.cache, self.ledger = cache, ledger
         self.rows: Slots = cache.order[: cache.alive].copy()
         self.awake = None
+        self.scale = None
+        self._known: list[tuple[Slots, Tensor]] = []
+        self.known = self._known
         self.view.attach(self.rows, cache, ledger)
 
-    def decide(self, layer: int, hidden: Tensor) -> Groups:
-        """Who runs what of a layer; `hidden` [alive, positions, W] would enter it.
+    def ran(self, slots: Slots | None, hidden: Tensor) -> None:
+        self.view.ran(slots, hidden)
 
-        Raises:
-            DlbenchError: the method fails, gives no answer, or breaks its word.
-        """
-        if isinstance(self.method, Static):  # says it all in `live`
-            assert self.live is not None
-            return [(int(Action.RUN), None)] if layer in self.live else []
+    def bypass(self, layer: int) -> nn.Module | None:
+        return self.method.bypass(layer)
+
+    def decide(self, layer: int, hidden: Tensor) -> Groups:
+        if self.fixed is not None:
+            return [(int(self.fixed[layer]), None)] if self.fixed[layer] else []
         groups = self._ask(layer, hidden)
         self._hold(layer, groups)
         return groups
@@ -58,21 +110,77 @@ class Routing:
         if self.awake is not None and not len(self.awake):
             return []
         self.view.arrive(layer, hidden, self.awake)
-        answer, flops = answers.ask(self.method, self.view, metered=self.ledger.metered)
-        if flops:
-            self.ledger.router(self.rows if self.awake is None else self.rows[self.awake], flops)
+        answer = answers.ask(self.method, self.view, metered=self.ledger.metered)
+        rows = self.rows if self.awake is None else self.rows[self.awake]
+        if answer.flops:
+            self.ledger.router(rows, answer.flops)
+        if answer.memory is not None:
+            self._remember(rows, answer.memory)
+        self.scale = None if answer.scale is None else self._spread(answer.scale)
+        codes = answer.codes
         if self.debts is not None and not self.debts.skips:
-            self._only_exits(answer)
-        if isinstance(answer, int):
-            groups = [(answer, self.awake)] if answer & Action.RUN else []
-            if answer == Action.EXIT:
-                self.awake = _NONE
+            self._only_exits(codes)
+        if isinstance(codes, int):
+            groups = [(codes, self.awake)] if codes & Action.RUN else []
+            if codes == Action.EXIT:
+                self._leave(np.ones(len(rows), dtype=bool))
             return groups
         slots = np.arange(self.cache.alive) if self.awake is None else self.awake
-        if (leaving := answer == Action.EXIT).any():
-            self.awake = slots[~leaving]
+        if (leaving := codes == Action.EXIT).any():
+            self._leave(leaving)
         parts = (Action.RUN, Action.ATTN, Action.MLP)
-        return [(int(part), slots[answer == part]) for part in parts if (answer == part).any()]
+        return [(int(part), slots[codes == part]) for part in parts if (codes == part).any()]
+
+    def _leave(self, leaving: Flags) -> None:
+        """Some of the awake tokens exit; what was looked at on the way out need not be computed again."""
+        slots = np.arange(self.cache.alive) if self.awake is None else self.awake
+        self.awake = slots[~leaving]
+        if (looked := self.view.looked) is not None:
+            self._known.append((slots[leaving], looked[torch.from_numpy(leaving).to(looked.device)]))
+
+    def _spread(self, scale: Tensor) -> Tensor:
+        """Numbers of the awake tokens as numbers of all living rows: [alive]."""
+        if self.awake is None:
+            return scale
+        return scale.new_ones(self.cache.alive).index_copy(0, torch.from_numpy(self.awake).to(scale.device), scale)
+
+    def _remember(self, rows: Slots, memory: Tensor) -> None:
+        view = self.view
+        if view.remembered is None or view.remembered.shape[1] != memory.shape[1]:
+            view.remembered = memory.new_zeros(len(view.keys), memory.shape[1])
+        view.remembered[torch.from_numpy(rows).to(memory.device)] = memory
+
+    def begin_texts(self, prompt: PromptStates, ledger: Ledger) -> None:
+        """Ask for what each sequence remembers at first.
+
+        Raises:
+            DlbenchError: the method fails.
+        """
+        try:
+            memory, flops = answers.counted(lambda: self.method.begin(prompt), metered=ledger.metered)
+        except DlbenchError:
+            raise
+        except Exception as error:
+            raise answers.failed(self.method, "at the beginning", error) from error
+        if memory is None:
+            return
+        if memory.ndim != 2 or len(memory) != prompt.count:
+            raise DlbenchError(
+                f"method {type(self.method).__name__}: begin() gave a tensor of shape {tuple(memory.shape)} for "
+                f"{prompt.count} prompts; one row per prompt is wanted"
+            )
+        self.view.remembered = memory
+        if flops:
+            ledger.router(np.arange(prompt.count), flops)
+
+    def passing(self, groups: Groups) -> Slots:
+        if any(slots is None for _, slots in groups):
+            return NOBODY
+        there = np.zeros(self.cache.alive, dtype=bool)
+        there[slice(None) if self.awake is None else self.awake] = True
+        for _, slots in groups:
+            there[slots] = False
+        return np.flatnonzero(there)
 
     def _only_exits(self, answer: int | Slots) -> None:
         if not set(np.unique(answer).tolist()) <= {int(Action.RUN), int(Action.EXIT)}:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
@@ -32,9 +34,19 @@ _PER = {"layer": 0, "token": 1, "sequence": 2}
 
 def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
     """Logits of states that leave the stack: the final norm, what follows it, and the soft cap of Gemma."""
+    return capped(backbone, raw_head(backbone, x))
+
+
+def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
+    """The same before the soft cap."""
     for path in backbone.family.head:
         module = resolve(backbone.model, path)
         x = x if module is None else module(x)
+    return x
+
+
+def capped(backbone: Backbone, x: Tensor) -> Tensor:
+    """Logits under the model's soft cap, where it has one."""
     cap = getattr(backbone.model.config, "final_logit_softcapping", None)
     return x if cap is None else torch.tanh(x / cap) * cap
 
@@ -61,6 +73,14 @@ class LiveView(View):
         self.promised = np.full((self.depth, len(keys)), -1, dtype=np.int8)
         """What a per-sequence method answered first, per layer and row: the code, 0 not running, -1 not asked yet."""
         self.work: TensorWork | None = None
+        self.remembered: Tensor | None = None
+        """What every row of the wave remembers: [rows, m]."""
+        self.ahead: Sequence[Tensor] = ()
+        """States of the present tokens at full depth: depth + 1 times [alive, width]; for methods that foresee."""
+        self.head: Callable[[int], nn.Module | None] = lambda layer: None
+        """The method's own exit heads."""
+        self.looked: Tensor | None = None
+        """Logits of the tokens before the present layer, without a soft cap, if the method looked: [n, vocabulary]."""
         self._routed = True
         self._steps: Slots = np.zeros(0, dtype=np.int64)
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
@@ -81,7 +101,7 @@ class LiveView(View):
 
     def arrive(self, layer: int, hidden: Tensor, awake: Slots | None) -> None:
         """Stand before a layer that [alive, positions, width] would enter; `awake` slots have not exited."""
-        self.layer, self._state, self._awake = layer, hidden, awake
+        self.layer, self._state, self._awake, self.looked = layer, hidden, awake, None
         if layer == 0:
             self._embedded = hidden
 
@@ -149,15 +169,39 @@ class LiveView(View):
     def limit(self) -> Tensor:
         return torch.from_numpy(self.limits[self._rows()])
 
+    @property
+    def memory(self) -> Tensor | None:
+        if self.remembered is None:
+            return None
+        return self.remembered[torch.from_numpy(self._rows()).to(self.remembered.device)]
+
     def logits(self) -> Tensor:
-        x = self.hidden
-        if self.work is not None:
-            self.work.paused = True
-        x = exit_head(self.backbone, x)
-        if self.work is not None:
+        if self.looked is None:
+            own = self.head(self.layer)
+            with self._unnoticed():
+                self.looked = raw_head(self.backbone, self.hidden) if own is None else own(self.hidden.float())
+            self._ledger.exit_head(self._rows(), own)
+        return capped(self.backbone, self.looked.clone())
+
+    def foreseen(self, layer: int) -> Tensor:
+        if not self.ahead:
+            raise DlbenchError("a method that asks for what is to come says so: foresees = True, deployable = False")
+        awake = self._awake
+        x = self.ahead[layer] if awake is None else self.ahead[layer][torch.from_numpy(awake).to(self._state.device)]
+        with self._unnoticed():
+            return exit_head(self.backbone, x).argmax(-1)
+
+    @contextmanager
+    def _unnoticed(self) -> Iterator[None]:
+        """What the engine computes for a method is charged by the engine, or not at all."""
+        if self.work is None:
+            yield
+            return
+        self.work.paused = True
+        try:
+            yield
+        finally:
             self.work.paused = False
-        self._ledger.exit_head(self._rows())
-        return x
 
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
         rows = self._rows()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,13 +14,15 @@ from torch import Tensor
 from dlbench.engine import noise
 from dlbench.engine.arguments import Angles
 from dlbench.engine.cache import RowCache, Slots
-from dlbench.engine.decoding import Decoding
+from dlbench.engine.decoding import Decoding, Run
 from dlbench.engine.meter import Ledger, Traffic
+from dlbench.engine.prompts import PromptStates
 from dlbench.engine.request import Generation, Request
-from dlbench.engine.routing import Routing
+from dlbench.engine.routing import NOBODY, Plan, Routing
+from dlbench.engine.speculating import Speculating
 from dlbench.engine.view import LiveView, tight_below
 from dlbench.errors import DlbenchError
-from dlbench.method import Method
+from dlbench.method import Draft, Method
 
 if TYPE_CHECKING:
     from dlbench.engine.engine import Engine
@@ -43,7 +47,13 @@ class Wave:
     """
 
     def __init__(
-        self, engine: Engine, requests: tuple[Request, ...], method: Method | None, seed: int, slots: int
+        self,
+        engine: Engine,
+        requests: tuple[Request, ...],
+        method: Method | None,
+        seed: int,
+        slots: int,
+        watch: frozenset[int],
     ) -> None:
         self.engine, self.requests, self.method, self.seed = engine, requests, method, seed
         rows = len(requests)
@@ -56,6 +66,7 @@ class Wave:
         self.angles = Angles(engine.gates.kinds, int((self.lengths + self.limits).max()))
         self.ledger = Ledger(engine.costs, rows, engine.metered)
         self.view = None if method is None else self.look(seed)
+        self.states = PromptStates(engine.backbone.depth, rows, watch)
         routing = None
         if method is not None and self.view is not None:
             routing = Routing(method, self.view, None)
@@ -80,8 +91,12 @@ class Wave:
         ids = torch.zeros(len(rows), columns, dtype=torch.long)
         for i, row in enumerate(rows.tolist()):
             ids[i, columns - len(self.requests[row].ids) :] = torch.tensor(self.requests[row].ids)
-        traffic = Traffic(lengths, lengths**2, columns, columns**2)
-        first = self.forward(cache, ids.to(self.engine.backbone.device), traffic, self.ledger, routing)
+        traffic = Traffic(lengths, np.zeros_like(lengths), columns, 0)
+        watch = None
+        if self.states.layers:
+            watch = partial(self.states.note, rows=rows, starts=columns - lengths)
+        device = self.engine.backbone.device
+        first = self.forward(cache, ids.to(device), traffic, self.ledger, routing, watch)
         return Chunk(rows, cache, first)
 
     def look(self, seed: int) -> LiveView:
@@ -90,7 +105,14 @@ class Wave:
         return LiveView(backbone, seed, self.keys, self.limits, tight_below(backbone.precision))
 
     def forward(
-        self, cache: RowCache, ids: Tensor, traffic: Traffic, ledger: Ledger, routing: Routing | None
+        self,
+        cache: RowCache,
+        ids: Tensor,
+        traffic: Traffic,
+        ledger: Ledger,
+        routing: Plan | None,
+        watch: Callable[[int, Tensor], None] | None = None,
+        keep: int = 1,
     ) -> Tensor:
         """One forward of a cache's living rows.
 
@@ -100,13 +122,15 @@ class Wave:
             traffic: what each row brings.
             ledger: charged.
             routing: None runs every layer.
+            watch: called with each layer and the states that would enter it.
+            keep: positions whose logits are wanted, the last ones.
 
         Returns:
-            Logits of the last position, [alive, vocabulary].
+            Logits, [alive, vocabulary]; where several are kept, [alive, keep, vocabulary].
         """
         ledger.begin(cache.order[: cache.alive].copy(), traffic)
         gates, width, device = self.engine.gates, ids.shape[1], ids.device
-        gates.begin(cache, ledger, routing, self.angles)
+        gates.begin(cache, ledger, routing, self.angles, watch)
         starts = torch.from_numpy(cache.starts[: cache.alive, None].copy()).to(device)
         begin, end = cache.seen, cache.seen + width
         positions = (torch.arange(begin, end, device=device) - starts).clamp_(min=0)
@@ -119,11 +143,13 @@ class Wave:
             position_ids=positions,
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
         cache.advance(width)
-        ledger.finish()
-        return out.logits[:, -1]  # type: ignore[no-any-return]
+        known = [] if routing is None else [slots for slots, _ in routing.known]
+        ledger.finish(np.concatenate(known) if known else NOBODY, keep)
+        logits: Tensor = out.logits
+        return logits[:, -1] if keep == 1 else logits[:, -keep:]
 
     @torch.inference_mode()
     def decode(
@@ -147,19 +173,31 @@ class Wave:
             type(method) is not type(self.method) or method.params() != self.method.params() or seed != self.seed
         ):
             raise DlbenchError("this wave's prompt was routed by another method, or with another seed")
-        run = Decoding(self, method, seed, sample, kv)
+        if isinstance(method, Draft):
+            if sample is not None:
+                raise DlbenchError(f"{type(method).__name__} verifies greedy drafts: it does not sample")
+            run: Run = Speculating(self, method)
+        else:
+            run = Decoding(self, method, seed, sample, kv)
         with self.engine.gates.installed():
             return run.run()
 
-    def room(self) -> RowCache:
-        """The cache of the next run: that of the prompts themselves, or an empty one of as many slots."""
+    def room(self, more: int | None = None) -> RowCache:
+        """The cache of the next run: that of the prompts themselves, or an empty one of as many slots.
+
+        Args:
+            more: columns that a run writes at once beyond the next, of which some may be written again; None for a run
+                that goes column by column. Only this one can take the prompts' own.
+        """
         if self.in_place:
             cache = self.chunks[0].cache
             cache.rewind(self.columns)
-            return cache
-        if self._moving is None:
-            # twice the new tokens: when it is full, all columns that the living do not fill are on the left
-            self._moving = RowCache(self.engine.costs.windows, self.slots, self.columns + 2 * self.span)
+            if more is None:
+                return cache
+        # twice the new tokens: when it is full, all columns that the living do not fill are on the left
+        length = self.columns + 2 * self.span + (more or 0)
+        if self._moving is None or self._moving.length < length:
+            self._moving = RowCache(self.engine.costs.windows, self.slots, length)
         self._moving.empty(self.columns)
         return self._moving
 

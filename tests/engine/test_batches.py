@@ -3,12 +3,13 @@
 import pytest
 import tiny_models
 import torch
-from test_meter import DEPTH, seeded
+from ready import ready
+from test_meter import DEPTH
 
 from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.engine.view import tight_below
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.calm import Calm
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.random_skip import RandomSkip
 
@@ -17,8 +18,8 @@ TOLERANCE = 1e-4
 METHODS = {
     "full": lambda: None,
     "random": lambda: RandomSkip(share=0.5),
-    "exit": lambda: ConfidenceExit(threshold=0.2, check=(1, 2, 3, 4)),
-    "router": lambda: seeded(HiddenRouter()),
+    "exit": lambda: Calm(threshold=0.2, check=(1, 2, 3, 4)),
+    "router": lambda: ready(HiddenRouter()),
 }
 
 
@@ -100,7 +101,7 @@ def test_close_thresholds_are_named():
     wave = engine.prefill(documents(1, limit=4))
     seen = []
 
-    class Watching(ConfidenceExit):
+    class Watching(Calm):
         def confidence(self, view):
             value = super().confidence(view)
             seen.append((int(view.step), float(value)))
@@ -108,10 +109,10 @@ def test_close_thresholds_are_named():
 
     wave.decode(Watching(threshold=1.0, check=(2,)))
     step, value = seen[1]
-    (near,) = wave.decode(ConfidenceExit(threshold=value + 2e-5, check=(2,)))
+    (near,) = wave.decode(Calm(threshold=value + 2e-5, check=(2,)))
     assert near.layers[step] == DEPTH
     assert [at for at, margin in near.tight if abs(margin - 2e-5) < 1e-6] == [step + 1]  # the token it decides
-    (over,) = wave.decode(ConfidenceExit(threshold=value - 2e-5, check=(2,)))
+    (over,) = wave.decode(Calm(threshold=value - 2e-5, check=(2,)))
     assert over.layers[step] == 2
-    (far,) = wave.decode(ConfidenceExit(threshold=value + 0.01, check=(2,)))
+    (far,) = wave.decode(Calm(threshold=value + 0.01, check=(2,)))
     assert not any(at == step + 1 for at, _ in far.tight)

@@ -5,7 +5,7 @@ import replay
 import tiny_models
 import torch
 from test_full_depth import LIMIT, decode, generate
-from test_static_sets import without
+from tiny_models import without
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request

@@ -5,6 +5,7 @@ import pytest
 import replay
 import tiny_models
 import torch
+from ready import ready
 from test_replay import Chaos
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,9 +13,13 @@ from dlbench.engine import Engine, Request
 from dlbench.engine.meter import CATEGORIES
 from dlbench.engine.work import TensorWork
 from dlbench.method import Action, Method, Router
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.calm import Calm
+from dlbench.methods.flexi_depth import FlexiDepth
 from dlbench.methods.hidden_router import HiddenRouter
+from dlbench.methods.llm_drop import LlmDrop
 from dlbench.methods.random_skip import RandomSkip
+from dlbench.methods.self_speculation import SelfSpeculation
+from dlbench.methods.sequence_router import SequenceRouter
 from dlbench.methods.static_skip import StaticSkip
 
 DEPTH = 5
@@ -26,17 +31,17 @@ METHODS = {
     "random-token": lambda: RandomSkip(share=0.5),
     "random-sequence": lambda: RandomSkip(share=0.5, per="sequence"),
     "chaos": Chaos,
-    "exit": lambda: ConfidenceExit(threshold=0.2, check=(1, 2, 3, 4)),
-    "saturation": lambda: ConfidenceExit(threshold=0.95, measure="saturation", check=(1, 2, 3, 4)),
-    "router": lambda: seeded(HiddenRouter()),
-    "router-mlp": lambda: seeded(HiddenRouter(kind="mlp")),
+    "exit": lambda: Calm(threshold=0.2, check=(1, 2, 3, 4)),
+    "state": lambda: Calm(threshold=0.95, measure="state", check=(1, 2, 3, 4)),
+    "all-exit": lambda: Calm(threshold=0.0, check=(2,)),
+    "halves": lambda: ready(LlmDrop(share=0.7)),
+    "speculation": lambda: SelfSpeculation(share=0.4, length=3),
+    "speculation-skip": lambda: SelfSpeculation(share=0.5, drafts="skip", stop=0.3),
+    "router": lambda: ready(HiddenRouter()),
+    "router-mlp": lambda: ready(HiddenRouter(kind="mlp")),
+    "router-bypass": lambda: ready(FlexiDepth()),
+    "router-begin": lambda: ready(SequenceRouter()),
 }
-
-
-def seeded(router):
-    torch.manual_seed(0)
-    router.module(DEPTH, 32)
-    return router
 
 
 def requests(prompts=PROMPTS, limits=LIMITS):
@@ -49,7 +54,7 @@ def test_executed_equals_torch(family, name):
     engine = Engine(tiny_models.backbone(family, DEPTH, "eager"))
     method = METHODS[name]()
     with FlopCounterMode(display=False) as prefill:
-        wave = engine.prefill(requests())
+        wave = engine.prefill(requests(), reads=range(DEPTH + 1))
     with FlopCounterMode(display=False) as decode:
         written = wave.decode(method)
     assert sum(g.prompt_executed for g in written) == prefill.get_total_flops() > 0
@@ -75,7 +80,7 @@ def test_executed_equals_torch_in_routed_prompts(family, name):
 def test_credited_equals_executed_at_batch_1(family, name):
     engine = Engine(tiny_models.backbone(family, DEPTH))
     for request in requests()[1:3]:
-        (written,) = engine.prefill([request]).decode(METHODS[name]())
+        (written,) = engine.prefill([request], reads=range(DEPTH + 1)).decode(METHODS[name]())
         assert sum(written.flops.values()) == written.executed
         assert written.prompt_flops == written.prompt_executed
 
@@ -84,8 +89,9 @@ def test_credited_equals_executed_at_batch_1(family, name):
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "chaos"])  # chaos looks at its neighbours
 def test_credited_does_not_see_the_batch(family, name):
     engine = Engine(tiny_models.backbone(family, DEPTH, dtype="float64"))
-    together = engine.prefill(requests()).decode(METHODS[name]())
-    alone = [engine.prefill([r]).decode(METHODS[name]())[0] for r in requests()]
+    reads = range(DEPTH + 1)
+    together = engine.prefill(requests(), reads=reads).decode(METHODS[name]())
+    alone = [engine.prefill([r], reads=reads).decode(METHODS[name]())[0] for r in requests()]
     assert [g.flops for g in together] == [g.flops for g in alone]
     assert [g.prompt_flops for g in together] == [g.prompt_flops for g in alone]
     assert sum(g.executed for g in together) > sum(g.executed for g in alone)  # padding
@@ -134,8 +140,8 @@ def test_every_part_by_hand():
 
 
 def test_router_work_is_counted_per_token():
-    linear = seeded(HiddenRouter(noisy=False, threshold=-1e9))
-    mlp = seeded(HiddenRouter(kind="mlp", noisy=False, threshold=-1e9))
+    linear = ready(HiddenRouter(noisy=False, threshold=-1e9))
+    mlp = ready(HiddenRouter(kind="mlp", noisy=False, threshold=-1e9))
     engine = Engine(tiny_models.backbone("llama", DEPTH))
     wave = engine.prefill(requests())
     for router, work in ((linear, 2 * 32 * 2), (mlp, 2 * 32 * 4 + 2 * 4 * 2)):

@@ -10,7 +10,7 @@ from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve
 from dlbench.method import Action, Method
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.methods.calm import Calm
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
 
@@ -134,7 +134,7 @@ def test_one_answer_in_many_forms(answer):
     assert [g.layers for g in written] == [[2, 3, 2]] * 3
 
 
-@pytest.mark.parametrize("method", [ConfidenceExit(), RandomSkip(per="token"), Answering(3)])
+@pytest.mark.parametrize("method", [Calm(), RandomSkip(per="token"), Answering(3)])
 def test_per_token_methods_route_no_prompts(method):
     with pytest.raises(DlbenchError, match=f"{type(method).__name__} decides per token"):
         Engine(tiny_models.backbone("llama", DEPTH)).prefill(REQUESTS, method)

@@ -4,10 +4,12 @@ import pytest
 import replay
 import tiny_models
 import torch
+from ready import ready
 
 from dlbench import registry
-from dlbench.method import Action, Method, Oracle
-from dlbench.methods.confidence_exit import ConfidenceExit
+from dlbench.method import Action, Method
+from dlbench.methods.calm import Calm
+from dlbench.methods.oracle import SequenceOracle
 from dlbench.methods.static_skip import StaticSkip
 
 DEPTH = 5
@@ -58,35 +60,17 @@ def test_one_row_alone(monkeypatch, family):
     replay.check(monkeypatch, backbone, Chaos(), PROMPTS[:1], [20], tolerance=1e-9)
 
 
-def discovered():
-    """Every method that is installed, with its default and each of its variants; of an oracle, its candidates."""
-    for name in registry.names():
-        cls = registry.load(name)
-        if issubclass(cls, Oracle):
-            for candidate in cls().candidates(DEPTH):
-                yield pytest.param(StaticSkip(only=candidate.layers), id=f"{name}-{candidate.name}")
-            continue
-        for params in [{}, *(v for v in cls.variants if v)]:
-            text = ",".join(f"{k}={v}" for k, v in params.items())
-            yield pytest.param(cls.from_params(params), id=f"{name}-{text}")
-
-
-@pytest.mark.parametrize("method", list(discovered()))
-def test_every_discovered_method(monkeypatch, method):
-    torch.manual_seed(1)  # a fitted method without weights makes its own
-    for family, attention, dtype in (("llama", "sdpa", "float64"), ("gpt2", "eager", "float32")):
-        method.validate(DEPTH)
-        backbone = tiny_models.backbone(family, DEPTH, attention, dtype)
-        replay.check(monkeypatch, backbone, method, PROMPTS, LIMITS, tolerance=TOLERANCE[dtype])
+@pytest.mark.parametrize("candidate", SequenceOracle().candidates(DEPTH), ids=lambda c: c.name)
+def test_every_candidate_of_the_oracle(monkeypatch, candidate):
+    backbone = tiny_models.backbone("llama", DEPTH, "sdpa", "float64")
+    replay.check(monkeypatch, backbone, StaticSkip(only=candidate.layers), PROMPTS, LIMITS, tolerance=1e-9)
 
 
 @pytest.mark.parametrize("decay", ["none", "paper", "code"])
-@pytest.mark.parametrize(
-    ("measure", "threshold"), [("top2", 0.2), ("top1", 0.4), ("entropy", 0.4), ("saturation", 0.95)]
-)
+@pytest.mark.parametrize(("measure", "threshold"), [("top2", 0.2), ("top1", 0.4), ("classifier", 0.5), ("state", 0.95)])
 def test_exits_that_really_happen(monkeypatch, measure, threshold, decay):
     backbone = tiny_models.backbone("llama", DEPTH, "sdpa", "float64")
-    method = ConfidenceExit(threshold=threshold, measure=measure, decay=decay, check=(1, 2, 3, 4))
+    method = ready(Calm(threshold=threshold, measure=measure, decay=decay, check=(1, 2, 3, 4)), DEPTH)
     written, _ = replay.check(monkeypatch, backbone, method, PROMPTS, LIMITS, tolerance=1e-9)
     depths = {n for g in written for n in g.layers}
     assert len(depths) > 2 and max(depths) == DEPTH  # some leave, at different layers, and some don't
@@ -94,11 +78,7 @@ def test_exits_that_really_happen(monkeypatch, measure, threshold, decay):
 
 @pytest.mark.parametrize("params", [{"kind": "mlp"}, {"noisy": False}, {"fixed_input": True, "noisy": False}])
 def test_routers_with_random_weights(monkeypatch, params):
-    torch.manual_seed(0)
-    router = registry.load("hidden_router").from_params(params)
-    with torch.no_grad():
-        for p in router.module(DEPTH, 32).parameters():
-            p.normal_(std=0.3)
+    router = ready(registry.load("hidden_router").from_params(params), DEPTH)
     backbone = tiny_models.backbone("opt-projected", DEPTH, "sdpa", "float64")
     written, _ = replay.check(monkeypatch, backbone, router, PROMPTS, LIMITS, tolerance=1e-9)
     depths = {n for g in written for n in g.layers}

@@ -1,34 +1,17 @@
 """A static skip under `prompt = routed` is the model with the other layers deleted; under `prompt = full` it is not."""
 
-import copy
-
 import pytest
 import tiny_models
 from test_full_depth import EACH, LIMIT, generate
+from tiny_models import without
 
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.families import resolve
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
 
 SETS = [(0, 2, 4), (1, 3), (2,), (0, 1, 2), (1, 2, 3, 4), (0, 1, 2, 3, 4)]
-
-
-def without(backbone, layers):
-    """A copy of the model that has only these layers, numbered from 0."""
-    model = copy.deepcopy(backbone.model)
-    found = resolve(model, backbone.family.layers)
-    kept = [found[i] for i in layers]
-    del found[:]
-    for number, layer in enumerate(kept):
-        found.append(layer)
-        for module in layer.modules():
-            for name in {"layer_idx", "layer_id"} & vars(module).keys():
-                setattr(module, name, number)
-    model.config.num_hidden_layers = len(layers)
-    return model
 
 
 def requests(prompts):

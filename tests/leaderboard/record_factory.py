@@ -24,7 +24,7 @@ METHODS = {
     "static_exit": ("static", {"depth": 8}, -0.12),
     "unified_skip": ("static", {"speedup": 2.0}, 0.01),
     "random_skip": ("control", {"rate": 0.5}, -0.20),
-    "confidence_exit": ("token", {"threshold": 0.9, "signal": "p1-p2", "check": (4, 8, 12)}, -0.04),
+    "calm": ("token", {"threshold": 0.9, "signal": "p1-p2", "check": (4, 8, 12)}, -0.04),
     "hidden_router": ("token", {"threshold": 0.1, "fixed_input": False}, 0.03),
 }
 
@@ -151,7 +151,7 @@ def _add_task(run, task, documents, rng):
             mean = best - cost * depth_lost**1.4 + bonus * depth_lost
             realised = budget + float(rng.normal(0, 0.008)) * (kind != "static")
             params = params | {next(iter(params)): round(float(rng.random()), 4)}
-            unreachable = name == "confidence_exit" and budget == 0.25
+            unreachable = name == "calm" and budget == 0.25
             add(
                 name,
                 kind,

@@ -23,7 +23,7 @@ def test_parameters_go_through_json(cls, params):
     stored = json.loads(json.dumps(made.params()))
     again = cls.from_params(stored)
     assert again == made and again.params() == stored
-    assert set(stored) == {f.name for f in dataclasses.fields(made)}
+    assert set(stored) == {f.name for f in dataclasses.fields(made) if f.init}
     assert {k: stored[k] for k in params} == dict(params)
 
 
@@ -43,7 +43,8 @@ def test_says_what_it_is(cls, params):
     assert isinstance(made, Method) and made.scope in ("static", "sequence", "token")
     if made.knob is not None:
         assert made.knob.name in made.params() and made.knob.low != made.knob.high
-    assert made.kv[0] == "project"
+    assert set(made.kv) <= {"project", "evict", "recompute"} and "project" in made.kv
+    assert not made.foresees or not made.deployable
     assert made.fitted or not isinstance(made, Router)
 
 

@@ -1,0 +1,65 @@
+"""`dlbench fit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlbench.commands.terminal import interrupted, unique
+from dlbench.errors import DlbenchError
+
+
+def fit(
+    method: Annotated[list[str], typer.Argument(help="Methods, or paths of plugin files.")],
+    model: Annotated[list[str] | None, typer.Option(help="Embedded name, folder or hub name; repeat. [nano]")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
+    budget: Annotated[
+        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeat. [0.25 0.5 0.75]")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeat.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Run folder; `dlbench run --out` there takes the fits.")] = Path(
+        "dlbench-out"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the first fit.")] = 0,
+    fit_seeds: Annotated[int, typer.Option(help="Fits of each method that learns.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
+    kv: Annotated[str | None, typer.Option(help="Policy under which knobs are tuned. [the method's own]")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Fit anew, though a fit exists.")] = False,
+) -> None:
+    """Learn and tune methods on the fit split, without running them on the test documents.
+
+    What a run would fit is fitted and kept under OUT/fits; a method with nothing to learn or tune is refused.
+    """
+    from dlbench import harness, registry, spec
+
+    try:
+        asked = spec.RunSpec(
+            models=unique(model) or ("nano",),
+            tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),
+            methods=registry.expand(unique(method)),
+            budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
+            settings=spec.parse_settings(set_ or ()),
+            limit=1,
+            out=out,
+            seed=seed,
+            fit_seeds=fit_seeds,
+            device=device,
+            dtype=dtype,
+            kv=kv,
+            fit=again,
+            timing=False,
+        )
+        asked.check()
+        if not any(i.fitted or i.knob for i in map(registry.describe, asked.methods)):
+            raise DlbenchError(f"{', '.join(asked.methods)}: nothing to fit, there is no knob and nothing to learn")
+        spec.check_environment(asked)
+        from dlbench.runner import fit_only
+
+        fit_only(asked)
+    except KeyboardInterrupt:
+        raise interrupted("fits that were finished are kept") from None

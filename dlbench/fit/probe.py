@@ -1,0 +1,254 @@
+"""What a method may use while it is fitted: the fit split of one task on one frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlbench.backbones import Backbone
+from dlbench.engine import Engine, Request, Wave
+from dlbench.engine.meter import Costs
+from dlbench.engine.noise import key_of
+from dlbench.engine.view import exit_head
+from dlbench.errors import DlbenchError
+from dlbench.fit.soft import halves_of, train
+from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
+from dlbench.task import Document, Task
+from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of
+
+LEARN_SHARE = 0.7
+TUNE_DOCUMENTS = 48
+"""Most documents that a knob is tuned on."""
+BATCH = 8
+"""Texts of one forward."""
+SLOTS = 48
+"""Rows decoded together."""
+
+
+def halves(documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
+    """Documents to learn from and documents to tune on, parted by the hash of their ids."""
+    learn = [d for d in documents if key_of(d.id) / 2**64 < LEARN_SHARE]
+    chosen = {d.id for d in learn}
+    return learn, [d for d in documents if d.id not in chosen][:TUNE_DOCUMENTS]
+
+
+@dataclass(frozen=True)
+class States:
+    """States of prompts; see `dlbench.method.Prompt`."""
+
+    depth: int
+    count: int
+    lasts: dict[int, Tensor]
+    means: dict[int, Tensor]
+
+    def last(self, layer: int) -> Tensor:
+        return self.lasts[layer]
+
+    def mean(self, layer: int) -> Tensor:
+        return self.means[layer]
+
+
+@dataclass
+class FitProbe:
+    """See `dlbench.method.Probe`; the backbone stays frozen."""
+
+    backbone: Backbone
+    task: Task
+    learn: Sequence[Document]
+    tune: Sequence[Document]
+    seed: int = 0
+    budget: float | None = None
+    kv: str | None = None
+    """Policy of free-running texts; None takes a method's own."""
+    say: Callable[[int, int], None] = lambda done, steps: None
+    tokens: int = 0
+    """Tokens that went through the backbone, forward."""
+    _waves: dict[tuple[str, frozenset[int]], list[Wave]] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        return self.backbone.depth
+
+    @property
+    def width(self) -> int:
+        return self.backbone.width
+
+    def ids(self, part: str) -> list[str]:
+        return [d.id for d in self.documents(part)]
+
+    def documents(self, part: str) -> list[Document]:
+        """Documents of a part whose prompt and new tokens fit the context."""
+        found = []
+        for document in self.learn if part == "learn" else self.tune:
+            ids = self.backbone.tokenizer(document.prompt)["input_ids"]
+            if len(ids) + document.limit <= self.backbone.context:
+                found.append(document)
+        return found
+
+    # ---- under teacher forcing
+
+    def examples(self, part: str = "learn") -> list[Example]:
+        """One reference of every document, drawn by the seed, where it has a token to decode.
+
+        Raises:
+            DlbenchError: there is none.
+        """
+        every = self.examples_of(self.learn if part == "learn" else self.tune)
+        found = [e for e in every if len(e.target) > 1]  # the first target is full depth
+        if not found:
+            raise DlbenchError("the fit split gives nothing to learn from: no reference of two tokens fits the context")
+        return found
+
+    def examples_of(self, documents: Sequence[Document]) -> list[Example]:
+        """One reference of each document, drawn by the seed."""
+        order = np.random.default_rng(self.seed)
+        return [example(self.backbone, d, int(order.integers(len(d.references)))) for d in documents]
+
+    def batches(self, part: str = "learn", texts: int | None = None) -> Iterator[Batch]:
+        """The same, or the first of them, some at a time."""
+        examples = sorted(self.examples(part)[:texts], key=lambda e: len(e.prompt) + len(e.target))
+        for i in range(0, len(examples), BATCH):
+            batch = Batch.of(examples[i : i + BATCH]).to(self.backbone.device)
+            self.tokens += int(batch.mask.sum())
+            yield batch
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch: [rows, positions, vocabulary]."""
+        found: Tensor = self.backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+        return found
+
+    def texts(self, part: str = "learn") -> Iterator[Text]:
+        for batch in self.batches(part):
+            yield self.text(batch)
+
+    @torch.no_grad()
+    def text(self, batch: Batch) -> Text:
+        """States of a batch's decode forwards at full depth."""
+        states: list[Tensor] = []
+        chosen = batch.routed.bool()
+
+        def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            states.append(hidden[chosen])
+            given = forward(hidden, *args, **kwargs)
+            if index == self.depth - 1:
+                states.append(state_of(given)[chosen])
+            return given
+
+        with shadowed(dict(enumerate(self.backbone.layers)), around):
+            self.forward(batch)
+        return Text(tuple(states), lambda layer: self.logits(states[layer]))
+
+    @torch.no_grad()
+    def logits(self, states: Tensor) -> Tensor:
+        """The exit head: [n, width] -> [n, vocabulary]."""
+        return exit_head(self.backbone, states)
+
+    @torch.no_grad()
+    def similarity(self, part: Action) -> list[float]:
+        sums, count = torch.zeros(self.depth, dtype=torch.float64), 0
+        for batch in self.batches():
+            count += int(batch.mask.sum())
+            sums += self._similarity(batch, part)
+        return (sums / count).tolist()
+
+    def _similarity(self, batch: Batch, part: Action) -> Tensor:
+        """Cosines summed over the tokens of a batch: [depth]."""
+        there, sums = batch.mask.bool(), torch.zeros(self.depth, dtype=torch.float64)
+
+        def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            given = forward(hidden, *args, **kwargs)
+            before, after = hidden, state_of(given)
+            if part != Action.RUN:
+                with parts.only(index, int(Action.ATTN)):
+                    between = state_of(forward(hidden, *args, **kwargs))
+                before, after = (hidden, between) if part == Action.ATTN else (between, after)
+            sums[index] = torch.cosine_similarity(before[there].double(), after[there].double(), dim=-1).sum()
+            return given
+
+        with halves_of(self.backbone) as parts, shadowed(dict(enumerate(self.backbone.layers)), around):
+            self.forward(batch)
+        return sums
+
+    def cost(self, layer: int, part: Action) -> float:
+        costs = Costs(self.backbone)
+        return float(costs.parts[int(part)][layer] / costs.layer[layer])
+
+    @torch.no_grad()
+    def nll(self, method: Static, texts: int | None = None) -> float:
+        plan, total, count = method.actions(self.depth), 0.0, 0
+        left_out = {i: layer for i, layer in enumerate(self.backbone.layers) if plan[i] != Action.RUN}
+        with halves_of(self.backbone) as parts:
+
+            def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+                if plan[index] == Action.SKIP:
+                    return (hidden, None) if self.backbone.family.returns_tuple else hidden
+                with parts.only(index, int(plan[index])):
+                    return forward(hidden, *args, **kwargs)
+
+            with shadowed(left_out, around):
+                for batch in self.batches(texts=texts):
+                    logits = self.forward(batch)[:, :-1].flatten(0, 1).float()
+                    labels = batch.labels[:, 1:].flatten()
+                    total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+                    count += int((labels != IGNORED).sum())
+        return total / count
+
+    def train(self, router: Router, **options: Any) -> list[float]:
+        return train(self, router, **options)
+
+    # ---- free-running
+
+    def prompts(self, layers: Sequence[int], part: str = "learn") -> Prompt:
+        waves = self._prefilled(part, frozenset(layers))
+        return States(
+            self.depth,
+            sum(len(w.requests) for w in waves),
+            {i: torch.cat([w.states.last(i) for w in waves]) for i in layers},
+            {i: torch.cat([w.states.mean(i) for w in waves]) for i in layers},
+        )
+
+    def run(self, method: Method | None, part: str = "tune") -> list[Written]:
+        reads = frozenset() if method is None else method.reads(self.depth)
+        found: list[Written] = []
+        documents = iter(self.documents(part))
+        for wave in self._prefilled(part, reads):
+            kv = self.kv if method is not None and self.kv in method.kv else None
+            for generation in wave.decode(method, seed=self.seed, kv=kv):
+                document = next(documents)
+                text = self.backbone.tokenizer.decode(generation.tokens, skip_special_tokens=True)
+                share = float(np.mean(generation.layers)) / self.depth if generation.layers else 1.0
+                score = self.task.score(document, text)[self.task.metric]
+                found.append(Written(document.id, text, score, share))
+                self.tokens += len(generation.tokens)
+        return found
+
+    def likeness(self, text: str, other: str) -> float:
+        from dlbench.tasks.metrics import rouge
+
+        return rouge(text, [other])["rougeL"]
+
+    def _prefilled(self, part: str, reads: frozenset[int]) -> list[Wave]:
+        """The prompts of a part, read once for all that will write from them.
+
+        Raises:
+            DlbenchError: no document fits the context.
+        """
+        if (part, reads) not in self._waves:
+            documents = self.documents(part)
+            if not documents:
+                raise DlbenchError(
+                    "the fit split gives nothing to tune on: no prompt fits the context with its new tokens"
+                )
+            made = [
+                Request(d.id, tuple(self.backbone.tokenizer(d.prompt)["input_ids"]), d.limit, d.stop) for d in documents
+            ]
+            self.tokens += sum(len(r.ids) for r in made)
+            engine = Engine(self.backbone, metered=False)
+            parts = [made[i : i + SLOTS] for i in range(0, len(made), SLOTS)]
+            self._waves[part, reads] = [engine.prefill(p, reads=reads) for p in parts]
+        return self._waves[part, reads]

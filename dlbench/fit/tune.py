@@ -1,0 +1,89 @@
+"""Set a knob to a budget: from the open-loop curve to what free-running text realises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dlbench.fit.probe import FitProbe
+from dlbench.fit.trace import record, shares
+from dlbench.method import Knob, Method
+
+CLOSE = 0.005
+"""A share this near to the budget is met."""
+RUNS = 4
+"""Free-running corrections, at most."""
+_POINTS, _ROUNDS = 9, 4
+
+
+def tune(probe: FitProbe, method: Method, budget: float) -> float:
+    """Set the method's knob; returns the realised layer share of the tune part.
+
+    Raises:
+        DlbenchError: no document of the tune part fits the context.
+    """
+    knob = method.knob
+    assert knob is not None
+
+    def free(value: float) -> float:
+        setattr(method, knob.name, value)
+        return float(np.mean([w.share for w in probe.run(method)]))
+
+    # the texts of a trace are no batch, and have no future
+    trace = None if method.couples_rows or method.foresees else record(probe)
+    if trace is None:
+        return _settle(knob, method, free, budget, (knob.low + knob.high) / 2, RUNS * 2)
+    reads = sorted(method.reads(probe.depth))
+    prompt = probe.prompts(reads, "tune") if reads else None
+
+    def curve(values: Sequence[float]) -> list[float]:
+        return shares(probe, method, trace, values, prompt)
+
+    return _settle(knob, method, free, budget, _invert(knob, curve, budget), RUNS, curve)
+
+
+def _invert(knob: Knob, curve: Callable[[Sequence[float]], list[float]], target: float) -> float:
+    """The knob's value at which the open-loop share is nearest to the target: a grid, then finer ones around it."""
+    low, high = knob.low, knob.high
+    best: tuple[float, float] = (np.inf, low)
+    for _ in range(_ROUNDS):
+        values = np.linspace(low, high, _POINTS)
+        found = curve(values.tolist())
+        best = min([best, *((abs(s - target), v) for s, v in zip(found, values.tolist(), strict=True))])
+        above = [i for i, s in enumerate(found) if s >= target]
+        place = above[0] if above else _POINTS - 1
+        low, high = float(values[max(place - 1, 0)]), float(values[place])
+        if low == high:
+            break
+    return best[1]
+
+
+def _settle(
+    knob: Knob,
+    method: Method,
+    free: Callable[[float], float],
+    budget: float,
+    start: float,
+    runs: int,
+    curve: Callable[[Sequence[float]], list[float]] | None = None,
+) -> float:
+    """Correct a first value by what free-running texts realise, and keep the best."""
+    low, high = (knob.low, -np.inf), (knob.high, np.inf)  # values that gave too little, and too much
+    value, aim, best = start, budget, (np.inf, start, 0.0)
+    for _ in range(runs):
+        share = free(value)
+        best = min(best, (abs(share - budget), value, share))
+        if abs(share - budget) <= CLOSE:
+            break
+        if share < budget:
+            low = (value, share)
+        else:
+            high = (value, share)
+        aim += budget - share
+        value = _invert(knob, curve, aim) if curve is not None else (low[0] + high[0]) / 2
+        inside = min(low[0], high[0]) < value < max(low[0], high[0])
+        if not inside:  # the open loop knows no better: halve what is left
+            value = (low[0] + high[0]) / 2
+    setattr(method, knob.name, best[1])
+    return best[2]

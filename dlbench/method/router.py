@@ -1,0 +1,108 @@
+"""Learned gates."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.method.base import Action, Knob, Method, Prompt, Route
+from dlbench.method.view import View
+
+
+@dataclass
+class Router(Method):
+    """A learned gate before each layer: what it governs runs where `score >= threshold`.
+
+    The score is differentiable, so that `Probe.train` can train the module behind it with straight-through gates. With
+    scope "sequence" the gate looks at the mean state of the prompt, once, and holds for the whole text.
+    """
+
+    fitted: ClassVar[bool] = True
+    fits_budget: ClassVar[bool] = True
+    knob: ClassVar[Knob | None] = Knob("threshold", 12.0, -12.0)
+    part: ClassVar[Action] = Action.RUN
+    """What a gate governs: the whole layer, or a half of it; the other half always runs."""
+    scaled: ClassVar[bool] = False
+    """Whether what a gated layer adds is multiplied by sigmoid(score)."""
+
+    threshold: float = 0.0
+    _module: nn.Module | None = field(default=None, init=False, repr=False, compare=False)
+
+    @abstractmethod
+    def build(self, depth: int, width: int) -> nn.Module:
+        """Make the trainable part: called with (hidden [..., width], layer) -> score [...].
+
+        States come as float32 whatever the backbone's dtype; the engine moves the module to the backbone's device.
+        """
+
+    @final
+    def module(self, depth: int, width: int) -> nn.Module:
+        """The trainable part, made on first use and kept."""
+        if self._module is None:
+            self._module = self.build(depth, width)
+            self._module.register_buffer("shape", torch.tensor([depth, width]))
+        return self._module
+
+    @abstractmethod
+    def gated(self, depth: int) -> frozenset[int]:
+        """Layers that have a gate; the others always run."""
+
+    def spared(self, step: Tensor) -> Tensor | None:
+        """Tokens that run every layer, by their decode steps [...]: bool [...]; None where none does."""
+        return None
+
+    def noise(self, view: View) -> Tensor | float:
+        """Added to the score at evaluation: [n]; 0 for a deterministic gate."""
+        return 0.0
+
+    def reads(self, depth: int) -> frozenset[int]:
+        return self.gated(depth) if self.scope == "sequence" else frozenset()
+
+    @final
+    def begin(self, prompt: Prompt) -> Tensor | None:
+        if self.scope != "sequence":
+            return None
+        gates = sorted(self.gated(prompt.depth))
+        memory = torch.ones(prompt.count, prompt.depth, device=prompt.mean(gates[0]).device)
+        for layer in gates:
+            memory[:, layer] = (self.score(prompt.mean(layer), layer, prompt.depth) >= self.threshold).float()
+        return memory
+
+    @final
+    def score(self, hidden: Tensor, layer: int, depth: int) -> Tensor:
+        """The gate's score of states: [n, width] -> [n]."""
+        module = self.module(depth, hidden.shape[-1])
+        if next(module.parameters(), hidden).device != hidden.device:
+            module.to(hidden.device)
+        scored: Tensor = module(hidden.float(), layer)
+        return scored
+
+    @final
+    def route(self, view: View) -> Action | Tensor | Route:
+        if view.layer not in self.gated(view.depth):
+            return Action.RUN
+        if view.memory is not None:
+            return self._codes(view.memory[:, view.layer] > 0)
+        score = self.score(view.hidden, view.layer, view.depth)
+        open_ = view.at_least(score + self.noise(view), self.threshold)
+        spared = self.spared(view.step)
+        if spared is not None:
+            open_ = open_ | spared.to(open_.device)
+        return Route(self._codes(open_), scale=torch.sigmoid(score)) if self.scaled else self._codes(open_)
+
+    def _codes(self, open_: Tensor) -> Tensor:
+        return torch.where(open_, int(Action.RUN), int(Action.RUN & ~self.part))
+
+    @final
+    def weights(self) -> dict[str, Tensor]:
+        return {} if self._module is None else dict(self._module.state_dict())
+
+    @final
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        depth, width = weights["shape"].tolist()
+        self.module(depth, width).load_state_dict(dict(weights))
