@@ -1,6 +1,6 @@
 """Carry out a training: measure, train, export, measure again, write the card.
 
-Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by accelerate.
+Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by `dlbench.launch`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from dlbench.backbones import EMBEDDED, Backbone, embedded_folder, load
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
-from dlbench.launch import launch
+from dlbench.launch import WAIT, launch
 from dlbench.lines import write_text
 from dlbench.progress import Progress
-from dlbench.runner import WAIT
 from dlbench.spec import resolve_device
 from dlbench.task import Document, Task
 from dlbench.train import data, loop
@@ -47,8 +46,7 @@ def execute(spec: TrainSpec) -> None:
         DlbenchError: something cannot be done as asked.
     """
     if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
-        cpu = resolve_device(spec.device) == "cpu"
-        launch("dlbench.train.run", spec, spec.processes, cpu=cpu, what="training")
+        launch("dlbench.train.run", spec, spec.processes, "training")
     else:
         Training(spec).run()
 
