@@ -14,7 +14,7 @@ from dlbench.backbones import EMBEDDED, load, plain_dtype
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
-from dlbench.memory import most_rows
+from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
 from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
@@ -31,6 +31,8 @@ class Job:
     engine: Engine
     documents: list[Document]
     batches: list[list[Prompted]]
+    slots: int
+    """Most rows decoded together."""
     base: Job | None = None
     """The same task on the base backbone; None where this is it."""
     settings: list[Setting] = dataclasses.field(default_factory=list)
@@ -98,15 +100,15 @@ class Planner:
             bases: dict[str, Job] = {}
             for engine in bases_first:
                 place = Place(engine.backbone, task, sha256, self.spec)
-                rows = most_rows(engine.backbone.device.type, len(documents), self.processes)
+                slots = self.spec.batch_size or most_slots(engine.backbone.device.type)
                 prompted = tokenise(engine, documents)
                 if cut := sum(p.truncated for p in prompted):
                     self.progress.note(
                         f"{task.name} on {engine.backbone.name}: {cut} of {len(prompted)} prompts do not fit the "
                         f"context of {engine.backbone.context} tokens; they lose their beginning"
                     )
-                batches = waves(prompted, self.spec.batch_size or rows)
-                job = Job(place, engine, documents, batches, base=bases.get(engine.backbone.base_sha256))
+                batches = waves(prompted, most_rows(slots, len(documents), self.processes))
+                job = Job(place, engine, documents, batches, slots, base=bases.get(engine.backbone.base_sha256))
                 bases.setdefault(engine.backbone.sha256, job)
                 jobs.append(job)
         return jobs

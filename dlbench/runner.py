@@ -104,6 +104,7 @@ class Runner:
                     job.place.kv,
                     index,
                     count,
+                    job.slots,
                     auto=self.spec.batch_size is None,
                     note=self._note,
                 )
