@@ -30,15 +30,17 @@ def measure(
         done: told the number of documents × sets that are finished, as they finish.
     """
     methods = {name: _static(layers, engine.backbone.depth) for name, layers in sets.items()}
+    slots = memory.most_slots(engine.backbone.device.type)
     found: dict[str, dict[str, float]] = {}
     for task, documents in tasks.items():
         done(0, f"{task.name} · {engine.backbone.name}")
         scores: dict[str, list[float]] = {name: [] for name in sets}
         prompted = tokenise(engine, documents)
-        for batch in waves(prompted, _rows(engine, prompted)):
-            shared = None if routed else engine.prefill([p.request for p in batch])
+        for batch in waves(prompted, _rows(engine, prompted, slots)):
+            requests = [p.request for p in batch]
+            shared = None if routed else engine.prefill(requests, slots=slots)
             for name, method in methods.items():
-                wave = shared or engine.prefill([p.request for p in batch], method)
+                wave = shared or engine.prefill(requests, method, slots=slots)
                 for p, generation in zip(batch, wave.decode(method), strict=True):
                     text = engine.backbone.tokenizer.decode(generation.tokens, skip_special_tokens=True)
                     scores[name].append(task.score(p.document, text)[task.metric])
@@ -47,13 +49,13 @@ def measure(
     return found
 
 
-def _rows(engine: Engine, prompted: Sequence[Prompted]) -> int:
-    """Documents decoded together: as many as fit."""
+def _rows(engine: Engine, prompted: Sequence[Prompted], slots: int) -> int:
+    """Documents of a wave: as many as fit."""
     backbone = engine.backbone
     longest = max(len(p.request.ids) for p in prompted)
-    needed = memory.row_bytes(backbone, longest, prompted[0].document.limit, backbone.depth)
-    free = memory.rows_that_fit(needed, memory.free_bytes(backbone.device, 1))
-    return min(free, memory.most_rows(backbone.device.type, len(prompted), 1))
+    new, free = prompted[0].document.limit, memory.free_bytes(backbone.device, 1)
+    fit = memory.rows_that_fit(backbone, longest, new, backbone.depth, slots, free)
+    return min(fit, memory.most_rows(slots, len(prompted), 1))
 
 
 def _static(layers: frozenset[int], depth: int) -> Method | None:
