@@ -18,7 +18,7 @@ def train(
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
     documents: Annotated[
         int | None,
-        typer.Option(help="Documents, in all. [12000 per task that draws fresh ones, else all]"),
+        typer.Option(help="Documents, in all. [10000 per task that draws fresh ones, else all]"),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Times through them. [1 if all are fresh, else 2]")] = None,
     exits: Annotated[
@@ -36,7 +36,7 @@ def train(
     prompt: Annotated[
         str | None, typer.Option(help="skip-tuned: full: prompts run every layer; routed: the set. [full]")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak rate of AdamW. [2e-5; below 50 M parameters 1e-3]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak rate of AdamW. [2e-5; below 50 M parameters 2e-3]")] = None,
     warmup: Annotated[float, typer.Option(help="Share of the steps; then a cosine.")] = 0.03,
     weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.0,
     batch_tokens: Annotated[int, typer.Option(help="Tokens of a step, all processes together.")] = 4096,

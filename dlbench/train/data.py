@@ -20,7 +20,7 @@ from dlbench.task import Document, Task
 from dlbench.teacher import Example, example
 from dlbench.train.card import Source
 
-DRAWN = 12_000
+DRAWN = 10_000
 """Documents drawn per task, unless told otherwise."""
 
 

@@ -39,7 +39,7 @@ LOG_EVERY = 10
 
 def rate(parameters: int) -> float:
     """Peak learning rate, where none is given: what pre-trained models take, and more for very small ones."""
-    return 1e-3 if parameters < SMALL else 2e-5
+    return 2e-3 if parameters < SMALL else 2e-5
 
 
 @dataclass

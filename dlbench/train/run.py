@@ -47,8 +47,12 @@ def execute(spec: TrainSpec) -> None:
     """
     if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
         launch("dlbench.train.run", spec, spec.processes, "training")
-    else:
+        return
+    try:
         Training(spec).run()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 class Training:
@@ -102,10 +106,12 @@ class Training:
         """
         path = self.spec.out / TRAIN_FILE
         self.accelerator.wait_for_everyone()
-        if not path.is_file():
+        text = path.read_text() if path.is_file() else None
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if text is None:
             return None
         try:
-            marker: dict[str, Any] = json.loads(path.read_text())
+            marker: dict[str, Any] = json.loads(text)
             then = marker["spec"]
         except (ValueError, KeyError) as error:
             raise DlbenchError(f"{path} is damaged; delete that folder to train again") from error
@@ -287,13 +293,10 @@ def _stored_dtype(name: str) -> torch.dtype:
 def _worker(path: Path) -> int:
     """A process of a training that `execute` started."""
     try:
-        Training(TrainSpec.read(path)).run()
+        execute(TrainSpec.read(path))
     except DlbenchError as error:
         print(f"dlbench: {error}", file=sys.stderr)
         return error.exit_code
-    finally:
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
     return 0
 
 

@@ -95,7 +95,7 @@ def test_the_rate_rises_then_falls_along_a_cosine(tmp_path):
         made._step(step)
     assert rates[:3] == pytest.approx([0.0, 0.5, 1.0]) and rates[11] == pytest.approx(0.5)
     assert made.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
-    assert rate(5_000_000) == 1e-3 and rate(1_300_000_000) == 2e-5
+    assert rate(5_000_000) == 2e-3 and rate(1_300_000_000) == 2e-5
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])  # GPT-2 has dropout of its own

@@ -65,7 +65,7 @@ def test_the_result_is_an_ordinary_backbone_with_a_card(finished: Path, tiny: Pa
     ]
     assert card.tokens == sum(s.tokens for s in card.sources) and card.targets == sum(s.targets for s in card.sources)
     assert (card.seed, card.processes, card.device, card.prompt) == (0, 1, "cpu", "full")
-    assert {"lr": 1e-3, "batch_tokens": 400, "weight_decay": 0.0, "dtype": "float32"}.items() <= card.settings.items()
+    assert {"lr": 2e-3, "batch_tokens": 400, "weight_decay": 0.0, "dtype": "float32"}.items() <= card.settings.items()
     assert {"dlbench", "torch", "transformers", "accelerate"} <= set(card.versions)
     assert [(m.name, m.task, m.documents) for m in card.quality] == [
         (name, task, 1) for name in ("exit 2", "exit 3", "full") for task in ("nano_summary", "nano_math")
