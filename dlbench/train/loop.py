@@ -82,7 +82,7 @@ class Trainer:
         self.scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, len(self.steps))
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         self.checkpoint = self.folder / "checkpoint.pt"
-        self.losses: dict[int, list[float]] = {}
+        self.losses: dict[int, tuple[Tensor, int]] = {}
         """Exit -> sum of cross entropies and number of targets since the last line of the log, of this process."""
 
     def run(self, done: Callable[..., None]) -> None:
@@ -116,17 +116,15 @@ class Trainer:
         step, targets = self.totals.step, sum(len(e.target) for e in texts)
         torch.manual_seed(self._seed(step))
         weights = self.objective.recipe.weights(self.objective.backbone.depth, step)
-        for batch, last in self._forwards(texts):
+        for batch, counted, last in self._forwards(texts):
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 entropies: dict[int, Tensor] = self.wrapped(batch, step)
                 loss = torch.stack([weights[n] * x for n, x in entropies.items()]).sum() / targets
                 # the gradient is averaged over the processes, and each has the sum over its own texts
                 self.accelerator.backward(loss * self.accelerator.num_processes)
-            counted = int((batch.labels != IGNORED).sum())
             for n, x in entropies.items():
-                total = self.losses.setdefault(n, [0.0, 0.0])
-                total[0] += float(x.detach())
-                total[1] += counted
+                total, number = self.losses.get(n, (torch.zeros_like(x), 0))
+                self.losses[n] = total + x.detach(), number + counted
         norm = self.accelerator.clip_grad_norm_(self.wrapped.parameters(), CLIP)
         if not math.isfinite(float(norm)):
             raise DlbenchError(f"the gradient is no longer a number at step {step + 1}: give a lower --lr")
@@ -138,16 +136,16 @@ class Trainer:
         self.totals.targets += targets
         self.totals.seconds += time.monotonic() - started
 
-    def _forwards(self, texts: list[Example]) -> Iterator[tuple[Batch, bool]]:
-        """This process' batches of a step, and whether each is its last."""
+    def _forwards(self, texts: list[Example]) -> Iterator[tuple[Batch, int, bool]]:
+        """This process' batches of a step, their numbers of targets, and whether each is its last."""
         index, count = self.accelerator.process_index, self.accelerator.num_processes
         groups = share(texts, self.spec.micro_tokens, index, count)
         for i, group in enumerate(groups):
-            yield Batch.of(group).to(self.device), i == len(groups) - 1
+            yield Batch.of(group).to(self.device), sum(len(e.target) for e in group), i == len(groups) - 1
         if not groups:  # fewer texts than processes: the others wait for a gradient all the same
             idle = Batch.of(texts[:1])
             idle.labels.fill_(IGNORED)
-            yield idle.to(self.device), True
+            yield idle.to(self.device), 0, True
 
     def _seed(self, step: int) -> int:
         text = f"{self.spec.seed}/{step}/{self.accelerator.process_index}"
@@ -203,7 +201,7 @@ class Trainer:
     def _log(self) -> str | None:
         """Write a line of the log; returns one for people, in the main process."""
         exits = sorted(self.losses)
-        sums = torch.tensor([self.losses[n] for n in exits], device=self.device)
+        sums = torch.tensor([[float(x) for x in self.losses[n]] for n in exits], device=self.device)
         sums = self.accelerator.reduce(sums)
         self.losses.clear()
         if not self.accelerator.is_main_process:

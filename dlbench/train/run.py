@@ -80,14 +80,14 @@ class Training:
     def run(self) -> None:
         """Do everything; what is done already is not done again."""
         marker = self._marker()
-        if marker and (self.spec.out / CARD_FILE).is_file():
+        if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
             self._show(read_card(self.spec.out), "trained already: ")
             return
         backbone = load(self.spec.model, device=str(self.device), dtype="float32")
         self._check(backbone)
-        tasks = {task: data.tuned_on(task)[: self.spec.score] for task in map(load_task, self.spec.tasks)}
+        tasks = {task: self._measured_on(task) for task in map(load_task, self.spec.tasks)}
         with self.progress:
-            with self.progress.stage("texts to learn from") as say:
+            with self.progress.stage("texts to learn from", "make") as say:
                 spec = self.spec
                 corpus = data.gather(backbone, list(tasks), spec.documents, spec.epochs, spec.seed, say)
             before = self._begin(marker, backbone, tasks, corpus)
@@ -125,6 +125,12 @@ class Training:
                 f"--out {self.spec.out} holds another training: its {name.replace('_', ' ')} was "
                 f"{json.dumps(then.get(name))}, not {json.dumps(now.get(name))}; give another folder, or delete it"
             )
+
+    def _measured_on(self, task: Task) -> list[Document]:
+        found = data.tuned_on(task)[: self.spec.score]
+        if self.spec.score and not found:
+            raise DlbenchError(f"task {task.name!r} has too few documents to measure on: --score 0 goes without")
+        return found
 
     def _check(self, backbone: Backbone) -> None:
         self.recipe.validate(backbone.depth)
@@ -202,7 +208,10 @@ class Training:
         before: Quality,
         trainer: loop.Trainer,
     ) -> None:
-        """Export, measure what was exported, write the card, and put all of it in place, the card first."""
+        """Export, measure what was exported, write the card, and put all of it in place, the card first.
+
+        The training counts as finished when its working folder is gone, which happens at once.
+        """
         export = self.work / self.spec.out.absolute().name
         shutil.rmtree(export, ignore_errors=True)
         backbone.model.to(_stored_dtype(self.spec.model)).save_pretrained(export)
@@ -213,7 +222,10 @@ class Training:
         write_card(card, export, self.spec.out.absolute().name)
         for path in sorted(export.iterdir(), key=lambda p: p.name != CARD_FILE):
             os.replace(path, self.spec.out / path.name)
-        shutil.rmtree(self.work)
+        finished = self.work.with_name(f".{WORK}-finished")
+        shutil.rmtree(finished, ignore_errors=True)
+        os.replace(self.work, finished)
+        shutil.rmtree(finished)
 
     def _card(
         self,

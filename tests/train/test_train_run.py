@@ -179,10 +179,15 @@ def test_what_ends_after_the_last_step_is_finished_without_another(
     def full_disk(*_: Any) -> None:
         raise OSError("no space left on device")
 
+    replace = os.replace
+
+    def not_the_weights(source: Any, target: Any) -> None:
+        full_disk() if Path(source).name == "model.safetensors" else replace(source, target)
+
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_card", full_disk)
+        patch.setattr(os, "replace", not_the_weights)
         assert main(arguments) == 1
-    assert not (out / "model.safetensors").exists()  # no weights without a card
+    assert (out / "dlbench.json").exists() and not (out / "model.safetensors").exists()  # no weights without a card
     monkeypatch.setattr(Trainer, "_step", full_disk)
     assert main(arguments) == 0
     assert (out / "model.safetensors").read_bytes() == (finished / "model.safetensors").read_bytes()
