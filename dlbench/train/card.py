@@ -110,10 +110,10 @@ class Card(Part):
 
     def recipe_line(self) -> str:
         """The recipe and what it cost, in one sentence."""
-        minutes = self.seconds / 60
+        spent = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 60 else f"{self.seconds:.0f} seconds"
         return (
             f"Trained from {self.parent} ({self.family}, {self.depth} layers) with recipe {self.recipe}: "
-            f"{self.tokens:,} tokens in {self.steps:,} steps, {minutes:.1f} minutes on {self.processes} "
+            f"{self.tokens:,} tokens in {self.steps:,} steps, {spent} on {self.processes} "
             f"{'process' if self.processes == 1 else 'processes'} ({self.device})."
         )
 
@@ -147,14 +147,13 @@ def rich_table(card: Card) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("layers", no_wrap=True)
     for task, metric in card.tasks.items():
         table.add_column(Text(f"{task}\n{metric}"), justify="right", no_wrap=True)
     for name in card.names:
         style = "bold" if name == "full" else ""
         table.add_row(Text(name), *(card.cell(name, task) for task in card.tasks), style=style)
-    table.caption = card.caption()
     return table
 
 

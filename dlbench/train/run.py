@@ -287,6 +287,7 @@ class Training:
             console = Console(width=110)  # a log has no edge to wrap at
         if card.quality:
             console.print(rich_table(card))
+            console.print(card.caption(), style="dim", markup=False, highlight=False)
         console.print(card.recipe_line(), markup=False, highlight=False)
         console.print(f"{remark}dlbench run --model {self.spec.out} …", markup=False, highlight=False)
 
