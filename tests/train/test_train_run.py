@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from dlbench.train import run
 from dlbench.train.card import read_card
 from dlbench.train.loop import Trainer
 
+CHECKOUT = Path(__file__).parents[2]
 FILES = {
     "README.md",
     "config.json",
@@ -114,17 +116,26 @@ def test_a_chain_of_trainings_keeps_the_first_base(finished: Path, tiny: Path, t
     assert (card.options["p_max"], card.options["curriculum"], card.quality) == (0.1, "rotational", ())
 
 
-def test_its_rows_land_in_the_track_of_the_base(finished: Path, tiny: Path, tmp_path: Path) -> None:
-    arguments = ["run", "--model", str(tiny), "--model", str(finished), "--task", "nano_summary"]
-    arguments += ["--method", "static_exit", "--budget", "0.5", "--limit", "4", "--no-timing"]
-    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+def test_its_rows_land_in_the_track_of_the_base(
+    finished: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`ci/exits` runs static_exit on both, and prints them side by side."""
+    runpy.run_path(str(CHECKOUT / "ci" / "exits"))["main"](str(tiny), finished, tmp_path / "run", 3)
     found = list(read_lines(tmp_path / "run" / "records.jsonl", Record))
-    assert len({r.track for r in found}) == 1 and found[0].track.startswith(f"base={fingerprint(tiny)[:12]} ")
-    rows = {(r.backbone.sha256, r.method.name): r for r in found}
-    assert set(rows) == {(fingerprint(f), m) for f in (tiny, finished) for m in ("full", "static_exit")}
-    trained = rows[fingerprint(finished), "static_exit"]
+    assert {r.track.split()[0] for r in found} == {f"base={fingerprint(tiny)[:12]}"}
+    assert len({r.track for r in found}) == len({r.task.name for r in found}) == 2
+    rows = {(r.backbone.sha256, r.method.name, r.run.budget): r for r in found if r.task.name == "nano_math"}
+    methods = [("full", None), ("static_exit", 0.5), ("static_exit", 0.75)]
+    assert set(rows) == {(fingerprint(f), *m) for f in (tiny, finished) for m in methods}
+    trained = rows[fingerprint(finished), "static_exit", 0.5]
     assert trained.backbone.base_sha256 == fingerprint(tiny) and trained.compute is not None
     assert trained.compute.layer_share == pytest.approx(0.5)
+    plain = rows[fingerprint(tiny), "static_exit", 0.5]
+    assert trained.quality is not None and plain.quality is not None
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert lines[0] == "| exit after | nano_summary (rougeL) | nano_math (exact) |"
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["2 layers", "3 layers", "4 (full)"]
+    assert lines[2].endswith(f"| {plain.quality.mean:.3f} → {trained.quality.mean:.3f} |")
 
 
 def test_skip_tuned_measures_the_set_that_it_trains(tiny: Path, tmp_path: Path) -> None:
