@@ -19,10 +19,11 @@ from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
 from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
+from dlbench.commands.train import train
 from dlbench.errors import DlbenchError
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, fit, board, bench):
+for command in (run, fit, board, bench, train):
     app.command()(command)
 app.add_typer(listing, name="list")
 

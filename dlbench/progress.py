@@ -56,10 +56,10 @@ class Progress:
         self._bars.update(task, what="")
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
+    def stage(self, name: str, kind: str = "fit") -> Iterator[Callable[[int, int], None]]:
         """A bar that goes when its work is done; yields `say(step, steps)`."""
-        task = self._bars.add_task("fit", total=None, what=name)
-        self._say(f"fit: {name}")
+        task = self._bars.add_task(kind, total=None, what=name)
+        self._say(f"{kind}: {name}")
 
         def say(step: int, steps: int) -> None:
             self._bars.update(task, completed=step, total=steps)

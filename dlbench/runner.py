@@ -1,6 +1,6 @@
 """Carry out a run: fit, decode, score, record, time, and build the board.
 
-Also the entry of worker processes: `python -m dlbench.runner SPEC.json`, started by accelerate.
+Also the entry of worker processes: `python -m dlbench.runner SPEC.json`, started by `dlbench.launch`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from rich.table import Table
 from dlbench import __version__, ceiling, timing
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
-from dlbench.launch import launch
+from dlbench.launch import WAIT, launch
 from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
@@ -37,9 +36,6 @@ from dlbench.spec import RunSpec, resolve_device
 from dlbench.store import Store
 from dlbench.tally import Reference, build
 
-WAIT = timedelta(hours=2)
-"""Longest wait of one process for another, before it gives up with an error."""
-
 
 def execute(spec: RunSpec) -> list[Record]:
     """Carry out a run.
@@ -48,7 +44,7 @@ def execute(spec: RunSpec) -> list[Record]:
         DlbenchError: something cannot be done as asked.
     """
     if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
-        launch("dlbench.runner", spec, spec.processes, cpu=resolve_device(spec.device) == "cpu", what="run")
+        launch("dlbench.runner", spec, spec.processes, "run")
         return []
     return Runner(spec).run()
 

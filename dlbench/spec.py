@@ -105,7 +105,7 @@ class RunSpec:
         self._check_numbers()
         self._check_choices()
         for model in self.models:
-            _check_model(model)
+            check_model(model)
         for task in self.tasks:
             harness.expand_tasks([task])
         self._check_methods()
@@ -138,8 +138,7 @@ class RunSpec:
             raise unknown("kv policy", self.kv, KV_POLICIES)
         if self.kernels not in KERNELS:
             raise unknown("kind of kernels", self.kernels, KERNELS)
-        if not _DEVICE.fullmatch(self.device):
-            raise unknown("device", self.device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+        check_device(self.device)
 
     def _check_methods(self) -> None:
         places: dict[str, str] = {}
@@ -181,11 +180,26 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def check_folder(out: Path) -> None:
-    """Check that a run may write to a folder, without leaving anything in it.
+def check_device(device: str) -> None:
+    """Check the name of a device; whether this machine has it, torch must tell.
 
     Raises:
-        DlbenchError: it cannot be written, or holds something that is not a dlbench run.
+        DlbenchError: there is no such device.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+
+
+def check_folder(out: Path, marker: str = RUN_FILE, what: str = "run") -> None:
+    """Check that a run may write to a folder, without leaving anything in it.
+
+    Args:
+        out: the folder; it need not exist.
+        marker: the file that says whose folder it is.
+        what: what such a folder belongs to, for people.
+
+    Raises:
+        DlbenchError: it cannot be written, or holds something else.
     """
     if int(os.environ.get("RANK", "0")):
         return  # the first process of a run checks, and makes the folder while the others start
@@ -193,9 +207,9 @@ def check_folder(out: Path) -> None:
         raise DlbenchError(f"--out {out} is a file: give a folder")
     place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
     try:
-        if out.is_dir() and any(out.iterdir()) and not (out / RUN_FILE).is_file():
+        if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
             raise DlbenchError(
-                f"--out {out} holds files but no {RUN_FILE}, so it is not a dlbench run: give a new or empty folder"
+                f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
             )
         # Permission bits do not tell for every user and file system, so a folder is really made, and removed again.
         tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
@@ -263,7 +277,12 @@ def resolve_device(device: str) -> str:
     return wanted
 
 
-def _check_model(name: str) -> None:
+def check_model(name: str) -> None:
+    """Check the name of a model; whether a hub has it, only the hub can tell.
+
+    Raises:
+        DlbenchError: it is neither embedded nor a folder, and no hub name.
+    """
     if not name:
         raise DlbenchError("a model without a name: see `dlbench list models`")
     # What is neither embedded nor a folder may be a hub name, which only the hub or its cache can tell. But a bare

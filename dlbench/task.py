@@ -47,6 +47,9 @@ class Task:
     metrics: tuple[str, ...]
     """All metrics that a document gets; `metric@filter` where the task has several filters."""
     max_new_tokens: int
+    generator: str | None
+    """A function that draws fresh documents to train on, `module.name`, where the YAML's metadata names one. Called
+    with (task, "train", count, seed), it gives objects with `id`, `input` (the whole prompt) and `references`."""
 
     def __init__(self, spec: str, inner: Any) -> None:
         """Wrap an lm-eval task.
@@ -86,6 +89,7 @@ class Task:
         settings = inner.config.generation_kwargs or {}
         limits = [settings[key] for key in ("max_gen_toks", "max_new_tokens", "max_tokens") if key in settings]
         self.max_new_tokens = int(limits[0] if limits else DEFAULT_MAX_GEN_TOKS)
+        self.generator = (inner.config.metadata or {}).get("generator")
         until = settings.get("until") or []
         self._stop = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
 

@@ -223,7 +223,9 @@ def test_models_are_listed_with_families_and_dtypes(capsys):
     assert max(map(len, shown.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("arguments", [[], ["--help"], ["list"], ["run", "--help"], ["bench", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["--help"], ["list"], ["run", "--help"], ["bench", "--help"], ["train", "--help"]]
+)
 def test_help_is_shown(capsys, arguments):
     assert cli.main(arguments) == 0
     assert "Usage: dlbench" in capsys.readouterr().out
@@ -243,7 +245,15 @@ def test_models_and_dtypes_are_those_of_the_backbones():
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["bench", "--help"], ["list", "methods"], ["list", "tasks"], ["list", "models"], ["--version"]],
+    [
+        ["--help"],
+        ["bench", "--help"],
+        ["train", "--help"],
+        ["list", "methods"],
+        ["list", "tasks"],
+        ["list", "models"],
+        ["--version"],
+    ],
 )
 def test_starting_takes_a_moment_and_no_torch(arguments):
     code = (

@@ -1,0 +1,114 @@
+"""`dlbench train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dlbench.commands.terminal import interrupted, unique
+from dlbench.errors import DlbenchError
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="sorted, layerskip or skip-tuned.")],
+    out: Annotated[Path, typer.Option(help="Folder for the trained model; needed.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Embedded name, folder or hub name.")] = "nano",
+    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
+    documents: Annotated[
+        int | None,
+        typer.Option(help="Documents, in all. [10000 per task that draws fresh ones, else all]"),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Times through them. [1 if all are fresh, else 2]")] = None,
+    exits: Annotated[
+        str | None,
+        typer.Option(metavar="N,…", help="sorted: prefixes. [about seven from 1/4 of the depth]"),
+    ] = None,
+    layer_dropout: Annotated[float | None, typer.Option(help="layerskip: of the last layer. [0.1]")] = None,
+    exit_scale: Annotated[float | None, typer.Option(help="layerskip: weight of early exits. [1.0]")] = None,
+    curriculum: Annotated[str | None, typer.Option(help="layerskip: rotational or all. [rotational]")] = None,
+    exit_stride: Annotated[int | None, typer.Option(help="layerskip: layers between exits. [1/4 of the depth]")] = None,
+    method: Annotated[str | None, typer.Option(help="skip-tuned: a static method. [static_skip]")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="skip-tuned: of it; repeat.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="skip-tuned: full: prompts run every layer; routed: the set. [full]")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak rate of AdamW. [2e-5; below 50 M parameters 2e-3]")] = None,
+    warmup: Annotated[float, typer.Option(help="Share of the steps; then a cosine.")] = 0.03,
+    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.0,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens of a step, all processes together.")] = 4096,
+    micro_tokens: Annotated[int, typer.Option(help="Tokens of a forward: what fits the memory.")] = 2048,
+    score: Annotated[int, typer.Option(help="Documents per task to measure on, before and after.")] = 48,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of products: auto, float32 or bfloat16; weights: float32.")] = "auto",
+    processes: Annotated[int, typer.Option(help="Processes that share the documents.")] = 1,
+    save_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
+) -> None:
+    """Train a backbone for a way of skipping layers; the result is a model folder with a card.
+
+    The same command started again continues where it stopped.
+    """
+    from dlbench import harness, registry
+    from dlbench.train.spec import TrainSpec
+
+    given: dict[str, Any] = {
+        "exits": None if exits is None else _exits(exits),
+        "p_max": layer_dropout,
+        "scale": exit_scale,
+        "curriculum": curriculum,
+        "stride": exit_stride,
+        "method": method,
+        "params": _params(set_, registry.name_of(method or "static_skip")),
+        "prompt": prompt,
+    }
+    try:
+        asked = TrainSpec(
+            recipe=recipe,
+            tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),
+            out=out,
+            model=model,
+            options={name: value for name, value in given.items() if value is not None},
+            documents=documents,
+            epochs=epochs,
+            lr=lr,
+            warmup=warmup,
+            weight_decay=weight_decay,
+            batch_tokens=batch_tokens,
+            micro_tokens=micro_tokens,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            processes=processes,
+            save_minutes=save_minutes,
+            score=score,
+        )
+        asked.check()
+        from dlbench.train.run import execute
+
+        execute(asked)
+    except KeyboardInterrupt:
+        raise interrupted("the same command continues from the last checkpoint") from None
+
+
+def _exits(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(n) for n in text.split(",")}))
+    except ValueError:
+        raise DlbenchError(f"--exits {text!r}: give numbers of layers, such as 4,8,12,16") from None
+
+
+def _params(texts: list[str] | None, name: str) -> dict[str, Any] | None:
+    if not texts:
+        return None
+    from dlbench.spec import parse_settings
+    from dlbench.suggest import unknown
+
+    settings = parse_settings(texts)
+    for other in settings:
+        if other != name:
+            raise unknown("method in a setting", other, (name,))
+    return dict(settings[name])

@@ -1,0 +1,192 @@
+"""The card of a trained backbone: `dlbench.json` for programs, `README.md` and a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from dlbench.errors import DlbenchError
+from dlbench.lines import Part, write_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CARD_FILE = "dlbench.json"
+"""`dlbench.backbones.load` reads the base's hash from it."""
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+
+class Source(Part):
+    """What was learnt of one task."""
+
+    task: str
+    version: str
+    split: Literal["train", "fit"]
+    """Fresh documents, or the learn part of the fit split."""
+    generator: str | None
+    """The function that drew them."""
+    sha256: Sha256
+    """Of the documents, prompts and references."""
+    documents: Count
+    left_out: Count
+    """Documents left out since their prompt is tested or measured on."""
+    epochs: Count
+    tokens: Count
+    """Prompt and target tokens of all epochs."""
+    targets: Count
+
+
+class Measured(Part):
+    """Quality at one layer set on the tune part of one task's fit split, before the training and after."""
+
+    task: str
+    metric: str
+    documents: Count
+    name: str
+    """`full`, `exit 4`, or the static method that was trained for."""
+    layers: tuple[int, ...]
+    """Executed layers."""
+    before: float
+    after: float
+
+
+class Card(Part):
+    """Everything that is known of how a backbone was trained."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema")
+    sha256: Sha256
+    """Of the trained model's files, as `dlbench.backbones.fingerprint` takes it."""
+    base_sha256: Sha256
+    """Of the model at the root of the chain, which rows are held against."""
+    parent: str
+    """The model that was trained."""
+    parent_sha256: Sha256
+    family: str
+    depth: Count
+    recipe: str
+    options: dict[str, Any]
+    """The recipe's own."""
+    settings: dict[str, Any]
+    """The optimizer's."""
+    sources: tuple[Source, ...]
+    seed: int
+    steps: Count
+    tokens: Count
+    """Prompt and target tokens seen."""
+    targets: Count
+    seconds: float
+    """In steps, summed over all starts; measuring and making the data are not counted."""
+    processes: Count
+    device: str
+    prompt: Literal["full", "routed"]
+    """Policy of the measurements."""
+    quality: tuple[Measured, ...]
+    versions: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The layer sets that were measured, in order."""
+        return list(dict.fromkeys(m.name for m in self.quality))
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """Task -> metric."""
+        return {m.task: m.metric for m in self.quality}
+
+    def cell(self, name: str, task: str) -> str:
+        """Before and after, for people."""
+        (found,) = (m for m in self.quality if (m.name, m.task) == (name, task))
+        return f"{found.before:.3f} → {found.after:.3f}"
+
+    def caption(self) -> str:
+        """What the table shows."""
+        n = max((m.documents for m in self.quality), default=0)
+        prompt = "prompts run every layer" if self.prompt == "full" else "prompts run the same layers"
+        return f"Before → after, {n} documents per task of the fit split that were not learnt from; {prompt}."
+
+    def recipe_line(self) -> str:
+        """The recipe and what it cost, in one sentence."""
+        spent = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 60 else f"{self.seconds:.0f} seconds"
+        return (
+            f"Trained from {self.parent} ({self.family}, {self.depth} layers) with recipe {self.recipe}: "
+            f"{self.tokens:,} tokens in {self.steps:,} steps, {spent} on {self.processes} "
+            f"{'process' if self.processes == 1 else 'processes'} ({self.device})."
+        )
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of a model folder.
+
+    Raises:
+        DlbenchError: there is none, or it is damaged.
+    """
+    path = folder / CARD_FILE
+    try:
+        return Card.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DlbenchError(f"{folder} has no card: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DlbenchError(f"{path} is no card of a trained backbone ({where}: {first['msg']})") from error
+
+
+def write_card(card: Card, folder: Path, name: str) -> None:
+    """Write both cards into a model folder."""
+    write_text(folder / CARD_FILE, card.model_dump_json(by_alias=True, indent=1) + "\n")
+    write_text(folder / "README.md", markdown(card, name))
+
+
+def rich_table(card: Card) -> Table:
+    """The table that ends a training."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("layers", no_wrap=True)
+    for task, metric in card.tasks.items():
+        table.add_column(Text(f"{task}\n{metric}"), justify="right", no_wrap=True)
+    for name in card.names:
+        style = "bold" if name == "full" else ""
+        table.add_row(Text(name), *(card.cell(name, task) for task in card.tasks), style=style)
+    return table
+
+
+def markdown(card: Card, name: str) -> str:
+    """The README of a model folder."""
+    lines = [f"# {name}", "", card.recipe_line(), ""]
+    if card.quality:
+        rows = [[n, *(card.cell(n, task) for task in card.tasks)] for n in card.names]
+        lines += [*_grid(["layers", *(f"{task} ({metric})" for task, metric in card.tasks.items())], rows), ""]
+        lines += [card.caption(), ""]
+    lines += ["## Use", "", f"    dlbench run --model {name} --task {next(iter(card.tasks), 'TASK')}", ""]
+    lines += ["Its rows stand in the track of the base model, and `retained` is against that where both are run.", ""]
+    header = ["task", "version", "split", "documents", "epochs", "tokens", "sha256"]
+    facts: list[Callable[[Source], Any]] = [
+        lambda s: s.task,
+        lambda s: s.version,
+        lambda s: "drawn" if s.generator else f"{s.split}, learn part",
+        lambda s: f"{s.documents:,}",
+        lambda s: s.epochs,
+        lambda s: f"{s.tokens:,}",
+        lambda s: f"`{s.sha256[:16]}`",
+    ]
+    lines += ["## Data", "", *_grid(header, [[str(fact(s)) for fact in facts] for s in card.sources]), ""]
+    left_out = sum(s.left_out for s in card.sources)
+    lines += [f"No prompt of a test document is among them ({left_out} left out).", "", "## Training", ""]
+    settings = {**card.options, **card.settings, "seed": card.seed}
+    lines += [*_grid(["setting", "value"], [[k, f"`{v}`"] for k, v in settings.items()]), ""]
+    lines += [f"Base: `{card.base_sha256}`; trained from `{card.parent_sha256}`.", ""]
+    lines += ["Versions: " + ", ".join(f"{k} {v}" for k, v in card.versions.items()) + ".", ""]
+    lines += [f"`{CARD_FILE}` holds all of this for programs. The licence is that of the model it was trained from."]
+    return "\n".join(lines) + "\n"
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table."""
+    return ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]

@@ -1,0 +1,317 @@
+"""Carry out a training: measure, train, export, measure again, write the card.
+
+Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by `dlbench.launch`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType
+from accelerate.utils import InitProcessGroupKwargs
+
+from dlbench import __version__, memory, plan
+from dlbench.backbones import EMBEDDED, Backbone, embedded_folder, load
+from dlbench.engine import Engine
+from dlbench.errors import DlbenchError
+from dlbench.harness import load_task
+from dlbench.launch import WAIT, launch
+from dlbench.lines import write_text
+from dlbench.progress import Progress
+from dlbench.spec import resolve_device
+from dlbench.task import Document, Task
+from dlbench.train import data, loop
+from dlbench.train.card import CARD_FILE, Card, Measured, read_card, rich_table, write_card
+from dlbench.train.measure import measure
+from dlbench.train.objective import Objective
+from dlbench.train.spec import TRAIN_FILE, TrainSpec
+
+WORK = "training"
+"""Folder within the output that holds what only an unfinished training needs."""
+LOG_FILE = "train_log.jsonl"
+Quality = dict[str, dict[str, float]]
+
+
+def execute(spec: TrainSpec) -> None:
+    """Carry out a training, or go on with it.
+
+    Raises:
+        DlbenchError: something cannot be done as asked.
+    """
+    if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
+        launch("dlbench.train.run", spec, spec.processes, "training")
+        return
+    try:
+        Training(spec).run()
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+class Training:
+    """The state of one process of a training."""
+
+    def __init__(self, spec: TrainSpec) -> None:
+        device = resolve_device(spec.device)
+        self.accelerator = Accelerator(
+            cpu=device == "cpu",
+            device_placement=False,
+            mixed_precision="no",  # the objective casts by itself
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
+        )
+        sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+        if self.accelerator.distributed_type in sharded:
+            raise DlbenchError("training shares out documents, not weights: launch without FSDP, DeepSpeed or Megatron")
+        if self.accelerator.num_processes > 1:
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.accelerator.num_processes))
+            device = str(self.accelerator.device)
+        self.spec, self.device, self.main = spec, torch.device(device), self.accelerator.is_main_process
+        self.recipe = spec.made()
+        self.work = spec.out / WORK
+        self.progress = Progress(shown=self.main)
+
+    def run(self) -> None:
+        """Do everything; what is done already is not done again."""
+        marker = self._marker()
+        if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
+            self._show(read_card(self.spec.out), "trained already: ")
+            return
+        backbone = load(self.spec.model, device=str(self.device), dtype="float32")
+        self._check(backbone)
+        tasks = {task: self._measured_on(task) for task in map(load_task, self.spec.tasks)}
+        with self.progress:
+            with self.progress.stage("texts to learn from", "make") as say:
+                spec = self.spec
+                corpus = data.gather(backbone, list(tasks), spec.documents, spec.epochs, spec.seed, say)
+            before = self._begin(marker, backbone, tasks, corpus)
+            trainer = self._train(backbone, corpus)
+            if self.main:
+                self._finish(backbone, tasks, corpus, before, trainer)
+            self.accelerator.wait_for_everyone()
+        if self.main:
+            self._show(read_card(self.spec.out))
+
+    def _marker(self) -> dict[str, Any] | None:
+        """What the output folder says of an earlier start.
+
+        Raises:
+            DlbenchError: it belongs to another training.
+        """
+        path = self.spec.out / TRAIN_FILE
+        self.accelerator.wait_for_everyone()
+        text = path.read_text() if path.is_file() else None
+        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        if text is None:
+            return None
+        try:
+            marker: dict[str, Any] = json.loads(text)
+            then = marker["spec"]
+        except (ValueError, KeyError) as error:
+            raise DlbenchError(f"{path} is damaged; delete that folder to train again") from error
+        self._compare(then, self.spec.content)
+        return marker
+
+    def _compare(self, then: dict[str, Any], now: dict[str, Any]) -> None:
+        if different := sorted(name for name in {*then, *now} if then.get(name) != now.get(name)):
+            name = different[0]
+            raise DlbenchError(
+                f"--out {self.spec.out} holds another training: its {name.replace('_', ' ')} was "
+                f"{json.dumps(then.get(name))}, not {json.dumps(now.get(name))}; give another folder, or delete it"
+            )
+
+    def _measured_on(self, task: Task) -> list[Document]:
+        found = data.tuned_on(task)[: self.spec.score]
+        if self.spec.score and not found:
+            raise DlbenchError(f"task {task.name!r} has too few documents to measure on: --score 0 goes without")
+        return found
+
+    def _check(self, backbone: Backbone) -> None:
+        self.recipe.validate(backbone.depth)
+        if getattr(backbone.model.config, "quantization_config", None) is not None:
+            raise DlbenchError(f"model {backbone.name!r} is quantised, so it cannot be trained: give the plain model")
+
+    # ---- before
+
+    def _begin(
+        self, marker: dict[str, Any] | None, backbone: Backbone, tasks: dict[Task, list[Document]], corpus: data.Corpus
+    ) -> Quality:
+        """Mark the folder as ours, with the quality before the training; returns that."""
+        facts = {"parent": backbone.sha256, **{s.task: s.sha256 for s in corpus.sources}}
+        if marker is not None:
+            self._compare(marker["facts"], facts)
+            return dict(marker["before"])
+        before: Quality = {}
+        if self.main:
+            before = self._measure(backbone, tasks)
+            content = {"dlbench": __version__, "spec": self.spec.content, "facts": facts, "before": before}
+            self.work.mkdir(parents=True, exist_ok=True)
+            write_text(self.spec.out / TRAIN_FILE, json.dumps(content, indent=1) + "\n")
+        self.accelerator.wait_for_everyone()
+        return before
+
+    def _measure(self, backbone: Backbone, tasks: dict[Task, list[Document]]) -> Quality:
+        if not self.spec.score:
+            return {}
+        sets = self.recipe.measured(backbone.depth)
+        with self.progress.bar("measure", len(sets) * sum(map(len, tasks.values()))) as done:
+            return measure(Engine(backbone), tasks, sets, routed=self.recipe.routes_prompt, done=done)
+
+    # ---- training
+
+    def _train(self, backbone: Backbone, corpus: data.Corpus) -> loop.Trainer:
+        objective = Objective(backbone, self.recipe, self._autocast())
+        trainer = loop.Trainer(
+            objective=objective,
+            steps=data.steps(corpus, self.spec.batch_tokens, self.spec.seed),
+            spec=self.spec,
+            lr=self.spec.lr or loop.rate(backbone.model.num_parameters()),
+            accelerator=self.accelerator,
+            device=self.device,
+            folder=self.work,
+            log=self.spec.out / LOG_FILE,
+        )
+        try:
+            with self.progress.bar("train", len(trainer.steps)) as done:
+                trainer.run(done)
+        except Exception as error:
+            if not memory.ran_out(error):
+                raise
+            raise DlbenchError(
+                f"training {backbone.name!r} does not fit the memory of {self.device}: give fewer --micro-tokens than "
+                f"{self.spec.micro_tokens}, or a smaller model"
+            ) from error
+        return trainer
+
+    def _autocast(self) -> torch.dtype | None:
+        """What matrices are multiplied in: bfloat16 where the device has instructions for it, unless told otherwise."""
+        if self.device.type == "cuda":
+            quick = torch.cuda.is_bf16_supported()
+        else:
+            quick = self.device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        wanted = {"auto": quick, "bfloat16": True, "float32": False}[self.spec.dtype]
+        return torch.bfloat16 if wanted else None
+
+    # ---- after
+
+    def _finish(
+        self,
+        backbone: Backbone,
+        tasks: dict[Task, list[Document]],
+        corpus: data.Corpus,
+        before: Quality,
+        trainer: loop.Trainer,
+    ) -> None:
+        """Export, measure what was exported, write the card, and put all of it in place, the card first.
+
+        The training counts as finished when its working folder is gone, which happens at once.
+        """
+        export = self.work / self.spec.out.absolute().name
+        shutil.rmtree(export, ignore_errors=True)
+        backbone.model.to(_stored_dtype(self.spec.model)).save_pretrained(export)
+        backbone.tokenizer.save_pretrained(export)
+        trained = load(str(export), device=str(self.device), dtype="float32")
+        after = self._measure(trained, tasks)
+        card = self._card(backbone, trained, tasks, corpus, (before, after), trainer)
+        write_card(card, export, self.spec.out.absolute().name)
+        for path in sorted(export.iterdir(), key=lambda p: p.name != CARD_FILE):
+            os.replace(path, self.spec.out / path.name)
+        finished = self.work.with_name(f".{WORK}-finished")
+        shutil.rmtree(finished, ignore_errors=True)
+        os.replace(self.work, finished)
+        shutil.rmtree(finished)
+
+    def _card(
+        self,
+        backbone: Backbone,
+        trained: Backbone,
+        tasks: dict[Task, list[Document]],
+        corpus: data.Corpus,
+        quality: tuple[Quality, Quality],
+        trainer: loop.Trainer,
+    ) -> Card:
+        sets, totals = self.recipe.measured(backbone.depth), trainer.totals
+        before, after = quality
+        options = {f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(self.recipe)}
+        if "exits" in options:
+            options["exits"] = tuple(self.recipe.weights(backbone.depth, 0))
+        return Card(
+            sha256=trained.sha256,
+            base_sha256=backbone.base_sha256,
+            parent=backbone.name,
+            parent_sha256=backbone.sha256,
+            family=backbone.kind,
+            depth=backbone.depth,
+            recipe=self.recipe.name,
+            options=options,
+            settings=trainer.settings(),
+            sources=corpus.sources,
+            seed=self.spec.seed,
+            steps=totals.step,
+            tokens=totals.tokens,
+            targets=totals.targets,
+            seconds=round(totals.seconds, 1),
+            processes=self.accelerator.num_processes,
+            device=self.device.type,
+            prompt="routed" if self.recipe.routes_prompt else "full",
+            quality=tuple(
+                Measured(
+                    task=task.name,
+                    metric=task.metric,
+                    documents=len(documents),
+                    name=name,
+                    layers=tuple(sorted(layers)),
+                    before=round(before[task.name][name], 6),
+                    after=round(after[task.name][name], 6),
+                )
+                for name, layers in sets.items()
+                for task, documents in tasks.items()
+                if before
+            ),
+            versions=plan.versions("accelerate"),
+        )
+
+    def _show(self, card: Card, remark: str = "") -> None:
+        from rich.console import Console
+
+        if not self.main:
+            return
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=110)  # a log has no edge to wrap at
+        if card.quality:
+            console.print(rich_table(card))
+            console.print(card.caption(), style="dim", markup=False, highlight=False)
+        console.print(card.recipe_line(), markup=False, highlight=False)
+        console.print(f"{remark}dlbench run --model {self.spec.out} …", markup=False, highlight=False)
+
+
+def _stored_dtype(name: str) -> torch.dtype:
+    """The dtype that a model's weights are stored in; the trained ones are stored alike."""
+    from transformers import AutoConfig
+
+    source, _, revision = (str(embedded_folder(name)), "", "") if name in EMBEDDED else name.partition("@")
+    if Path(name).is_dir():
+        source, revision = name, ""
+    dtype = AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {})).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _worker(path: Path) -> int:
+    """A process of a training that `execute` started."""
+    try:
+        execute(TrainSpec.read(path))
+    except DlbenchError as error:
+        print(f"dlbench: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_worker(Path(sys.argv[1])))

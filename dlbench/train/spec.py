@@ -1,0 +1,140 @@
+"""What `dlbench train` was asked to do, and whether that can be done; imports nothing heavy."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from dlbench import harness, registry
+from dlbench.errors import DlbenchError
+from dlbench.spec import INT8, check_device, check_folder, check_model
+from dlbench.suggest import unknown
+from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
+
+TRAIN_FILE = "train.json"
+"""A folder that holds this file belongs to a training: what was asked, and the quality before it."""
+DTYPES = ("auto", "float32", "bfloat16")
+_ANYHOW = ("out", "device", "processes", "save_minutes")
+"""Fields that may change when a training is taken up again."""
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """One training: everything that the options of `dlbench train` say."""
+
+    recipe: str
+    tasks: tuple[str, ...]
+    """Names of tasks, suites already replaced by their tasks."""
+    out: Path
+    model: str = "nano"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The recipe's own, by the name of its field; what is missing keeps its default."""
+    documents: int | None = None
+    """Documents to learn from, in all; None: all of a fit split, or DRAWN per task that draws fresh ones."""
+    epochs: int | None = None
+    """None: once through fresh documents, twice through a fit split."""
+    lr: float | None = None
+    """Peak learning rate; None: that of `dlbench.train.loop.rate`."""
+    warmup: float = 0.03
+    """Share of the steps over which the rate rises; then it falls along a cosine."""
+    weight_decay: float = 0.0
+    batch_tokens: int = 4096
+    """Tokens of a step, over all processes; padding not counted."""
+    micro_tokens: int = 2048
+    """Tokens that one process takes in one forward, padding counted: what memory has to hold."""
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    """What matrices are multiplied in; weights are kept in float32."""
+    processes: int = 1
+    save_minutes: float = 5.0
+    score: int = 48
+    """Documents of the tune part per task that quality is measured on, before and after; 0 measures nothing."""
+
+    def check(self) -> None:
+        """Check all that can be checked without torch.
+
+        Raises:
+            DlbenchError: something cannot be done as asked; the message says what would.
+        """
+        self._check_recipe()
+        check_model(self.model)
+        if not self.tasks:
+            raise DlbenchError("no task to train on: give --task, such as --task nano")
+        for task in self.tasks:
+            harness.expand_tasks([task])
+        self._check_numbers()
+        if self.dtype == INT8:
+            raise DlbenchError("int8 weights cannot be trained: train the plain model, then run it with --dtype int8")
+        if self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
+        check_device(self.device)
+        check_folder(self.out, TRAIN_FILE, "training")
+
+    def _check_recipe(self) -> None:
+        if self.recipe not in RECIPES:
+            raise unknown("recipe", self.recipe, RECIPES)
+        own = [f.name for f in dataclasses.fields(RECIPES[self.recipe])]
+        for name in self.options:
+            if name not in own:
+                owner = next(r for r, cls in RECIPES.items() if name in {f.name for f in dataclasses.fields(cls)})
+                raise DlbenchError(f"{OPTIONS[name]} is an option of recipe {owner}, not of {self.recipe}")
+        made = self.made()
+        if isinstance(made, LayerSkip) and made.curriculum not in ("rotational", "all"):
+            raise unknown("curriculum", made.curriculum, ("rotational", "all"))
+        if (prompt := self.options.get("prompt", "full")) not in ("full", "routed"):
+            raise unknown("prompt policy", prompt, ("full", "routed"))
+        if "method" in self.options:
+            registry.locate(self.options["method"])
+
+    def _check_numbers(self) -> None:
+        for name in ("documents", "epochs", "batch_tokens", "micro_tokens", "processes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DlbenchError(f"--{name.replace('_', '-')} {value}: give at least 1")
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise DlbenchError(f"--lr {self.lr}: give a learning rate above 0, such as 2e-5")
+        if not 0 <= self.warmup < 1:
+            raise DlbenchError(f"--warmup {self.warmup}: give a share of the steps from 0 up to, not including, 1")
+        for name in ("weight_decay", "save_minutes", "score"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise DlbenchError(f"--{name.replace('_', '-')} {getattr(self, name)}: give 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def made(self) -> Recipe:
+        """The recipe with its options."""
+        return RECIPES[self.recipe](**self.options)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the trained weights depend on, as JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
+        return {name: value for name, value in plain.items() if name not in _ANYHOW}
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read what `dlbench.launch` wrote."""
+        content = json.loads(path.read_text())
+        content["out"], content["tasks"] = Path(content["out"]), tuple(content["tasks"])
+        if "exits" in content["options"]:
+            content["options"]["exits"] = tuple(content["options"]["exits"])
+        return cls(**content)
+
+
+OPTIONS = {
+    "exits": "--exits",
+    "p_max": "--layer-dropout",
+    "scale": "--exit-scale",
+    "curriculum": "--curriculum",
+    "stride": "--exit-stride",
+    "method": "--method",
+    "params": "--set",
+    "prompt": "--prompt",
+}
+"""Fields of recipes, and the options of the command line that give them."""

@@ -1,0 +1,52 @@
+"""Processes are really as many as asked for, know of each other, and none outlives a failure."""
+
+import dataclasses
+import os
+import time
+
+import pytest
+
+from dlbench.errors import DlbenchError
+from dlbench.launch import launch
+
+JOIN = """
+import json, pathlib, sys
+from accelerate import PartialState
+
+spec = json.loads(pathlib.Path(sys.argv[1]).read_text())
+state = PartialState(cpu=True)
+state.wait_for_everyone()
+pathlib.Path(spec["out"], f"{state.process_index} of {state.num_processes}").touch()
+state.destroy_process_group()
+"""
+FAIL = """
+import os, sys, time
+
+if os.environ["RANK"] == "1":
+    sys.exit(7)
+time.sleep(60)
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    out: os.PathLike
+
+
+def module(folder, monkeypatch, source):
+    (folder / "launched.py").write_text(source)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def test_processes_find_each_other(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, JOIN)
+    launch("launched", Spec(tmp_path), 2, "run")
+    assert {p.name for p in tmp_path.glob("* of *")} == {"0 of 2", "1 of 2"}
+
+
+def test_a_failure_ends_the_others(tmp_path, monkeypatch):
+    module(tmp_path, monkeypatch, FAIL)
+    start = time.monotonic()
+    with pytest.raises(DlbenchError, match=r"a process of the training failed \(exit code 7\)"):
+        launch("launched", Spec(tmp_path), 2, "training")
+    assert time.monotonic() - start < 30
