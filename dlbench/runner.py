@@ -27,7 +27,7 @@ from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
 from dlbench.quality import QualityRun, total
-from dlbench.records import Record, Timing
+from dlbench.records import Asked, Record, Timing
 from dlbench.registry import name_of
 from dlbench.spec import RunSpec, resolve_device
 from dlbench.store import Store
@@ -100,6 +100,7 @@ class Runner:
                 return []
             records = [r for job in jobs for r in self._records(job)]
             write_lines(self.store.out / "records.jsonl", records)
+            write_lines(self.store.out / "documents.jsonl", _asked(jobs))
             times = self._times(jobs) if self.spec.timing else []
         self._show(records, times)
         return records
@@ -271,6 +272,16 @@ class Runner:
         minutes = (time.time() - self.started) / 60
         n = records[0].task.n if records else 0
         console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+
+
+def _asked(jobs: Sequence[Job]) -> list[Asked]:
+    """What the documents of all tracks asked, each once."""
+    tracks = {job.place.track: job.documents for job in jobs}
+    return [
+        Asked(track=track, id=d.id, prompt=d.prompt, references=d.references)
+        for track, documents in tracks.items()
+        for d in documents
+    ]
 
 
 def _worker(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 NOTHING = "–"
@@ -49,3 +50,8 @@ def milliseconds(value: float | None) -> str:
 def speedup(value: float | None, places: int = 2) -> str:
     """Return a speed-up as a factor."""
     return "" if value is None else f"{value:.{places}f}×"
+
+
+def slug(text: str) -> str:
+    """Return what is left of a text in a file name or an anchor; nothing, where it has no such letter."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]
