@@ -1,0 +1,65 @@
+"""Turn a Vega-Lite specification into a picture: an SVG that is part of a page, one that stands alone, or a PNG."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+import vl_convert
+
+from dlbench.leaderboard.looks import PAPER
+
+VEGA_LITE = "6.4"
+"""Version of Vega-Lite, out of those that vl-convert brings, for pictures and for the page's script alike."""
+
+
+def bundle() -> str:
+    """Return the script that draws charts on a page: Vega, Vega-Lite and vega-embed, out of the installed package."""
+    script: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)
+    return script
+
+
+def inline_svg(spec: Mapping[str, Any], name: str, title: str, described: str) -> str:
+    """Draw a chart as a part of a page: titled, scalable, with hints on hover and ids that never change.
+
+    Args:
+        spec: Vega-Lite.
+        name: an id that nothing else on the page has.
+        title, described: for people who do not see it.
+    """
+    text = _svg(spec)
+    ids: dict[str, str] = {}
+    for found in re.findall(r'\bid="([^"]+)"', text):
+        ids.setdefault(found, f"{name}-{len(ids)}")
+    for old, new in ids.items():
+        text = text.replace(f'id="{old}"', f'id="{new}"').replace(f"url(#{old})", f"url(#{new})")
+    text = re.sub(r'(<path aria-label="([^"]*)"[^>]*?)/>', r"\1><title>\2</title></path>", text)
+    body = text[text.index(">") + 1 :]
+    box = re.search(r'viewBox="[^"]*"', text)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
+        f'aria-labelledby="{name}-title {name}-desc" {box.group() if box else ""}>'
+        f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(described)}</desc>{body}'
+    )
+
+
+def alone_svg(spec: Mapping[str, Any]) -> str:
+    """Draw a chart as a file of its own, on white."""
+    return _svg({**spec, "background": PAPER[0]}) + "\n"
+
+
+def png(spec: Mapping[str, Any], scale: float = 2.0) -> bytes:
+    """Draw a chart as a PNG on white."""
+    drawn: bytes = vl_convert.vegalite_to_png(
+        json.dumps({**spec, "background": PAPER[0]}), vl_version=VEGA_LITE, scale=scale
+    )
+    return drawn
+
+
+def _svg(spec: Mapping[str, Any]) -> str:
+    # As text: a dictionary would be written out again, sorted by whatever the binding likes.
+    drawn: str = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE)
+    return drawn
