@@ -12,8 +12,10 @@ from dlbench.leaderboard.looks import FULL, OTHER, PAPER, Mark, kind_of, shown
 from dlbench.leaderboard.views import View
 
 WIDTH, HEIGHT, ACROSS = 250, 170, 4
-MOST = 24
+MOST = 12
 """Tasks that get a chart on a method's page."""
+BEHIND = 8
+"""Other series that are drawn behind; those that keep most, where there are more."""
 
 
 def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Any] | None:
@@ -21,6 +23,11 @@ def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mar
     points = []
     panels = []
     for view in views[:MOST]:
+        others: dict[str, float] = {}
+        for entry in view.entries:
+            if shown(entry) and entry.label not in labels and kind_of(entry) in ("method", "control"):
+                others[entry.label] = max(others.get(entry.label, 0.0), entry.retained or 0.0)
+        behind = sorted(others, key=lambda label: (-others[label], label))[:BEHIND]
         mine = [
             {
                 "v": view.title,
@@ -37,7 +44,7 @@ def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mar
             }
             for entry in view.entries
             if shown(entry) and "total" in entry.costs and entry.retained is not None
-            and (entry.label in labels or kind_of(entry) in ("method", "control"))
+            and (entry.label in labels or entry.label in behind)
         ]  # fmt: skip
         if any(point["own"] for point in mine):
             points += mine
@@ -47,7 +54,7 @@ def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mar
     x = alt.X("x:Q", title="FLOPs, share of full depth", scale=alt.Scale(zero=False), axis=alt.Axis(format="%", tickCount=4))
     y = alt.Y("y:Q", title="quality kept", axis=alt.Axis(format="%", tickCount=4))
     colour = alt.Stroke("c:N", scale=None)
-    base = alt.Chart(alt.Data(values=points))
+    base = alt.Chart(alt.NamedData(name="points"))
     own = base.transform_filter("datum.own")
     layers = alt.layer(
         base.mark_rule(color=FULL[0], strokeDash=[2, 4], opacity=0.5, aria=False).encode(y=alt.datum(1)),
@@ -65,5 +72,7 @@ def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mar
         columns=min(ACROSS, len(panels)),
         spacing=28,
     ).properties(background="transparent", padding=4)
+    # The data go in afterwards: Altair would check every number of them against its schema.
     spec: dict[str, Any] = configured(chart).to_dict()
+    spec["datasets"] = {"points": points}
     return spec

@@ -22,15 +22,22 @@ def bundle() -> str:
     return script
 
 
-def inline_svg(spec: Mapping[str, Any], name: str, title: str, described: str) -> str:
-    """Draw a chart as a part of a page: titled, scalable, with hints on hover and ids that never change.
+def draw(spec: Mapping[str, Any]) -> str:
+    """Draw a chart as an SVG without a background."""
+    # As text: a dictionary would be written out again, sorted by whatever the binding likes.
+    drawn: str = vl_convert.vegalite_to_svg(json.dumps({**spec, "background": "transparent"}), vl_version=VEGA_LITE)
+    return drawn
+
+
+def inline_svg(drawn: str, name: str, title: str, described: str) -> str:
+    """Make a drawing part of a page: titled, scalable, with hints on hover and ids that never change.
 
     Args:
-        spec: Vega-Lite.
+        drawn: by `draw`.
         name: an id that nothing else on the page has.
         title, described: for people who do not see it.
     """
-    text = _svg(spec)
+    text = drawn
     ids: dict[str, str] = {}
     for found in re.findall(r'\bid="([^"]+)"', text):
         ids.setdefault(found, f"{name}-{len(ids)}")
@@ -46,9 +53,10 @@ def inline_svg(spec: Mapping[str, Any], name: str, title: str, described: str) -
     )
 
 
-def alone_svg(spec: Mapping[str, Any]) -> str:
-    """Draw a chart as a file of its own, on white."""
-    return _svg({**spec, "background": PAPER[0]}) + "\n"
+def alone_svg(drawn: str) -> str:
+    """Make a drawing a file of its own, on white."""
+    end = drawn.index(">") + 1
+    return f'{drawn[:end]}<rect width="100%" height="100%" fill="{PAPER[0]}"/>{drawn[end:]}\n'
 
 
 def png(spec: Mapping[str, Any], scale: float = 2.0) -> bytes:
@@ -56,10 +64,4 @@ def png(spec: Mapping[str, Any], scale: float = 2.0) -> bytes:
     drawn: bytes = vl_convert.vegalite_to_png(
         json.dumps({**spec, "background": PAPER[0]}), vl_version=VEGA_LITE, scale=scale
     )
-    return drawn
-
-
-def _svg(spec: Mapping[str, Any]) -> str:
-    # As text: a dictionary would be written out again, sorted by whatever the binding likes.
-    drawn: str = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version=VEGA_LITE)
     return drawn

@@ -21,6 +21,8 @@ _KINDS = {
     "control": "a control: there to be beaten",
     "oracle": "an oracle: it sees what deployment cannot",
 }
+MOST = 16
+"""Tasks and variants whose layers and costs are drawn; more would be a page that nobody reads to its end."""
 _SHADES = tuple(looks.PALETTE[place][0] for place in (1, 0, 2, 4, 5))
 
 
@@ -69,11 +71,11 @@ def _page(
     svg = None
     if spec is not None:
         title = f"{name}: quality kept over FLOPs, by task"
-        svg = Markup(drawing.inline_svg(spec, "curves", title, "The table of its rows below holds all figures."))
+        svg = Markup(drawing.inline_svg(drawing.draw(spec), "curves", title, "The table of its rows below holds all figures."))
     several = len(labels) > 1
     heats, depths, costs = [], [], []
     for view, entries in mine:
-        for label in labels:
+        for label in labels if len(costs) < MOST else ():
             group = [entry for entry in entries if entry.label == label and entry.ok]
             title = f"{view.title} · {label}" if several else view.title
             if drawn := spending.heat(group, runs.usage):
@@ -93,6 +95,7 @@ def _page(
         "command": command(own, name),
         "svg": svg,
         "heats": heats,
+        "left_out": max(0, len(mine) * len(labels) - MOST),
         "depths": depths if "full" not in kinds else [],
         "costs": costs,
         "widest": max((one.total for _, group in costs for one in group), default=1.0) or 1.0,

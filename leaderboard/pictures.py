@@ -30,5 +30,5 @@ def pictures(board: Board, kind: Literal["svg", "png"]) -> Iterator[tuple[str, b
         for axis in view.axes:
             frontiers = board.found[view.slug].frontiers.get(axis.key, {})
             spec = chart.specification(view, chart.datasets(view, marks, axis, frontiers), axis)
-            raw = drawing.png(spec) if kind == "png" else drawing.alone_svg(spec).encode()
+            raw = drawing.png(spec) if kind == "png" else drawing.alone_svg(drawing.draw(spec)).encode()
             yield f"{view.slug}.{axis.key}.{kind}", raw

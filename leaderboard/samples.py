@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from dlbench.leaderboard import figures
 from dlbench.leaderboard.pages import Site, environment, file_of
 from dlbench.leaderboard.runs import Runs
 from dlbench.leaderboard.tokenmap import TokenMap, tints, token_map
 from dlbench.leaderboard.views import Entry, View
-from dlbench.leaderboard.visible import markup, shorten
+from dlbench.leaderboard.visible import html, shorten
 from dlbench.leaderboard.worddiff import Parts, word_diff
 from dlbench.records import Asked
 
@@ -62,9 +62,7 @@ class Document:
     """`worse`, `better`, `same` (score, another text) or `equal`."""
     full_score: float | None
     score: float
-    prompt: Text | None
-    references: tuple[Text, ...]
-    more_references: int
+    asked: Markup
     full: Text | None
     output: Text
     map: TokenMap | None
@@ -86,9 +84,11 @@ def entry_files(site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]) 
     }
     wanted = {id_ for order in chosen.values() for id_ in order}
     base = _read(runs.samples[_key(full)], wanted) if full else {}
+    # The same for all rows, and most of a page: rendered once.
+    shown = {id_: _asked(asked[id_]) for id_ in wanted if id_ in asked}
     for entry in view.entries:
         if entry.id in chosen:
-            yield _entry_pages(site, view, entry, chosen[entry.id], runs, base, base_scores, asked)
+            yield _entry_pages(site, view, entry, chosen[entry.id], runs, base, base_scores, shown)
 
 
 def _key(entry: Entry | None) -> str:
@@ -126,7 +126,7 @@ def _entry_pages(
     runs: Runs,
     base: Mapping[str, dict[str, Any]],
     base_scores: Mapping[str, float],
-    asked: Mapping[str, Asked],
+    asked: Mapping[str, Markup],
 ) -> tuple[Entry, Shelf, list[tuple[str, str]]]:
     record = entry.first.record
     samples = _read(runs.samples[record.key], order)
@@ -144,13 +144,13 @@ def _entry_pages(
         stem = f"d-{figures.slug(id_)}"
         taken[stem] = taken.get(stem, 0) + 1
         anchor = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-        document = _document(samples[id_], None if same else base.get(id_), asked.get(id_), anchor, depth, base_scores.get(id_))
-        html = template.render(one=document, metric=view.metric)
-        size += len(html.encode())
+        document = _document(samples[id_], None if same else base.get(id_), asked.get(id_, Markup()), anchor, depth, base_scores.get(id_))
+        article = template.render(one=document, metric=view.metric)
+        size += len(article.encode())
         if pages[-1] and size > LARGEST - _ROOM:
             pages.append([])
-            size = len(html.encode())
-        pages[-1].append(html)
+            size = len(article.encode())
+        pages[-1].append(article)
         shelf.shard[id_] = len(pages) - 1
         shelf.anchor[id_] = anchor
         change = abs(scores[id_] - base_scores.get(id_, scores[id_]))
@@ -193,7 +193,7 @@ def _page(stem: str, page: int, here: int) -> str:
 def _document(
     sample: Mapping[str, Any],
     full: Mapping[str, Any] | None,
-    asked: Asked | None,
+    asked: Markup,
     anchor: str,
     depth: int,
     full_score: float | None,
@@ -216,9 +216,8 @@ def _document(
     pieces = sample.get("pieces", ()) if drawn is not None else ()
     tinted = None
     if drawn is not None and drawn.varies and pieces:
-        tinted = Markup("").join(
-            Markup('<b class="s{}">{}</b>').format(step, markup(piece)) for step, piece in tints(routes, pieces[: drawn.columns])
-        )
+        shown = tints(routes, pieces[: drawn.columns])
+        tinted = Markup("".join(f'<b class="s{step}">{html(piece)}</b>' for step, piece in shown))
     layers = sample["layers"]
     mean = sum(layers) / len(layers) if layers else None
     facts = [f"{sample['tokens']['generated']} tokens"]
@@ -236,9 +235,7 @@ def _document(
         verdict=verdict,
         full_score=full_score,
         score=sample["score"],
-        prompt=None if asked is None else _text(*shorten(asked.prompt)),
-        references=() if asked is None else tuple(_text(*shorten(one)) for one in asked.references[:REFERENCES]),
-        more_references=0 if asked is None else max(0, len(asked.references) - REFERENCES),
+        asked=asked,
         full=before,
         output=after,
         map=drawn,
@@ -248,8 +245,15 @@ def _document(
     )
 
 
+def _asked(one: Asked) -> Markup:
+    template = environment().get_template("asked.html.j2")
+    references = [_text(*shorten(reference)) for reference in one.references[:REFERENCES]]
+    left = max(0, len(one.references) - REFERENCES)
+    return Markup(template.render(prompt=_text(*shorten(one.prompt)), references=references, left=left))
+
+
 def _text(text: str, left: int) -> Text:
-    return Text(markup(text), left)
+    return Text(Markup(html(text)), left)
 
 
 def _marked(parts: Parts, tag: str) -> Markup:
@@ -257,8 +261,8 @@ def _marked(parts: Parts, tag: str) -> Markup:
     found = []
     for same, piece in parts:
         if same:
-            found.append(markup(piece))
+            found.append(html(piece))
             continue
         word = piece.lstrip()
-        found += [escape(piece[: len(piece) - len(word)]), Markup("<{0}>{1}</{0}>").format(Markup(tag), markup(word))]
-    return Markup("").join(found)
+        found.append(f"{piece[: len(piece) - len(word)]}<{tag}>{html(word)}</{tag}>")
+    return Markup("".join(found))

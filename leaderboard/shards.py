@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dlbench.leaderboard import chart
@@ -22,17 +22,14 @@ def script(name: str, value: Any) -> str:
     return f"dlbench.data[{json.dumps(name)}]={text};\n"
 
 
-def chart_shard(view: View, marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]) -> str:
+def chart_shard(
+    view: View, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
+) -> str:
     """Return all that the lively chart of a view needs: its specification, and the data on every axis."""
-    first = view.axes[0]
     base: dict[str, dict[str, Any]] = {}
     charts = {}
-    spec: dict[str, Any] = {}
     for axis in view.axes:
         data = chart.datasets(view, marks, axis, frontiers.get(axis.key, {}))
-        if axis is first:
-            spec = chart.specification(view, data, axis)
-            del spec["datasets"]
         for point in data["points"]:
             base.setdefault(point["id"], {key: value for key, value in point.items() if key not in ("x", "text")})
         charts[axis.key] = {
@@ -44,12 +41,8 @@ def chart_shard(view: View, marks: Mapping[str, Mark], frontiers: Mapping[str, F
     axes = [
         {"key": axis.key, "title": axis.title, "share": axis.share, "of": _OF.get(axis.key, "")} for axis in view.axes
     ]
+    bare = {key: value for key, value in spec.items() if key != "datasets"}
     return script(
         f"chart:{view.slug}",
-        {"spec": spec, "axes": axes, "base": list(base.values()), "charts": charts, "colours": COLOURS},
+        {"spec": bare, "axes": axes, "base": list(base.values()), "charts": charts, "colours": COLOURS},
     )
-
-
-def join(parts: Sequence[str]) -> str:
-    """Return several scripts as one."""
-    return "".join(parts)

@@ -278,9 +278,10 @@ def _view_files(
             view, chart.datasets(view, site.marks, axis, found.frontiers.get(axis.key, {})), axis
         )
         title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
-        svg = drawing.inline_svg(spec, "frontier", title, _described(view, site))
-        yield f"charts/{view.slug}.svg", drawing.alone_svg(spec)
-        yield f"data/{view.slug}.chart.js", chart_shard(view, site.marks, found.frontiers)
+        drawn = drawing.draw(spec)
+        svg = drawing.inline_svg(drawn, "frontier", title, _described(view, site))
+        yield f"charts/{view.slug}.svg", drawing.alone_svg(drawn)
+        yield f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)
     samples = {
         entry.id: f"{shelf.file}.html"
         for entry in view.entries

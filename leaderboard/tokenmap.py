@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 
 WIDEST = 400
 """Tokens that a map shows; longer outputs are cut, and the page says so."""
 STEPS = 8
 """Tints of the text, from no layer to all."""
+
+_WHOLE, _HALF = re.compile("3+"), re.compile("[12]+")
 
 Routes = Sequence[tuple[str, int]]
 """Digits per layer (0 passed by, 1 attention, 2 feed-forward, 3 both), with how many forwards in a row did the same."""
@@ -32,37 +36,49 @@ class TokenMap:
     cut: int
     varies: bool
 
+    @property
+    def first(self) -> str:
+        """The path of the first column: the prompt's pass runs every layer."""
+        return _column(self.layers)
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        return min(14 * self.columns, 1200)
+
+    @property
+    def height(self) -> int:
+        """Pixels from the lowest layer to the highest."""
+        return min(6 * self.layers, 240)
+
+
+@cache
+def _column(layers: int) -> str:
+    return "".join(f"M0 {layer}.5h1" for layer in range(layers))
+
 
 def token_map(routes: Routes) -> TokenMap | None:
     """Return the map of a sample's routes; None where there are none, or they do not fit together."""
     if not routes or len({len(route) for route, _ in routes}) != 1:
         return None
     layers = len(routes[0][0])
+    columns: list[str] = []
+    for route, times in routes:
+        if len(columns) >= WIDEST:
+            break
+        columns += [route] * min(times, WIDEST - len(columns))
     whole: list[str] = []
     half: list[str] = []
-    open_runs: list[tuple[str, int]] = [("0", 1)] * layers  # what each layer does, since which column
-    at = 1
-
-    def close(layer: int, until: int) -> None:
-        did, since = open_runs[layer]
-        if did != "0" and until > since:
-            path = whole if did == "3" else half
-            path.append(f"M{since} {layers - layer - 0.5:g}h{until - since}")
-
-    for route, times in routes:
-        if at > WIDEST:
-            break
-        for layer, did in enumerate(route):
-            if did != open_runs[layer][0]:
-                close(layer, at)
-                open_runs[layer] = (did, at)
-        at += times
-    columns = min(at, WIDEST + 1)
-    for layer in range(layers):
-        close(layer, columns)
-    total = 1 + sum(times for _, times in routes)
+    for layer, row in enumerate(map("".join, zip(*columns, strict=True))):
+        y = layers - layer - 1
+        # The first column is the prompt's pass.
+        whole += [f"M{run.start() + 1} {y}.5h{run.end() - run.start()}" for run in _WHOLE.finditer(row)]
+        half += [f"M{run.start() + 1} {y}.5h{run.end() - run.start()}" for run in _HALF.finditer(row)]
+    total = sum(times for _, times in routes)
     worths = {_worth(route) for route, _ in routes}
-    return TokenMap(columns, layers, "".join(whole), "".join(half), total - columns, len(worths) > 1)
+    return TokenMap(
+        len(columns) + 1, layers, "".join(whole), "".join(half), total - len(columns), len(worths) > 1
+    )
 
 
 def tints(routes: Routes, pieces: Sequence[str]) -> list[tuple[int, str]]:
@@ -84,5 +100,6 @@ def tints(routes: Routes, pieces: Sequence[str]) -> list[tuple[int, str]]:
     return found
 
 
+@lru_cache(1 << 16)
 def _worth(route: str) -> float:
     return route.count("3") + 0.5 * (route.count("1") + route.count("2"))
