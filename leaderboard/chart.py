@@ -224,7 +224,7 @@ def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> di
             stroke=alt.Stroke("c:N", scale=None), strokeDash=alt.StrokeDash("dash:N", scale=None),
         ),
         layer("halo", "labels")
-        .mark_text(align=side, dx=beside, baseline="middle", stroke=PAPER[0], strokeWidth=4, strokeJoin="round", aria=False)
+        .mark_text(align=side, dx=beside, baseline="middle", fill=PAPER[0], stroke=PAPER[0], strokeWidth=4, strokeJoin="round", aria=False)
         .encode(x=x, y=y, text="s:N", opacity=lit),
         layer("points", "points")
         .mark_point(strokeWidth=1.75)

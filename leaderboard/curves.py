@@ -12,7 +12,7 @@ from dlbench.leaderboard.looks import FULL, OTHER, PAPER, Mark, kind_of, shown
 from dlbench.leaderboard.views import View
 
 WIDTH, HEIGHT, ACROSS = 250, 170, 4
-MOST = 12
+MOST = 8
 """Tasks that get a chart on a method's page."""
 BEHIND = 8
 """Other series that are drawn behind; those that keep most, where there are more."""

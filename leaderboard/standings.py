@@ -38,14 +38,14 @@ def standings(view: View, scores) -> Standings:
     places = {}
     budgets = sorted({e.budget for e in view.of("method") if e.budget})
     for b in budgets:
-        same = sorted((e for e in view.of("method") if e.budget == b and e.ok), key=lambda e: -e.retained)
+        same = sorted((e for e in view.of("method") if e.budget == b and e.ok and e.retained), key=lambda e: -e.retained)
         for i, e in enumerate(same, 1):
             places[e.id] = Place(i, max(1, i - (i % 3 == 0)), min(len(same), i + (i % 3 == 2)), i // 3 if i % 3 in (0, 2) else None)
     fronts = {e.id: (e.first.pareto, 0.5) for e in view.of("method", "full", "dense")}
     fr = {}
     for axis in view.axes:
         def env(kind):
-            pts = sorted((e.costs[axis.key], e.retained) for e in view.entries if kind_of(e) == kind and e.ok and axis.key in e.costs)
+            pts = sorted((e.costs[axis.key], e.retained) for e in view.entries if kind_of(e) == kind and e.ok and e.retained and axis.key in e.costs)
             out = []; best = -1
             for x, y in pts:
                 if y > best: best = y; out.append((x, y))
@@ -56,5 +56,5 @@ def standings(view: View, scores) -> Standings:
     summ = []
     for i, label in enumerate(dict.fromkeys(e.label for e in view.of("method")), 1):
         mine = [e for e in view.of("method") if e.label == label]
-        summ.append(Summary(label, mine[0].method, kind_of(mine[0]), Place(i, i, i), Interval(.5, .45, .55), "not reached", "–", {e.budget: e.retained for e in mine if e.budget}, {b: Interval(.4, .3, .5) for b in budgets}))
+        summ.append(Summary(label, mine[0].method, kind_of(mine[0]), Place(i, i, i), Interval(.5, .45, .55), "not reached", "–", {e.budget: e.retained for e in mine if e.budget and e.retained}, {b: Interval(.4, .3, .5) for b in budgets}))
     return Standings({}, places, fronts, fr, tuple(summ))
