@@ -138,7 +138,7 @@ def _entry_json(entry: Entry, found: Standings) -> dict[str, Any]:
         "costs": {key: _round(value) for key, value in sorted(entry.costs.items())},
         "rank": None if place is None else place.rank,
         "rank_interval": None if place is None else [place.low, place.high],
-        "tie_group": None if place is None else place.tie,
+        "tie_letters": None if place is None else place.letters,
         "on_front": None if front is None else front[0],
         "on_front_probability": None if front is None else _round(front[1]),
         "keys": sorted({row.record.key for rows in entry.rows for row in rows}),
@@ -152,8 +152,10 @@ def _summary_json(one: Any) -> dict[str, Any]:
         "rank": None if one.place is None else one.place.rank,
         "rank_interval": None if one.place is None else [one.place.low, one.place.high],
         "area": _interval(one.area),
-        "enough_for_95": one.at95,
-        "enough_for_99": one.at99,
+        "enough": {
+            f"{target:g}": {"layers": _round(least.layers), "total": _round(least.total), "reason": least.reason}
+            for target, least in sorted(one.enough.items())
+        },
         "gap_closed": {f"{budget:g}": _interval(gap) for budget, gap in sorted(one.gaps.items())},
     }
 

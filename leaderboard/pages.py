@@ -15,7 +15,7 @@ import dlbench
 from dlbench.leaderboard import figures, looks
 from dlbench.leaderboard.claims import Claim
 from dlbench.leaderboard.looks import Mark, kind_of, shown, view_marks
-from dlbench.leaderboard.standings import Standings, Summary
+from dlbench.leaderboard.standings import RERUN, Standings
 from dlbench.leaderboard.tracks import cut_prompts
 from dlbench.leaderboard.views import Entry, View
 from dlbench.records import Record
@@ -26,7 +26,6 @@ TRUSTS = {
     "rerun": "a maintainer ran it again and got the same",
     "reproduced": "somebody else ran it independently and got the same",
 }
-RERUN = frozenset({"rerun", "reproduced"})
 THEME = (
     ("paper", "#fffffe", "#16181c"),
     ("raised", "#f6f6f3", "#1e2126"),
@@ -151,7 +150,7 @@ def view_page(
         "said": said,
         "summaries": found.summaries,
         "summary_note": _summary_note(found),
-        "summary_shades": _shades([(one.label, one.place) for one in found.summaries]),
+        "targets": [0.95, 0.99] if view.documents >= 2000 else [0.95],
         "gap_budgets": [one for one in budgets if any(one in summary.gaps for summary in found.summaries)],
         "rank_note": _rank_note(view, site.usual),
         "kinds": _kinds(view),
@@ -272,7 +271,7 @@ def _kinds(view: View) -> list[tuple[str, str]]:
 
 
 def _rank_note(view: View, usual: str) -> str:
-    said = "Ranked by quality within each budget; a shade holds rows that the data cannot tell apart."
+    said = "Ranked by quality within each budget, with the ranks that the data leave open; rows that share a letter cannot be told apart."
     trusts = {entry.trust for entry in view.entries}
     if not trusts & RERUN:
         return f"{said} All rows are {usual or 'self-reported or validated'}: nobody has rerun them yet."
@@ -293,16 +292,6 @@ def _missing(view: View) -> str:
         return ""
     listed = ", ".join(f"{label} ({count} of {len(view.tracks)})" for label, count in view.missing)
     return f"Not on all tasks, so not averaged here: {listed}. See the tasks one by one."
-
-
-def _shades(spots: Sequence[tuple[str, Any]]) -> set[str]:
-    """Return every second tie group's members, so that neighbours differ in shade."""
-    ties: list[int] = []
-    for _, spot in spots:
-        if spot is not None and spot.tie is not None and spot.tie not in ties:
-            ties.append(spot.tie)
-    odd = {tie for place, tie in enumerate(ties) if place % 2 == 0}
-    return {name for name, spot in spots if spot is not None and spot.tie in odd}
 
 
 def _sections(view: View, found: Standings, whole: bool) -> list[dict[str, Any]]:
@@ -328,12 +317,7 @@ def _sections(view: View, found: Standings, whole: bool) -> list[dict[str, Any]]
     if oracles:
         sections.append(("Oracles: they see what deployment cannot. Ceilings to measure against, not entries", oracles))
     return [
-        {
-            "title": title,
-            "entries": members,
-            "shades": dict.fromkeys(_shades([(one.id, found.places.get(one.id)) for one in members]), True),
-        }
-        for title, members in sections
+        {"title": title, "entries": members} for title, members in sections
     ]
 
 
@@ -348,4 +332,4 @@ def _one_each(view: View) -> list[Entry]:
     return list(best.values())[:MOST_ROWS]
 
 
-__all__ = ["Site", "Summary", "file_of", "headline", "style", "view_page"]
+__all__ = ["Site", "file_of", "headline", "style", "view_page"]

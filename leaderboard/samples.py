@@ -25,6 +25,8 @@ LARGEST = 200_000
 _ROOM = 24_000  # of these for the head, the strip and the foot
 MOST = 500
 """Documents of a row that get a place; the others are in the run's files."""
+# It writes two texts per document, one for each half of the references, and its scores are no text's.
+_NO_TEXT = frozenset({"oracle_cross"})
 REFERENCES = 3
 """References that are shown; the others are counted."""
 
@@ -73,22 +75,18 @@ class Document:
 
 def entry_files(site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]) -> Iterator[tuple[Entry, Shelf, list[tuple[str, str]]]]:
     """Yield, for every entry of a task's view with published samples, where they stand and the pages that hold them."""
-    full = next((entry for entry in view.of("full") if _key(entry) in runs.samples), None)
-    if full is None and not any(_key(entry) in runs.samples for entry in view.entries):
+    entries = [entry for entry in view.entries if _key(entry) in runs.samples and entry.method not in _NO_TEXT]
+    if not entries:
         return
+    full = next((entry for entry in entries if entry.role == "full"), None)
     base_scores = runs.scores.get(_key(full), {}) if full else {}
-    chosen = {
-        entry.id: _order(runs.scores[_key(entry)], base_scores)
-        for entry in view.entries
-        if _key(entry) in runs.samples
-    }
+    chosen = {entry.id: _order(runs.scores[_key(entry)], base_scores) for entry in entries}
     wanted = {id_ for order in chosen.values() for id_ in order}
     base = _read(runs.samples[_key(full)], wanted) if full else {}
     # The same for all rows, and most of a page: rendered once.
     shown = {id_: _asked(asked[id_]) for id_ in wanted if id_ in asked}
-    for entry in view.entries:
-        if entry.id in chosen:
-            yield _entry_pages(site, view, entry, chosen[entry.id], runs, base, base_scores, shown)
+    for entry in entries:
+        yield _entry_pages(site, view, entry, chosen[entry.id], runs, base, base_scores, shown)
 
 
 def _key(entry: Entry | None) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dlbench.leaderboard import chart
+import numpy as np
+from scipy.stats import rankdata
+
+from dlbench.leaderboard import chart, figures
 from dlbench.leaderboard.chart import Frontiers
 from dlbench.leaderboard.looks import COLOURS, Mark
+from dlbench.leaderboard.samples import Shelf
+from dlbench.leaderboard.standings import Field
 from dlbench.leaderboard.views import View
 
 _OF = {"total": "full’s FLOPs", "decode": "full’s decoding FLOPs", "layers": "the layers"}
@@ -45,4 +50,70 @@ def chart_shard(
     return script(
         f"chart:{view.slug}",
         {"spec": bare, "axes": axes, "base": list(base.values()), "charts": charts, "colours": COLOURS},
+    )
+
+
+CELLS = 40_000
+"""Comparisons in one file: what a click loads."""
+MOST_COMPARED = 400
+"""Rows of a view that are tested against each other: the tests grow with the square."""
+MOST_DOCUMENTS = 3000
+"""Documents whose wins and losses can be laid side by side."""
+
+
+def pair_shards(view: View, found: Field) -> Iterator[tuple[str, str]]:
+    """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
+    entries = found.entries[:MOST_COMPARED]
+    if len(entries) < 2:
+        return
+    pairs = found.table(entries).pairs
+    percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
+    arrays = {
+        "d": np.rint(100 * percent * pairs.estimate),
+        "lo": np.rint(100 * percent * pairs.low),
+        "hi": np.rint(100 * percent * pairs.high),
+        "p": np.rint(p * pairs.corrected),
+        "w": pairs.won,
+        "l": pairs.won.T,
+        "v": np.where(pairs.different, np.sign(pairs.estimate), 0),
+    }
+    whole = {name: values.astype(np.int64) for name, values in arrays.items()}
+    rows = [{name: values[row].tolist() for name, values in whole.items()} for row in range(len(entries))]
+    block = max(1, CELLS // len(entries))
+    blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
+    index: dict[str, Any] = {"ids": [entry.id for entry in entries], "block": block, "blocks": len(blocks)}
+    if len(blocks) == 1:
+        index["data"] = rows
+    else:
+        for number, part in enumerate(blocks):
+            yield f"data/{view.slug}.pairs-{number}.js", script(f"pairs:{view.slug}:{number}", part)
+    yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
+
+
+def document_shard(view: View, found: Field, shelves: Mapping[str, Shelf]) -> str:
+    """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
+
+    Args:
+        view: what is shown.
+        found: its scores.
+        shelves: entry → where its samples stand.
+    """
+    entries = found.entries[:MOST_COMPARED]
+    scores = np.stack([found.rows[entry.id].mean(axis=0) for entry in entries])[:, :MOST_DOCUMENTS]
+    ranks = rankdata(scores, method="dense", axis=0).astype(np.int64)
+    documents = found.documents[:MOST_DOCUMENTS]
+    pages = {}
+    for entry in entries:
+        shelf = shelves.get(entry.id)
+        if shelf is not None:
+            shards = [shelf.shard.get(one, -1) for one in documents]
+            pages[entry.id] = {"file": shelf.file, "shard": shards if any(shards) else None}
+    return script(
+        f"docs:{view.slug}",
+        {
+            "documents": documents,
+            "anchors": [f"d-{figures.slug(one)}" for one in documents],
+            "ranks": {entry.id: row.tolist() for entry, row in zip(entries, ranks, strict=True)},
+            "pages": pages,
+        },
     )

@@ -19,7 +19,7 @@ from dlbench.leaderboard.methodpages import method_files, page_stems
 from dlbench.leaderboard.pages import Site, file_of, view_page
 from dlbench.leaderboard.runs import Runs, read_runs
 from dlbench.leaderboard.samples import Shelf, entry_files
-from dlbench.leaderboard.shards import chart_shard
+from dlbench.leaderboard.shards import chart_shard, document_shard, pair_shards
 from dlbench.leaderboard.standings import Standings, standings
 from dlbench.leaderboard.tracks import Track, build_tracks
 from dlbench.leaderboard.views import View, build_views
@@ -282,11 +282,13 @@ def _view_files(
         svg = drawing.inline_svg(drawn, "frontier", title, _described(view, site))
         yield f"charts/{view.slug}.svg", drawing.alone_svg(drawn)
         yield f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)
-    samples = {
-        entry.id: f"{shelf.file}.html"
-        for entry in view.entries
-        if (shelf := shelves.get((view.slug, entry.id))) is not None
+    mine = {
+        entry.id: shelf for entry in view.entries if (shelf := shelves.get((view.slug, entry.id))) is not None
     }
+    samples = {id_: f"{shelf.file}.html" for id_, shelf in mine.items()}
+    if found.scores is not None:
+        yield from pair_shards(view, found.scores)
+        yield f"data/{view.slug}.docs.js", document_shard(view, found.scores, mine)
     if len(view.entries) > pages.MOST_ROWS:
         yield f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)
     yield file_of(site, view), view_page(site, view, found, said, svg, samples)

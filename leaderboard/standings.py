@@ -1,60 +1,411 @@
-"""TEMPORARY stand-in until the statistics package is merged."""
+"""What the statistics say of a view: intervals, ranks with ties, frontiers with bands, who is on the front.
+
+All of it is in shares of full depth's quality. A row's scores are divided by the mean of full depth's under the same
+scoring, so that rows of several tasks, and an oracle that is scored on other references, can stand side by side. Over
+several tasks the documents of all are taken together, each weighted so that every task counts the same.
+"""
+
 from __future__ import annotations
-from collections.abc import Mapping
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from dlbench import stats
 from dlbench.leaderboard.chart import Curve, Frontiers
-from dlbench.leaderboard.views import Entry, View
 from dlbench.leaderboard.looks import kind_of
-from dlbench.stats import Interval
+from dlbench.leaderboard.runs import Scores
+from dlbench.leaderboard.tracks import Row
+from dlbench.leaderboard.views import Entry, View
+from dlbench.stats.resample import FloatArray
+
+RERUN = frozenset({"rerun", "reproduced"})
+AREA = (0.2, 1.0)
+"""Total FLOPs, as shares of full's, over which the area under a method's curve is taken."""
+GRID = 33
+"""Costs at which a frontier is drawn."""
+_EDGE = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
+    """A rank among rows that compete, with the ranks that the data leave open.
+
+    Attributes:
+        letters: rows that share one cannot be told apart.
+        shade: whether its first group is an odd one, to colour by.
+    """
+
     rank: int
     low: int
     high: int
-    tie: int | None = None
+    letters: str
+    shade: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Enough:
+    """The least cost that keeps a share of the quality beyond doubt: of the layers, and of the FLOPs."""
+
+    layers: float | None
+    total: float | None
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
+    """A method over all budgets.
+
+    Attributes:
+        place: by area, among methods that ran at all budgets.
+        area: under its curve over `AREA`, 1 at full depth's quality throughout; nothing is kept below its cheapest row.
+        enough: by the share of full's quality that is asked for.
+        kept: by budget.
+        gaps: share of the honest oracle's gap closed, by budget.
+    """
+
     label: str
     method: str
     kind: str
     place: Place | None
-    area: Interval | None
-    at95: str
-    at99: str
+    area: stats.Interval | None
+    enough: Mapping[float, Enough]
     kept: Mapping[float, float]
-    gaps: Mapping[float, Interval]
+    gaps: Mapping[float, stats.Interval]
+
 
 @dataclass(frozen=True, slots=True)
 class Standings:
+    """The statistics of a view; what its records do not allow is missing.
+
+    Attributes:
+        scores: what all of it comes from.
+        bounds: entry → interval of what is kept, where its record alone does not say.
+        places: entry → rank among the rows of its budget.
+        fronts: entry → whether it is on the front as measured, and how likely it is.
+        frontiers: axis → the best of the methods, and of the controls, at every cost.
+        summaries: per method, best first.
+    """
+
+    scores: Field | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
-    fronts: Mapping[str, tuple[bool, float]] = field(default_factory=dict)
+    fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
     frontiers: Mapping[str, Frontiers] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
 
-def standings(view: View, scores) -> Standings:
-    places = {}
-    budgets = sorted({e.budget for e in view.of("method") if e.budget})
-    for b in budgets:
-        same = sorted((e for e in view.of("method") if e.budget == b and e.ok and e.retained), key=lambda e: -e.retained)
-        for i, e in enumerate(same, 1):
-            places[e.id] = Place(i, max(1, i - (i % 3 == 0)), min(len(same), i + (i % 3 == 2)), i // 3 if i % 3 in (0, 2) else None)
-    fronts = {e.id: (e.first.pareto, 0.5) for e in view.of("method", "full", "dense")}
-    fr = {}
-    for axis in view.axes:
-        def env(kind):
-            pts = sorted((e.costs[axis.key], e.retained) for e in view.entries if kind_of(e) == kind and e.ok and e.retained and axis.key in e.costs)
-            out = []; best = -1
-            for x, y in pts:
-                if y > best: best = y; out.append((x, y))
-            if len(out)<2: return None
-            xs=[p[0] for p in out]; ys=[p[1] for p in out]
-            return Curve(xs, ys, [y-.02 for y in ys], [y+.02 for y in ys])
-        fr[axis.key] = {n: c for n, c in (("methods", env("method")), ("controls", env("control"))) if c}
-    summ = []
-    for i, label in enumerate(dict.fromkeys(e.label for e in view.of("method")), 1):
-        mine = [e for e in view.of("method") if e.label == label]
-        summ.append(Summary(label, mine[0].method, kind_of(mine[0]), Place(i, i, i), Interval(.5, .45, .55), "not reached", "–", {e.budget: e.retained for e in mine if e.budget and e.retained}, {b: Interval(.4, .3, .5) for b in budgets}))
-    return Standings({}, places, fronts, fr, tuple(summ))
+
+class Field:
+    """The scores of a view's entries over its documents, in shares of full depth's quality.
+
+    Args:
+        view: whose entries.
+        scores: record key → document id → score.
+    """
+
+    def __init__(self, view: View, scores: Scores) -> None:
+        self.view = view
+        self.documents: list[str] = []
+        self._parts: list[tuple[list[str], float]] = []
+        total = 0
+        for place, track in enumerate(view.tracks):
+            ids = _common(view, place, scores)
+            self._parts.append((ids, float(len(ids))))
+            self.documents += [f"{track.task.name}: {one}" if view.suite else one for one in ids]
+            total += len(ids)
+        # A task's documents together weigh as much as any other task's.
+        self._weights = [total / (len(view.tracks) * max(1.0, count)) for _, count in self._parts]
+        self.rows: dict[str, FloatArray] = {}
+        for entry in view.entries:
+            if (row := self._row(entry, scores)) is not None:
+                self.rows[entry.id] = row
+        self.entries = [entry for entry in view.entries if entry.id in self.rows]
+
+    def _row(self, entry: Entry, scores: Scores) -> FloatArray | None:
+        """Return an entry's scores, [seeds, documents]; None where they are not there, or not those of its record."""
+        parts = []
+        for place, rows in enumerate(entry.rows):
+            ids = self._parts[place][0]
+            chosen = rows[: entry.repeats]
+            if not ids or not all(_trusted(row, scores) for row in chosen):
+                return None
+            by_seed = [
+                [scores[row.record.key].get(one, np.nan) / _full(row) for one in ids] for row in chosen
+            ]
+            parts.append(np.array(by_seed) * self._weights[place])
+        found = np.concatenate(parts, axis=1)
+        return found if np.isfinite(found).all() else None
+
+    @cached_property
+    def full(self) -> FloatArray | None:
+        """Full depth's scores, [documents]."""
+        found = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
+        return found[0].mean(axis=0) if found else None
+
+    def limits(self, rows: Iterable[FloatArray]) -> tuple[float, float]:
+        """Return the least and the greatest score that there can be among such rows."""
+        if self.view.suite:
+            every = list(rows)
+            return min(0.0, *(float(row.min()) for row in every)), max(float(row.max()) for row in every)
+        scale = self._weights[0] / _full(self.view.entries[0].first)
+        least = min(float(row.min()) for row in rows)
+        greatest = max(float(row.max()) for row in rows)
+        top = 1.0 if greatest <= scale * (1 + 1e-9) else 100.0
+        return min(0.0, least), max(top * scale, greatest)
+
+    def table(self, entries: Sequence[Entry]) -> stats.Table:
+        """Return entries as a table of the statistics."""
+        rows = [self.rows[entry.id] for entry in entries]
+        return stats.Table(rows, bounds=self.limits(rows))
+
+    def point(self, entry: Entry, axis: str) -> stats.Point:
+        """Return an entry as a point of a curve over a cost."""
+        return stats.Point(entry.costs[axis], self.rows[entry.id])
+
+
+def _common(view: View, place: int, scores: Scores) -> list[str]:
+    """Return the documents of a task that the most rows have: normally all of them, and the same."""
+    counts: dict[frozenset[str], int] = {}
+    for entry in view.entries:
+        for row in entry.rows[place]:
+            if row.record.key in scores:
+                ids = frozenset(scores[row.record.key])
+                counts[ids] = counts.get(ids, 0) + 1
+    best = min(counts, key=lambda ids: (-counts[ids], -len(ids), sorted(ids)[:1]), default=frozenset())
+    return sorted(best)
+
+
+def _full(row: Row) -> float:
+    quality = row.record.quality
+    return (quality.full_mean or 1.0) if quality else 1.0
+
+
+def _trusted(row: Row, scores: Scores) -> bool:
+    """Whether the published scores are those that the record's mean was taken of."""
+    found, quality = scores.get(row.record.key), row.record.quality
+    if not found or quality is None or len(found) != row.record.task.n:
+        return False
+    return abs(sum(found.values()) / len(found) - quality.mean) <= 1e-6 * max(1.0, abs(quality.mean))
+
+
+def standings(view: View, scores: Scores) -> Standings:
+    """Work out the statistics of a view."""
+    found = Field(view, scores)
+    if not found.rows or found.full is None:
+        return Standings(fronts=_fronts(view, None))
+    return Standings(
+        scores=found,
+        bounds=_bounds(found),
+        places=_places(found),
+        fronts=_fronts(view, found),
+        frontiers={axis.key: _frontiers(found, axis.key) for axis in view.axes},
+        summaries=_summaries(found),
+    )
+
+
+def _bounds(found: Field) -> dict[str, tuple[float, float]]:
+    bounds = {}
+    for entry in found.entries:
+        if entry.bounds is None and found.full is not None:
+            rows = [found.rows[entry.id], found.full[None]]
+            kept = stats.retained(rows[0], found.full, bounds=found.limits(rows))
+            if kept is not None:
+                bounds[entry.id] = (kept.low, kept.high)
+    return bounds
+
+
+def competitors(entries: Iterable[Entry]) -> list[Entry]:
+    """Return those that are ranked: what was rerun, if anything was; rows that were not never stand among them."""
+    found = [entry for entry in entries if entry.role == "method" and entry.ok]
+    rerun = [entry for entry in found if entry.trust in RERUN]
+    return rerun or found
+
+
+def _places(found: Field) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    ranked = competitors(found.view.entries)
+    by_budget: dict[float, list[Entry]] = {}
+    for entry in ranked:
+        if entry.budget is not None and entry.id in found.rows:
+            by_budget.setdefault(entry.budget, []).append(entry)
+    for same in by_budget.values():
+        places |= dict(zip([entry.id for entry in same], ranked_places(found.table(same)), strict=True))
+    return places
+
+
+def ranked_places(table: stats.Table) -> list[Place]:
+    """Return the place of every row of a table."""
+    letters = stats.letters(table.groups, len(table.means))
+    order = sorted(range(len(letters)), key=lambda row: (-table.means[row], letters[row]))
+    shades: dict[str, bool] = {}
+    for row in order:
+        shades.setdefault(letters[row], len(shades) % 2 == 0)
+    alone = {letter for letter in letters if letters.count(letter) == 1 and len(letter) == 1}
+    return [
+        Place(rank.rank, rank.low, rank.high, "" if letters[row] in alone else letters[row], shades[letters[row]])
+        for row, rank in enumerate(table.ranks)
+    ]
+
+
+def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | None]]:
+    """Return who is on the front of total FLOPs and quality, among what can be deployed."""
+    entries = [
+        entry
+        for entry in view.of("full", "dense", "method")
+        if entry.ok and "total" in entry.costs and entry.retained is not None
+    ]
+    best = -np.inf
+    on: set[str] = set()
+    for entry in sorted(entries, key=lambda one: (one.costs["total"], -(one.retained or 0.0))):
+        if (entry.retained or 0.0) > best:
+            best = entry.retained or 0.0
+            on.add(entry.id)
+    likely: dict[str, float] = {}
+    if found is not None:
+        known = [entry for entry in entries if entry.id in found.rows]
+        chances = stats.pareto_probability([found.point(entry, "total") for entry in known])
+        likely = {entry.id: float(chance) for entry, chance in zip(known, chances, strict=True)}
+    return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
+
+
+def _series(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.label, []).append(entry)
+    return found
+
+
+def _frontiers(found: Field, axis: str) -> Frontiers:
+    """Return the upper edge of the curves of the methods, and of the controls."""
+    frontiers = {}
+    for name, kind in (("methods", "method"), ("controls", "control")):
+        entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
+        curves = [
+            stats.Curve([found.point(entry, axis) for entry in series])
+            for series in _series(entries).values()
+            if len({entry.costs[axis] for entry in series}) > 1
+        ]
+        if curves and (edge := _edge(found, curves)) is not None:
+            frontiers[name] = edge
+    return frontiers
+
+
+def _edge(found: Field, curves: Sequence[stats.Curve]) -> Curve | None:
+    grid = np.linspace(min(curve.span[0] for curve in curves), max(curve.span[1] for curve in curves), GRID)
+    heights = np.full((len(curves), GRID), -np.inf)
+    for number, curve in enumerate(curves):
+        for place, cost in enumerate(grid):
+            point = curve.at(float(cost))
+            if point is not None:
+                heights[number, place] = point.scores.mean()
+    best = heights.argmax(axis=0)
+    low, high = np.full(GRID, np.nan), np.full(GRID, np.nan)
+    for number in np.unique(best):
+        mine = best == number
+        band = curves[number].band(grid[mine], full=found.full)
+        low[mine], high[mine] = band.low, band.high
+    top = heights.max(axis=0)
+    return Curve(grid.tolist(), top.tolist(), low.tolist(), high.tolist())
+
+
+def _summaries(found: Field) -> tuple[Summary, ...]:
+    view = found.view
+    budgets = {entry.budget for entry in view.of("method") if entry.budget is not None}
+    series = _series(entry for entry in view.of("method") if entry.ok and entry.retained is not None)
+    areas: dict[str, FloatArray] = {}
+    for label, entries in series.items():
+        if all(entry.id in found.rows and "total" in entry.costs for entry in entries):
+            areas[label] = _area_rows(found, entries)
+    complete = [label for label in areas if {entry.budget for entry in series[label]} >= budgets]
+    ranked = {entry.label for entry in competitors(view.entries)}
+    compete = [label for label in complete if label in ranked]
+    places: dict[str, Place] = {}
+    if compete:
+        rows = [areas[label] for label in compete]
+        places = dict(zip(compete, ranked_places(stats.Table(rows, bounds=_span(rows))), strict=True))
+    summaries = [
+        _summary(found, label, entries, areas.get(label) if label in complete else None, places.get(label))
+        for label, entries in series.items()
+    ]
+    return tuple(sorted(summaries, key=lambda one: (one.place is None, one.place.rank if one.place else 0, one.label)))
+
+
+def _span(rows: Sequence[FloatArray]) -> tuple[float, float]:
+    return min(0.0, *(float(row.min()) for row in rows)), max(float(row.max()) for row in rows)
+
+
+def _area_rows(found: Field, entries: Sequence[Entry]) -> FloatArray:
+    """Return the area under a method's curve by document, ÷ its width: linear in the scores, so documents add up.
+
+    The curve is piecewise linear over total FLOPs, ends in full depth at 1, and is 0 below the cheapest row.
+    """
+    assert found.full is not None
+    seeds = min(len(found.rows[entry.id]) for entry in entries)
+    points = sorted((entry.costs["total"], entry.id) for entry in entries if entry.costs["total"] < AREA[1])
+    knots = [(cost, found.rows[id_][:seeds]) for cost, id_ in points]
+    knots.append((AREA[1], np.broadcast_to(found.full, (seeds, found.full.size))))
+    area = np.zeros((seeds, found.full.size))
+    for (left, before), (right, after) in zip(knots, knots[1:], strict=False):
+        start, end = max(left, AREA[0]), right
+        if end <= start:
+            continue
+        entering = before + (after - before) * ((start - left) / (right - left))
+        area += (end - start) * (entering + after) / 2
+    return area / (AREA[1] - AREA[0])
+
+
+def _summary(
+    found: Field, label: str, entries: Sequence[Entry], area: FloatArray | None, place: Place | None
+) -> Summary:
+    assert found.full is not None
+    known = [entry for entry in entries if entry.id in found.rows]
+    enough = {}
+    for target in (0.95, 0.99):
+        costs: dict[str, float | None] = {}
+        reason = ""
+        for axis in ("layers", "total"):
+            points = [found.point(entry, axis) for entry in known if axis in entry.costs]
+            if points:
+                least = stats.compute_at(points, found.full, target)
+                costs[axis], reason = least.cost, least.reason
+        enough[target] = Enough(costs.get("layers"), costs.get("total"), reason)
+    return Summary(
+        label=label,
+        method=entries[0].method,
+        kind=kind_of(entries[0]),
+        place=place,
+        area=None if area is None else stats.mean_interval(area, bounds=_span([area])),
+        enough=enough,
+        kept={entry.budget: entry.retained for entry in entries if entry.budget is not None and entry.retained},
+        gaps=_gaps(found, known),
+    )
+
+
+def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]:
+    """Return the share of the oracle's gap over random routing that is closed, at each row's realised layers."""
+    oracle = _honest(found)
+    random = [one for one in found.entries if one.method == "random_skip" and one.ok and "layers" in one.costs]
+    control = next(iter(sorted(_series(random).items(), key=lambda one: ("token" not in one[0], one[0]))), None)
+    if not oracle or control is None:
+        return {}
+    ceiling, floor = (stats.Curve([found.point(one, "layers") for one in series]) for series in (oracle, control[1]))
+    gaps = {}
+    for entry in entries:
+        cost = entry.costs.get("layers")
+        if entry.budget is None or cost is None or entry.label == control[0]:
+            continue
+        top, bottom = (curve.at(min(max(cost, curve.span[0]), curve.span[1])) for curve in (ceiling, floor))
+        # Half a layer of slack: a budget of a quarter is met at 0.243 by one method and at 0.25 by another.
+        if top is None or bottom is None or max(abs(top.cost - cost), abs(bottom.cost - cost)) > 0.04:
+            continue
+        closed = stats.gap_closed(found.rows[entry.id], bottom.scores, top.scores)
+        if closed is not None:
+            gaps[entry.budget] = closed
+    return gaps
+
+
+def _honest(found: Field) -> list[Entry]:
+    """Return the rows of the honest oracle: the one that is scored on references that it did not choose by."""
+    return [one for one in found.entries if one.method == "oracle_cross" and "layers" in one.costs]

@@ -6,7 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const plot = document.getElementById("plot");
   if (!dlbench.table || !plot) return;
   const slug = plot.dataset.view;
-  const { table, rows, sorter } = dlbench.table;
+  const { table, rows } = dlbench.table;
   const byId = new Map(rows.map((row) => [row.id, row]));
   const nameOf = (id) => {
     const row = byId.get(id);
@@ -52,15 +52,17 @@ document.addEventListener("DOMContentLoaded", () => {
     if (at < 0) return null;
     const block = Math.floor(at / index.block);
     if (index.blocks > 1) await dlbench.load(`data/${slug}.pairs-${block}.js`);
-    const { d, lo, hi, p, w, l } = (index.blocks > 1 ? dlbench.data[`pairs:${slug}:${block}`] : index.data)[at % index.block];
-    const found = new Map();
-    index.ids.forEach((other, k) => {
-      if (d[k] !== null) found.set(other, { d: d[k] / index.scale, lo: lo[k] / index.scale, hi: hi[k] / index.scale, p: p[k] / 1e4, w: w[k], l: l[k] });
-    });
-    return { found, places: index.places };
+    const { d, lo, hi, p, w, l, v } = (index.blocks > 1 ? dlbench.data[`pairs:${slug}:${block}`] : index.data)[at % index.block];
+    // A file holds "chosen minus other"; people read "this row minus the chosen one".
+    return new Map(
+      index.ids.map((other, k) => [other, { d: -d[k] / 100, lo: -hi[k] / 100, hi: -lo[k] / 100, p: p[k] / 1e4, won: l[k], lost: w[k], verdict: -v[k] }]),
+    );
   };
 
-  const signed = (value, places) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(places)}`;
+  const signed = (value) => {
+    const text = Math.abs(value).toFixed(1);
+    return `${text === "0.0" ? "" : value > 0 ? "+" : "−"}${text}`;
+  };
   const columnHead = make("th", { scope: "col", rowspan: 2, class: "l versus" });
   let versus = null;
   const uncompare = () => {
@@ -68,7 +70,6 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const cell of table.querySelectorAll("td.versus")) cell.remove();
     for (const head of table.querySelectorAll("tr.head th")) head.colSpan = Number(head.dataset.span ?? head.colSpan);
     for (const row of rows) row.classList.remove("base", "won", "lost");
-    sorter.extra.delete("versus");
     versus = null;
   };
 
@@ -82,29 +83,28 @@ document.addEventListener("DOMContentLoaded", () => {
       return;
     }
     const tally = { won: 0, lost: 0, open: 0 };
-    columnHead.textContent = "Against the chosen row";
+    columnHead.replaceChildren("Against the chosen row,", make("br"), "points of quality kept [95 %]");
     table.tHead.rows[0].append(columnHead);
     for (const head of table.querySelectorAll("tr.head th")) {
       head.dataset.span ??= head.colSpan;
       head.colSpan = Number(head.dataset.span) + 1;
     }
     for (const row of rows) {
-      const pair = pairs.found.get(row.id);
+      const pair = pairs.get(row.id);
       const cell = make("td", { class: "versus" });
       if (row.id === id) cell.append("chosen");
       else if (pair) {
-        // The block is "chosen minus other"; people read "this row minus the chosen one".
-        const verdict = pair.p < 0.05 && (pair.lo > 0 || pair.hi < 0) ? (pair.d < 0 ? "won" : "lost") : "open";
+        const verdict = { 1: "won", "-1": "lost", 0: "open" }[pair.verdict];
         tally[verdict] += 1;
         if (verdict !== "open") row.classList.add(verdict);
         const word = { won: "better", lost: "worse", open: "not told apart" }[verdict];
         cell.append(
           make("b", { "aria-hidden": "true" }, { won: "▲ ", lost: "▼ ", open: "≈ " }[verdict]),
           make("span", { class: "hide" }, `${word}: `),
-          signed(-pair.d, pairs.places),
-          make("span", { class: "ci" }, ` [${signed(-pair.hi, pairs.places)}, ${signed(-pair.lo, pairs.places)}]`),
+          signed(pair.d),
+          make("span", { class: "ci" }, ` [${signed(pair.lo)}, ${signed(pair.hi)}]`),
         );
-        cell.title = `${word}; p ${pair.p < 1e-3 ? "< 0.001" : pair.p.toFixed(3)}, corrected; better on ${pair.l}, worse on ${pair.w} documents`;
+        cell.title = `${word}; p ${pair.p < 1e-3 ? "< 0.001" : pair.p.toFixed(3)}, corrected; better on ${pair.won}, worse on ${pair.lost} documents`;
       } else cell.append("–");
       row.append(cell);
     }
@@ -120,7 +120,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const matrix = async (ids, base) => {
     await dlbench.load(`data/${slug}.docs.js`);
-    const { documents, ranks, pages } = dlbench.data[`docs:${slug}`];
+    const { documents, anchors, ranks, pages } = dlbench.data[`docs:${slug}`];
     if (!ranks[base]) return null;
     const known = ids.filter((id) => ranks[id] && id !== base);
     if (!known.length) return null;
@@ -153,7 +153,8 @@ document.addEventListener("DOMContentLoaded", () => {
       canvas.addEventListener("click", (event) => {
         const page = pages[id];
         const k = at(event);
-        if (page && k !== undefined) location.href = `${page.file}${page.shard?.[k] ? `-${page.shard[k] + 1}` : ""}.html#${page.anchors ? page.anchors[k] : `d-${k}`}`;
+        const shard = page?.shard?.[k] ?? 0;
+        if (page && k !== undefined && shard >= 0) location.href = `${page.file}${shard ? `-${shard + 1}` : ""}.html#${anchors[k]}`;
       });
       return make("tr", {}, make("th", { scope: "row" }, nameOf(id)), make("td", {}, `${tally[1]} better`), make("td", {}, `${tally[-1]} worse`), make("td", {}, `${tally[0]} equal`), make("td", {}, canvas));
     });

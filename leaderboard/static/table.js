@@ -45,18 +45,16 @@ document.addEventListener("DOMContentLoaded", () => {
     const rows = original.filter((row) => !heads.includes(row));
     const columns = columnsOf(table);
     // A method's name is not a number, whatever it starts with.
-    const extra = new Map(); // columns that others fill, such as a comparison
     const cells = (row, name) => {
-      if (extra.has(name)) return extra.get(name)(row);
       const cell = row.cells[columns.get(name).index + (row.cells[0].classList.contains("do") ? 1 : 0)];
       return name === "name" ? cell.textContent.trim().toLowerCase() : valueOf(cell);
     };
     // Sorted from the best end first: the first click on a cost asks for the cheapest.
-    const first = (name) => (/^(kept|score|area|front|gap|versus)/.test(name) ? "descending" : "ascending");
-    let cached = new Map();
+    const first = (name) => (/^(kept|score|area|front|gap)/.test(name) ? "descending" : "ascending");
+    const cached = new Map();
     const apply = (sort) => {
       const [name, way] = sort.split(".");
-      const known = columns.has(name) || extra.has(name);
+      const known = columns.has(name);
       for (const [other, { heading }] of columns) heading.setAttribute("aria-sort", known && other === name ? way : "none");
       if (!known) {
         body.append(...original);
@@ -84,7 +82,7 @@ document.addEventListener("DOMContentLoaded", () => {
       button.append(...heading.childNodes);
       heading.append(button);
     }
-    return { apply, rows, heads, extra, forget: () => (cached = new Map()) };
+    return { apply, rows };
   };
 
   const summary = document.getElementById("summary");
@@ -100,7 +98,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const table = document.getElementById("table");
   if (!table) return;
   const sorter = sortable(table, "sort");
-  const { rows, heads } = sorter;
+  const { rows } = sorter;
   const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
   const sections = new Map(); // head → rows that stand below it
   {
