@@ -24,9 +24,8 @@ from dlbench.stats.resample import FloatArray
 RERUN = frozenset({"rerun", "reproduced"})
 AREA = (0.2, 1.0)
 """Total FLOPs, as shares of full's, over which the area under a method's curve is taken."""
-GRID = 33
+GRID = 17
 """Costs at which a frontier is drawn."""
-_EDGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +159,17 @@ class Field:
         rows = [self.rows[entry.id] for entry in entries]
         return stats.Table(rows, bounds=self.limits(rows))
 
+    def kept(self, rows: Sequence[FloatArray]) -> list[tuple[float, float, float]]:
+        """Return what each of several rows keeps of full depth, between its bounds; all rows are resampled at once.
+
+        A curve over the rows' numbers is what bounds many rows together.
+        """
+        if not rows or self.full is None:
+            return []
+        points = [stats.Point(float(number), row) for number, row in enumerate(rows)]
+        band = stats.Curve(points, bounds=self.limits(rows)).band(range(len(rows)), full=self.full)
+        return list(zip(band.estimate.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
+
     def point(self, entry: Entry, axis: str) -> stats.Point:
         """Return an entry as a point of a curve over a cost."""
         return stats.Point(entry.costs[axis], self.rows[entry.id])
@@ -200,20 +210,15 @@ def standings(view: View, scores: Scores) -> Standings:
         bounds=_bounds(found),
         places=_places(found),
         fronts=_fronts(view, found),
-        frontiers={axis.key: _frontiers(found, axis.key) for axis in view.axes},
+        frontiers=_frontiers(found),
         summaries=_summaries(found),
     )
 
 
 def _bounds(found: Field) -> dict[str, tuple[float, float]]:
-    bounds = {}
-    for entry in found.entries:
-        if entry.bounds is None and found.full is not None:
-            rows = [found.rows[entry.id], found.full[None]]
-            kept = stats.retained(rows[0], found.full, bounds=found.limits(rows))
-            if kept is not None:
-                bounds[entry.id] = (kept.low, kept.high)
-    return bounds
+    wanted = [entry for entry in found.entries if entry.bounds is None]
+    kept = found.kept([found.rows[entry.id] for entry in wanted])
+    return {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
 
 
 def competitors(entries: Iterable[Entry]) -> list[Entry]:
@@ -277,37 +282,42 @@ def _series(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     return found
 
 
-def _frontiers(found: Field, axis: str) -> Frontiers:
-    """Return the upper edge of the curves of the methods, and of the controls."""
-    frontiers = {}
-    for name, kind in (("methods", "method"), ("controls", "control")):
-        entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
-        curves = [
-            stats.Curve([found.point(entry, axis) for entry in series])
-            for series in _series(entries).values()
-            if len({entry.costs[axis] for entry in series}) > 1
-        ]
-        if curves and (edge := _edge(found, curves)) is not None:
-            frontiers[name] = edge
+def _frontiers(found: Field) -> dict[str, Frontiers]:
+    """Return, per axis, the upper edge of the curves of the methods, and of the controls."""
+    edges = {
+        (axis.key, name): edge
+        for axis in found.view.axes
+        for name, kind in (("methods", "method"), ("controls", "control"))
+        if len(edge := _edge(found, kind, axis.key)) > 1
+    }
+    kept = iter(found.kept([point.scores for edge in edges.values() for point in edge]))
+    frontiers: dict[str, dict[str, Curve]] = {}
+    for (axis_key, name), edge in edges.items():
+        found_here = [next(kept, None) for _ in edge]
+        if None not in found_here:
+            ys, lows, highs = zip(*filter(None, found_here), strict=True)
+            frontiers.setdefault(axis_key, {})[name] = Curve([point.cost for point in edge], ys, lows, highs)
     return frontiers
 
 
-def _edge(found: Field, curves: Sequence[stats.Curve]) -> Curve | None:
-    grid = np.linspace(min(curve.span[0] for curve in curves), max(curve.span[1] for curve in curves), GRID)
-    heights = np.full((len(curves), GRID), -np.inf)
-    for number, curve in enumerate(curves):
-        for place, cost in enumerate(grid):
-            point = curve.at(float(cost))
-            if point is not None:
-                heights[number, place] = point.scores.mean()
-    best = heights.argmax(axis=0)
-    low, high = np.full(GRID, np.nan), np.full(GRID, np.nan)
-    for number in np.unique(best):
-        mine = best == number
-        band = curves[number].band(grid[mine], full=found.full)
-        low[mine], high[mine] = band.low, band.high
-    top = heights.max(axis=0)
-    return Curve(grid.tolist(), top.tolist(), low.tolist(), high.tolist())
+def _edge(found: Field, kind: str, axis: str) -> list[stats.Point]:
+    """Return, at costs from the least to the greatest, the point of the curve that keeps most there."""
+    entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
+    curves = [
+        stats.Curve([found.point(entry, axis) for entry in series])
+        for series in _series(entries).values()
+        if len({entry.costs[axis] for entry in series}) > 1
+    ]
+    if not curves:
+        return []
+    # Where a curve begins or ends the edge may step, so these costs are on the grid.
+    ends = [cost for curve in curves for cost in curve.span]
+    edge = []
+    for cost in sorted({*np.linspace(min(ends), max(ends), GRID).tolist(), *ends}):
+        there = [point for curve in curves if (point := curve.at(cost)) is not None]
+        if there:
+            edge.append(max(there, key=lambda point: float(np.mean(point.scores))))
+    return edge
 
 
 def _summaries(found: Field) -> tuple[Summary, ...]:
@@ -325,8 +335,15 @@ def _summaries(found: Field) -> tuple[Summary, ...]:
     if compete:
         rows = [areas[label] for label in compete]
         places = dict(zip(compete, ranked_places(stats.Table(rows, bounds=_span(rows))), strict=True))
+    heights = dict(zip(complete, found.kept([areas[label] for label in complete]), strict=False))
     summaries = [
-        _summary(found, label, entries, areas.get(label) if label in complete else None, places.get(label))
+        _summary(
+            found,
+            label,
+            entries,
+            stats.Interval(*heights[label]) if label in heights else None,
+            places.get(label),
+        )
         for label, entries in series.items()
     ]
     return tuple(sorted(summaries, key=lambda one: (one.place is None, one.place.rank if one.place else 0, one.label)))
@@ -357,30 +374,33 @@ def _area_rows(found: Field, entries: Sequence[Entry]) -> FloatArray:
 
 
 def _summary(
-    found: Field, label: str, entries: Sequence[Entry], area: FloatArray | None, place: Place | None
+    found: Field, label: str, entries: Sequence[Entry], area: stats.Interval | None, place: Place | None
 ) -> Summary:
-    assert found.full is not None
     known = [entry for entry in entries if entry.id in found.rows]
-    enough = {}
-    for target in (0.95, 0.99):
-        costs: dict[str, float | None] = {}
-        reason = ""
-        for axis in ("layers", "total"):
-            points = [found.point(entry, axis) for entry in known if axis in entry.costs]
-            if points:
-                least = stats.compute_at(points, found.full, target)
-                costs[axis], reason = least.cost, least.reason
-        enough[target] = Enough(costs.get("layers"), costs.get("total"), reason)
+    enough = {target: _enough(found, known, target) for target in (0.95, 0.99)}
     return Summary(
         label=label,
         method=entries[0].method,
         kind=kind_of(entries[0]),
         place=place,
-        area=None if area is None else stats.mean_interval(area, bounds=_span([area])),
+        area=area,
         enough=enough,
         kept={entry.budget: entry.retained for entry in entries if entry.budget is not None and entry.retained},
         gaps=_gaps(found, known),
     )
+
+
+def _enough(found: Field, entries: Sequence[Entry], target: float) -> Enough:
+    assert found.full is not None
+    by_cost = {entry.costs["total"]: entry for entry in entries if "total" in entry.costs}
+    if not by_cost:
+        return Enough(None, None, "its documents are not published")
+    points = [found.point(entry, "total") for entry in by_cost.values()]
+    limits = found.limits([found.rows[entry.id] for entry in by_cost.values()] + [found.full[None]])
+    least = stats.compute_at(points, found.full, target, bounds=limits)
+    if least.cost is None:
+        return Enough(None, None, least.reason)
+    return Enough(by_cost[least.cost].costs.get("layers"), least.cost, "")
 
 
 def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]:
@@ -400,7 +420,8 @@ def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]
         # Half a layer of slack: a budget of a quarter is met at 0.243 by one method and at 0.25 by another.
         if top is None or bottom is None or max(abs(top.cost - cost), abs(bottom.cost - cost)) > 0.04:
             continue
-        closed = stats.gap_closed(found.rows[entry.id], bottom.scores, top.scores)
+        rows = [found.rows[entry.id], np.atleast_2d(bottom.scores), np.atleast_2d(top.scores)]
+        closed = stats.gap_closed(*rows, bounds=found.limits(rows))
         if closed is not None:
             gaps[entry.budget] = closed
     return gaps
