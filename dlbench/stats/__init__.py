@@ -3,23 +3,13 @@
 - `intervals`: `mean_interval`, `paired_difference`, `contrast`, `ratio_interval`, `retained`, each an `Interval`.
 - `hypothesis_tests`: `permutation_p`, `sign_test_p`, `corrected`, `outcomes`, `minimum_detectable`.
 - `table`: `Table`, all rows of a track resampled together: pairs, ranks, tie groups.
-- `frontier`: `Point`, `Curve` (band, area, points at any cost), `matched_difference`, `gap_closed`, `compute_at`,
-  `pareto_probability`.
+- `frontier`: `Point`, `Curve` (band, area, points at any cost), `matched_difference`.
+- `reach`: `compute_at`, `gap_closed`, `pareto_probability`.
 - `ranks`: `Rank`, `rank_intervals`, `tie_groups`, `letters`.
 - `resample`: `Resample`, the shared bootstrap weights.
 """
 
-from dlbench.stats.frontier import (
-    Area,
-    Band,
-    ComputeAt,
-    Curve,
-    Point,
-    compute_at,
-    gap_closed,
-    matched_difference,
-    pareto_probability,
-)
+from dlbench.stats.frontier import Area, Band, Curve, Point, matched_difference
 from dlbench.stats.hypothesis_tests import (
     Outcomes,
     corrected,
@@ -38,6 +28,7 @@ from dlbench.stats.intervals import (
     retained,
 )
 from dlbench.stats.ranks import Rank, letters, rank_intervals, tie_groups
+from dlbench.stats.reach import ComputeAt, compute_at, gap_closed, pareto_probability
 from dlbench.stats.resample import RESAMPLES, Resample
 from dlbench.stats.table import Pairs, Table
 

@@ -2,7 +2,7 @@
 
 - Scores of 0 and 1 only (binary metrics): the score interval, which is Tango's for a paired difference and Wilson's for
   a single mean.
-- Real-valued scores where fewer than `DENSE` documents deviate from the median (of differences: do not tie): the 
+- Real-valued scores where fewer than `DENSE` documents deviate from the median (of differences: do not tie): the
   empirical-likelihood score interval. A document that was not seen may deviate by (1 + (10 ÷ m)²) times the largest
   deviation where m documents deviate, and never by more than the metric allows.
 - Otherwise: the paired bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 82, 1987).
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from dlbench.stats.resample import FloatArray, cluster_totals
+from dlbench.stats.resample import FloatArray, Resample, cluster_totals
 from dlbench.stats.score import score_ends
 
 DENSE = 100
@@ -27,7 +27,7 @@ BCA = "bootstrap BCa"
 _FEW_VALUES = 16
 
 Draws = Callable[[npt.NDArray[np.intp]], FloatArray]
-"""From samples, by number, to their resampled means, [resamples, chosen samples]."""
+"""From samples, by number, to their resampled means, [chosen samples, resamples]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,12 @@ def bca_bounds(
 
     Args:
         estimate: [samples].
-        draws: resampled estimates, [resamples, samples].
+        draws: resampled estimates, [samples, resamples].
         influence: what each unit adds to the estimate, up to a factor per sample, [samples, units]; rows sum to 0.
         level: two-sided coverage.
     """
-    resamples = len(draws)
-    draws = np.sort(draws.T, axis=1)
+    resamples = draws.shape[1]
+    draws = np.sort(draws, axis=1)
     slack = 1e-12 * np.maximum(np.abs(estimate), 1e-300)[:, None]
     below = np.count_nonzero(draws < estimate[:, None] - slack, axis=1)
     tied = np.count_nonzero(draws <= estimate[:, None] + slack, axis=1) - below
@@ -142,3 +142,57 @@ def bca_bounds(
         ends.append(pair[:, 0] + (place - left[:, 0]) * (pair[:, 1] - pair[:, 0]))
     # Of skewed draws the bounds can miss their own estimate; an interval printed beside it must not.
     return np.minimum(ends[0], estimate), np.maximum(ends[1], estimate)
+
+
+def ratio_bounds(
+    tops: FloatArray,
+    bottom: FloatArray,
+    bounds: tuple[tuple[float, float], tuple[float, float]],
+    resample: Resample,
+    level: float,
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]] | None:
+    """Return the bounds of mean(top) ÷ mean(bottom) for several tops, and which of them are score intervals.
+
+    Args:
+        tops: [samples, documents].
+        bottom: [documents].
+        bounds: least and greatest value there can be, of `tops` and of `bottom`.
+        resample: over the documents.
+        level: two-sided coverage.
+
+    Returns:
+        Infinite where the data do not bound a ratio; None where `bottom` is not above 0, or so near to it that in over
+        1 % of the resamples it is not.
+    """
+    if bottom.mean() <= 0:
+        return None
+    bottom_draws = resample.means(bottom)[0]
+    defined = bottom_draws > 0
+    if defined.mean() < 0.99:
+        return None
+    rows = np.vstack([tops, bottom])
+    units = rows if resample.codes is None else cluster_totals(rows, resample.codes)
+    above, below = units[:-1], units[-1]
+    estimate = tops.mean(axis=1) / bottom.mean()
+    low, high = np.empty(len(tops)), np.empty(len(tops))
+    whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
+    score = whole | (np.count_nonzero(above != below, axis=1) < DENSE)
+    if score.any():
+        scale = units.shape[1] / bottom.size  # of totals, so that a unit counts about 1
+        largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
+        (least, greatest), (bottom_least, bottom_greatest) = bounds
+
+        def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
+            most = np.maximum(value * bottom_least, value * bottom_greatest)
+            fewest = np.minimum(value * bottom_least, value * bottom_greatest)
+            return (least - most) * largest, (greatest - fewest) * largest
+
+        a = above[score].T * scale
+        b = np.broadcast_to(below[:, None] * scale, a.shape)
+        low[score], high[score] = score_ends(a, b, np.ones_like(a), np.full(a.shape[1], float(len(a))), support, level)
+    dense = np.flatnonzero(~score)
+    if dense.size:
+        ratios = resample.means(tops[dense])[:, defined] / bottom_draws[defined]
+        influence = above[dense] - estimate[dense, None] * below
+        low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, level)
+    return low, high, score

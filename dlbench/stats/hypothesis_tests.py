@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 from scipy.stats import binom, false_discovery_control
 
 from dlbench.stats.intervals import Clusters, paired_rows
@@ -66,10 +66,10 @@ def permutation_p(
     size = np.abs(difference)
     if size.max() - size.min() <= 1e-12 * size.max():
         return sign_test_p(int((difference > 0).sum()), int((difference < 0).sum()))
-    if difference.size < resamples.bit_length() and 2**difference.size <= resamples:
+    if difference.size < resamples.bit_length():
         return enumerated_p(difference)
     swapped = np.concatenate([signs @ totals for signs in swaps(totals.size, resamples, seed)])
-    return float(drawn_p(swapped, np.array([totals.sum()]), np.array([size.sum()]))[0])
+    return float(drawn_p(swapped[None], np.array([totals.sum()]), np.array([size.sum()]))[0])
 
 
 def enumerated_p(difference: FloatArray) -> float:
@@ -86,13 +86,13 @@ def drawn_p(swapped: FloatArray, seen: FloatArray, size: FloatArray) -> FloatArr
     """Return p values from sums after random swaps.
 
     Args:
-        swapped: [resamples] or [resamples, pairs].
+        swapped: [pairs, resamples].
         seen: the sums without swaps, [pairs].
         size: sums of the absolute differences, [pairs].
     """
-    table = swapped.reshape(len(swapped), -1)
-    extreme = np.count_nonzero(np.abs(table) >= np.abs(seen) - _ROUNDING * size, axis=0)
-    return np.asarray((extreme + 1) / (len(table) + 1), dtype=np.float64)
+    reached = np.abs(seen) - _ROUNDING * size
+    extreme = np.count_nonzero(np.abs(swapped) >= reached[:, None], axis=1)
+    return np.asarray((extreme + 1) / (swapped.shape[1] + 1), dtype=np.float64)
 
 
 def swaps(units: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[FloatArray]:
@@ -106,6 +106,13 @@ def swaps(units: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Flo
 def _swaps(units: int, count: int, seed: int, start: int) -> npt.NDArray[np.int8]:
     rng = np.random.default_rng([seed, units, start, 1])
     return 1 - 2 * rng.integers(0, 2, size=(count, units), dtype=np.int8)
+
+
+def interval_p(estimate: FloatArray, low: FloatArray, high: FloatArray, level: float) -> FloatArray:
+    """Return the two-sided p values that go with intervals, as if each side of them were normal."""
+    towards = np.where(estimate > 0, estimate - low, high - estimate)
+    reach = ndtri((1 + level) / 2) * np.abs(estimate) / np.maximum(towards, 1e-300)
+    return np.asarray(2 * ndtr(-reach), dtype=np.float64)
 
 
 def sign_test_p(won: int, lost: int) -> float:

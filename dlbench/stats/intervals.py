@@ -16,9 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from dlbench.stats.bounds import BCA, DENSE, SCORE, Samples, bca_bounds, mean_bounds
-from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes, cluster_totals
-from dlbench.stats.score import score_ends
+from dlbench.stats.bounds import BCA, SCORE, Samples, mean_bounds, ratio_bounds
+from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes
 
 LEVEL = 0.95
 Bounds = tuple[float, float]
@@ -62,9 +61,7 @@ def mean_interval(
     Raises:
         ValueError: there is no score, or one that is not finite.
     """
-    return contrast(
-        [scores], [1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed
-    )
+    return contrast([scores], [1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
 
 
 def paired_difference(
@@ -94,9 +91,7 @@ def paired_difference(
     Raises:
         ValueError: the documents are not as many, there is no score, or one is not finite.
     """
-    return contrast(
-        [a, b], [1.0, -1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed
-    )
+    return contrast([a, b], [1.0, -1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
 
 
 def contrast(
@@ -144,7 +139,8 @@ def contrast(
     names = {(1.0,): "Wilson score", (1.0, -1.0): "Tango score"}
     method = (names.get(tuple(weights), SCORE) if binary and samples.codes is None else SCORE) if by_score[0] else BCA
     found = Interval(float(values.mean()), float(lower[0]), float(upper[0]), method)
-    return with_seeds(found, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
+    wide = with_seeds(found, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
+    return replace(wide, low=max(wide.low, low), high=min(wide.high, high))
 
 
 def ratio_interval(
@@ -182,39 +178,15 @@ def ratio_interval(
     if len(below) > 1:
         raise ValueError("the bottom of a ratio has one row of scores, whatever its fit seeds: give their mean")
     a, b = above.mean(axis=0), below[0]
-    if b.mean() <= 0:
+    span = bounds or ((a.min(), a.max()), (b.min(), b.max()))
+    resample = Resample(a.size, clusters=clusters, resamples=resamples, seed=seed)
+    found = ratio_bounds(a[None], b, span, resample, level)
+    if found is None or not np.isfinite([found[0], found[1]]).all():
         return None
-    draws = Resample(a.size, clusters=clusters, resamples=resamples, seed=seed).means(np.stack([a, b]))
-    defined = draws[:, 1] > 0
-    if defined.mean() < 0.99:
-        return None
-    estimate = float(a.mean() / b.mean())
-    codes = cluster_codes(clusters, a.size)
-    units = np.stack([a, b]) if codes is None else cluster_totals(np.stack([a, b]), codes)
-    whole = bool(np.isin(a, np.rint(a)).all() and np.isin(b, np.rint(b)).all())
-    if whole or np.count_nonzero(units[0] != units[1]) < DENSE:
-        (least, greatest), (bottom_least, bottom_greatest) = bounds or ((a.min(), a.max()), (b.min(), b.max()))
-        scale = units.shape[1] / a.size  # of totals, so that a unit counts about 1
-        largest = 1.0 if codes is None else float(np.bincount(codes).max() * scale)
-
-        def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
-            most = np.maximum(value * bottom_least, value * bottom_greatest)
-            fewest = np.minimum(value * bottom_least, value * bottom_greatest)
-            return (least - most) * largest, (greatest - fewest) * largest
-
-        one = np.ones((units.shape[1], 1))
-        ends = score_ends(
-            units[0][:, None] * scale, units[1][:, None] * scale, one, np.array([float(len(one))]), support, level
-        )
-        low, high, method = float(ends[0][0]), float(ends[1][0]), SCORE
-    else:
-        ratios = (draws[defined, 0] / draws[defined, 1])[:, None]
-        influence = (units[0] - estimate * units[1])[None]
-        low, high = (float(end[0]) for end in bca_bounds(np.array([estimate]), ratios, influence, level))
-        method = BCA
-    if not np.isfinite([low, high]).all():
-        return None
-    return with_seeds(Interval(estimate, low, high, method), [above.mean(axis=1) / b.mean()], level)
+    interval = Interval(
+        float(a.mean() / b.mean()), float(found[0][0]), float(found[1][0]), SCORE if found[2][0] else BCA
+    )
+    return with_seeds(interval, [above.mean(axis=1) / b.mean()], level)
 
 
 def retained(
@@ -254,7 +226,11 @@ def retained(
     span = (least - chance, greatest - chance)
     options = {"resamples": resamples, "level": level, "seed": seed}
     found = ratio_interval(
-        above - chance, below[0] - chance, bounds=(span, span), clusters=clusters, **options  # type: ignore[arg-type]
+        above - chance,
+        below[0] - chance,
+        bounds=(span, span),
+        clusters=clusters,
+        **options,  # type: ignore[arg-type]
     )
     if found is not None and (above == below[0]).all():
         return Interval(1.0, 1.0, 1.0, "equal throughout")

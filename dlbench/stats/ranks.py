@@ -20,7 +20,7 @@ class Rank:
     high: int
 
 
-def rank_intervals(means: npt.ArrayLike, draws: npt.NDArray[np.float64], level: float = 0.95) -> list[Rank]:
+def rank_intervals(means: npt.ArrayLike, draws: FloatArray, level: float = 0.95) -> list[Rank]:
     """Return every row's rank with its interval: rows that are surely better stand above it, surely worse ones below.
 
     For each row, all its differences to the others get simultaneous bounds from the resampled means: the quantile of
@@ -29,23 +29,19 @@ def rank_intervals(means: npt.ArrayLike, draws: npt.NDArray[np.float64], level: 
 
     Args:
         means: mean score per row; higher is better.
-        draws: resampled means, rows drawn together, [resamples, rows].
+        draws: resampled means, rows drawn together, [rows, resamples].
         level: the chance that an interval holds its row's true rank.
     """
     values = np.asarray(means, dtype=np.float64)
-    deviations = draws - values
-    scale = np.maximum(np.abs(values).max(initial=0.0), 1e-300) * 1e-12
+    deviations = draws - values[:, None]
+    scale = max(float(np.abs(values).max()), 1e-300) * 1e-12
     ranks = []
     for row, value in enumerate(values):
-        difference = np.delete(values, row) - value
-        if difference.size == 0:
-            return [Rank(1, 1, 1)]
-        off = np.delete(deviations, row, axis=1) - deviations[:, [row]]
-        error = off.std(axis=0)
+        difference = values - value
+        off = deviations - deviations[row]
+        error = np.sqrt(np.einsum("rd,rd->r", off, off) / off.shape[1])
         known = error > scale
-        largest = np.zeros(len(off))
-        if known.any():
-            largest = np.abs(off[:, known] / error[known]).max(axis=1)
+        largest = np.abs(off[known] / error[known, None]).max(axis=0, initial=0.0)
         reach = np.quantile(largest, level) * error
         # Rows without any spread between them are the same on every document that was seen, or apart on all alike.
         better = np.where(known, difference > reach, difference > scale)
@@ -92,8 +88,3 @@ def letters(groups: list[tuple[int, ...]], rows: int) -> list[str]:
     """
     marks = [ascii_lowercase[place % 26] + "'" * (place // 26) for place in range(len(groups))]
     return ["".join(mark for mark, group in zip(marks, groups, strict=True) if row in group) for row in range(rows)]
-
-
-def pairwise_different(corrected: FloatArray, low: FloatArray, high: FloatArray, alpha: float = 0.05) -> npt.NDArray[np.bool_]:
-    """Return which pairs differ: by the corrected test, and by an interval without 0; [rows, rows]."""
-    return (corrected < alpha) & ((low > 0) | (high < 0))

@@ -56,7 +56,7 @@ class Resample:
             scores: [documents], or [rows, documents].
 
         Returns:
-            [resamples, rows]. Rows that are equal have equal draws.
+            [rows, resamples]. Rows that are equal have equal draws.
 
         Raises:
             ValueError: not one finite score per document.
@@ -68,13 +68,13 @@ class Resample:
         unique, place = np.unique(rows, axis=0, return_inverse=True)
         centre = unique.mean(axis=1)
         totals, sizes = self._totals(unique - centre[:, None])
-        means = np.empty((self.resamples, len(unique)))
+        means = np.empty((len(unique), self.resamples))  # in this order, since rows are what is asked for
         done = 0
         for weights in self._weights(len(sizes)):
             part = slice(done, done + len(weights))
-            means[part] = weights @ totals / (weights @ sizes)[:, None] + centre
+            means[:, part] = (weights @ totals).T / (weights @ sizes) + centre[:, None]
             done += len(weights)
-        return means[:, place.reshape(-1)]
+        return means[place.reshape(-1)]
 
     def _totals(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Sum rows over the documents of each unit that is drawn: [units, rows], and the units' sizes [units]."""
@@ -157,5 +157,6 @@ def seed_noise(seed_means: FloatArray, resamples: int, seed: Sequence[int]) -> F
     """
     if len(seed_means) < 2:
         return np.zeros(resamples)
-    error = seed_means.std(ddof=1) / np.sqrt(len(seed_means))
-    return error * np.random.default_rng([*seed, 2]).standard_t(len(seed_means) - 1, resamples)
+    error = float(seed_means.std(ddof=1)) / len(seed_means) ** 0.5
+    drawn: FloatArray = np.random.default_rng([*seed, 2]).standard_t(len(seed_means) - 1, resamples)
+    return np.asarray(error * drawn, dtype=np.float64)

@@ -20,8 +20,8 @@ from dlbench.stats.resample import FloatArray
 Support = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
 """From candidate values [columns] to the least and greatest g that there may be, [columns] each."""
 
-_HALVINGS = 44  # of the search for an end: to 1e-13 of its range
-_STEPS = 60
+_STEPS = 60  # at most, of any search; ten do mostly
+_CLOSE = 1e-9  # how near the test statistic comes to its quantile at an end, of that quantile
 
 
 def score_ends(
@@ -30,77 +30,114 @@ def score_ends(
     """Return the ends of the score interval of mean(a) ÷ mean(b), for many samples at once.
 
     Args:
-        a: [values, columns]; equal values may be given once, with their weight.
+        a: [values, samples]; equal values may be given once, with their weight.
         b: like `a`; all ones make it the mean of a.
-        weights: how often each value stands in its sample, [values, columns]; columns sum to `units`.
-        units: independent units (documents or clusters) in each sample, [columns].
+        weights: how often each value stands in its sample, [values, samples]; they sum to `units`.
+        units: independent units (documents or clusters) in each sample, [samples].
         support: what g may be.
         level: two-sided coverage.
 
     Returns:
-        [columns] each; an end that the data do not bound is infinite.
+        [samples] each; an end that the data do not bound is infinite.
     """
     reach = float(ndtri((1 + level) / 2))
     share = weights / units
-    estimate = (share * a).sum(axis=0) / (share * b).sum(axis=0)
+    bottom = (share * b).sum(axis=0)
+    estimate = (share * a).sum(axis=0) / bottom
+    error = np.sqrt((share * (a - estimate * b) ** 2).sum(axis=0) / units) / np.abs(bottom)
+    low, high = support(estimate)
+    # A quarter of how far the ends lie where all documents tie, so that the first stride stays within.
+    quarter = reach**2 / (units + reach**2) / 4
+    rounding = 1e-12 * np.maximum(np.abs(low), np.abs(high))
+    least = {-1: np.abs(low) * quarter + rounding, 1: np.abs(high) * quarter + rounding}
+    ends = []
+    for side in (-1, 1):
+        tilt = np.zeros_like(estimate)
 
-    def inside(value: FloatArray) -> npt_bool:
-        mean, variance = _likeliest(a - value * b, share, *support(value))
-        return units * mean**2 <= reach**2 * variance + 1e-300
+        def excess(value: FloatArray, tilt: FloatArray = tilt) -> FloatArray:
+            """By how much the test statistic exceeds its quantile, in units of g; `tilt` goes on from call to call."""
+            mean, variance = _likeliest(a - value * b, share, *support(value), tilt)
+            return np.sqrt(units) * np.abs(mean) - reach * np.sqrt(variance)
 
-    return _end(estimate, inside, -1), _end(estimate, inside, 1)
+        quantile = reach * np.sqrt(units) * error * np.abs(bottom)
+        ends.append(_end(estimate, side * (reach * error + least[side]), excess, -quantile))
+    return ends[0], ends[1]
 
 
-npt_bool = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
-
-
-def _end(estimate: FloatArray, inside: Callable[[FloatArray], npt_bool], side: int) -> FloatArray:
-    """Find where `inside` ends on one side of the estimate: step out by doubling, then halve."""
-    within = estimate.copy()
-    stride = np.full_like(estimate, 1e-3) * np.maximum(np.abs(estimate), 1.0)
-    beyond = estimate + side * stride
+def _end(
+    estimate: FloatArray, stride: FloatArray, excess: Callable[[FloatArray], FloatArray], low: FloatArray
+) -> FloatArray:
+    """Find where the excess, `low` at the estimate, becomes positive: by strides, then by the Illinois rule."""
+    within, beyond = estimate.copy(), estimate + stride
+    high = excess(beyond)
+    close = _CLOSE * np.maximum(-low, 1e-6)
     for _ in range(_STEPS):
-        still = inside(beyond)
+        still = high <= 0
         if not still.any():
             break
-        within = np.where(still, beyond, within)
+        within, low = np.where(still, beyond, within), np.where(still, high, low)
         stride = np.where(still, stride * 2, stride)
-        beyond = np.where(still, estimate + side * stride, beyond)
-    for _ in range(_HALVINGS):
-        middle = (within + beyond) / 2
-        still = inside(middle)
-        within, beyond = np.where(still, middle, within), np.where(still, beyond, middle)
-    return np.where(stride > 1e12, side * np.inf, within)
+        beyond = np.where(still, estimate + stride, beyond)
+        high = np.where(still, excess(beyond), high)
+    bounded = high > 0
+    end = beyond
+    before = np.zeros(len(estimate), dtype=np.int8)
+    for _ in range(_STEPS):
+        with np.errstate(all="ignore"):
+            end = within - low * (beyond - within) / (high - low)
+        end = np.where(np.isfinite(end), end, (within + beyond) / 2)
+        value = excess(end)
+        if (~bounded | (np.abs(value) <= close)).all():
+            break
+        inside = value <= 0
+        # A value that stands twice counts half, or the other end would creep.
+        high = np.where(inside, np.where(before == 1, high / 2, high), value)
+        low = np.where(inside, value, np.where(before == -1, low / 2, low))
+        within, beyond = np.where(inside, end, within), np.where(inside, beyond, end)
+        before = np.where(inside, 1, -1).astype(np.int8)
+    return np.where(bounded, end, np.sign(stride) * np.inf)
 
 
-def _likeliest(g: FloatArray, share: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _likeliest(
+    g: FloatArray, share: FloatArray, low: FloatArray, high: FloatArray, tilt: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Return the mean of g and its variance under the most likely distribution on [low, high] whose mean is 0.
 
     Its weights are share ÷ (1 + λ·g); λ solves Σ share·g ÷ (1 + λ·g) = 0, or stands at the end of its range, and what
     is then missing from the weights' sum lies at an end of the support. The variance is 0 outside the support.
+
+    Args:
+        g: [values, samples].
+        share: of each value in its sample; samples sum to 1.
+        low: least g there may be, [samples].
+        high: greatest g there may be, [samples].
+        tilt: λ to start from, [samples]; overwritten with the λ that was found.
     """
     mean = (share * g).sum(axis=0)
     # Just inside: a value at the very end of the support would get an infinite weight.
-    least = np.where(mean < 0, -(1 - 1e-9) / np.maximum(high, 1e-300), 0.0)
-    most = np.where(mean > 0, -(1 - 1e-9) / np.minimum(low, -1e-300), 0.0)
-    left, right = least.copy(), most.copy()
-    tilt = np.where(mean > 0, right, left)
+    left = np.where(mean < 0, -(1 - 1e-9) / np.maximum(high, 1e-300), 0.0)
+    right = np.where(mean > 0, -(1 - 1e-9) / np.minimum(low, -1e-300), 0.0)
+    end = np.where(mean > 0, right, left)
+    # The sum falls in λ; where it still has the mean's sign at the end of the range, λ stands there.
+    past = (share * g / (1 + end * g)).sum(axis=0) * mean >= 0
+    left, right = np.where(past, end, left), np.where(past, end, right)
+    new = np.clip(tilt, left, right)
     for _ in range(_STEPS):
-        ratio = 1 / (1 + tilt * g)
-        slope = share * g * ratio
+        ratio = g / (1 + new * g)
+        slope = share * ratio
         value = slope.sum(axis=0)
-        slope *= -g * ratio
-        left = np.where(value > 0, tilt, left)
-        right = np.where(value <= 0, tilt, right)
+        slope *= ratio
+        left = np.where(value > 0, np.maximum(new, left), left)
+        right = np.where(value <= 0, np.minimum(new, right), right)
         with np.errstate(all="ignore"):
-            newton = tilt - value / slope.sum(axis=0)
-        good = (newton > left) & (newton < right)
-        after = np.where(good, newton, (left + right) / 2)
-        done = np.abs(after - tilt) <= 1e-10 * np.abs(tilt) + 1e-300
-        tilt = after
-        if done.all():
+            newton = new + value / slope.sum(axis=0)
+        old = new
+        # A step that goes astray is replaced by halving.
+        new = np.where((newton > left) & (newton < right), newton, (left + right) / 2)
+        if (np.abs(new - old) <= 1e-11 * np.abs(old) + 1e-300).all():
             break
-    likely = share / (1 + tilt * g)
+    tilt[:] = new
+    likely = share / (1 + new * g)
     missing = np.clip(1 - likely.sum(axis=0), 0.0, None)
-    variance = (likely * g**2).sum(axis=0) + missing * np.where(tilt > 0, low, high) ** 2
+    variance = (likely * g**2).sum(axis=0) + missing * np.where(new > 0, low, high) ** 2
     return mean, np.where((low < 0) & (high > 0), variance, 0.0)
