@@ -183,7 +183,7 @@ def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> di
     x_title = axis.title
     y_title = "quality kept, of full depth" if kept else view.metric
     (left, low), (right, high) = ((corner["x"], corner["y"]) for corner in data["frame"])
-    x_axis = alt.Axis(title=x_title, format="%" if axis.share else "", tickCount=8)
+    x_axis = alt.Axis(title=x_title, format="%" if axis.share else "~g", tickCount=8)
     y_axis = alt.Axis(title=y_title, format="%" if kept else "", tickCount=7)
     x = alt.X("x:Q", axis=x_axis, scale=alt.Scale(domain=[left, right], nice=False))
     y = alt.Y("y:Q", axis=y_axis, scale=alt.Scale(domain=[low, high], nice=False))

@@ -255,10 +255,13 @@ def ranked_places(table: stats.Table) -> list[Place]:
 
 
 def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | None]]:
-    """Return who is on the front of total FLOPs and quality, among what can be deployed."""
+    """Return who is on the front of total FLOPs and quality, among what can be deployed on this backbone.
+
+    The smaller dense model stands apart: where it beats everything, there would be nothing left to tell.
+    """
     entries = [
         entry
-        for entry in view.of("full", "dense", "method")
+        for entry in view.of("full", "method")
         if entry.ok and "total" in entry.costs and entry.retained is not None
     ]
     best = -np.inf
@@ -312,11 +315,14 @@ def _edge(found: Field, kind: str, axis: str) -> list[stats.Point]:
         return []
     # Where a curve begins or ends the edge may step, so these costs are on the grid.
     ends = [cost for curve in curves for cost in curve.span]
-    edge = []
+    edge: list[stats.Point] = []
     for cost in sorted({*np.linspace(min(ends), max(ends), GRID).tolist(), *ends}):
-        there = [point for curve in curves if (point := curve.at(cost)) is not None]
-        if there:
-            edge.append(max(there, key=lambda point: float(np.mean(point.scores))))
+        there = [point for curve in curves if (point := curve.at(min(cost, curve.span[1]))) is not None]
+        # Who can pay more can still take what costs less.
+        best = max([*there, *edge[-1:]], key=lambda point: float(np.mean(point.scores)))
+        edge.append(stats.Point(cost, best.scores))
+    while len(edge) > 1 and edge[-1].scores is edge[-2].scores:
+        edge.pop()  # nothing is gained there
     return edge
 
 

@@ -48,7 +48,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const { x, y } = layer.encoding;
       if (x) {
         x.scale.domain = [low.x, high.x];
-        Object.assign(x.axis, { title: axis.title, format: axis.share ? "%" : "", tickCount: narrow ? 4 : 8 });
+        Object.assign(x.axis, { title: axis.title, format: axis.share ? "%" : "~g", tickCount: narrow ? 4 : 8 });
       }
       if (y?.scale) y.scale.domain = [low.y, high.y];
       if (layer.name === "points" && fine) {
@@ -104,6 +104,10 @@ document.addEventListener("DOMContentLoaded", () => {
       view = made.view;
       plot.querySelector(".live-chart")?.remove();
       place.className = "live-chart";
+      // Its table twin is below; a hundred unlabelled shapes would help nobody who listens.
+      place.setAttribute("role", "img");
+      place.setAttribute("aria-label", plot.querySelector("svg.chart title").textContent);
+      place.querySelector("svg").setAttribute("aria-hidden", "true");
       plot.append(place);
       plot.classList.add("live");
       view.addEventListener("pointermove", (event, item) => {

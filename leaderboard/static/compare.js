@@ -84,7 +84,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     const tally = { won: 0, lost: 0, open: 0 };
     columnHead.replaceChildren("Against the chosen row,", make("br"), "points of quality kept [95 %]");
-    table.tHead.rows[0].append(columnHead);
+    table.tHead.querySelector("[data-sort='name']").after(columnHead);
     for (const head of table.querySelectorAll("tr.head th")) {
       head.dataset.span ??= head.colSpan;
       head.colSpan = Number(head.dataset.span) + 1;
@@ -106,7 +106,7 @@ document.addEventListener("DOMContentLoaded", () => {
         );
         cell.title = `${word}; p ${pair.p < 1e-3 ? "< 0.001" : pair.p.toFixed(3)}, corrected; better on ${pair.won}, worse on ${pair.lost} documents`;
       } else cell.append("–");
-      row.append(cell);
+      row.querySelector("th").after(cell);
     }
     versus = { id, tally };
     announce(`Every row against ${nameOf(id)}: ${tally.won} better, ${tally.lost} worse, ${tally.open} not told apart`);

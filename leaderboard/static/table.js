@@ -46,7 +46,9 @@ document.addEventListener("DOMContentLoaded", () => {
     const columns = columnsOf(table);
     // A method's name is not a number, whatever it starts with.
     const cells = (row, name) => {
-      const cell = row.cells[columns.get(name).index + (row.cells[0].classList.contains("do") ? 1 : 0)];
+      // compare.js adds cells of its own, which the headings of the page know nothing of.
+      const own = [...row.cells].filter((cell) => !cell.classList.contains("do") && !cell.classList.contains("versus"));
+      const cell = own[columns.get(name).index];
       return name === "name" ? cell.textContent.trim().toLowerCase() : valueOf(cell);
     };
     // Sorted from the best end first: the first click on a cost asks for the cheapest.

@@ -64,6 +64,15 @@ class Watched:
         assert [url for url in self.requests if not url.startswith((home, "data:"))] == []
 
 
+def until(page, condition, seconds=10):
+    """Wait until an expression is true. The page allows no eval, which playwright's own waiting needs."""
+    for _ in range(int(20 * seconds)):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {condition}")
+
+
 @contextmanager
 def browsing(executable):
     """Start the browser and end it."""
