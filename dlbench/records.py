@@ -264,8 +264,8 @@ class Usage(JsonLine):
     """Where one record spent its layers, over all decode forwards of all its documents.
 
     Attributes:
-        layers: per layer, the share of the forwards that ran it; attention or feed-forward alone counts half. Empty where
-            no token was decoded after the prompt, or the samples do not say.
+        layers: per layer, the share of the forwards that ran it; attention or feed-forward alone counts half. Empty
+            where no token was decoded after the prompt, or the samples do not say.
         depths: how many forwards executed as many layers as their place says, rounded; from none to all of them.
     """
 

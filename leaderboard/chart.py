@@ -5,8 +5,10 @@ Everything that depends on the cost axis is in named data sets, so that the page
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -180,13 +182,28 @@ def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> l
 def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
     """Return the Vega-Lite specification of a view's chart over these data sets."""
     kept = relative(view.entries)
-    x_title = axis.title
-    y_title = "quality kept, of full depth" if kept else view.metric
+    spec: dict[str, Any] = json.loads(_skeleton())
     (left, low), (right, high) = ((corner["x"], corner["y"]) for corner in data["frame"])
-    x_axis = alt.Axis(title=x_title, format="%" if axis.share else "~g", tickCount=8)
-    y_axis = alt.Axis(title=y_title, format="%" if kept else "", tickCount=7)
-    x = alt.X("x:Q", axis=x_axis, scale=alt.Scale(domain=[left, right], nice=False))
-    y = alt.Y("y:Q", axis=y_axis, scale=alt.Scale(domain=[low, high], nice=False))
+    x_axis = {"title": axis.title, "format": "%" if axis.share else "~g", "tickCount": 8}
+    y_axis = {
+        "title": "quality kept, of full depth" if kept else view.metric,
+        "format": "%" if kept else "",
+        "tickCount": 7,
+    }
+    for layer in spec["layer"]:
+        for channel, domain, written in (("x", [left, right], x_axis), ("y", [low, high], y_axis)):
+            found = layer["encoding"].get(channel, {})
+            if "scale" in found:
+                found["scale"]["domain"], found["axis"] = domain, written
+    spec["datasets"] = dict(data)
+    return spec
+
+
+@cache
+def _skeleton() -> str:
+    """Return what all charts have in common, as JSON: Altair takes longer to build it than Vega to draw it."""
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    x, y = alt.X("x:Q", axis=alt.Axis(), scale=scale), alt.Y("y:Q", axis=alt.Axis(), scale=scale)
     hot = "length(hot) == 0 || indexof(hot, datum.s) >= 0"
     lit = alt.condition(hot, alt.value(1), alt.value(0.13))
     names = ["controls", "methods"]
@@ -194,6 +211,7 @@ def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> di
 
     side = alt.ExprRef("datum.side")
     beside = alt.ExprRef("datum.side == 'left' ? 10 : -10")
+    halo: dict[str, Any] = {"fill": PAPER[0], "stroke": PAPER[0], "strokeWidth": 4, "strokeJoin": "round"}
 
     def layer(name: str, source: str) -> alt.Chart:
         return alt.Chart(alt.NamedData(name=source), name=name)
@@ -224,7 +242,7 @@ def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> di
             stroke=alt.Stroke("c:N", scale=None), strokeDash=alt.StrokeDash("dash:N", scale=None),
         ),
         layer("halo", "labels")
-        .mark_text(align=side, dx=beside, baseline="middle", fill=PAPER[0], stroke=PAPER[0], strokeWidth=4, strokeJoin="round", aria=False)
+        .mark_text(align=side, dx=beside, baseline="middle", aria=False, **halo)
         .encode(x=x, y=y, text="s:N", opacity=lit),
         layer("points", "points")
         .mark_point(strokeWidth=1.75)
@@ -241,11 +259,14 @@ def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> di
     chart = (
         alt.layer(*layers)
         .add_params(alt.param(name="hot", value=[]))
-        .properties(width=WIDTH, height=HEIGHT, background="transparent", padding={"left": 2, "right": _ROOM, "top": 8, "bottom": 2})
+        .properties(
+            width=WIDTH,
+            height=HEIGHT,
+            background="transparent",
+            padding={"left": 2, "right": _ROOM, "top": 8, "bottom": 2},
+        )
     )
-    spec: dict[str, Any] = configured(chart).to_dict()
-    spec["datasets"] = dict(data)
-    return spec
+    return json.dumps(configured(chart).to_dict())
 
 
 def configured(chart: Any) -> Any:
@@ -263,11 +284,12 @@ def configured(chart: Any) -> Any:
         "labelPadding": 7,
         "tickSize": 4,
     }
+    over = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleX": -44, "titleY": -14}
     return (
         chart.configure(font=FONT)
         .configure_axis(**axis)
         .configure_axisX(grid=False, titleAnchor="end")
-        .configure_axisY(domain=False, ticks=False, titleAngle=0, titleAlign="left", titleAnchor="start", titleX=-44, titleY=-14)
+        .configure_axisY(domain=False, ticks=False, **over)
         .configure_text(fontSize=12.5)
         .configure_view(stroke=None)
     )

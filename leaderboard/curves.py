@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import altair as alt
@@ -51,8 +53,18 @@ def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mar
             panels.append(view.title)
     if not points:
         return None
-    x = alt.X("x:Q", title="FLOPs, share of full depth", scale=alt.Scale(zero=False), axis=alt.Axis(format="%", tickCount=4))
-    y = alt.Y("y:Q", title="quality kept", axis=alt.Axis(format="%", tickCount=4))
+    spec: dict[str, Any] = json.loads(_skeleton())
+    spec["facet"]["sort"], spec["columns"] = panels, min(ACROSS, len(panels))
+    spec["datasets"] = {"points": points}
+    return spec
+
+
+@cache
+def _skeleton() -> str:
+    """Return what all these charts have in common, as JSON."""
+    percent = alt.Axis(format="%", tickCount=4)
+    x = alt.X("x:Q", title="FLOPs, share of full depth", scale=alt.Scale(zero=False), axis=percent)
+    y = alt.Y("y:Q", title="quality kept", axis=percent)
     colour = alt.Stroke("c:N", scale=None)
     base = alt.Chart(alt.NamedData(name="points"))
     own = base.transform_filter("datum.own")
@@ -68,11 +80,8 @@ def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mar
         ),
     ).properties(width=WIDTH, height=HEIGHT)  # fmt: skip
     chart = layers.facet(
-        facet=alt.Facet("v:N", title=None, sort=panels, header=alt.Header(labelFontSize=12.5, labelFontWeight=600)),
-        columns=min(ACROSS, len(panels)),
+        facet=alt.Facet("v:N", title=None, header=alt.Header(labelFontSize=12.5, labelFontWeight=600)),
+        columns=ACROSS,
         spacing=28,
     ).properties(background="transparent", padding=4)
-    # The data go in afterwards: Altair would check every number of them against its schema.
-    spec: dict[str, Any] = configured(chart).to_dict()
-    spec["datasets"] = {"points": points}
-    return spec
+    return json.dumps(configured(chart).to_dict())

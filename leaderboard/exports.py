@@ -205,7 +205,8 @@ def table_latex(view: View, found: Standings) -> str:
             lines.append(r"\midrule")
         before = mine[0].role
         cells = {entry.budget: _latex_cell(entry, found) for entry in mine}
-        lines.append(" & ".join([tex(label), *(cells.get(one, "--") for one in budgets), cells.get(None, "--")]) + r" \\")
+        line = [tex(label), *(cells.get(one, "--") for one in (*budgets, None))]
+        lines.append(" & ".join(line) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

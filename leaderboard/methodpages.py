@@ -37,7 +37,8 @@ def method_files(
     """Yield the pages of all methods and the page that lists them.
 
     Args:
-        site, runs: what is shown.
+        site: what is shown.
+        runs: where it comes from.
         shelves: (view's slug, entry's id) → where its samples stand.
         papers: filled with the papers that the methods name.
     """
@@ -71,9 +72,12 @@ def _page(
     svg = None
     if spec is not None:
         title = f"{name}: quality kept over FLOPs, by task"
-        svg = Markup(drawing.inline_svg(drawing.draw(spec), "curves", title, "The table of its rows below holds all figures."))
+        described = "The table of its rows below holds all figures."
+        svg = Markup(drawing.inline_svg(drawing.draw(spec), "curves", title, described))
     several = len(labels) > 1
-    heats, depths, costs = [], [], []
+    heats: list[tuple[str, spending.Heat]] = []
+    depths: list[tuple[str, list[spending.Depths]]] = []
+    costs: list[tuple[str, list[spending.Spent]]] = []
     for view, entries in mine:
         for label in labels if len(costs) < MOST else ():
             group = [entry for entry in entries if entry.label == label and entry.ok]
@@ -123,10 +127,7 @@ def _row(
 def _extras(entries: Iterable[Entry]) -> list[str]:
     """Return the names of further metrics, as far as a table has room for them."""
     names = {
-        name
-        for entry in entries
-        if entry.first.record.quality is not None
-        for name in entry.first.record.quality.extra
+        name for entry in entries if entry.first.record.quality is not None for name in entry.first.record.quality.extra
     }
     return sorted(names)[:8]
 

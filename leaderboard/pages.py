@@ -16,7 +16,8 @@ import dlbench
 from dlbench.leaderboard import figures, looks
 from dlbench.leaderboard.claims import Claim
 from dlbench.leaderboard.looks import Mark, kind_of, shown, view_marks
-from dlbench.leaderboard.standings import RERUN, Standings
+from dlbench.leaderboard.places import RERUN
+from dlbench.leaderboard.standings import Standings
 from dlbench.leaderboard.tracks import cut_prompts
 from dlbench.leaderboard.views import Entry, View
 from dlbench.records import Record
@@ -118,7 +119,8 @@ def view_page(
     """Render one view.
 
     Args:
-        site, view: what is shown.
+        site: what all pages have in common.
+        view: what is shown.
         found: its statistics.
         said: sentences about it.
         svg: its chart, escaped.
@@ -254,7 +256,11 @@ def _legend(view: View, marks: Sequence[Mark]) -> list[tuple[str, str, list[dict
     budgets = sorted({entry.budget for entry in view.of("method") if entry.budget is not None})
     middle = min(budgets, key=lambda one: (abs(one - 0.5), one), default=None)
     column = "" if middle is None else f"kept at {100 * middle:.4g} %"
-    groups = (("Methods", ("method",)), ("Controls", ("control",)), ("References and ceilings", ("full", "dense", "oracle")))
+    groups = (
+        ("Methods", ("method",)),
+        ("Controls", ("control",)),
+        ("References and ceilings", ("full", "dense", "oracle")),
+    )
     found = []
     for title, kinds in groups:
         items = []
@@ -278,7 +284,10 @@ def _kinds(view: View) -> list[tuple[str, str]]:
 
 
 def _rank_note(view: View, usual: str) -> str:
-    said = "Ranked by quality within each budget, with the ranks that the data leave open; rows that share a letter cannot be told apart."
+    said = (
+        "Ranked by quality within each budget, with the ranks that the data leave open; "
+        "rows that share a letter cannot be told apart."
+    )
     trusts = {entry.trust for entry in view.entries}
     if not trusts & RERUN:
         return f"{said} All rows are {usual or 'self-reported or validated'}: nobody has rerun them yet."
@@ -323,9 +332,7 @@ def _sections(view: View, found: Standings, whole: bool) -> list[dict[str, Any]]
         sections.append((title, sorted(by_budget[budget], key=order)))
     if oracles:
         sections.append(("Oracles: they see what deployment cannot. Ceilings to measure against, not entries", oracles))
-    return [
-        {"title": title, "entries": members} for title, members in sections
-    ]
+    return [{"title": title, "entries": members} for title, members in sections]
 
 
 def _one_each(view: View) -> list[Entry]:

@@ -1,5 +1,7 @@
-"""Sample pages: what a row wrote on every document, beside full depth, with what each token ran. Those that differ most
-come first."""
+"""Sample pages: what a row wrote on every document, beside full depth, with what each token ran.
+
+Documents that changed most come first.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,11 @@ class Document:
     facts: str
 
 
-def entry_files(site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]) -> Iterator[tuple[Entry, Shelf, list[tuple[str, str]]]]:
+Pages = list[tuple[str, str]]
+"""Paths, with what stands there."""
+
+
+def entry_files(site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]) -> Iterator[tuple[Entry, Shelf, Pages]]:
     """Yield, for every entry of a task's view with published samples, where they stand and the pages that hold them."""
     entries = [entry for entry in view.entries if _key(entry) in runs.samples and entry.method not in _NO_TEXT]
     if not entries:
@@ -125,7 +131,7 @@ def _entry_pages(
     base: Mapping[str, dict[str, Any]],
     base_scores: Mapping[str, float],
     asked: Mapping[str, Markup],
-) -> tuple[Entry, Shelf, list[tuple[str, str]]]:
+) -> tuple[Entry, Shelf, Pages]:
     record = entry.first.record
     samples = _read(runs.samples[record.key], order)
     depth = record.backbone.layers
@@ -142,7 +148,8 @@ def _entry_pages(
         stem = f"d-{figures.slug(id_)}"
         taken[stem] = taken.get(stem, 0) + 1
         anchor = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-        document = _document(samples[id_], None if same else base.get(id_), asked.get(id_, Markup()), anchor, depth, base_scores.get(id_))
+        full = None if same else base.get(id_)
+        document = _document(samples[id_], full, asked.get(id_, Markup()), anchor, depth, base_scores.get(id_))
         article = template.render(one=document, metric=view.metric)
         size += len(article.encode())
         if pages[-1] and size > LARGEST - _ROOM:
@@ -166,7 +173,7 @@ def _entry_pages(
             "method_page": site.pages[entry.method],
             "articles": [Markup(article) for article in articles],  # rendered above, escaped there
             "marks": [(a, v, h, _page(name, page, number)) for a, v, h, page in marks] if len(marks) <= MOST else [],
-            "tally": {verdict: sum(mark[1] == verdict for mark in marks) for verdict in ("worse", "better", "same", "equal")},
+            "tally": {one: sum(mark[1] == one for mark in marks) for one in ("worse", "better", "same", "equal")},
             "links": [(page + 1, _page(name, page, -1), page == number) for page in range(len(pages))],
             "left_out": len(scores) - len(order),
             "siblings": [

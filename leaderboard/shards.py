@@ -1,4 +1,4 @@
-"""Data that a page loads when it needs it: scripts, since a page that is opened from a folder may fetch nothing else."""
+"""Data that a page loads when it needs it: scripts, since a page opened from a folder may fetch nothing else."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scipy.stats import rankdata
 
 from dlbench.leaderboard import chart, figures
 from dlbench.leaderboard.chart import Frontiers
+from dlbench.leaderboard.field import Field
 from dlbench.leaderboard.looks import COLOURS, Mark
 from dlbench.leaderboard.samples import Shelf
-from dlbench.leaderboard.standings import Field
 from dlbench.leaderboard.views import View
 
 _OF = {"total": "full’s FLOPs", "decode": "full’s decoding FLOPs", "layers": "the layers"}
@@ -55,18 +55,16 @@ def chart_shard(
 
 CELLS = 40_000
 """Comparisons in one file: what a click loads."""
-MOST_COMPARED = 400
-"""Rows of a view that are tested against each other: the tests grow with the square."""
 MOST_DOCUMENTS = 3000
 """Documents whose wins and losses can be laid side by side."""
 
 
 def pair_shards(view: View, found: Field) -> Iterator[tuple[str, str]]:
     """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
-    entries = found.entries[:MOST_COMPARED]
+    entries = found.compared
     if len(entries) < 2:
         return
-    pairs = found.table(entries).pairs
+    pairs = found.whole.pairs
     percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
     arrays = {
         "d": np.rint(100 * percent * pairs.estimate),
@@ -98,7 +96,7 @@ def document_shard(view: View, found: Field, shelves: Mapping[str, Shelf]) -> st
         found: its scores.
         shelves: entry → where its samples stand.
     """
-    entries = found.entries[:MOST_COMPARED]
+    entries = found.compared
     scores = np.stack([found.rows[entry.id].mean(axis=0) for entry in entries])[:, :MOST_DOCUMENTS]
     ranks = rankdata(scores, method="dense", axis=0).astype(np.int64)
     documents = found.documents[:MOST_DOCUMENTS]

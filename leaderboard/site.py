@@ -92,14 +92,15 @@ def check(run_dirs: Sequence[Path], out: Path) -> int:
     again = f"build it again: dlbench board {' '.join(map(str, run_dirs))} --out {out}"
     sums = {}
     for path, raw in site_files(board):
-        there = out / path
-        if not there.is_file():
-            raise BoardError(f"{there} is missing; {again}")
-        if there.read_bytes() != raw:
-            raise BoardError(f"{there} is stale: these records give another; {again}")
+        file = out / path
+        if not file.is_file():
+            raise BoardError(f"{file} is missing; {again}")
+        if file.read_bytes() != raw:
+            raise BoardError(f"{file} is stale: these records give another; {again}")
         sums[path] = hashlib.sha256(raw).hexdigest()
     known = {*sums, MANIFEST}
-    strange = sorted(str(one.relative_to(out)) for one in out.rglob("*") if one.is_file() and str(one.relative_to(out)) not in known)
+    there = (str(one.relative_to(out)) for one in out.rglob("*") if one.is_file())
+    strange = sorted(path for path in there if path not in known)
     if strange:
         raise BoardError(f"{out / strange[0]} belongs to no site of these records; remove it, or {again}")
     return len(sums)
@@ -177,7 +178,10 @@ def put(path: Path, raw: bytes) -> None:
 
 
 def site_files(board: Board) -> Iterator[tuple[str, bytes]]:
-    """Yield every file of the site but the manifest, the front page last: a page that is there has all that it links to."""
+    """Yield every file of the site but the manifest.
+
+    The front page comes last: a page that is there has all that it links to.
+    """
     for path, content in _files(board):
         yield path, content.encode() if isinstance(content, str) else content
 
@@ -195,9 +199,9 @@ def _files(board: Board) -> Iterator[File]:
     asked = runs.documents() if runs.asked else {}
     for view in board.views:
         if not view.suite:
-            for entry, shelf, found in entry_files(site, view, runs, asked.get(view.tracks[0].name, {})):
+            for entry, shelf, written in entry_files(site, view, runs, asked.get(view.tracks[0].name, {})):
                 shelves[view.slug, entry.id] = shelf
-                yield from found
+                yield from written
     papers: list[str] = []
     yield from method_files(site, runs, shelves, papers)
     yield "dlbench.bib", bibtex(runs, papers)
@@ -282,9 +286,7 @@ def _view_files(
         svg = drawing.inline_svg(drawn, "frontier", title, _described(view, site))
         yield f"charts/{view.slug}.svg", drawing.alone_svg(drawn)
         yield f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)
-    mine = {
-        entry.id: shelf for entry in view.entries if (shelf := shelves.get((view.slug, entry.id))) is not None
-    }
+    mine = {entry.id: shelf for entry in view.entries if (shelf := shelves.get((view.slug, entry.id))) is not None}
     samples = {id_: f"{shelf.file}.html" for id_, shelf in mine.items()}
     if found.scores is not None:
         yield from pair_shards(view, found.scores)

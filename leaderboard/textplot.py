@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import ceil, floor, log10
 
 from rich.console import Group
@@ -75,7 +76,8 @@ def plot(
         data: its data sets on the axis, as `chart.datasets` gives them.
         marks: how its series look.
         axis: the cost.
-        width, height: in characters; the legend goes below.
+        width: in characters.
+        height: likewise; the legend goes below.
     """
     points = data["points"]
     (low, high) = data["frame"]
@@ -96,7 +98,7 @@ def plot(
         mine = sorted((point for point in points if point["s"] == label), key=lambda point: point["n"])
         gap = 1 if marks[label].dash is None else 3
         if marks[label].lined:
-            for one, other in zip(mine, mine[1:], strict=False):
+            for one, other in pairwise(mine):
                 canvas.line(place(one["x"], one["y"]), place(other["x"], other["y"]), styles[label], gap)
     for label in reversed(labels):
         for point in (point for point in points if point["s"] == label):
@@ -108,7 +110,7 @@ def plot(
     ends = [f"{100 * x:.0f}%" if axis.share else f"{x:.3g}" for x in (low["x"], (low["x"] + high["x"]) / 2, high["x"])]
     rule = "     └" + "─" * columns
     scale = ends[0] + ends[1].center(columns - len(ends[0]) - len(ends[2])) + ends[2]
-    lines += [Text(rule, style="dim"), Text("      " + scale, style="dim"), Text(axis.title.rjust(columns + _MARGIN), style="dim")]
+    lines += [Text(one, style="dim") for one in (rule, " " * _MARGIN + scale, axis.title.rjust(columns + _MARGIN))]
     return Group(*lines, _legend(labels, marks, styles, points, width))
 
 
@@ -154,7 +156,8 @@ def _legend(
     cells = []
     for label in labels:
         near = min((p for p in points if p["s"] == label), key=lambda p: abs((p["n"] if p["n"] <= 1 else 0.5) - 0.5))
-        cells.append(Text.assemble((_sign(marks[label]), styles[label]), f" {label} ", (figures.whole(near["y"]), "dim")))
+        sign = (_sign(marks[label]), styles[label])
+        cells.append(Text.assemble(sign, f" {label} ", (figures.whole(near["y"]), "dim")))
     for start in range(0, len(cells), across):
         table.add_row(*cells[start : start + across])
     return table

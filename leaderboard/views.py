@@ -1,6 +1,6 @@
 """What the pages of a board show: a view is one task, or all tasks of a backbone taken together.
 
-A view has entries: one method (or variant) at one budget. Rows that differ in their seed alone are repeats of one entry.
+A view has entries: one method (or variant) at one budget. Rows that differ in their seed alone are repeats of one.
 Over several tasks an entry is the mean of what it keeps of full depth on each, every task counting the same.
 """
 
@@ -223,9 +223,7 @@ def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> Vi
     groups = [_groups(track.rows) for track in tracks]
     everywhere = [key for key in groups[0] if all(key in group for group in groups)]
     ids: Counter[str] = Counter()
-    entries = [
-        _entry(key, tuple(tuple(group[key]) for group in groups), ids, len(tracks) > 1) for key in everywhere
-    ]
+    entries = [_entry(key, tuple(tuple(group[key]) for group in groups), ids, len(tracks) > 1) for key in everywhere]
     entries = [entry for entry in entries if entry.retained is not None] if len(tracks) > 1 else entries
     entries.sort(key=lambda one: (_ORDER[one.role], one.label, one.budget or 2.0, one.id))
     there = {key[0] for key in everywhere}
@@ -274,7 +272,7 @@ def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suit
     first = rows[0][0]
     stem = figures.slug(label) or first.record.key[:10]
     stem = stem if budget is None else f"{stem}-{figures.slug(f'{100 * budget:.6g}')}"
-    kept = [_mean(row.record.quality and row.record.quality.retained for row in same) for same in rows]
+    kept = [_mean(row.record.quality.retained if row.record.quality else None for row in same) for same in rows]
     retained = fmean([one for one in kept if one is not None]) if None not in kept else None
     single = not suite and len(rows[0]) == 1 and first.record.quality is not None
     quality = first.record.quality
@@ -285,7 +283,7 @@ def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suit
         budget=budget,
         rows=rows,
         ok=all(row.ok for same in rows for row in same),
-        score=None if suite else _mean(row.record.quality and row.record.quality.mean for row in rows[0]),
+        score=None if suite else _mean(row.record.quality.mean if row.record.quality else None for row in rows[0]),
         retained=retained,
         bounds=quality.retained_ci95 if single and quality else None,
         costs=_costs(rows),
@@ -324,4 +322,12 @@ def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, Clock]:
             ms_per_document=fmean(one.ms_per_document for one in timings),
             speedup=geometric_mean(speedups) if len(speedups) == len(timings) else None,
         )
+    return found
+
+
+def series(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """Return entries by label: the settings of one method, in order."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        found.setdefault(entry.label, []).append(entry)
     return found

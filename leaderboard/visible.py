@@ -20,7 +20,8 @@ def html(text: str) -> str:
     Sample pages hold hundreds of thousands of pieces, hence plain strings.
     """
     if not text.isascii() or not text.isprintable():
-        named = {ord(letter): f'<i class="ctl">U+{ord(letter):04X}</i>' for letter in set(text) if not _harmless(letter)}
+        strange = [ord(letter) for letter in set(text) if not _harmless(letter)]
+        named = {number: f'<i class="ctl">U+{number:04X}</i>' for number in strange}
         if named:
             return text.translate(_ENTITIES | named)
     return text.translate(_ENTITIES)
@@ -29,5 +30,5 @@ def html(text: str) -> str:
 def _harmless(letter: str) -> bool:
     if letter.isprintable() or letter in "\n\t":
         return True
-    # Spaces of all widths are harmless; joiners and direction marks (Cf), controls (Cc) and halves of pairs (Cs) are not.
+    # Spaces of all widths are harmless; joiners and direction marks (Cf), controls (Cc), halves of pairs (Cs) are not.
     return unicodedata.category(letter) == "Zs"

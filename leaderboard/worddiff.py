@@ -18,8 +18,8 @@ Parts = list[tuple[bool, str]]
 def word_diff(old: str, new: str) -> tuple[Parts, Parts]:
     """Return both texts in pieces that say whether the other has them.
 
-    White space goes with the word after it, and does not make it another word. Texts of more than `LONGEST` words come back as one piece each, shared only
-    where they are equal.
+    White space goes with the word after it, and does not make it another word. Texts of more than `LONGEST` words come
+    back as one piece each, shared only where they are equal.
     """
     ours, theirs = _WORD.findall(old), _WORD.findall(new)
     if old == new or max(len(ours), len(theirs)) > LONGEST:

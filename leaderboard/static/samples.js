@@ -37,38 +37,40 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // ---- maps
 
-  /** What a map's paths say: per layer, the runs of columns. */
-  const runsOf = (path) =>
-    [...(path?.getAttribute("d") ?? "").matchAll(/M(\d+) ([\d.]+)h(\d+)/g)].map(([, x, y, n]) => ({ x: +x, y: Math.floor(+y), n: +n }));
   const tip = make("div", { class: "tip", role: "tooltip", hidden: true });
   document.body.append(tip);
   const known = new WeakMap();
+  /** What a map's pixels say: [column, layer] → 0 passed by, 0.5 half of the layer, 1 all of it. */
   const facts = (map) => {
     if (!known.has(map)) {
-      const pieces = map.dataset.p ? JSON.parse(map.dataset.p) : [];
-      const [, whole, half] = map.querySelectorAll("path");
-      known.set(map, { pieces, whole: runsOf(whole), half: runsOf(half) });
+      const { naturalWidth: columns, naturalHeight: layers } = map;
+      const pen = make("canvas", { width: columns, height: layers }).getContext("2d");
+      pen.drawImage(map, 0, 0);
+      const { data } = pen.getImageData(0, 0, columns, layers);
+      const at = (column, layer) => {
+        const alpha = data[4 * ((layers - 1 - layer) * columns + column) + 3];
+        return alpha === 0 ? 0 : alpha < 150 ? 0.5 : 1;
+      };
+      known.set(map, { columns, layers, at, pieces: map.dataset.p ? JSON.parse(map.dataset.p) : [] });
     }
     return known.get(map);
   };
-  const say = (map, column) => {
-    const { pieces, whole, half } = facts(map);
-    const layers = map.viewBox.baseVal.height;
-    const at = (runs) => runs.filter(({ x, n }) => x <= column && column < x + n).map(({ y }) => layers - 1 - y).sort((a, b) => a - b);
+  const say = (map, share) => {
+    const { columns, layers, at, pieces } = facts(map);
+    const column = Math.min(columns - 1, Math.max(0, Math.floor(share * columns)));
     const name = pieces[column] === undefined ? `token ${column + 1}` : `token ${column + 1} “${pieces[column].trim() || "␣"}”`;
     if (column === 0) return [name, "made by the prompt’s pass, at full depth"];
-    const ran = at(whole);
-    const part = at(half);
-    return [name, `ran ${ran.length + part.length / 2} of ${layers} layers${ran.length ? `: ${ran.join(" ")}` : ""}${part.length ? `; half of ${part.join(" ")}` : ""}`];
+    const ran = Array.from({ length: layers }, (_, layer) => at(column, layer));
+    const which = (worth) => ran.flatMap((one, layer) => (one === worth ? [layer] : [])).join(" ");
+    const total = ran.reduce((sum, one) => sum + one, 0);
+    return [name, `ran ${total} of ${layers} layers${which(1) ? `: ${which(1)}` : ""}${which(0.5) ? `; half of ${which(0.5)}` : ""}`];
   };
   document.addEventListener("pointermove", (event) => {
-    const map = event.target.closest?.("svg.map");
+    const map = event.target.closest?.("img.map");
     tip.hidden = !map;
     if (!map) return;
     const box = map.getBoundingClientRect();
-    const columns = map.viewBox.baseVal.width;
-    const column = Math.min(columns - 1, Math.max(0, Math.floor(((event.clientX - box.left) / box.width) * columns)));
-    const [name, text] = say(map, column);
+    const [name, text] = say(map, (event.clientX - box.left) / box.width);
     tip.replaceChildren(make("b", {}, name), text);
     const { width, height } = tip.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX + 12, innerWidth - width - 8)}px`;

@@ -42,9 +42,13 @@ class Watched:
         self.page = page
         self.requests, self.complaints = [], []
         page.on("request", lambda request: self.requests.append(request.url))
-        page.on("console", lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", self._dialog)
+
+    def _said(self, message):
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
 
     def _dialog(self, dialog):
         self.complaints.append(f"dialog: {dialog.message}")

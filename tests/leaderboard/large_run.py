@@ -12,10 +12,11 @@ from record_factory import record, sha
 
 from dlbench.records import write_lines
 
-WORDS = (
+TEXT = (
     "the house by the river was red and small but warm in winter people came from far away to see its garden every "
     "spring they brought tea bread honey and stories about the mountains beyond the lake where nobody lives"
-).split()
+)
+WORDS = TEXT.split()
 BUDGETS = (0.25, 0.5, 0.75, 0.9)
 DEPTH = 16
 

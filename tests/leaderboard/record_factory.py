@@ -124,7 +124,8 @@ def _add_task(run, task, documents, rng):
     for place in range(documents):
         prompt = f"Where does house {place} stand?\nanswer:"
         track = f"{task}/1/full"
-        run.asked.append(Asked(track=track, id=f"{task}/{place}", prompt=prompt, references=("By the river.", "There.")))
+        wanted = ("By the river.", "There.")
+        run.asked.append(Asked(track=track, id=f"{task}/{place}", prompt=prompt, references=wanted))
 
     def add(name, kind, scores, share, params=None, against=full, on="nano", budget=None, notes=(), total=None, **more):
         params = params or {}

@@ -36,7 +36,8 @@ def test_the_command_repeats_the_rows():
     (view,) = build_views(build_tracks(synthetic_run(documents=5, tasks=["nano_math"]).records))
     mine = [entry for entry in view.entries if entry.method == "static_exit"]
     assert command(mine, "static_exit") == (
-        "dlbench run --model nano --task nano_math --method static_exit --budget 0.25 --budget 0.5 --budget 0.75 --limit 5"
+        "dlbench run --model nano --task nano_math --method static_exit "
+        "--budget 0.25 --budget 0.5 --budget 0.75 --limit 5"
     )
 
 

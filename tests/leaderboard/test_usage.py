@@ -24,9 +24,7 @@ def sample(id_, routes, layers):
 
 
 def test_layers_and_depths_are_counted_over_all_forwards():
-    used = count_usage(
-        KEY, 4, [sample("a", [("3300", 2), ("3010", 1)], (2, 2, 1.5)), sample("b", [("3333", 1)], (4,))]
-    )
+    used = count_usage(KEY, 4, [sample("a", [("3300", 2), ("3010", 1)], (2, 2, 1.5)), sample("b", [("3333", 1)], (4,))])
     assert used.layers == (1.0, 0.75, 0.375, 0.25)
     assert used.depths == (0, 0, 3, 0, 1)  # 1.5 rounds to the even 2
 

@@ -65,7 +65,8 @@ def test_rows_of_one_seed_are_no_repeats():
     rows = [row("hidden_router", 0.5, method={"source_sha256": sha(text)}) for text in ("old", "new")]
     view = build_views(build_tracks(rows))[0]
     assert len(view.entries) == 2 and len({entry.id for entry in view.entries}) == 2
-    tuned = [row("static_skip", 0.5, method={"params": {"share": share}, "knob": "share"}, run={"budget": None}) for share in (0.3, 0.4)]  # fmt: skip
+    settings = [{"params": {"share": share}, "knob": "share"} for share in (0.3, 0.4)]
+    tuned = [row("static_skip", 0.5, method=setting, run={"budget": None}) for setting in settings]
     assert len(build_views(build_tracks(tuned))[0].entries) == 2
 
 

@@ -8,7 +8,7 @@ TEXT = st.lists(st.sampled_from(["a", "b", "c", "the", " ", "\n", "  d"]), max_s
 
 def test_words_that_the_other_lacks_are_told_apart():
     old, new = word_diff("the red house stands by the river", "the blue house is by a river bank")
-    assert old == [(True, "the"), (False, " red"), (True, " house"), (False, " stands"), (True, " by"), (False, " the"), (True, " river")]  # fmt: skip
+    assert [piece for same, piece in old if same] == ["the", " house", " by", " river"]
     assert [piece for same, piece in new if not same] == [" blue", " is", " a", " bank"]
 
 
