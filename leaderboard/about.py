@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from dlbench import registry
-from dlbench.errors import DlbenchError
+from dlbench import outline
 from dlbench.leaderboard.views import Entry
 from dlbench.outline import Parameter
 from dlbench.records import Record
@@ -52,25 +53,37 @@ def about(name: str, sources: Iterable[str]) -> About:
         name: as records have it. It comes from outside, so it is looked up and never taken for a path.
         sources: SHA-256 of the sources that ran.
     """
-    name = "oracle" if name in ("oracle@full", "oracle_cross") else name
+    path = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
     try:
-        if name not in registry.names():
-            return NOTHING
-        info = registry.describe(name)
-    except DlbenchError:
+        found = None if path is None else (path.read_bytes(), outline.read(path))
+    except (OSError, SyntaxError):
+        found = None
+    if found is None:
         return NOTHING
-    if info.path is None:
-        return NOTHING
-    raw = Path(info.path).read_bytes()
+    raw, read = found
     docstring = ast.get_docstring(ast.parse(raw)) or ""
     return About(
-        summary=info.summary,
+        summary=read.summary,
         text=prose(docstring),
         papers=tuple(dict.fromkeys(_PAPER.findall(docstring))),
-        parameters=info.parameters,
-        knob=info.knob,
+        parameters=read.parameters,
+        knob=read.knob,
         same=hashlib.sha256(raw).hexdigest() in set(sources),
     )
+
+
+def _source(name: str) -> Path | None:
+    """Return the file of a built-in or installed method. The registry could too, and can import methods, and so torch."""
+    spec = importlib.util.find_spec("dlbench.methods")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        built_in = {path.stem: path for path in Path(folder).glob("[!_]*.py")}
+        if name in built_in:
+            return built_in[name]
+    for point in entry_points(group="dlbench.methods"):
+        if point.name == name and point.dist is not None:
+            path = Path(str(point.dist.locate_file(point.module.replace(".", "/") + ".py")))
+            return path if path.is_file() else None
+    return None
 
 
 def prose(text: str) -> Markup:
