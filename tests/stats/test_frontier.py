@@ -38,6 +38,13 @@ def test_curve_is_never_extrapolated():
     assert matched_difference(Point(0.8, FULL), CURVE) is None
 
 
+def test_end_of_a_curve_stands_for_what_is_near_it():
+    near = CURVE.at(0.77, slack=0.03)
+    assert (near.cost, near.scores[0].tolist()) == (0.75, HIGH.tolist())
+    assert CURVE.at(0.79, slack=0.03) is None
+    assert matched_difference(Point(0.77, FULL), CURVE, slack=0.03) == paired_difference(FULL, HIGH)
+
+
 def test_curve_is_not_made_monotone():
     curve = Curve([Point(0.2, flat(0.5)), Point(0.4, flat(0.3)), Point(0.6, flat(0.7))])
     assert [np.mean(curve.at(cost).scores) for cost in (0.3, 0.4, 0.5)] == pytest.approx([0.4, 0.3, 0.5])
