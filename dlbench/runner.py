@@ -253,8 +253,10 @@ class Runner:
 
     def _show(self, records: Sequence[Record], times: Sequence[Timing]) -> None:
         from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
 
-        from dlbench.leaderboard.claims import claims
+        from dlbench.leaderboard.headlines import headlines
         from dlbench.leaderboard.site import build as build_site
         from dlbench.leaderboard.text import closing_table
         from dlbench.leaderboard.tracks import cut_prompts
@@ -267,11 +269,14 @@ class Runner:
         for line in cut_prompts(records):
             console.print(f"! {line}", markup=False, highlight=False)
         scores = {r.key: {i: s.score for i, s in self.store.samples(r.key).items()} for r in records}
-        for claim in claims(records, scores):
-            console.print(f"• {claim.sentence}", markup=False, highlight=False)
+        said = Table.grid(padding=(0, 1, 0, 0))
+        for line in headlines(records, scores):
+            said.add_row("•", Text(line))
+        console.print(said, highlight=False)
         minutes = (time.time() - self.started) / 60
         n = records[0].task.n if records else 0
         console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+        console.print(f"Any two rows against each other: dlbench compare {self.store.out} A B", markup=False)
 
 
 def _asked(jobs: Sequence[Job]) -> list[Asked]:

@@ -107,15 +107,18 @@ class Curve:
         """How many documents the settings were scored on."""
         return int(self._spread.shape[1])
 
-    def at(self, cost: float, costs: npt.ArrayLike | None = None) -> Point | None:
+    def at(self, cost: float, costs: npt.ArrayLike | None = None, *, slack: float = 0.0) -> Point | None:
         """Return the point of the curve at a cost, None outside its span.
 
         Args:
             cost: where.
             costs: cost by document, where the cost is that of another setting, whose spread then counts too.
+            slack: how far outside the span its end still stands for the cost, since no two methods meet a budget
+                exactly; the point then has the end's own cost.
         """
-        if not self.costs[0] <= cost <= self.costs[-1]:
+        if not self.costs[0] - slack <= cost <= self.costs[-1] + slack:
             return None
+        cost = float(np.clip(cost, self.costs[0], self.costs[-1]))
         spread = _spread(Point(cost, (), costs), self.documents)
         right = int(np.searchsorted(self.costs, cost))
         if self.costs[right] == cost and (costs is None or right == 0):
@@ -232,12 +235,26 @@ def matched_difference(
     control: Curve,
     *,
     clusters: Clusters | None = None,
+    slack: float = 0.0,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval | None:
-    """Return the point's mean score minus the control's at the same realised cost; None outside the control's span."""
-    other = control.at(point.cost, point.costs)
+    """Return the point's mean score minus the control's at the same realised cost; None outside the control's span.
+
+    Args:
+        point: the method's setting.
+        control: settings of what it is held against, over the same documents.
+        clusters: the source of each document, where documents share one.
+        slack: how far outside the control's span its end still stands for the cost.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    other = control.at(point.cost, point.costs, slack=slack)
     if other is None:
         return None
     return paired_difference(

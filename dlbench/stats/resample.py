@@ -87,26 +87,16 @@ class Resample:
         step = max(1, _CELLS // units)
         for start in range(0, self.resamples, step):
             size = min(step, self.resamples - start)
-            if self.resamples * units <= _KEPT:
-                yield _counts(units, size, self.seed, start).astype(np.float64)
-            else:
-                yield _count(units, size, self.seed, start).astype(np.float64)
+            yield _counts(units, size, self.seed, start).astype(np.float64)
 
 
-_KEPT = 1 << 25  # draws small enough to be worth keeping: 32 MiB in bytes
-
-
-def _count(units: int, size: int, seed: int, start: int) -> npt.NDArray[np.uint8]:
+@lru_cache(maxsize=16)  # of 2 MiB at most: the draws of some 3,000 documents
+def _counts(units: int, size: int, seed: int, start: int) -> npt.NDArray[np.uint8]:
     # A unit is drawn more than 255 times with a probability that no one will live to see.
     rng = np.random.default_rng([seed, units, start])
     drawn = rng.integers(0, units, size=(size, units), dtype=np.int32)
     drawn += np.arange(size, dtype=np.int32)[:, None] * units
     return np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units).astype(np.uint8)
-
-
-@lru_cache(maxsize=8)
-def _counts(units: int, size: int, seed: int, start: int) -> npt.NDArray[np.uint8]:
-    return _count(units, size, seed, start)
 
 
 def cluster_codes(clusters: Sequence[Hashable] | None, documents: int) -> npt.NDArray[np.intp] | None:
