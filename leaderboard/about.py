@@ -73,7 +73,7 @@ def about(name: str, sources: Iterable[str]) -> About:
 
 
 def _source(name: str) -> Path | None:
-    """Return the file of a built-in or installed method. The registry could too, and can import methods, and so torch."""
+    """Return the file of a built-in or installed method. The registry could too, but can import methods, and torch."""
     spec = importlib.util.find_spec("dlbench.methods")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         built_in = {path.stem: path for path in Path(folder).glob("[!_]*.py")}

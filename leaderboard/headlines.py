@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from dlbench.leaderboard.claims import Claim, claims
 from dlbench.leaderboard.figures import decimals, percent
@@ -155,6 +157,19 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     return f"95 % of full is surely kept {'; '.join(said)}."
 
 
+def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
+    """Return scores as shares of full depth's under the same scoring: the honest oracle's rest on other references.
+
+    None where they are not those of the record, as in runs that kept another score beside an oracle's choice.
+    """
+    quality = entry.row.record.quality
+    if entry.scores is None or quality is None or not quality.full_mean:
+        return None
+    if abs(float(entry.scores[0].mean()) - quality.mean) > 1e-6 * max(1.0, abs(quality.mean)):
+        return None
+    return entry.scores / quality.full_mean
+
+
 def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     """Say which share of the gap from random routing to the honest oracle the best method closes near half the layers.
 
@@ -165,20 +180,21 @@ def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
         best: tuple[Interval, Entry] | None = None
         here = known[track.name]
         oracle, control = (
-            curve_of(one for one in here if one.row.record.method.name == name)
+            curve_of(replace(one, scores=_kept(one)) for one in here if one.row.record.method.name == name)
             for name in ("oracle_cross", "random_skip")
         )
         if oracle is None or control is None:
             continue
         for entry in (one for several in _methods(here).values() for one in several):
             budget = entry.row.record.run.budget
-            if budget is None or abs(budget - 0.5) > SLACK or entry.scores is None:
+            ours = _kept(entry)
+            if budget is None or abs(budget - 0.5) > SLACK or ours is None:
                 continue
             top, bottom = (curve.at(entry.layers, slack=SLACK) for curve in (oracle, control))
             same = {one.ids for one in here if one.row.record.method.name in ("oracle_cross", "random_skip")}
             if top is None or bottom is None or same != {entry.ids}:
                 continue
-            closed = gap_closed(entry.scores, np.asarray(bottom.scores), np.asarray(top.scores))
+            closed = gap_closed(ours, np.asarray(bottom.scores), np.asarray(top.scores))
             if closed is not None and (best is None or closed.estimate > best[0].estimate):
                 best = closed, entry
         if best is not None:

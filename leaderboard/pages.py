@@ -44,7 +44,7 @@ THEME = (
     ("base", "#efece2", "#33312a"),
     ("tie", "#f0eee6", "#2a2a27"),
 )
-MOST_ROWS = 250
+MOST_ROWS = 150
 """Rows that a view's first page shows; beyond, one per method, and all on a page of their own."""
 
 
@@ -111,7 +111,7 @@ def view_page(
     site: Site,
     view: View,
     found: Standings,
-    said: Sequence[Claim],
+    said: tuple[Sequence[str], Sequence[Claim]],
     svg: str | None,
     samples: Mapping[str, str],
     whole: bool = False,
@@ -122,7 +122,7 @@ def view_page(
         site: what all pages have in common.
         view: what is shown.
         found: its statistics.
-        said: sentences about it.
+        said: lines about it, and single comparisons.
         svg: its chart, escaped.
         samples: entry → its page of samples.
         whole: show every row, however many there are.
@@ -150,7 +150,8 @@ def view_page(
         "svg": None if svg is None else Markup(svg),  # safe: Vega and `drawing` escape every text in it
         "bands": _bands(view, found),
         "legend": _legend(view, marks),
-        "said": sorted(said, key=_telling),
+        "lines": said[0],
+        "said": sorted(said[1], key=_telling),
         "summaries": found.summaries,
         "summary_note": _summary_note(found),
         "targets": [0.95, 0.99] if view.documents >= 2000 else [0.95],

@@ -15,6 +15,7 @@ from dlbench.errors import DlbenchError
 from dlbench.leaderboard import chart, drawing, figures, looks, pages
 from dlbench.leaderboard.claims import Claim, claims
 from dlbench.leaderboard.exports import bibtex, board_json, table_csv, table_latex
+from dlbench.leaderboard.headlines import headlines
 from dlbench.leaderboard.methodpages import method_files, page_stems
 from dlbench.leaderboard.pages import Site, file_of, view_page
 from dlbench.leaderboard.runs import Runs, read_runs
@@ -211,7 +212,10 @@ def _files(board: Board) -> Iterator[File]:
     for view in reversed(board.views):
         found = board.found[view.slug]
         yield f"tables/{view.slug}.tex", table_latex(view, found)
-        yield from _view_files(site, view, found, [one for track in view.tracks for one in said[track.name]], shelves)
+        telling = [one for track in view.tracks for one in said[track.name]]
+        rows = [row.record for track in view.tracks for row in track.rows]
+        lines = headlines(rows, runs.scores) if view.suite else []
+        yield from _view_files(site, view, found, (lines, telling), shelves)
 
 
 def _lines(items: Iterable[JsonLine]) -> str:
@@ -273,7 +277,11 @@ def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def _view_files(
-    site: Site, view: View, found: Standings, said: Sequence[Claim], shelves: dict[tuple[str, str], Shelf]
+    site: Site,
+    view: View,
+    found: Standings,
+    said: tuple[Sequence[str], Sequence[Claim]],
+    shelves: Mapping[tuple[str, str], Shelf],
 ) -> Iterator[File]:
     svg = None
     if view.axes:
@@ -304,4 +312,4 @@ def _described(view: View, site: Site) -> str:
         for entry in view.entries
         if looks.shown(entry) and axis.key in entry.costs
     ]
-    return "; ".join(lines[:60]) + ". The table below holds all figures."
+    return "; ".join(lines[:40]) + ". The table below holds all figures."

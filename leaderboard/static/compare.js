@@ -191,9 +191,13 @@ document.addEventListener("DOMContentLoaded", () => {
     strip.hidden = false;
   };
 
+  let last = "";
   const show = async () => {
     const chosen = byId.has(state.get("cmp")) ? state.get("cmp") : "";
     const ids = state.list("tick").filter((id) => byId.has(id));
+    const now = [chosen, ...ids].join(" ");
+    if (now === last) return; // typing in the search changes nothing here
+    last = now;
     for (const button of table.querySelectorAll("[data-compare]")) button.setAttribute("aria-pressed", String(button.dataset.compare === chosen));
     for (const box of table.querySelectorAll("[data-tick]")) box.checked = ids.includes(box.dataset.tick);
     document.dispatchEvent(new CustomEvent("dlbench:ticked", { detail: [...new Set(ids.map((id) => byId.get(id).dataset.s))] }));

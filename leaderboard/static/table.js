@@ -90,7 +90,10 @@ document.addEventListener("DOMContentLoaded", () => {
   const summary = document.getElementById("summary");
   if (summary) {
     const sorter = sortable(summary, "methods");
-    const show = () => sorter.apply(state.get("methods"));
+    let sorted = "";
+    const show = () => {
+      if (state.get("methods") !== sorted) sorter.apply((sorted = state.get("methods")));
+    };
     document.addEventListener("dlbench:state", show);
     show();
   }
@@ -118,7 +121,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const kinds = [...document.querySelectorAll("[data-kind]")];
   dlbench.table = { table, rows, sorter, inside: null, show: () => show() };
 
-  let sorted;
+  let sorted = "";
   const show = () => {
     const q = state.get("q").toLowerCase();
     const words = q.split(/\s+/).filter(Boolean);
