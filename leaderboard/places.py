@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from dlbench import stats
+from dlbench.leaderboard.field import MOST_COMPARED
 from dlbench.leaderboard.views import Entry
 
 RERUN = frozenset({"rerun", "reproduced"})
@@ -19,7 +18,7 @@ class Place:
 
     Attributes:
         letters: rows that share one cannot be told apart.
-        shade: whether its first group is an odd one, to colour by.
+        shade: whether to set its group off from its neighbours'.
     """
 
     rank: int
@@ -36,20 +35,17 @@ def competitors(entries: Iterable[Entry]) -> list[Entry]:
     return rerun or found
 
 
-def ranked_places(table: stats.Table, chosen: Sequence[int] | None = None) -> list[Place]:
-    """Return the places of some rows of a table, by default of all, among themselves.
-
-    Which rows differ is taken from the whole table, so that letters and comparisons never disagree.
-    """
-    rows = list(range(len(table.means))) if chosen is None else list(chosen)
-    means = table.means[rows]
-    ranks = stats.rank_intervals(means, table.draws[rows], table.level)
-    letters = stats.letters(stats.tie_groups(means, table.pairs.different[np.ix_(rows, rows)]), len(rows))
+def ranked_places(table: stats.Table) -> list[Place]:
+    """Return the place of every row of a table among the others; without letters where there are too many to test."""
+    if len(table.means) > MOST_COMPARED:
+        return [Place(one.rank, one.low, one.high, "", False) for one in table.ranks]
+    groups = table.groups
+    letters = stats.letters(groups, len(table.means))
+    tied = {row for group in groups if len(group) > 1 for row in group}
     shades: dict[str, bool] = {}
-    for row in sorted(range(len(rows)), key=lambda row: (-means[row], letters[row])):
+    for row in sorted(tied, key=lambda row: (-table.means[row], letters[row])):
         shades.setdefault(letters[row], len(shades) % 2 == 0)
-    alone = {letter for letter in letters if letters.count(letter) == 1 and len(letter) == 1}
     return [
-        Place(rank.rank, rank.low, rank.high, "" if letter in alone else letter, shades[letter])
-        for rank, letter in zip(ranks, letters, strict=True)
+        Place(rank.rank, rank.low, rank.high, letters[row] if row in tied else "", row in tied and shades[letters[row]])
+        for row, rank in enumerate(table.ranks)
     ]

@@ -68,13 +68,8 @@ def _places(found: Field) -> dict[str, Place]:
     for entry in competitors(found.view.entries):
         if entry.budget is not None and entry.id in found.rows:
             by_budget.setdefault(entry.budget, []).append(entry)
-    number = {entry.id: place for place, entry in enumerate(found.compared)}
     for same in by_budget.values():
-        if all(entry.id in number for entry in same):
-            ranked = ranked_places(found.whole, [number[entry.id] for entry in same])
-        else:
-            ranked = ranked_places(found.table(same))
-        places |= dict(zip([entry.id for entry in same], ranked, strict=True))
+        places |= dict(zip([entry.id for entry in same], ranked_places(found.table(same)), strict=True))
     return places
 
 
