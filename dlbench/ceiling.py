@@ -57,7 +57,13 @@ def rows(
     scores = _table(candidates, documents, samples)
     rows_: list[Record] = []
 
-    def record(name: str, budget: float | None, chosen: Sequence[tuple[Setting, str]], **more: object) -> None:
+    def record(
+        name: str,
+        budget: float | None,
+        chosen: Sequence[tuple[Setting, str]],
+        held_out: Sequence[float] | None = None,
+        **more: object,
+    ) -> None:
         ids = [d.id for d in documents]  # unlike other rows, a choice depends on which documents there are
         content = [place.track, name, budget, [s.key for s in settings], oracle.params(), ids]
         key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
@@ -65,6 +71,8 @@ def rows(
             samples[s.key][d.id].model_copy(update={"choice": label})
             for (s, label), d in zip(chosen, documents, strict=True)
         ]
+        if held_out is not None:  # what a row says is the mean of its samples
+            picked = [one.model_copy(update={"score": score}) for one, score in zip(picked, held_out, strict=True)]
         full = next(s for s in fulls if s.sample is None)
         setting = Setting(name, given, full.method, budget, key=key)
         rows_.append(
@@ -102,6 +110,7 @@ def rows(
             "oracle_cross",
             budget,
             [(candidates[i], _label(candidates[i])) for i in picks[0]],
+            held_out=np.mean(held_out, axis=0).tolist(),
             scored=quality(np.mean(held_out, axis=0).tolist(), np.mean(full_held_out, axis=0).tolist()),
             notes=("scored on references that it did not choose by; outputs shown are of the first half's choice",),
         )

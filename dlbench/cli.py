@@ -15,6 +15,7 @@ import typer
 from dlbench import __version__
 from dlbench.commands.bench import bench
 from dlbench.commands.board import board
+from dlbench.commands.compare import compare
 from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
 from dlbench.commands.run import run
@@ -23,7 +24,7 @@ from dlbench.commands.train import train
 from dlbench.errors import DlbenchError
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, fit, board, bench, train):
+for command in (run, fit, board, compare, bench, train):
     app.command()(command)
 app.add_typer(listing, name="list")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dlbench import memory
@@ -15,6 +15,9 @@ from dlbench.plan import Setting
 from dlbench.records import Flops, Sample, Speculation, Tokens
 from dlbench.store import Store
 from dlbench.task import Document, Task
+
+PIECES = 2000
+"""Longest output whose tokens' texts are kept one by one."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,8 @@ class QualityRun:
     """Tells people that a wave did not fit."""
     most: int | None = None
     """Rows of a wave after one did not fit; None before."""
+    _texts: dict[int, str] = field(default_factory=dict)
+    """Token → its text, as far as it has been met."""
 
     def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         """Decode what is missing.
@@ -197,6 +202,7 @@ class QualityRun:
             scores=scores,
             layers=tuple(float(n) for n in generation.layers),
             routes=tuple(("".join(map(str, route)), times) for route, times in generation.routes),
+            pieces=self._pieces(generation.tokens),
             truncated=prompted.truncated,
             tokens=Tokens(prompt=len(prompted.request.ids), generated=len(generation.tokens)),
             flops=Flops(**{c: generation.flops[c] for c in CATEGORIES}),
@@ -205,6 +211,14 @@ class QualityRun:
             speculation=_account(generation),
             tight=tuple(generation.tight),
         )
+
+    def _pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """The text of every token alone: what a reader can lay beside the layers that it ran."""
+        if len(tokens) > PIECES:
+            return ()
+        for token in set(tokens).difference(self._texts):
+            self._texts[token] = self.engine.backbone.tokenizer.decode([token])[:1000]
+        return tuple(self._texts[token] for token in tokens)
 
 
 def _account(generation: Generation) -> Speculation | None:

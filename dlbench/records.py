@@ -6,7 +6,9 @@ strict (no "3" for 3, no unknown field, no NaN, no endless string); in Python, l
     records.jsonl          `Record`     quality and compute of one method at one budget on one task
     timing.jsonl           `Timing`     seconds, kept apart because they belong to a machine
     samples/<key>.jsonl    `Sample`     one document of one record
+    documents.jsonl        `Asked`      what each test document asked, and the references
     scores.jsonl           `Scores`     the scores alone, where the samples are not published
+    usage.jsonl            `Usage`      which layers ran how often, where the samples are not published
     *candidate*.jsonl      `Candidate`  one fixed set of layers an oracle may choose for one document
 """
 
@@ -19,6 +21,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 from dlbench.lines import JsonLine, Part, RecordError, parse_line, read_lines, write_lines
 
 __all__ = [
+    "Asked",
     "Backbone",
     "Candidate",
     "Compute",
@@ -35,6 +38,8 @@ __all__ = [
     "Task",
     "Timing",
     "Tokens",
+    "Trust",
+    "Usage",
     "parse_line",
     "read_lines",
     "write_lines",
@@ -73,6 +78,9 @@ Params = Annotated[
 Extra = Annotated[dict[Name, float], Field(max_length=64)]
 Route = Annotated[str, StringConstraints(pattern=r"^[0-3]{1,10000}$")]
 """What one token did, a digit per layer: 0 passed by, 1 attention only, 2 feed-forward only, 3 ran."""
+Trust = Literal["self-reported", "validated", "rerun", "reproduced"]
+"""Who stands for a row. Its author alone; a maintainer who checked the files; a maintainer who ran it again and got the
+same; somebody else who did. It is set by who publishes a record, not by who sends it in."""
 
 
 class Backbone(Part):
@@ -232,6 +240,7 @@ class Record(JsonLine):
     compute: Compute | None
     status: Literal["ok", "unreachable"] = "ok"
     fit: Fit | None = None
+    trust: Trust = "self-reported"
     notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
     env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
 
@@ -282,6 +291,35 @@ class Scores(JsonLine):
     scores: Annotated[dict[Name, float], Field(max_length=200_000)]
 
 
+class Usage(JsonLine):
+    """Where one record spent its layers, over all decode forwards of all its documents.
+
+    Attributes:
+        layers: per layer, the share of the forwards that ran it; attention or feed-forward alone counts half. Empty
+            where no token was decoded after the prompt, or the samples do not say.
+        depths: how many forwards executed as many layers as their place says, rounded; from none to all of them.
+    """
+
+    max_line_bytes: ClassVar[int] = 1 << 20
+    max_lines: ClassVar[int] = 100_000
+
+    key: Key
+    layers: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=10_000)]
+    depths: Annotated[tuple[Count, ...], Field(max_length=20_001)]
+
+
+class Asked(JsonLine):
+    """One test document: the prompt as the model got it, and what it is scored against."""
+
+    max_line_bytes: ClassVar[int] = 1 << 23
+    max_lines: ClassVar[int] = 2_000_000
+
+    track: Name
+    id: Name
+    prompt: Output
+    references: Annotated[tuple[Output, ...], Field(max_length=1000)]
+
+
 class Sample(JsonLine):
     """One document of one record.
 
@@ -292,6 +330,7 @@ class Sample(JsonLine):
         layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs.
         routes: what each decoded token did when it was new, with how many forwards in a row did the same; in all as
             many as `layers` has entries. Work that a later token made necessary (kv recompute) is in `layers` only.
+        pieces: text of each generated token, special ones too; empty where they are not kept.
         truncated: whether the prompt was cut to fit.
         flops: credited, decode only; `executed_flops` are the same with padding; `prompt_flops` is the prefill's.
         tight: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
@@ -307,6 +346,7 @@ class Sample(JsonLine):
     scores: Extra = Field(default_factory=dict)
     layers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=1_000_000)]
     routes: Annotated[tuple[tuple[Route, Annotated[int, Field(ge=1)]], ...], Field(max_length=1_000_000)] = ()
+    pieces: Annotated[tuple[Annotated[str, StringConstraints(max_length=1000)], ...], Field(max_length=10_000)] = ()
     truncated: bool
     tokens: Tokens
     flops: Flops

@@ -30,7 +30,7 @@ from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
 from dlbench.quality import QualityRun, total
-from dlbench.records import Record, Timing
+from dlbench.records import Asked, Record, Timing
 from dlbench.registry import name_of
 from dlbench.spec import RunSpec, resolve_device
 from dlbench.store import Store
@@ -86,6 +86,7 @@ class Runner:
                 return []
             records = [r for job in jobs for r in self._records(job)]
             write_lines(self.store.out / "records.jsonl", records)
+            write_lines(self.store.out / "documents.jsonl", _asked(jobs))
             times = self._times(jobs) if self.spec.timing else []
         self._show(records, times)
         return records
@@ -257,7 +258,9 @@ class Runner:
         return sum(len(samples[d.id].layers) for d in job.documents) / len(job.documents)
 
     def _show(self, records: Sequence[Record], times: Sequence[Timing]) -> None:
-        from dlbench.leaderboard.claims import claims
+        from rich.text import Text
+
+        from dlbench.leaderboard.headlines import headlines
         from dlbench.leaderboard.site import build as build_site
         from dlbench.leaderboard.text import closing_table
         from dlbench.leaderboard.tracks import cut_prompts
@@ -270,11 +273,24 @@ class Runner:
         for line in cut_prompts(records):
             console.print(f"! {line}", markup=False, highlight=False)
         scores = {r.key: {i: s.score for i, s in self.store.samples(r.key).items()} for r in records}
-        for claim in claims(records, scores):
-            console.print(f"• {claim.sentence}", markup=False, highlight=False)
+        said = Table.grid(padding=(0, 1, 0, 0))
+        for line in headlines(records, scores):
+            said.add_row("•", Text(line))
+        console.print(said, highlight=False)
         minutes = (time.time() - self.started) / 60
         n = records[0].task.n if records else 0
         console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+        console.print(f"Any two rows against each other: dlbench compare {self.store.out} A B", markup=False)
+
+
+def _asked(jobs: Sequence[Job]) -> list[Asked]:
+    """What the documents of all tracks asked, each once."""
+    tracks = {job.place.track: job.documents for job in jobs}
+    return [
+        Asked(track=track, id=d.id, prompt=d.prompt, references=d.references)
+        for track, documents in tracks.items()
+        for d in documents
+    ]
 
 
 def _fits(jobs: Sequence[Job]) -> Table:

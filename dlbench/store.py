@@ -2,6 +2,7 @@
 
 run.json                 marks the folder as ours; the command's settings and versions
 records.jsonl            rows of the board
+documents.jsonl          prompts and references of the test documents
 timing.jsonl             times, measured apart
 samples/<key>.jsonl      one line per document, in the task's order
 samples/<key>.<n>.part   lines of process n that are not merged yet

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from scipy.stats import false_discovery_control
-
 from dlbench.leaderboard.figures import decimals, percent
+from dlbench.leaderboard.paired import Entry, entries, matched
 from dlbench.leaderboard.runs import Scores
-from dlbench.leaderboard.tracks import Row, Track, build_tracks
+from dlbench.leaderboard.tracks import Track, build_tracks
 from dlbench.records import Record
-from dlbench.stats import Interval, paired_difference, permutation_p
+from dlbench.stats import Interval, corrected, paired_difference, permutation_p
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,9 @@ class Claim:
         p: paired permutation test, corrected (Benjamini-Hochberg) over all comparisons made together.
         n: documents.
         sentence: all of it, to be read by people.
+        family: what of all tasks and budgets may be summed up: subject and other without what sets variants apart.
+        budget: the target that the subject aimed at, if any.
+        kept: share of full that the subject keeps, and under the other condition: only where the two don't subtract.
     """
 
     task: str
@@ -37,6 +40,9 @@ class Claim:
     p: float | None
     n: int
     sentence: str
+    family: tuple[str, str] = ("", "")
+    budget: float | None = None
+    kept: tuple[float, float] | None = None
 
     @property
     def verdict(self) -> int:
@@ -51,16 +57,18 @@ class _Question:
     track: Track
     condition: str
     subject: str
-    a: Row
     other: str
-    b: Row
+    family: tuple[str, str]
+    a: Entry
+    b: Entry
 
 
 def claims(records: Iterable[Record], scores: Scores) -> list[Claim]:
     """Compare what every board of this suite is asked about, as far as the records allow.
 
-    Skipping against exiting, the router against its learned constant, each of them against a smaller dense model of
-    about the same total FLOPs, the oracle against the same choice among full-depth outputs and under other references.
+    Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
+    at their own realised share, and against a smaller dense model of about the same total FLOPs; the oracle against the
+    same choice among full-depth outputs and under other references.
 
     Args:
         records: any number of tracks.
@@ -70,95 +78,88 @@ def claims(records: Iterable[Record], scores: Scores) -> list[Claim]:
     questions = [
         question
         for track in tracks
-        for question in _questions(track)
-        if question.a.record.key in scores and question.b.record.key in scores
+        for question in _questions(track, entries(track, scores))
+        if question.a.ids and question.b.ids
     ]
-    answers = [_compare(question, scores) for question in questions]
-    tested = [answer[1] for answer in answers if answer is not None]
-    corrected = iter(false_discovery_control(tested) if tested else ())
+    answers = [_compare(question) for question in questions]
+    adjusted = iter(corrected([answer[1] for answer in answers if answer is not None]))
     made = []
     for question, answer in zip(questions, answers, strict=True):
         if answer is None:
             made.append(_claim(question, None, None, 0))
         else:
-            made.append(_claim(question, answer[0], float(next(corrected)), answer[2]))
+            made.append(_claim(question, answer[0], float(next(adjusted)), len(question.a.ids)))
     made += [crossed for track in tracks for crossed in _crossed(track)]
     return sorted(made, key=lambda claim: (claim.task, claim.track))
 
 
-def _questions(track: Track) -> Iterator[_Question]:
-    rows = [row for row in track.rows if row.ok and row.record.compute]
-    by_method = {
-        name: [row for row in rows if row.record.method.name == name and row.role != "dense"] for name in _NAMES
-    }
-    skip, leave, routers = by_method["static_skip"], by_method["static_exit"], by_method["hidden_router"]
-    constant = [row for row in routers if row.record.method.params.get("fixed_input") is True]
-    router = [row for row in routers if row not in constant]
+_WORDS = {"static_skip": "skipping", "static_exit": "exiting", "hidden_router": "the router", "oracle": "the oracle"}
+
+
+def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
+    by_method: dict[str, list[Entry]] = defaultdict(list)
+    for entry in known:
+        method = entry.row.record.method
+        constant = method.name == "hidden_router" and method.params.get("fixed_input") is True
+        by_method[entry.row.role if entry.row.role == "dense" else "constant" if constant else method.name].append(
+            entry
+        )
+
+    def question(condition: str, a: Entry, other: str, b: Entry, family: str = "") -> _Question:
+        word = _WORDS[a.row.record.method.name]
+        return _Question(track, condition, _named(word, a), other, (word, family or other), a, b)
+
+    skip, leave, router = (by_method[name] for name in ("static_skip", "static_exit", "hidden_router"))
     for a, b in _same_budget(skip, leave):
-        yield _Question(track, _at(a, b), _named("skipping", a), a, _named("exiting", b), b)
-    for dense in (row for row in rows if row.role == "dense"):
-        for subject, several in (("skipping", skip), ("exiting", leave), ("the router", router)):
+        yield question(_at(a, b), a, _named("exiting", b), b, "exiting")
+    for dense in by_method["dense"]:
+        for several in (skip, leave, router):
             if several:
-                a = min(several, key=lambda row: abs(_total(row) - _total(dense)))
-                condition = f"At {percent(_total(a))} of the FLOPs against {percent(_total(dense))}"
-                yield _Question(track, condition, _named(subject, a), a, f"the smaller dense {dense.label}", dense)
-    for a, b in _same_budget(router, constant):
-        yield _Question(track, _at(a, b), _named("the router", a), a, "its learned constant", b)
+                a = min(several, key=lambda entry: abs(entry.total - dense.total))
+                condition = f"At {percent(a.total)} of the FLOPs against {percent(dense.total)}"
+                yield question(condition, a, f"the smaller dense {dense.row.label}", dense)
+    for a, b in _same_budget(router, by_method["constant"]):
+        yield question(_at(a, b), a, "its learned constant", b)
+    for control, word in (("random_skip", "random routing"), ("unified_skip", "unified skipping")):
+        for several in (skip, router):
+            for a in several:
+                met = matched(a, by_method[control])
+                if met is not None:
+                    yield question(_at(a), a, word, met)
     for raw in by_method["oracle"]:
         same = [
-            row
-            for row in by_method["oracle@full"]
-            if row.record.run.budget in (raw.record.run.budget, 1.0, None) and _where(row)[1:] == _where(raw)[1:]
+            entry
+            for entry in by_method["oracle@full"]
+            if entry.where[0] in (raw.where[0], 1.0, None) and entry.where[1:] == raw.where[1:]
         ]
         for b in same[:1]:
-            yield _Question(
-                track, _at(raw), _named("the oracle", raw), raw, "the same choice among full-depth outputs", b
-            )
+            yield question(_at(raw), raw, "the same choice among full-depth outputs", b)
 
 
-_NAMES = ("static_skip", "static_exit", "hidden_router", "oracle", "oracle@full")
+def _same_budget(first: Iterable[Entry], second: Iterable[Entry]) -> Iterator[tuple[Entry, Entry]]:
+    there = {entry.where: entry for entry in second}
+    for entry in first:
+        if entry.where in there:
+            yield entry, there[entry.where]
 
 
-def _same_budget(first: Iterable[Row], second: Iterable[Row]) -> Iterator[tuple[Row, Row]]:
-    there = {_where(row): row for row in second}
-    for row in first:
-        if _where(row) in there:
-            yield row, there[_where(row)]
-
-
-def _where(row: Row) -> tuple[float | None, str, str, str]:
-    """Return what two rows must share to be compared at one budget."""
-    record = row.record
-    return record.run.budget, record.backbone.sha256, record.backbone.dtype, record.run.kv
-
-
-def _layers(row: Row) -> float:
-    return row.record.compute.layer_share if row.record.compute else 0.0
-
-
-def _total(row: Row) -> float:
-    return row.record.compute.flop_share_total if row.record.compute else 0.0
-
-
-def _at(*rows: Row) -> str:
-    shares = [_layers(row) for row in rows]
+def _at(*known: Entry) -> str:
+    shares = [entry.layers for entry in known]
     if max(shares) - min(shares) < 0.005:
         return f"At {percent(sum(shares) / len(shares))} of the layers"
     return f"At {percent(shares[0])} of the layers against {percent(shares[1])}"
 
 
-def _named(word: str, row: Row) -> str:
+def _named(word: str, entry: Entry) -> str:
     """Return the word, with the row's label where that says more than the method's name."""
-    return word if row.label == row.record.method.name else f"{word} ({row.label})"
+    return word if entry.row.label == entry.row.record.method.name else f"{word} ({entry.row.label})"
 
 
-def _compare(question: _Question, scores: Scores) -> tuple[Interval, float, int] | None:
-    a, b = scores[question.a.record.key], scores[question.b.record.key]
-    if not a or a.keys() != b.keys():
+def _compare(question: _Question) -> tuple[Interval, float] | None:
+    a, b = question.a, question.b
+    if a.scores is None or b.scores is None or a.ids != b.ids:
         return None
-    ids = sorted(a)
-    ours, theirs = [a[one] for one in ids], [b[one] for one in ids]
-    return paired_difference(ours, theirs), permutation_p(ours, theirs), len(ids)
+    return paired_difference(a.scores, b.scores), permutation_p(a.scores, b.scores)
 
 
 def _claim(question: _Question, difference: Interval | None, p: float | None, n: int) -> Claim:
@@ -172,6 +173,8 @@ def _claim(question: _Question, difference: Interval | None, p: float | None, n:
         p=p,
         n=n,
         sentence="",
+        family=question.family,
+        budget=question.a.row.record.run.budget,
     )
     return replace(draft, sentence=_say(draft))
 
@@ -181,10 +184,12 @@ def _crossed(track: Track) -> Iterator[Claim]:
 
     The two scores rest on different references and don't subtract; what each keeps of full under its own compares.
     """
-    rows = [row for row in track.oracles if row.ok]
-    raws = [row for row in rows if row.record.method.name == "oracle"]
-    for raw, cross in _same_budget(raws, [row for row in rows if row.record.method.name == "oracle_cross"]):
-        before, after = raw.record.quality, cross.record.quality
+    known = [Entry((row,), (), None) for row in track.oracles if row.ok and row.record.compute]
+    raws, crosses = (
+        [entry for entry in known if entry.row.record.method.name == name] for name in ("oracle", "oracle_cross")
+    )
+    for raw, cross in _same_budget(raws, crosses):
+        before, after = raw.row.record.quality, cross.row.record.quality
         if before is None or after is None or before.retained is None or after.retained is None:
             continue
         bounds = (
@@ -203,6 +208,9 @@ def _crossed(track: Track) -> Iterator[Claim]:
             n=track.task.n,
             sentence=f"{condition}, the oracle keeps {kept} of full; scored on references it did not choose by, "
             f"{left}{bounds} on {track.task.name}.",
+            family=("the oracle", "itself under other references"),
+            budget=raw.row.record.run.budget,
+            kept=(before.retained, after.retained),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 NOTHING = "–"
@@ -34,6 +35,26 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}".removesuffix(".0") + " %"
 
 
+def hundredths(value: float | None) -> str:
+    """Return a share in per cent to one decimal, without the sign: the heading has it."""
+    return NOTHING if value is None else f"{100 * value:.1f}"
+
+
+def whole(value: float | None) -> str:
+    """Return a share in whole per cent."""
+    return NOTHING if value is None else f"{100 * value:.0f} %"
+
+
+def number(value: float | None) -> str:
+    """Return a number with no digits that don't matter."""
+    return NOTHING if value is None else f"{value:.6g}"
+
+
+def counted(amount: int, what: str) -> str:
+    """Return an amount with its noun, in the plural where that is due."""
+    return f"{amount:,} {what}" + ("" if amount == 1 else "s")
+
+
 def budget(value: float | None) -> str:
     """Return a target layer share."""
     return NOTHING if value is None else f"{value:g}"
@@ -49,3 +70,8 @@ def milliseconds(value: float | None) -> str:
 def speedup(value: float | None, places: int = 2) -> str:
     """Return a speed-up as a factor."""
     return "" if value is None else f"{value:.{places}f}×"
+
+
+def slug(text: str) -> str:
+    """Return what is left of a text in a file name or an anchor; nothing, where it has no such letter."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]

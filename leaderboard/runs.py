@@ -1,14 +1,15 @@
-"""Read run folders: records, timings and per-document scores, checked and merged."""
+"""Read run folders: records, timings, per-document scores and where layers were spent, checked and merged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
+from dlbench.leaderboard.usage import count_usage
 from dlbench.lines import JsonLine, read_lines
-from dlbench.records import Record, RecordError, Sample, Timing
+from dlbench.records import Asked, Record, RecordError, Sample, Timing, Trust, Usage
 from dlbench.records import Scores as ScoresLine
 
 Item = TypeVar("Item", bound=JsonLine)
@@ -22,11 +23,27 @@ class Runs:
 
     Attributes:
         scores: per record key, as far as the folders have samples or scores.
+        usage: per record key, as far as the folders have samples or usage.
+        samples: the file of a key's samples, where they are there; every line of it has been checked.
+        asked: files with the prompts and references.
     """
 
     records: tuple[Record, ...]
     timings: tuple[Timing, ...]
     scores: Scores
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    samples: Mapping[str, Path] = field(default_factory=dict)
+    asked: tuple[Path, ...] = ()
+
+    def documents(self) -> dict[str, dict[str, Asked]]:
+        """Return prompts and references by track and document id."""
+        tracks = {record.track for record in self.records}
+        found: dict[str, dict[str, Asked]] = {track: {} for track in sorted(tracks)}
+        for path in self.asked:
+            for line in read_lines(path, Asked):
+                if line.track in tracks:
+                    found[line.track].setdefault(line.id, line)
+        return found
 
 
 def read_runs(run_dirs: Sequence[Path]) -> Runs:
@@ -40,18 +57,40 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     for run_dir in run_dirs:
         if not (run_dir / "records.jsonl").is_file():
             raise RecordError(f"{run_dir}: no records.jsonl in it; is it the --out of a finished dlbench run?")
-    records = _merge(run_dirs, "records.jsonl", Record, _result, _figures)
+    records = _merge(run_dirs, "records.jsonl", Record, _result, _figures, _least_trusted)
     timings = _merge(run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None)
-    scores: dict[str, dict[str, float]] = {}
-    for path in (run_dir / "scores.jsonl" for run_dir in run_dirs):
-        if path.is_file():
-            scores.update((line.key, dict(line.scores)) for line in read_lines(path, ScoresLine))
-    for key in {record.key for record in records}:
-        for path in (run_dir / "samples" / f"{key}.jsonl" for run_dir in run_dirs):
-            if path.is_file():
-                scores[key] = {sample.id: sample.score for sample in read_lines(path, Sample)}
-                break
-    return Runs(records, timings, scores)
+    layers = {record.key: record.backbone.layers for record in records}
+    scores: dict[str, Mapping[str, float]] = {}
+    usage: dict[str, Usage] = {}
+    samples: dict[str, Path] = {}
+    for path in _files(run_dirs, "scores.jsonl"):
+        scores.update((line.key, line.scores) for line in read_lines(path, ScoresLine) if line.key in layers)
+    for path in _files(run_dirs, "usage.jsonl"):
+        usage.update((line.key, line) for line in read_lines(path, Usage) if line.key in layers)
+    for key in sorted(layers):
+        for path in _files(run_dirs, f"samples/{key}.jsonl"):
+            scores[key], usage[key] = _sampled(path, key, layers[key])
+            samples[key] = path
+            break
+    return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")))
+
+
+def _files(run_dirs: Iterable[Path], name: str) -> list[Path]:
+    return [path for run_dir in run_dirs if (path := run_dir / name).is_file()]
+
+
+def _sampled(path: Path, key: str, depth: int) -> tuple[Mapping[str, float], Usage]:
+    """Read the samples of a record once, for all that is needed of every one of them."""
+    scores: dict[str, float] = {}
+
+    def seen() -> Iterable[Sample]:
+        for sample in read_lines(path, Sample):
+            if scores.setdefault(sample.id, sample.score) != sample.score:
+                raise RecordError(f"{path}: document {sample.id!r} is there twice, with two scores; keep one of them")
+            yield sample
+
+    usage = count_usage(key, depth, seen())
+    return scores, usage
 
 
 def _result(record: Record) -> Hashable:
@@ -60,7 +99,13 @@ def _result(record: Record) -> Hashable:
 
 
 def _figures(record: Record) -> Hashable:
-    return record.model_copy(update={"env": {}, "notes": ()}).model_dump_json()
+    return record.model_copy(update={"env": {}, "notes": (), "trust": "self-reported"}).model_dump_json()
+
+
+def _least_trusted(one: Record, other: Record) -> Record:
+    """Keep the lesser claim: a copy in another folder is no second witness."""
+    order = get_args(Trust)
+    return one if order.index(one.trust) <= order.index(other.trust) else other
 
 
 def _clocked(timing: Timing) -> Hashable:
@@ -74,15 +119,15 @@ def _merge(
     model: type[Item],
     identity: Callable[[Item], Hashable],
     figures: Callable[[Item], Hashable],
+    choose: Callable[[Item, Item], Item] = lambda kept, item: kept,
 ) -> tuple[Item, ...]:
-    """Read one file of every folder; of what stands in several, keep the first and insist that the figures agree."""
+    """Read one file of every folder; of what stands in several, keep one and insist that the figures agree."""
     found: dict[Hashable, tuple[Item, str]] = {}
-    for path in (run_dir / name for run_dir in run_dirs):
-        if not path.is_file():
-            continue
+    for path in _files(run_dirs, name):
         for number, item in enumerate(read_lines(path, model), start=1):
             here = f"{path}, line {number}"
             kept, there = found.setdefault(identity(item), (item, here))
             if figures(kept) != figures(item):
                 raise RecordError(f"{here}: other figures for the same result than in {there}; keep one of them")
+            found[identity(item)] = (choose(kept, item), there)
     return tuple(item for _, (item, _) in sorted(found.items(), key=lambda entry: str(entry[0])))

@@ -5,12 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlbench.leaderboard import figures
+from dlbench.leaderboard import chart, figures, looks
+from dlbench.leaderboard.site import Board
+from dlbench.leaderboard.textplot import plot
 from dlbench.leaderboard.tracks import Row, build_tracks
 from dlbench.records import Record, Timing
+
+
+def print_board(board: Board, console: Console | None = None) -> None:
+    """Print the board: the chart of its first view, then the table of every task."""
+    console = console or Console()
+    if not console.is_terminal and console.width < 110:
+        console = Console(width=110, file=console.file)  # a log has no edge to wrap at
+    marks = looks.site_marks(board.views)
+    view = board.views[0]
+    console.print(Text(f"{view.title} on {view.backbone}", style="bold"))
+    for axis in view.axes[:1]:
+        frontiers = board.found[view.slug].frontiers.get(axis.key, {})
+        data = chart.datasets(view, marks, axis, frontiers)
+        console.print(plot(view, data, marks, axis, min(console.width, 110)))
+    console.print()
+    console.print(closing_table(board.runs.records, board.runs.timings, console.width))
 
 
 def closing_table(records: Iterable[Record], timings: Iterable[Timing], width: int = 100) -> Table:

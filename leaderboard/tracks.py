@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from dlbench.leaderboard.figures import slug
 from dlbench.records import Record, Task, Timing
 
 Role = Literal["full", "dense", "method", "oracle"]
 """`full`: the base backbone at full depth; `dense`: a smaller model at its full depth; `oracle`: not deployable."""
+
+CONTROLS = frozenset({"random_skip", "unified_skip"})
+"""Methods that stand on a board to be beaten; so does a learned constant, a router with `fixed_input`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,14 @@ class Row:
     def ok(self) -> bool:
         """Whether the budget was reached."""
         return self.record.status == "ok"
+
+    @property
+    def control(self) -> bool:
+        """Whether the row is there to be beaten: it decides without looking at what it decides about."""
+        method = self.record.method
+        return self.role == "method" and (
+            method.name in CONTROLS or method.kind == "control" or method.params.get("fixed_input") is True
+        )
 
     @property
     def remarks(self) -> str:
@@ -69,20 +80,31 @@ class Track:
 
 def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> list[Track]:
     """Group records into tracks, label and order their rows: full, smaller dense models, methods by name and budget."""
-    clocked: dict[str, dict[int, Timing]] = defaultdict(dict)
-    for timing in sorted(timings, key=lambda one: (one.device, one.threads, one.key, one.kernels)):
-        clocked[timing.key].setdefault(timing.batch_size, timing)
+    clock = list(timings)
     groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.task.name, record.task.version, record.track, record.task.metric].append(record)
     tracks: list[Track] = []
     anchors: dict[str, int] = defaultdict(int)
     for (task_name, _, name, _), members in sorted(groups.items()):
-        stem = re.sub(r"[^a-z0-9]+", "-", task_name.lower()).strip("-") or "task"
+        stem = slug(task_name) or "task"
         anchors[stem] += 1
         anchor = stem if anchors[stem] == 1 else f"{stem}-{anchors[stem]}"
+        keys = {member.key for member in members}
+        clocked = _on_one_machine([timing for timing in clock if timing.key in keys])
         tracks.append(Track(name, anchor, members[0].task, _rows(members, clocked, anchor)))
     return tracks
+
+
+def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timing]]:
+    """Return times by record key and batch size, all of the machine that timed most: others' do not compare."""
+    machines = Counter((timing.device, timing.threads) for timing in timings)
+    machine = min(machines, key=lambda one: (-machines[one], one), default=None)
+    found: dict[str, dict[int, Timing]] = defaultdict(dict)
+    for timing in sorted(timings, key=lambda one: (one.key, one.kernels)):
+        if (timing.device, timing.threads) == machine:
+            found[timing.key].setdefault(timing.batch_size, timing)
+    return found
 
 
 def cut_prompts(records: Iterable[Record]) -> list[str]:

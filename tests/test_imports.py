@@ -24,7 +24,7 @@ FLOORS = [
     {"dlbench.suggest"},
     {"dlbench.errors"},
 ]
-PACKAGES = ("dlbench.commands", "dlbench.engine", "dlbench.fit", "dlbench.method", "dlbench.train")
+PACKAGES = tuple(f"dlbench.{name}" for name in ("commands", "engine", "fit", "method", "stats", "train"))
 """Within one of these modules may import each other."""
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "accelerate", "safetensors"}
 

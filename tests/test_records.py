@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from dlbench.errors import DlbenchError
-from dlbench.records import Candidate, Record, RecordError, Sample, Timing, read_lines, write_lines
+from dlbench.records import Asked, Candidate, Record, RecordError, Sample, Timing, Usage, read_lines, write_lines
 
 SHA = "ab" * 32
 FLOPS = {"layers": 10, "attention": 2, "heads": 0, "kv": 1, "router": 0}
@@ -50,6 +50,7 @@ RECORD = {
     },
     "status": "ok",
     "fit": {"seed": 1, "target": 0.5, "realised": 0.49, "learnt_from": 280, "tuned_on": 48, "tokens": 12_000},
+    "trust": "rerun",
     "notes": ["2 documents truncated"],
     "env": {"torch": "2.13.0"},
 }
@@ -60,6 +61,7 @@ SAMPLE = {
     "scores": {"rouge1": 0.2},
     "layers": [16, 8.0, 7.5],
     "routes": [["3333", 1], ["3030", 2]],
+    "pieces": ["she", " said", "</s>"],
     "truncated": False,
     "tokens": TOKENS,
     "flops": FLOPS,
@@ -87,6 +89,8 @@ TIMING = {
     "kernels": "fused",
 }
 CANDIDATE = {"id": "nano_summary/17", "candidate": "skip-8", "layers": [0, 2], "share": 0.125, "score": 0.5}
+ASKED = {"track": "nano/1", "id": "nano_summary/17", "prompt": "a\nsummary:", "references": ["b", "c"]}
+USAGE = {"key": "0123456789abcdef", "layers": [1.0, 0.5], "depths": [0, 3, 4]}
 
 
 def changed(record, path, value):
@@ -110,7 +114,8 @@ def read(path, model, *objects):
 
 
 @pytest.mark.parametrize(
-    ("model", "example"), [(Record, RECORD), (Sample, SAMPLE), (Timing, TIMING), (Candidate, CANDIDATE)]
+    ("model", "example"),
+    [(Record, RECORD), (Sample, SAMPLE), (Timing, TIMING), (Candidate, CANDIDATE), (Asked, ASKED), (Usage, USAGE)],
 )
 def test_written_lines_read_back_and_are_always_the_same_bytes(path, model, example):
     items = read(path, model, example, example)
@@ -158,6 +163,7 @@ def test_written_lines_read_back_and_are_always_the_same_bytes(path, model, exam
         ("compute.executed_flops", 1e18),
         ("compute.executed_flops", 10**25),
         ("status", "fine"),
+        ("trust", "certified"),
         ("notes", ["\x1b[2J"]),
         ("notes", ["x"] * 65),
     ],
@@ -175,6 +181,20 @@ def test_bad_record_is_refused_with_file_line_and_field(path, field, value):
 def test_routes_are_digits_with_a_count(path, routes):
     with pytest.raises(RecordError, match="line 1: routes"):
         read(path, Sample, SAMPLE | {"routes": routes})
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "field", "value"),
+    [
+        (Sample, SAMPLE, "pieces", ["x" * 1001]),
+        (Usage, USAGE, "layers", [1.5]),
+        (Usage, USAGE, "depths", [-1]),
+        (Asked, ASKED, "references", ["x"] * 1001),
+    ],
+)
+def test_what_goes_with_a_record_has_its_limits(path, model, example, field, value):
+    with pytest.raises(RecordError, match=f"line 1: {field}"):
+        read(path, model, changed(example, field, value))
 
 
 def test_unreachable_record_may_lack_figures(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlbench.records import Record, Sample, Timing, write_lines
+from dlbench.records import Asked, Record, Sample, Timing, write_lines
 from dlbench.stats import retained
 
 TASKS = {
@@ -40,11 +40,13 @@ class SyntheticRun:
     records: list[Record] = field(default_factory=list)
     timings: list[Timing] = field(default_factory=list)
     samples: dict[str, list[Sample]] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_lines(folder / "records.jsonl", self.records)
         write_lines(folder / "timing.jsonl", self.timings)
+        write_lines(folder / "documents.jsonl", self.asked)
         for key, samples in self.samples.items():
             write_lines(folder / "samples" / f"{key}.jsonl", samples)
         return folder
@@ -119,6 +121,11 @@ def _add_task(run, task, documents, rng):
         return scale * np.clip(mean + hardness + rng.normal(0, noise, documents), 0, 1)
 
     full = draw(best)
+    for place in range(documents):
+        prompt = f"Where does house {place} stand?\nanswer:"
+        track = f"{task}/1/full"
+        wanted = ("By the river.", "There.")
+        run.asked.append(Asked(track=track, id=f"{task}/{place}", prompt=prompt, references=wanted))
 
     def add(name, kind, scores, share, params=None, against=full, on="nano", budget=None, notes=(), total=None, **more):
         params = params or {}
@@ -139,7 +146,9 @@ def _add_task(run, task, documents, rng):
             **more,
         )
         run.records.append(made)
-        run.samples[made.key] = [_sample(f"{task}/{place}", float(score)) for place, score in enumerate(scores)]
+        run.samples[made.key] = [
+            _sample(f"{task}/{place}", float(score), share, name, rng) for place, score in enumerate(scores)
+        ]
         if made.status == "ok" and not name.startswith("oracle"):
             run.timings += [_timing(made, batch, share, rng) for batch in (1, 16)]
 
@@ -172,14 +181,29 @@ def _add_task(run, task, documents, rng):
     add("oracle@full", "oracle", draw(min(best + 0.09, 0.99)), 1.0, budget=1.0, notes=("8 sampled outputs",))
 
 
-def _sample(name, score):
+PIECES = (" The", " red", " house", " stands", " by", " the", " river", ".", "</s>")
+
+
+def _sample(name, score, share, method, rng):
+    """Return a sample of nine tokens: full's text, with a word or two changed the more layers are left out."""
+    pieces = list(PIECES)
+    for place in range(7):
+        if method != "full" and rng.random() < (1 - share) / 2:
+            pieces[place] = f" {rng.choice(['blue', 'old', 'hill', 'a'])}"
+    routes = [("3" * 16, 8)]
+    if share < 1:
+        ran = rng.random((8, 16)) < share if method == "hidden_router" else np.arange(16) < round(16 * share)
+        ran = np.broadcast_to(ran, (8, 16))
+        routes = [("".join("3" if one else "0" for one in row), 1) for row in ran]
     return Sample(
         id=name,
-        output="The red house stands by the river.",
+        output="".join(pieces[:-1]),
         score=score,
-        layers=(16.0, 8.0, 8.0),
+        layers=[float(route.count("3")) for route, times in routes for _ in range(times)],
+        routes=routes,
+        pieces=pieces,
         truncated=False,
-        tokens={"prompt": 40, "generated": 4},
+        tokens={"prompt": 40, "generated": 9},
         flops={"layers": 10**6, "attention": 10**4, "heads": 0, "kv": 0, "router": 0},
         prompt_flops=10**7,
         executed_flops=11 * 10**6,

@@ -45,7 +45,7 @@ def test_no_difference_is_no_verdict():
 def test_lucky_difference_among_many_is_called_so():
     pairs = []
     for place, budget in enumerate(np.linspace(0.1, 0.9, 20)):
-        shift = 0.011 if place == 0 else 0.0
+        shift = 0.012 if place == 0 else 0.0
         noise = RNG.normal(0, 0.05, 100)
         run = {"budget": float(budget)}
         pairs.append(("static_skip", BASE + shift + noise - noise.mean(), {"run": run}))
@@ -71,10 +71,12 @@ def test_all_the_questions_are_asked():
     scores = {key: {one.id: one.score for one in samples} for key, samples in run.samples.items()}
     asked = [(claim.subject, claim.other) for claim in claims(run.records, scores)]
     dense = "the smaller dense nano-half"
+    controls = ("random routing", "unified skipping")
     assert asked == [
         *[("skipping", "exiting")] * 3,
         *[("skipping", dense), ("exiting", dense), ("the router", dense)],
         *[("the router", "its learned constant")] * 3,
+        *[(who, control) for control in controls for who in ("skipping", "the router") for _ in range(3)],
         *[("the oracle", "the same choice among full-depth outputs")] * 3,
         *[("the oracle", "itself under other references")] * 3,
     ]
@@ -98,3 +100,37 @@ def test_unreachable_rows_make_no_claims():
 def test_crossed_oracle_is_compared_by_what_it_keeps(kept, word):
     said = claims(*made(("oracle", BASE, {}), ("oracle_cross", BASE * kept, {})))
     assert word in said[0].sentence
+
+
+def layers(share, budget=0.5):
+    return {"compute": {"layer_share": share}, "run": {"budget": budget}}
+
+
+def test_controls_are_met_at_the_realised_share():
+    (claim,) = claims(
+        *made(
+            ("static_skip", BASE, layers(0.45)),
+            ("random_skip", BASE - 0.2, layers(0.3, 0.25)),
+            ("random_skip", BASE - 0.1, layers(0.5, 0.5)),
+        )
+    )
+    # Three quarters of the way from −0.2 to −0.1.
+    assert claim.difference.estimate == pytest.approx(0.125)
+    assert claim.condition == "At 45 % of the layers"
+
+
+def test_control_out_of_reach_is_not_met():
+    assert claims(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.4)))) == []
+    assert len(claims(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.48))))) == 1
+
+
+def test_fit_seeds_are_one_row():
+    seeds = [
+        ("hidden_router", BASE + 0.02 + off, {"run": {"seed": seed}, "method": {"params": {"fixed_input": False}}})
+        for seed, off in enumerate((-0.03, 0.0, 0.03))
+    ]
+    constant = ("hidden_router", BASE, {"method": {"params": {"fixed_input": True}}})
+    (claim,) = claims(*made(*seeds, constant))
+    assert claim.difference.estimate == pytest.approx(0.02)
+    assert claim.difference.method.endswith("3 fit seeds")
+    assert claim.verdict == 0

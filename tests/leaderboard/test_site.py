@@ -7,10 +7,10 @@ import pytest
 from record_factory import record, synthetic_run
 
 from dlbench.errors import DlbenchError
-from dlbench.leaderboard.chart import COLOURS
+from dlbench.leaderboard.looks import COLOURS
 from dlbench.leaderboard.runs import read_runs
-from dlbench.leaderboard.site import BoardError, build
-from dlbench.records import Record, RecordError, Scores, Timing, read_lines, write_lines
+from dlbench.leaderboard.site import BoardError, build, check
+from dlbench.records import Record, RecordError, Scores, Timing, Usage, read_lines, write_lines
 
 EVIL = '<script>alert("1")</script>\'"><img src=x onerror=alert(1)> & {{ 7*7 }}'
 
@@ -49,7 +49,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def run():
-    return synthetic_run(documents=40)
+    return synthetic_run(documents=12)
 
 
 @pytest.fixture(scope="module")
@@ -65,63 +65,110 @@ def site(run_dir, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def html(site):
-    return (site / "index.html").read_text(encoding="utf-8")
+def pages(site):
+    return {path: Page(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
 
 
 @pytest.fixture(scope="module")
-def page(html):
-    return Page(html)
+def front(site, pages):
+    return pages[site / "index.html"]
 
 
-def test_page_is_well_formed_and_every_id_and_link_inside_it_holds(page):
-    assert page.open == []
-    ids = page.values("id")
-    assert len(ids) == len(set(ids))
-    inside = {value[1:] for value in page.values("href") if value.startswith("#")}
-    assert inside <= set(ids)
-    assert {name for value in page.values("aria-labelledby") for name in value.split()} <= set(ids)
+@pytest.fixture(scope="module")
+def task(site, pages):
+    return pages[site / "nano-summary.html"]
 
 
-def test_page_asks_nothing_of_the_network_and_runs_nothing(html, page):
-    assert not {"script", "link", "iframe", "object", "embed", "img"} & set(page.tags)
-    assert page.values("src") == []
-    assert not re.search(r"url\((?!#)|@import", html)
-    outside = [value for value in page.values("href") if not value.startswith("#")]
-    assert sorted(outside) == ["records.csv", "records.jsonl", "timing.jsonl"]
-    elsewhere = set(re.findall(r"https?://[^\s\"'<]+", html))
-    assert elsewhere <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
-    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
-    assert len(html.encode()) < 350_000
+def words(page):
+    return " ".join(page.text.split())
 
 
-def test_every_task_has_a_titled_chart_and_its_tables(run, page):
+def test_pages_are_well_formed_and_every_link_leads_somewhere(site, pages):
+    ids = {path: page.values("id") for path, page in pages.items()}
+    for path, page in pages.items():
+        assert page.open == []
+        assert len(ids[path]) == len(set(ids[path]))
+        for name in ("aria-labelledby", "for"):
+            assert {one for value in page.values(name) for one in value.split()} <= set(ids[path])
+        for link in [*page.values("href"), *page.values("src")]:
+            if link.startswith(("https://arxiv.org/abs/", "data:")):
+                continue
+            file, _, anchor = link.partition("#")
+            there = (path.parent / file).resolve() if file else path
+            assert there.is_file(), f"{path}: {link}"
+            if anchor and there.suffix == ".html":
+                assert anchor in ids[there], f"{path}: {link}"
+
+
+def test_pages_ask_nothing_of_the_network_and_run_only_the_sites_own_scripts(site, pages):
+    for path, page in pages.items():
+        assert not {"iframe", "object", "embed", "style", "base"} & set(page.tags)
+        assert not [name for _, name, _ in page.attributes if name.startswith("on") or name == "style"]
+        allowed = r"(\.\./)*assets/\w+\.js|data:image/png;base64,[\w+/=]+"
+        assert all(re.fullmatch(allowed, source) for source in page.values("src"))
+        assert not re.search(r"<script(?! src=)", path.read_text())
+    css = (site / "assets" / "board.css").read_text()
+    assert not re.search(r"url\(|@import", css)
+
+
+def test_the_front_page_is_small_before_the_chart_script(site):
+    first = [site / "index.html", *(site / "assets").glob("*.*")]
+    assert sum(path.stat().st_size for path in first if path.name != "vega.js") < 350_000
+
+
+def test_all_tasks_stand_together_first_and_each_has_a_page(run, site, front):
     tasks = {one.task.name for one in run.records}
-    charts = [value for value in page.values("class") if value == "chart"]
-    assert len(charts) == page.tags.count("figure") == len(tasks)
-    assert page.tags.count("table") == page.tags.count("caption") == 2 * len(tasks)
-    assert "nano_d2t: rougeL against total FLOPs" in page.text
-    assert "static_skip at budget 0.5: rougeL" in page.text  # what hovering over a point shows
-    rows = [value for value in page.values("id") if re.fullmatch(r"nano-\w+-\d+", value)]
-    assert len(rows) == len(run.records)
+    assert "all tasks" in words(front)
+    assert all((site / f"{task.replace('_', '-')}.html").is_file() for task in tasks)
+    labels = {value for value in front.values("data-s")}
+    assert {"full", "nano-half", "static_skip", "oracle", "hidden_router · fixed_input"} <= labels
+    # Only one task has it, so it has no mean over all of them.
+    assert "oracle_cross (1 of 4)" in words(front)
 
 
-def test_charts_use_only_colours_that_have_a_dark_twin(html):
+def test_the_page_of_a_task_has_every_row_with_interval_status_and_times(run, task):
+    rows = [one for one in run.records if one.task.name == "nano_summary"]
+    assert len([value for value in task.values("data-b")]) == len(rows)
+    text = words(task)
+    assert "unreachable; closest setting: 0.41 of the layers" in text
+    assert re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)
+    assert "time per token, batch 16" in text
+    assert "Saved FLOPs are not saved time." in text
+    assert "At 50 % of the layers, skipping beats exiting by " in text
+    assert not re.search(r"\b(nan|None|inf|Infinity)\b", text)
+
+
+def test_charts_are_described_and_use_only_colours_that_have_a_dark_twin(site, front):
+    assert "hidden_router at budget 0.5: keeps " in front.text
     light = [one for one, _ in COLOURS]
     assert len(set(light)) == len(COLOURS)
-    drawings = re.findall(r'<svg [^>]*class="chart".*?</svg>', html, flags=re.DOTALL)
+    drawings = re.findall(r'<svg [^>]*class="chart".*?</svg>', (site / "index.html").read_text(), flags=re.DOTALL)
     used = set(re.findall(r'(?:fill|stroke)="([^"]+)"', "".join(drawings)))
-    assert used - set(light) <= {"none", "transparent"}
+    assert drawings and used - set(light) <= {"none", "transparent"}
 
 
-def test_page_shows_intervals_status_times_and_comparisons(page):
-    text = " ".join(page.text.split())
-    assert "At 50 % of the layers, skipping beats exiting by " in text
-    assert "unreachable; closest setting: 0.41 of the layers" in text
-    assert re.search(r"0\.\d\d \[0\.\d\d, 0\.\d\d\]", text)
-    assert "batch 16" in text
-    assert "Saved FLOPs are not saved time." in text
-    assert not re.search(r"\b(nan|None|inf)\b", text)
+def test_method_pages_say_what_the_method_is_and_where_it_spends_layers(site, pages):
+    page = pages[site / "methods" / "hidden-router.html"]
+    text = words(page)
+    assert "A trained controller decides per token and layer from the hidden state." in text
+    assert "dlbench run --model nano --task nano_d2t" in text
+    assert "--budget 0.25 --budget 0.5 --budget 0.75" in text
+    assert "https://arxiv.org/abs/2410.20022" in page.values("href")
+    assert "Where it spends layers" in text and "layer 3: " in text
+    assert "budget 50 %, mean 8." in text
+    assert "threshold" in text
+
+
+def test_sample_pages_put_what_changed_most_first_and_mark_the_words(site, pages):
+    page = pages[site / "samples" / "nano-math" / "static-exit-50.html"]
+    shown = re.findall(r"exact_match ([01]) → ([01])", words(page))
+    changed = [one != other for one, other in shown]
+    assert len(shown) == 12
+    assert changed == sorted(changed, reverse=True) and changed[0]
+    html = (site / "samples" / "nano-math" / "static-exit-50.html").read_text()
+    assert "<del>" in html and "<ins>" in html
+    assert 'class="map"' in html and "Where does house 3 stand?" in html
+    assert all(path.stat().st_size <= 200_000 for path in (site / "samples").rglob("*.html"))
 
 
 def test_same_records_give_the_same_bytes_whatever_the_order(run, run_dir, site, tmp_path):
@@ -131,8 +178,45 @@ def test_same_records_give_the_same_bytes_whatever_the_order(run, run_dir, site,
     write_lines(first / "records.jsonl", run.records[::2][::-1])
     write_lines(second / "records.jsonl", run.records[1::2] + run.records[:3])
     build([second, first], tmp_path / "site")
-    for name in ("index.html", "records.jsonl", "records.csv", "timing.jsonl"):
-        assert (tmp_path / "site" / name).read_bytes() == (site / name).read_bytes()
+    files = sorted(str(path.relative_to(site)) for path in site.rglob("*") if path.is_file())
+    assert files == sorted(str(p.relative_to(tmp_path / "site")) for p in (tmp_path / "site").rglob("*") if p.is_file())
+    for name in files:
+        assert (tmp_path / "site" / name).read_bytes() == (site / name).read_bytes(), name
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A site of one task and few documents, to be spoilt."""
+    folder = synthetic_run(documents=3, tasks=["nano_math"]).write(tmp_path / "run")
+    build([folder], tmp_path / "site")
+    return folder, tmp_path / "site"
+
+
+def test_check_tells_a_fresh_site_from_a_stale_one(small):
+    folder, out = small
+    assert check([folder], out) > 40
+    (out / "notes.html").write_text("by hand")
+    with pytest.raises(BoardError, match=r"notes\.html belongs to no site of these records"):
+        check([folder], out)
+    (out / "notes.html").unlink()
+    page = out / "index.html"
+    page.write_text(page.read_text().replace("static_skip", "static_hop"))
+    with pytest.raises(BoardError, match=r"index\.html is stale.*dlbench board") as refusal:
+        check([folder], out)
+    assert "\n" not in str(refusal.value)
+    page.unlink()
+    with pytest.raises(BoardError, match=r"index\.html is missing"):
+        check([folder], out)
+
+
+def test_a_new_build_removes_what_an_earlier_one_left(small, tmp_path):
+    folder, out = small
+    (out / "kept.txt").write_text("not ours")
+    (out / "manifest.json").write_text(json.dumps({"../run/records.jsonl": "", "samples/nano-math/full.html": ""}))
+    write_lines(tmp_path / "bare" / "records.jsonl", [record()])
+    build([tmp_path / "bare"], out)
+    assert not (out / "samples" / "nano-math" / "full.html").exists()
+    assert (out / "kept.txt").exists() and (folder / "records.jsonl").exists()
 
 
 def test_downloads_hold_everything(run, site):
@@ -141,24 +225,11 @@ def test_downloads_hold_everything(run, site):
     lines = (site / "records.csv").read_text().splitlines()
     assert len(lines) == len(run.records) + 1
     assert lines[0].startswith("task,track,label,method,deployable")
-
-
-def test_hostile_strings_are_shown_not_run(tmp_path):
-    evil = record(
-        EVIL,
-        task=EVIL,
-        track=EVIL,
-        backbone={"name": EVIL, "family": EVIL},
-        method={"params": {EVIL: EVIL}, "kind": EVIL},
-        notes=(EVIL, "=1+1"),
-        env={EVIL: EVIL},
-    )
-    write_lines(tmp_path / "records.jsonl", [evil, record("full", task=EVIL, track=EVIL)])
-    html = build([tmp_path], tmp_path / "site").read_text()
-    page = Page(html)
-    assert not {"script", "img"} & set(page.tags)
-    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
-    assert EVIL in page.text
+    board = json.loads((site / "board.json").read_text())
+    keys = {key for view in board["views"] for row in view["rows"] for key in row["keys"]}
+    assert keys == {one.key for one in run.records}
+    assert r"hidden\_router $\cdot$ fixed\_input & " in (site / "tables" / "nano-summary.tex").read_text()
+    assert "eprint = {2410.20022}" in (site / "dlbench.bib").read_text()
 
 
 def test_spreadsheet_runs_no_formula_from_a_name(tmp_path):
@@ -169,12 +240,10 @@ def test_spreadsheet_runs_no_formula_from_a_name(tmp_path):
 
 def test_one_bare_record_is_enough(tmp_path):
     write_lines(tmp_path / "records.jsonl", [record()])
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "timing.jsonl").write_text("left by an earlier build")
     html = build([tmp_path], tmp_path / "site").read_text()
     assert "What the numbers say" not in html
     assert "timing.jsonl" not in html
-    assert not (tmp_path / "site" / "timing.jsonl").exists()
+    assert "The records here come without samples" in (tmp_path / "site" / "methods" / "static-skip.html").read_text()
 
 
 def test_nothing_reached_means_no_chart_but_a_page(tmp_path):
@@ -226,11 +295,39 @@ def test_out_must_be_a_place_for_a_site(run_dir, tmp_path):
         assert isinstance(refusal.value, DlbenchError)
 
 
-def test_published_scores_stand_in_for_samples(run_dir, site, tmp_path):
+def test_published_scores_and_usage_stand_in_for_samples(run_dir, site, tmp_path):
     public = tmp_path / "public"
     public.mkdir()
     for name in ("records.jsonl", "timing.jsonl"):
         shutil.copy(run_dir / name, public / name)
-    scores = read_runs([run_dir]).scores
-    write_lines(public / "scores.jsonl", (Scores(key=key, scores=dict(each)) for key, each in scores.items()))
-    assert build([public], tmp_path / "site").read_bytes() == (site / "index.html").read_bytes()
+    runs = read_runs([run_dir])
+    write_lines(public / "scores.jsonl", (Scores(key=key, scores=dict(each)) for key, each in runs.scores.items()))
+    write_lines(public / "usage.jsonl", (Usage.model_validate(one) for one in runs.usage.values()))
+    out = tmp_path / "site"
+    build([public], out)
+    for name in ("index.html", "board.json"):
+        assert (out / name).read_bytes() == (site / name).read_bytes()
+    heat = re.compile(r'<svg class="small-chart".*?</svg>', re.DOTALL)
+    page = "methods/hidden-router.html"
+    assert heat.findall((out / page).read_text()) == heat.findall((site / page).read_text()) != []
+    assert not (out / "samples").exists()
+
+
+def test_hostile_strings_are_shown_not_run(tmp_path):
+    evil = record(
+        EVIL,
+        task=EVIL,
+        track=EVIL,
+        backbone={"name": EVIL, "family": EVIL},
+        method={"params": {EVIL: EVIL}, "kind": EVIL},
+        notes=(EVIL, "=1+1"),
+        env={EVIL: EVIL},
+    )
+    write_lines(tmp_path / "records.jsonl", [evil, record("full", task=EVIL, track=EVIL)])
+    build([tmp_path], tmp_path / "site")
+    for path in (tmp_path / "site").rglob("*.html"):
+        page = Page(path.read_text())
+        assert "img" not in page.tags
+        assert all(source.endswith(".js") and "assets/" in source for source in page.values("src"))
+        assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert EVIL in Page((tmp_path / "site" / "index.html").read_text()).text

@@ -1,0 +1,40 @@
+"""`dlbench compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlbench.commands.terminal import print_json
+
+
+def compare(
+    run: Annotated[Path, typer.Argument(help="A folder that `dlbench run` wrote, or published records with scores.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A row, by its name on the board.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The row that it is held against.")],
+    at: Annotated[
+        float | None, typer.Option(metavar="BUDGET", help="Target layer share. [the one nearest to 0.5]")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Only this task. [all that have both]")] = None,
+    examples: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Documents to show that A wins, and that it loses.")
+    ] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Compare two rows of a run, document by document: is A better than B, by how much, and where."""
+    from dlbench.compare import as_dict, compare, described
+
+    found = compare(run, a, b, at=at, task=task, examples=examples)
+    if as_json:
+        print_json({"run": str(run), "a": a, "b": b, "tasks": [as_dict(one) for one in found]})
+        return
+    from rich.console import Console
+
+    from dlbench.compare_text import report
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)  # a log has no edge to wrap at
+    console.print(report(found, described(found), console.width), highlight=False)

@@ -1,0 +1,198 @@
+"""Bounds for the means of many samples at once: which interval is used where, and how.
+
+- Scores of 0 and 1 only (binary metrics): the score interval, which is Tango's for a paired difference and Wilson's for
+  a single mean.
+- Real-valued scores where fewer than `DENSE` documents deviate from the median (of differences: do not tie): the
+  empirical-likelihood score interval. A document that was not seen may deviate by (1 + (10 ÷ m)²) times the largest
+  deviation where m documents deviate, and never by more than the metric allows.
+- Otherwise: the paired bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 82, 1987).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri
+
+from dlbench.stats.resample import FloatArray, Resample, cluster_totals
+from dlbench.stats.score import score_ends
+
+DENSE = 100
+"""Documents that must differ before a bootstrap of real-valued scores is trusted."""
+SCORE = "empirical-likelihood score"
+BCA = "bootstrap BCa"
+_FEW_VALUES = 16
+
+Draws = Callable[[npt.NDArray[np.intp]], FloatArray]
+"""From samples, by number, to their resampled means, [chosen samples, resamples]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Several samples over the same documents, of which the means are wanted.
+
+    Attributes:
+        values: [samples, documents].
+        low: least value that a document could have had; `high`, the greatest, [samples].
+        binary: whether the values come of scores of 0 and 1 only, [samples].
+        codes: the cluster of each document, None where each is its own.
+    """
+
+    values: FloatArray
+    low: FloatArray
+    high: FloatArray
+    binary: npt.NDArray[np.bool_]
+    codes: npt.NDArray[np.intp] | None
+
+
+def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    """Return the bounds of every sample's mean, and which of them are score intervals."""
+    centre = np.median(samples.values, axis=1)  # where most documents tie, what they tie at
+    off = samples.values - centre[:, None]
+    if samples.codes is not None:
+        off_units = cluster_totals(off, samples.codes)
+    else:
+        off_units = off
+    score = samples.binary | (np.count_nonzero(off_units, axis=1) < DENSE)
+    low, high = np.empty(len(off)), np.empty(len(off))
+    chosen = np.flatnonzero(score)
+    if chosen.size:
+        low[chosen], high[chosen] = _score_bounds(off[chosen], centre[chosen], samples, chosen, level)
+    for start in range(0, len(off), 256):
+        dense = np.flatnonzero(~score[start : start + 256]) + start
+        if dense.size:
+            influence = off_units[dense] - off_units[dense].mean(axis=1, keepdims=True)
+            estimate = samples.values[dense].mean(axis=1)
+            if samples.codes is not None:
+                sizes = np.bincount(samples.codes)
+                influence = off_units[dense] - off[dense].mean(axis=1)[:, None] * sizes
+            low[dense], high[dense] = bca_bounds(estimate, draws(dense), influence, level)
+    return low, high, score
+
+
+def _score_bounds(
+    off: FloatArray, centre: FloatArray, samples: Samples, chosen: npt.NDArray[np.intp], level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Score intervals of some samples, from their deviations [chosen, documents]."""
+    if samples.codes is None:
+        a, weights = _merged(off)
+        b, units, largest = np.ones_like(a), off.shape[1], 1.0
+        differing = np.count_nonzero(off, axis=1)
+    else:
+        sizes = np.bincount(samples.codes)
+        a = cluster_totals(off, samples.codes).T / sizes.mean()
+        b = np.broadcast_to((sizes / sizes.mean())[:, None], a.shape)
+        weights, units, largest = np.ones_like(a), len(sizes), sizes.max() / sizes.mean()
+        differing = np.count_nonzero(a, axis=0)
+    low, high = samples.low[chosen] - centre, samples.high[chosen] - centre
+    seen = np.abs(off).max(axis=1) * (1 + (10 / np.maximum(differing, 1)) ** 2)
+    known = samples.binary[chosen] | (differing == 0)
+    low = np.where(known, low, np.maximum(low, -seen))
+    high = np.where(known, high, np.minimum(high, seen))
+
+    def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
+        return (low - value) * largest, (high - value) * largest
+
+    ends = score_ends(a, b, weights, np.full(len(off), float(units)), support, level)
+    return ends[0] + centre, ends[1] + centre
+
+
+def _merged(off: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Merge equal values: (values, weights), [values, samples] each."""
+    known = np.unique(off)
+    if known.size <= _FEW_VALUES:
+        weights = np.stack([np.count_nonzero(off == one, axis=1) for one in known]).astype(np.float64)
+        return np.repeat(known[:, None], len(off), axis=1), weights
+    most = int(np.count_nonzero(off, axis=1).max())
+    kept = np.argsort(off == 0, axis=1, kind="stable")[:, :most]
+    values = np.take_along_axis(off, kept, axis=1).T  # [most, samples]
+    weights = (values != 0).astype(np.float64)
+    rest = off.shape[1] - weights.sum(axis=0)
+    return np.vstack([values, np.zeros(len(off))]), np.vstack([weights, rest])
+
+
+def bca_bounds(
+    estimate: FloatArray, draws: FloatArray, influence: FloatArray, level: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return BCa bounds.
+
+    Args:
+        estimate: [samples].
+        draws: resampled estimates, [samples, resamples].
+        influence: what each unit adds to the estimate, up to a factor per sample, [samples, units]; rows sum to 0.
+        level: two-sided coverage.
+    """
+    resamples = draws.shape[1]
+    draws = np.sort(draws, axis=1)
+    slack = 1e-12 * np.maximum(np.abs(estimate), 1e-300)[:, None]
+    below = np.count_nonzero(draws < estimate[:, None] - slack, axis=1)
+    tied = np.count_nonzero(draws <= estimate[:, None] + slack, axis=1) - below
+    bias = ndtri(np.clip((below + tied / 2) / resamples, 1 / resamples, 1 - 1 / resamples))
+    squares = (influence**2).sum(axis=1)
+    speed = (influence**3).sum(axis=1) / np.maximum(6 * squares**1.5, 1e-300)
+    ends = []
+    for reach in (float(ndtri((1 - level) / 2)), float(ndtri((1 + level) / 2))):
+        shifted = bias + reach
+        place = ndtr(bias + shifted / np.maximum(1 - speed * shifted, 1e-3)) * (resamples - 1)
+        left = np.clip(np.floor(place), 0, resamples - 2).astype(np.intp)[:, None]
+        pair = np.take_along_axis(draws, np.hstack([left, left + 1]), axis=1)
+        ends.append(pair[:, 0] + (place - left[:, 0]) * (pair[:, 1] - pair[:, 0]))
+    # Of skewed draws the bounds can miss their own estimate; an interval printed beside it must not.
+    return np.minimum(ends[0], estimate), np.maximum(ends[1], estimate)
+
+
+def ratio_bounds(
+    tops: FloatArray,
+    bottom: FloatArray,
+    bounds: tuple[tuple[float, float], tuple[float, float]],
+    resample: Resample,
+    level: float,
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]] | None:
+    """Return the bounds of mean(top) ÷ mean(bottom) for several tops, and which of them are score intervals.
+
+    Args:
+        tops: [samples, documents].
+        bottom: [documents].
+        bounds: least and greatest value there can be, of `tops` and of `bottom`.
+        resample: over the documents.
+        level: two-sided coverage.
+
+    Returns:
+        Infinite where the data do not bound a ratio; None where `bottom` is not above 0, or so near to it that in over
+        1 % of the resamples it is not.
+    """
+    if bottom.mean() <= 0:
+        return None
+    bottom_draws = resample.means(bottom)[0]
+    defined = bottom_draws > 0
+    if defined.mean() < 0.99:
+        return None
+    rows = np.vstack([tops, bottom])
+    units = rows if resample.codes is None else cluster_totals(rows, resample.codes)
+    above, below = units[:-1], units[-1]
+    estimate = tops.mean(axis=1) / bottom.mean()
+    low, high = np.empty(len(tops)), np.empty(len(tops))
+    whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
+    score = whole | (np.count_nonzero(above != below, axis=1) < DENSE)
+    if score.any():
+        scale = units.shape[1] / bottom.size  # of totals, so that a unit counts about 1
+        largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
+        (least, greatest), (bottom_least, bottom_greatest) = bounds
+
+        def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
+            most = np.maximum(value * bottom_least, value * bottom_greatest)
+            fewest = np.minimum(value * bottom_least, value * bottom_greatest)
+            return (least - most) * largest, (greatest - fewest) * largest
+
+        a = above[score].T * scale
+        b = np.broadcast_to(below[:, None] * scale, a.shape)
+        low[score], high[score] = score_ends(a, b, np.ones_like(a), np.full(a.shape[1], float(len(a))), support, level)
+    dense = np.flatnonzero(~score)
+    if dense.size:
+        ratios = resample.means(tops[dense])[:, defined] / bottom_draws[defined]
+        influence = above[dense] - estimate[dense, None] * below
+        low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, level)
+    return low, high, score

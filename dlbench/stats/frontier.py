@@ -1,0 +1,313 @@
+"""Quality as a function of realised compute: curves with bands and areas, and comparisons at matched compute.
+
+A curve is piecewise linear between the settings that ran, in order of their realised cost; it is never made monotone
+and never extrapolated. Between two settings stands, for every document, the mixture of its two scores, so a point *on*
+a curve has scores by document like a setting that ran, and all that is said of paired scores holds for it. Where costs
+are known by document they are resampled too: to first order a document's cost moves its score along the curve's slope
+(the delta method; Davison & Hinkley 1997, §2.7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbench.stats.bounds import Samples, mean_bounds, ratio_bounds
+from dlbench.stats.intervals import (
+    LEVEL,
+    Bounds,
+    Clusters,
+    Interval,
+    mean_interval,
+    metric_range,
+    paired_difference,
+    paired_rows,
+    seed_reach,
+)
+from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A setting: its realised cost, as a share of full depth's, and its scores.
+
+    Attributes:
+        cost: mean over documents.
+        scores: [documents], or [fit seeds, documents].
+        costs: cost by document, [documents], where it is known: then it is resampled with the scores.
+    """
+
+    cost: float
+    scores: npt.ArrayLike
+    costs: npt.ArrayLike | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """A curve with its pointwise interval, on a grid of costs; arrays are [grid]."""
+
+    cost: FloatArray
+    estimate: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """The area under a curve as its mean height: area ÷ width.
+
+    Attributes:
+        height: with its interval.
+        low: least cost that is covered, no less than was asked for; areas over other costs do not compare.
+        high: greatest cost that is covered.
+    """
+
+    height: Interval
+    low: float
+    high: float
+
+
+class Curve:
+    """A method's settings in order of cost; settings of one cost are averaged.
+
+    Args:
+        points: settings over the same documents, in any order.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+
+    Raises:
+        ValueError: there is no point, or their documents are not as many, or a score or cost is not finite.
+    """
+
+    def __init__(self, points: Sequence[Point], *, bounds: Bounds | None = None) -> None:
+        if not points:
+            raise ValueError("a curve needs the scores of at least one setting")
+        ordered = sorted(points, key=lambda point: point.cost)
+        rows = paired_rows(*(point.scores for point in ordered))
+        _, low, high = metric_range(rows, bounds)
+        self.bounds = (low, high)
+        costs = as_scores([point.cost for point in ordered])
+        spread = [_spread(point, rows[0].shape[1]) for point in ordered]
+        self.costs, starts = np.unique(costs, return_index=True)  # [settings]
+        ends = [*starts[1:], len(ordered)]
+        self._rows = [_mix(rows[i:j], np.full(j - i, 1 / (j - i))) for i, j in zip(starts, ends, strict=True)]
+        self._spread = np.stack(
+            [np.mean(spread[i:j], axis=0) for i, j in zip(starts, ends, strict=True)]
+        )  # [settings, documents], mean 0
+
+    @property
+    def span(self) -> Bounds:
+        """The least and the greatest cost."""
+        return float(self.costs[0]), float(self.costs[-1])
+
+    @property
+    def documents(self) -> int:
+        """How many documents the settings were scored on."""
+        return int(self._spread.shape[1])
+
+    def at(self, cost: float, costs: npt.ArrayLike | None = None, *, slack: float = 0.0) -> Point | None:
+        """Return the point of the curve at a cost, None outside its span.
+
+        Args:
+            cost: where.
+            costs: cost by document, where the cost is that of another setting, whose spread then counts too.
+            slack: how far outside the span its end still stands for the cost, since no two methods meet a budget
+                exactly; the point then has the end's own cost.
+        """
+        if not self.costs[0] - slack <= cost <= self.costs[-1] + slack:
+            return None
+        cost = float(np.clip(cost, self.costs[0], self.costs[-1]))
+        spread = _spread(Point(cost, (), costs), self.documents)
+        right = int(np.searchsorted(self.costs, cost))
+        if self.costs[right] == cost and (costs is None or right == 0):
+            left, share = right, 1.0
+        else:
+            left = right - 1
+            share = float((cost - self.costs[left]) / (self.costs[right] - self.costs[left]))
+        if left == right:
+            # At a setting itself the curve's slope is not one; its own cost is what it is.
+            return Point(cost, self._rows[right])
+        mixed = _mix([self._rows[left], self._rows[right]], np.array([1 - share, share]))
+        rise = self._rows[right].mean() - self._rows[left].mean()
+        slope = rise / (self.costs[right] - self.costs[left])
+        moved = spread - (1 - share) * self._spread[left] - share * self._spread[right]
+        return Point(cost, mixed + slope * moved)
+
+    def band(
+        self,
+        grid: npt.ArrayLike,
+        *,
+        full: npt.ArrayLike | None = None,
+        chance: float = 0.0,
+        clusters: Clusters | None = None,
+        resamples: int = RESAMPLES,
+        level: float = LEVEL,
+        seed: int = 0,
+    ) -> Band:
+        """Return the curve with its pointwise interval on the part of a grid that lies within its span.
+
+        Args:
+            grid: costs.
+            full: full depth's scores, [documents]; with them the curve is of what the method retains of it, and empty
+                where that is not defined.
+            chance: the mean score of guessing, taken off both in what is retained.
+            clusters: the source of each document, where documents share one.
+            resamples: bootstrap draws.
+            level: coverage aimed at, at each cost.
+            seed: makes the draws the same every time.
+        """
+        wanted = as_scores(grid) if np.size(grid) else np.zeros(0)
+        inside = wanted[(wanted >= self.costs[0]) & (wanted <= self.costs[-1])]
+        points = [point for cost in inside if (point := self.at(float(cost))) is not None]
+        if not points:
+            return Band(*(np.zeros(0) for _ in range(4)))
+        rows = [np.atleast_2d(np.asarray(point.scores)) for point in points]
+        values = np.stack([row.mean(axis=0) for row in rows])
+        resample = Resample(self.documents, clusters=clusters, resamples=resamples, seed=seed)
+        least, greatest = self.bounds
+        if full is None:
+            scale = 1.0
+            estimate = values.mean(axis=1)
+            samples = Samples(
+                values=values,
+                low=np.minimum(least, values.min(axis=1)),
+                high=np.maximum(greatest, values.max(axis=1)),
+                binary=np.asarray(np.isin(values, (least, greatest)).all(axis=1)),
+                codes=resample.codes,
+            )
+            low, high, _ = mean_bounds(samples, lambda some: resample.means(values[some]), level)
+        else:
+            bottom = paired_rows(values[0], full)[1][0] - chance
+            span = (least - chance, greatest - chance)
+            found = ratio_bounds(values - chance, bottom, (span, span), resample, level)
+            if found is None:
+                return Band(*(np.zeros(0) for _ in range(4)))
+            scale = float(bottom.mean())
+            estimate = (values.mean(axis=1) - chance) / scale
+            same = (values == bottom + chance).all(axis=1)
+            low, high = np.where(same, 1.0, found[0]), np.where(same, 1.0, found[1])
+        extra = np.array([seed_reach(row.mean(axis=1), level) / scale for row in rows])
+        return Band(
+            cost=inside,
+            estimate=estimate,
+            low=estimate - np.hypot(estimate - low, extra),
+            high=estimate + np.hypot(high - estimate, extra),
+        )
+
+    def area(
+        self,
+        low: float = 0.2,
+        high: float = 1.0,
+        *,
+        clusters: Clusters | None = None,
+        resamples: int = RESAMPLES,
+        level: float = LEVEL,
+        seed: int = 0,
+    ) -> Area | None:
+        """Return the area under the curve between two costs, as far as it goes; None where it has no width there.
+
+        Args:
+            low: least cost.
+            high: greatest cost.
+            clusters: the source of each document, where documents share one.
+            resamples: bootstrap draws.
+            level: coverage aimed at.
+            seed: makes the draws the same every time.
+        """
+        start, end = max(low, self.span[0]), min(high, self.span[1])
+        if end <= start:
+            return None
+        weights = np.array([_height(self.costs, heights, start, end) for heights in np.eye(len(self.costs))])
+        values = _mix(self._rows, weights)
+        if self._spread.any():
+            means = np.array([row.mean() for row in self._rows])
+            values = values + _cost_slopes(self.costs, means, start, end) @ self._spread
+        height = mean_interval(
+            values, bounds=self.bounds, clusters=clusters, resamples=resamples, level=level, seed=seed
+        )
+        return Area(height, start, end)
+
+
+def matched_difference(
+    point: Point,
+    control: Curve,
+    *,
+    clusters: Clusters | None = None,
+    slack: float = 0.0,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """Return the point's mean score minus the control's at the same realised cost; None outside the control's span.
+
+    Args:
+        point: the method's setting.
+        control: settings of what it is held against, over the same documents.
+        clusters: the source of each document, where documents share one.
+        slack: how far outside the control's span its end still stands for the cost.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    other = control.at(point.cost, point.costs, slack=slack)
+    if other is None:
+        return None
+    return paired_difference(
+        point.scores,
+        other.scores,
+        bounds=control.bounds,
+        clusters=clusters,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def _spread(point: Point, documents: int) -> FloatArray:
+    """Return each document's cost less the mean, [documents]."""
+    if point.costs is None:
+        return np.zeros(documents)
+    costs = as_scores(point.costs)
+    if costs.shape != (documents,):
+        raise ValueError(f"costs of shape {costs.shape} for scores of {documents} documents")
+    return np.asarray(costs - costs.mean(), dtype=np.float64)
+
+
+def _mix(rows: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
+    """Return the weighted sum of rows, [fit seeds, documents]; seeds stay apart where all rows have as many, or one.
+
+    Where they have not, only the rows of most seeds keep theirs and the others count by their mean.
+    """
+    seeds = max(len(row) for row in rows)
+    parts = [row if len(row) == seeds else row.mean(axis=0, keepdims=True) for row in rows]
+    total = np.zeros((seeds, rows[0].shape[1]))
+    for weight, part in zip(weights, parts, strict=True):
+        total += weight * part
+    return total
+
+
+def _height(costs: FloatArray, heights: FloatArray, start: float, end: float) -> float:
+    """Return the mean height between two costs of the line through the points."""
+    corners = np.unique(np.r_[start, costs[(costs > start) & (costs < end)], end])
+    line = np.interp(corners, costs, heights)
+    return float(np.sum((line[1:] + line[:-1]) / 2 * np.diff(corners)) / (end - start))
+
+
+def _cost_slopes(costs: FloatArray, means: FloatArray, start: float, end: float) -> FloatArray:
+    """Return by how much the mean height moves when a setting costs more, [settings]; by central differences."""
+    slopes = np.zeros(len(costs))
+    step = 1e-4 * float(np.diff(costs).min())
+    for place in range(len(costs)):
+        moved = []
+        for sign in (-1, 1):
+            nudged = costs.copy()
+            nudged[place] += sign * step
+            inner = max(start, nudged[0]), min(end, nudged[-1])
+            moved.append(_height(nudged, means, *inner))
+        slopes[place] = (moved[1] - moved[0]) / (2 * step)
+    return slopes

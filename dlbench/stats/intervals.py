@@ -1,0 +1,295 @@
+"""Intervals of differences, means and ratios over documents: one front door each, which picks the method and says so.
+
+Methods answer the same documents, so every comparison is paired: position i of two score lists is the same document.
+`dlbench.stats.bounds` tells which interval is used where. Rows that were fitted with several seeds are [fit seeds,
+documents]: the spread over the seeds is added to the bounds by the square-and-add rule (MOVER: Zou & Donner, Statistics
+in Medicine 27, 2008) with the quantile of Student's t that so few seeds ask for. A single seed says nothing about its
+spread, and none is added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from dlbench.stats.bounds import BCA, SCORE, Samples, mean_bounds, ratio_bounds
+from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes
+
+LEVEL = 0.95
+Bounds = tuple[float, float]
+Clusters = Sequence[Hashable]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate between the bounds of its confidence interval; `method` says how they were found."""
+
+    estimate: float
+    low: float
+    high: float
+    method: str = field(default="", compare=False)
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether zero lies outside the bounds."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_interval(
+    scores: npt.ArrayLike,
+    *,
+    bounds: Bounds | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean score with its interval.
+
+    Args:
+        scores: one per document, or [fit seeds, documents].
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: there is no score, or one that is not finite.
+    """
+    return contrast([scores], [1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
+
+
+def paired_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    bounds: Bounds | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Return mean(a) − mean(b) with its interval; position i of both is the same document.
+
+    Binary scores have Tango's score interval. Real-valued ones have BCa of the paired bootstrap or, where fewer than
+    100 documents differ, the empirical-likelihood score interval. `Interval.method` says which.
+
+    Args:
+        a: one score per document, or [fit seeds, documents].
+        b: like `a`.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    return contrast([a, b], [1.0, -1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
+
+
+def contrast(
+    rows: Sequence[npt.ArrayLike],
+    weights: Sequence[float],
+    *,
+    bounds: Bounds | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """Return a weighted sum of the rows' means with its interval: a difference is (1, −1).
+
+    Args:
+        rows: scores over the same documents, each [documents] or [fit seeds, documents].
+        weights: one per row.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    lists = paired_rows(*rows)
+    values = sum(weight * one.mean(axis=0) for weight, one in zip(weights, lists, strict=True))
+    assert isinstance(values, np.ndarray)
+    binary, least, greatest = metric_range(lists, bounds)
+    low = sum(min(weight * least, weight * greatest) for weight in weights)
+    high = sum(max(weight * least, weight * greatest) for weight in weights)
+    samples = Samples(
+        values=values[None],
+        low=np.array([low]),
+        high=np.array([high]),
+        binary=np.array([binary]),
+        codes=cluster_codes(clusters, values.size),
+    )
+
+    def draws(_: npt.NDArray[np.intp]) -> FloatArray:
+        return Resample(values.size, clusters=clusters, resamples=resamples, seed=seed).means(values)
+
+    lower, upper, by_score = mean_bounds(samples, draws, level)
+    names = {(1.0,): "Wilson score", (1.0, -1.0): "Tango score"}
+    method = (names.get(tuple(weights), SCORE) if binary and samples.codes is None else SCORE) if by_score[0] else BCA
+    found = Interval(float(values.mean()), float(lower[0]), float(upper[0]), method)
+    wide = with_seeds(found, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
+    return replace(wide, low=max(wide.low, low), high=min(wide.high, high))
+
+
+def ratio_interval(
+    top: npt.ArrayLike,
+    bottom: npt.ArrayLike,
+    *,
+    bounds: tuple[Bounds, Bounds] | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """Return mean(top) ÷ mean(bottom) with its interval.
+
+    The score interval (Fieller's, with the empirical likelihood's variance) where fewer than 100 documents differ or
+    all values are whole; BCa of the paired bootstrap otherwise.
+
+    Args:
+        top: one value per document, or [fit seeds, documents].
+        bottom: one value per document.
+        bounds: least and greatest value there can be, of `top` and of `bottom`; their own where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Returns:
+        None where the mean of `bottom` is not above 0, or so near to it that in over 1 % of the resamples it is not, or
+        where the ratio has no finite bounds: such a ratio has no interval anybody should read.
+
+    Raises:
+        ValueError: the documents are not as many, there is no value, or one is not finite.
+    """
+    above, below = paired_rows(top, bottom)
+    if len(below) > 1:
+        raise ValueError("the bottom of a ratio has one row of scores, whatever its fit seeds: give their mean")
+    a, b = above.mean(axis=0), below[0]
+    span = bounds or ((a.min(), a.max()), (b.min(), b.max()))
+    resample = Resample(a.size, clusters=clusters, resamples=resamples, seed=seed)
+    found = ratio_bounds(a[None], b, span, resample, level)
+    if found is None or not np.isfinite([found[0], found[1]]).all():
+        return None
+    interval = Interval(
+        float(a.mean() / b.mean()), float(found[0][0]), float(found[1][0]), SCORE if found[2][0] else BCA
+    )
+    return with_seeds(interval, [above.mean(axis=1) / b.mean()], level)
+
+
+def retained(
+    method_scores: npt.ArrayLike,
+    full_scores: npt.ArrayLike,
+    *,
+    chance: float = 0.0,
+    bounds: Bounds | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """Return the ratio of means, method over full, both above `chance`, with its interval.
+
+    Scores that are equal throughout keep exactly 1: so stands full beside itself, or a method that never acted.
+
+    Args:
+        method_scores: one per document, or [fit seeds, documents].
+        full_scores: one per document.
+        chance: the mean score of guessing.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Returns:
+        None where full's mean is not above chance, or so near to it that in over 1 % of the resamples it is not: then
+        the ratio has no interval anybody should read.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    above, below = paired_rows(method_scores, full_scores)
+    _, least, greatest = metric_range([above, below], bounds)
+    span = (least - chance, greatest - chance)
+    options = {"resamples": resamples, "level": level, "seed": seed}
+    found = ratio_interval(
+        above - chance,
+        below[0] - chance,
+        bounds=(span, span),
+        clusters=clusters,
+        **options,  # type: ignore[arg-type]
+    )
+    if found is not None and (above == below[0]).all():
+        return Interval(1.0, 1.0, 1.0, "equal throughout")
+    return found
+
+
+def with_seeds(interval: Interval, seed_values: Sequence[FloatArray], level: float = LEVEL) -> Interval:
+    """Widen an interval over documents by the spread over fit seeds: square and add (MOVER).
+
+    Args:
+        interval: of a sum of means, over documents.
+        seed_values: for each term of the sum, its value per fit seed, [fit seeds]; terms of one seed add nothing.
+        level: two-sided coverage.
+    """
+    extra = sum(seed_reach(values, level) ** 2 for values in seed_values)
+    if extra == 0.0:
+        return interval
+    estimate = interval.estimate
+    seeds = max(len(values) for values in seed_values)
+    return replace(
+        interval,
+        low=estimate - float(np.sqrt((estimate - interval.low) ** 2 + extra)),
+        high=estimate + float(np.sqrt((interval.high - estimate) ** 2 + extra)),
+        method=f"{interval.method}, {seeds} fit seeds",
+    )
+
+
+def seed_reach(values: FloatArray, level: float = LEVEL) -> float:
+    """Return half the width of the t interval of a mean over fit seeds; 0 for one seed."""
+    if len(values) < 2:
+        return 0.0
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return float(stdtrit(len(values) - 1, (1 + level) / 2)) * error
+
+
+def paired_rows(*rows: npt.ArrayLike) -> list[FloatArray]:
+    """Return every row as [fit seeds, documents], checked to be over as many documents.
+
+    Raises:
+        ValueError: they are not, there is no score, or one is not finite.
+    """
+    lists = [np.atleast_2d(as_scores(row)) for row in rows]
+    if len({one.shape[1] for one in lists}) > 1:
+        counts = " and ".join(str(one.shape[1]) for one in lists)
+        raise ValueError(f"paired scores need one per document each, got {counts}")
+    return lists
+
+
+def metric_range(rows: Sequence[FloatArray], bounds: Bounds | None = None) -> tuple[bool, float, float]:
+    """Return whether all scores are the metric's least or greatest, and these: 0 and 1, 0 and 100, or the scores' own.
+
+    Bounds that are given are widened where a score lies outside: an interpolated one may, by a little.
+    """
+    least = min(float(one.min()) for one in rows)
+    greatest = max(float(one.max()) for one in rows)
+    if bounds is not None:
+        low, high = min(bounds[0], least), max(bounds[1], greatest)
+    elif least >= 0 and greatest <= 100:
+        low, high = 0.0, 1.0 if greatest <= 1 else 100.0
+    else:
+        low, high = least, greatest
+    return all(bool(np.isin(one, (low, high)).all()) for one in rows), low, high

@@ -1,0 +1,179 @@
+"""What a method reaches: the compute it needs, the share of the oracle's gap that it closes, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbench.stats.frontier import Point
+from dlbench.stats.intervals import (
+    LEVEL,
+    Bounds,
+    Clusters,
+    Interval,
+    contrast,
+    metric_range,
+    paired_difference,
+    paired_rows,
+    ratio_interval,
+)
+from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, seed_noise
+
+DOCUMENTS_FOR_99 = 2_000
+"""Documents without which nothing is said about keeping more than 98 %: fewer can't tell 99 % from all."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeAt:
+    """The least realised cost that keeps a share of full depth's quality.
+
+    Attributes:
+        target: that share.
+        cost: None where it is not reached or cannot be told.
+        reason: then says why; empty otherwise.
+    """
+
+    target: float
+    cost: float | None
+    reason: str = ""
+
+
+def compute_at(
+    points: Sequence[Point],
+    full: npt.ArrayLike,
+    target: float = 0.95,
+    *,
+    bounds: Bounds | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> ComputeAt:
+    """Return the least realised cost at which the one-sided 95 % bound of mean(q − target × full) is at least 0.
+
+    Args:
+        points: the method's settings that ran; nothing is interpolated.
+        full: full depth's scores on the same documents.
+        target: share to keep; above 0.98 it takes 2,000 documents.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        confidence: of the one-sided bound.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    base = paired_rows(full)[0]
+    documents = base.shape[1]
+    if target > 0.98 and documents < DOCUMENTS_FOR_99:
+        return ComputeAt(target, None, f"needs {DOCUMENTS_FOR_99:,} documents, there are {documents:,}")
+    if base.mean() <= 0:
+        return ComputeAt(target, None, "full depth scores nothing")
+    for point in sorted(points, key=lambda one: one.cost):
+        kept = contrast(
+            [point.scores, full],
+            [1.0, -target],
+            bounds=bounds,
+            clusters=clusters,
+            resamples=resamples,
+            level=2 * confidence - 1,
+            seed=seed,
+        )
+        if kept.low >= 0:
+            return ComputeAt(target, point.cost)
+    return ComputeAt(target, None, "not reached")
+
+
+def gap_closed(
+    method: npt.ArrayLike,
+    control: npt.ArrayLike,
+    oracle: npt.ArrayLike,
+    *,
+    bounds: Bounds | None = None,
+    clusters: Clusters | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval | None:
+    """Return (method − control) ÷ (oracle − control), the share of the gap that a method closes, with its interval.
+
+    Give all three at one realised cost (`Curve.at`), and the oracle that was scored on references it did not choose by
+    where there is one: the other one flatters itself, and so enlarges the gap.
+
+    Args:
+        method: one score per document, or [fit seeds, documents].
+        control: random routing, one score per document; several fit seeds count by their mean.
+        oracle: like `control`.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        level: coverage aimed at.
+        seed: makes the draws the same every time.
+
+    Returns:
+        None where the interval of the denominator holds 0 or lies below it: then there is no gap to close.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    ours, random, best = paired_rows(method, control, oracle)
+    floor, ceiling = random.mean(axis=0), best.mean(axis=0)
+    gap = paired_difference(
+        ceiling, floor, bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed
+    )
+    if gap.low <= 0:
+        return None
+    _, low, high = metric_range([ours, random, best], bounds)
+    span = (low - high, high - low)
+    return ratio_interval(
+        ours - floor,
+        ceiling - floor,
+        bounds=(span, span),
+        clusters=clusters,
+        resamples=resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def pareto_probability(
+    points: Sequence[Point], *, clusters: Clusters | None = None, resamples: int = RESAMPLES, seed: int = 0
+) -> FloatArray:
+    """Return for every point in how many of the resamples it is on the Pareto front, as a share, [points].
+
+    On the front is what no other point dominates: none is as cheap *and* as good, and better in one of the two.
+    Documents are resampled with their scores and, where they are known, their costs; fit seeds with them.
+
+    Args:
+        points: settings over the same documents.
+        clusters: the source of each document, where documents share one.
+        resamples: bootstrap draws.
+        seed: makes the draws the same every time.
+
+    Raises:
+        ValueError: the documents are not as many, there is no score, or one is not finite.
+    """
+    if not points:
+        return np.zeros(0)
+    rows = paired_rows(*(point.scores for point in points))
+    documents = rows[0].shape[1]
+    resample = Resample(documents, clusters=clusters, resamples=resamples, seed=seed)
+    quality = resample.means(np.stack([row.mean(axis=0) for row in rows]))  # [points, resamples]
+    for number, row in enumerate(rows):
+        if len(row) > 1:
+            quality[number] += seed_noise(row.mean(axis=1), resamples, [seed, number])
+    cost = np.repeat(as_scores([point.cost for point in points])[:, None], resamples, axis=1)
+    for number, point in enumerate(points):
+        if point.costs is not None:
+            spread = as_scores(point.costs)
+            cost[number] += resample.means(spread - spread.mean())[0]
+    front = np.ones(quality.shape, dtype=np.bool_)
+    for number in range(len(points)):
+        cheaper, better = cost < cost[number], quality > quality[number]
+        no_dearer, no_worse = cost <= cost[number], quality >= quality[number]
+        front[number] = ~((cheaper & no_worse) | (no_dearer & better)).any(axis=0)
+    return np.asarray(front.mean(axis=1), dtype=np.float64)

@@ -1,0 +1,134 @@
+"""The scores of a view's entries over its documents, ready for the statistics.
+
+Scores are in shares of full depth's quality: a row's are divided by the mean of full depth's under the same scoring, so
+that rows of several tasks, and an oracle that is scored on other references, can stand side by side. Over several tasks
+the documents of all are taken together, each weighted so that every task counts the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from dlbench import stats
+from dlbench.leaderboard.runs import Scores
+from dlbench.leaderboard.tracks import Row
+from dlbench.leaderboard.views import Entry, View
+from dlbench.stats.resample import FloatArray
+
+MOST_COMPARED = 400
+"""Rows of a view that are tested against each other: the tests grow with the square."""
+
+
+class Field:
+    """The scores of a view's entries over its documents, in shares of full depth's quality.
+
+    Args:
+        view: whose entries.
+        scores: record key → document id → score.
+    """
+
+    def __init__(self, view: View, scores: Scores) -> None:
+        self.view = view
+        self.documents: list[str] = []
+        self._parts: list[tuple[list[str], float]] = []
+        total = 0
+        for place, track in enumerate(view.tracks):
+            ids = _common(view, place, scores)
+            self._parts.append((ids, float(len(ids))))
+            self.documents += [f"{track.task.name}: {one}" if view.suite else one for one in ids]
+            total += len(ids)
+        # A task's documents together weigh as much as any other task's.
+        self._weights = [total / (len(view.tracks) * max(1.0, count)) for _, count in self._parts]
+        self.rows: dict[str, FloatArray] = {}
+        for entry in view.entries:
+            if (row := self._row(entry, scores)) is not None:
+                self.rows[entry.id] = row
+        self.entries = [entry for entry in view.entries if entry.id in self.rows]
+
+    def _row(self, entry: Entry, scores: Scores) -> FloatArray | None:
+        """Return an entry's scores, [seeds, documents]; None where they are not there, or not those of its record."""
+        parts = []
+        for place, rows in enumerate(entry.rows):
+            ids = self._parts[place][0]
+            chosen = rows[: entry.repeats]
+            if not ids or not all(_trusted(row, scores) for row in chosen):
+                return None
+            by_seed = [[scores[row.record.key].get(one, np.nan) / _full(row) for one in ids] for row in chosen]
+            parts.append(np.array(by_seed) * self._weights[place])
+        found = np.concatenate(parts, axis=1)
+        return found if np.isfinite(found).all() else None
+
+    @cached_property
+    def full(self) -> FloatArray | None:
+        """Full depth's scores, [documents]."""
+        found = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
+        return found[0].mean(axis=0) if found else None
+
+    @cached_property
+    def compared(self) -> list[Entry]:
+        """The entries that are tested against each other: the tests grow with the square."""
+        return self.entries[:MOST_COMPARED]
+
+    @cached_property
+    def whole(self) -> stats.Table:
+        """All of these as one table."""
+        return self.table(self.compared)
+
+    def limits(self, rows: Iterable[FloatArray]) -> tuple[float, float]:
+        """Return the least and the greatest score that there can be among such rows."""
+        if self.view.suite:
+            every = list(rows)
+            return min(0.0, *(float(row.min()) for row in every)), max(float(row.max()) for row in every)
+        scale = self._weights[0] / _full(self.view.entries[0].first)
+        least = min(float(row.min()) for row in rows)
+        greatest = max(float(row.max()) for row in rows)
+        top = 1.0 if greatest <= scale * (1 + 1e-9) else 100.0
+        return min(0.0, least), max(top * scale, greatest)
+
+    def table(self, entries: Sequence[Entry]) -> stats.Table:
+        """Return entries as a table of the statistics."""
+        rows = [self.rows[entry.id] for entry in entries]
+        return stats.Table(rows, bounds=self.limits(rows))
+
+    def kept(self, rows: Sequence[FloatArray]) -> list[tuple[float, float, float]]:
+        """Return what each of several rows keeps of full depth, between its bounds; all rows are resampled at once.
+
+        A curve over the rows' numbers is what bounds many rows together.
+        """
+        if not rows or self.full is None:
+            return []
+        points = [stats.Point(float(number), row) for number, row in enumerate(rows)]
+        band = stats.Curve(points, bounds=self.limits(rows)).band(range(len(rows)), full=self.full)
+        return list(zip(band.estimate.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
+
+    def point(self, entry: Entry, axis: str) -> stats.Point:
+        """Return an entry as a point of a curve over a cost."""
+        return stats.Point(entry.costs[axis], self.rows[entry.id])
+
+
+def _common(view: View, place: int, scores: Scores) -> list[str]:
+    """Return the documents of a task that the most rows have: normally all of them, and the same."""
+    counts: dict[frozenset[str], int] = {}
+    for entry in view.entries:
+        for row in entry.rows[place]:
+            if row.record.key in scores:
+                ids = frozenset(scores[row.record.key])
+                counts[ids] = counts.get(ids, 0) + 1
+    best = min(counts, key=lambda ids: (-counts[ids], -len(ids), sorted(ids)[:1]), default=frozenset())
+    return sorted(best)
+
+
+def _full(row: Row) -> float:
+    quality = row.record.quality
+    return (quality.full_mean or 1.0) if quality else 1.0
+
+
+def _trusted(row: Row, scores: Scores) -> bool:
+    """Whether the published scores are those that the record's mean was taken of."""
+    found, quality = scores.get(row.record.key), row.record.quality
+    if not found or quality is None or len(found) != row.record.task.n:
+        return False
+    return abs(sum(found.values()) / len(found) - quality.mean) <= 1e-6 * max(1.0, abs(quality.mean))

@@ -1,0 +1,104 @@
+"""Rows with their scores by document, ready to be compared: fit seeds put together, controls at matched compute."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbench.leaderboard.runs import Scores
+from dlbench.leaderboard.tracks import Row, Track
+from dlbench.stats import Curve, Point
+
+SLACK = 0.03
+"""Two methods that aim at one budget count as equally dear when their realised layer shares differ by no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One setting of one method in a track: a row, or several that differ in their fit seed alone.
+
+    Attributes:
+        ids: documents that all of its rows were scored on, in order.
+        scores: [fit seeds, documents]; None where there are no scores, or not of one set of documents.
+    """
+
+    rows: tuple[Row, ...]
+    ids: tuple[str, ...]
+    scores: npt.NDArray[np.float64] | None
+
+    @property
+    def row(self) -> Row:
+        """The first of its rows."""
+        return self.rows[0]
+
+    @property
+    def layers(self) -> float:
+        """Realised layer share."""
+        return float(np.mean([row.record.compute.layer_share for row in self.rows if row.record.compute]))
+
+    @property
+    def total(self) -> float:
+        """Realised share of full depth's total FLOPs."""
+        return float(np.mean([row.record.compute.flop_share_total for row in self.rows if row.record.compute]))
+
+    @property
+    def where(self) -> tuple[float | None, str, str, str]:
+        """What two entries share that are compared at one budget."""
+        record = self.row.record
+        return record.run.budget, record.backbone.sha256, record.backbone.dtype, record.run.kv
+
+
+def entries(track: Track, scores: Scores, *, unreachable: bool = False) -> list[Entry]:
+    """Return the track's entries in the order of its rows; fit seeds are put together.
+
+    Args:
+        track: its rows.
+        scores: record key → document id → primary score.
+        unreachable: take those too that missed their budget.
+    """
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in track.rows:
+        if (row.ok or unreachable) and row.record.compute:
+            key = (row.role, row.label, row.record.run.budget, row.record.backbone.sha256, row.record.run.kv)
+            groups[key].append(row)
+    found = []
+    for rows in groups.values():
+        seeds = {row.record.run.seed for row in rows}
+        # Rows of one seed are not repeats of each other, whatever they have in common.
+        for same in [rows] if len(seeds) == len(rows) else [[row] for row in rows]:
+            by_row = [scores.get(row.record.key) or {} for row in same]
+            ids = tuple(sorted(by_row[0]))
+            complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
+            values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
+            found.append(Entry(tuple(same), ids, values))
+    return found
+
+
+def matched(entry: Entry, controls: Iterable[Entry]) -> Entry | None:
+    """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
+
+    Of a control with variants that is the strongest one there.
+    """
+    curves: dict[str, list[Entry]] = defaultdict(list)
+    for control in controls:
+        if control.scores is not None and control.ids == entry.ids and control.where[1:] == entry.where[1:]:
+            curves[control.row.label].append(control)
+    best: Entry | None = None
+    for several in curves.values():
+        curve = curve_of(several)
+        point = None if curve is None else curve.at(entry.layers, slack=SLACK)
+        if point is not None:
+            values = np.atleast_2d(np.asarray(point.scores))
+            if best is None or best.scores is None or values.mean() > best.scores.mean():
+                best = Entry(several[0].rows, entry.ids, values)
+    return best
+
+
+def curve_of(known: Iterable[Entry]) -> Curve | None:
+    """Return the curve of entries over the realised layer share; None where none of them has scores."""
+    points = [Point(one.layers, one.scores) for one in known if one.scores is not None]
+    return Curve(points) if points else None

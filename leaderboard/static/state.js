@@ -1,0 +1,109 @@
+// What all pages share: the colour theme, and the state of a page, which lives in the address after the #.
+"use strict";
+document.documentElement.classList.add("js");
+
+const dlbench = (window.dlbench = {
+  /** Data that files under data/ hand over, by name. */
+  data: {},
+  /** A handle for the small things that must not fail where storage or history are closed. */
+  quietly(what) {
+    try {
+      return what();
+    } catch {
+      return undefined;
+    }
+  },
+});
+
+// ---- theme: as the system has it, until somebody chooses
+
+dlbench.dark = () => {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+};
+
+{
+  const root = document.documentElement;
+  const stored = dlbench.quietly(() => localStorage.getItem("dlbench-theme"));
+  if (stored === "light" || stored === "dark") root.dataset.theme = stored;
+  const changed = () => document.dispatchEvent(new Event("dlbench:theme"));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changed);
+  document.addEventListener("DOMContentLoaded", () => {
+    document.getElementById("theme")?.addEventListener("click", () => {
+      root.dataset.theme = dlbench.dark() ? "light" : "dark";
+      dlbench.quietly(() => localStorage.setItem("dlbench-theme", root.dataset.theme));
+      changed();
+    });
+  });
+}
+
+// ---- state: #axis=decode&sort=kept.desc&budget=0.5; an address with a bare anchor has none
+
+dlbench.state = {
+  read() {
+    const hash = location.hash.slice(1);
+    return new URLSearchParams(hash.includes("=") ? hash : "");
+  },
+  get(name) {
+    return this.read().get(name) ?? "";
+  },
+  list(name) {
+    const text = this.get(name);
+    return text ? text.split(",") : [];
+  },
+  /** Change some of it; what is empty is left out. Others hear of it through `dlbench:state`. */
+  set(changes) {
+    const now = this.read();
+    for (const [name, value] of Object.entries(changes)) {
+      const text = Array.isArray(value) ? value.join(",") : value;
+      if (text) now.set(name, text);
+      else now.delete(name);
+    }
+    now.sort();
+    const hash = now.toString().replaceAll("%2C", ",");
+    const there = location.pathname + location.search + (hash ? `#${hash}` : "");
+    if (dlbench.quietly(() => history.replaceState(null, "", there) ?? true) === undefined) location.hash = hash;
+    document.dispatchEvent(new Event("dlbench:state"));
+  },
+};
+addEventListener("hashchange", () => document.dispatchEvent(new Event("dlbench:state")));
+
+// ---- data on demand: pages opened from a folder may not fetch, but they may add a script of their own
+
+{
+  const asked = new Map();
+  /** Load one of the site's scripts, once. */
+  dlbench.load = (path) => {
+    if (!asked.has(path)) {
+      asked.set(
+        path,
+        new Promise((done, failed) => {
+          const script = document.createElement("script");
+          script.src = path;
+          script.addEventListener("load", () => done());
+          script.addEventListener("error", () => failed(new Error(`${path} did not load`)));
+          document.head.append(script);
+        }),
+      );
+    }
+    return asked.get(path);
+  };
+}
+
+/** Make an element: tag, attributes, children (strings become text, so nothing in a record can become markup). */
+dlbench.make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== false && value != null) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+};
+
+/** Tell people who do not see the page what just changed. */
+dlbench.announce = (text) => {
+  const status = document.getElementById("status");
+  if (status) status.textContent = text;
+};

@@ -1,0 +1,216 @@
+// Tables that sort, and the big one that is searched, filtered and linked to the chart. Works on the rows that the page
+// came with: what is shown is what is sorted.
+"use strict";
+document.addEventListener("DOMContentLoaded", () => {
+  const { state, make, announce } = dlbench;
+
+  // ---- sorting
+
+  /** The column of a heading's cells: headings span, cells do not. */
+  const columnsOf = (table) => {
+    const filled = [];
+    const found = new Map();
+    [...table.tHead.rows].forEach((row, y) => {
+      filled[y] ??= [];
+      let x = 0;
+      for (const cell of row.cells) {
+        while (filled[y][x]) x += 1;
+        for (let dy = 0; dy < cell.rowSpan; dy += 1)
+          for (let dx = 0; dx < cell.colSpan; dx += 1) (filled[y + dy] ??= [])[x + dx] = true;
+        if (cell.dataset.sort) found.set(cell.dataset.sort, { heading: cell, index: x });
+        x += cell.colSpan;
+      }
+    });
+    return found;
+  };
+
+  /** What a cell sorts by: its first number, else its text; null where there is nothing. */
+  const valueOf = (cell) => {
+    const text = cell?.textContent.trim() ?? "";
+    if (!text || text === "–") return null;
+    const number = /^[◆\s]*([-−+]?[\d.]+)/.exec(text.replaceAll(",", ""));
+    return number ? Number(number[1].replace("−", "-")) : text.toLowerCase();
+  };
+
+  const compare = (one, other, way) => {
+    if (one === null || other === null) return (one === null) - (other === null); // what is missing stays below
+    if (typeof one === typeof other) return way * (one < other ? -1 : one > other ? 1 : 0);
+    return typeof one === "number" ? -1 : 1;
+  };
+
+  const sortable = (table, key) => {
+    const body = table.tBodies[0];
+    const heads = [...body.querySelectorAll("tr.head")];
+    const original = [...body.rows];
+    const rows = original.filter((row) => !heads.includes(row));
+    const columns = columnsOf(table);
+    // A method's name is not a number, whatever it starts with.
+    const cells = (row, name) => {
+      // compare.js adds cells of its own, which the headings of the page know nothing of.
+      const own = [...row.cells].filter((cell) => !cell.classList.contains("do") && !cell.classList.contains("versus"));
+      const cell = own[columns.get(name).index];
+      return name === "name" ? cell.textContent.trim().toLowerCase() : valueOf(cell);
+    };
+    // Sorted from the best end first: the first click on a cost asks for the cheapest.
+    const first = (name) => (/^(kept|score|area|front|gap)/.test(name) ? "descending" : "ascending");
+    const cached = new Map();
+    const apply = (sort) => {
+      const [name, way] = sort.split(".");
+      const known = columns.has(name);
+      for (const [other, { heading }] of columns) heading.setAttribute("aria-sort", known && other === name ? way : "none");
+      if (!known) {
+        body.append(...original);
+        heads.forEach((head) => (head.dataset.off = ""));
+        return;
+      }
+      const values = cached.get(name) ?? new Map(rows.map((row) => [row, cells(row, name)]));
+      cached.set(name, values);
+      const sign = way === "ascending" ? 1 : -1;
+      heads.forEach((head) => (head.dataset.off = "1"));
+      body.append(...heads, ...[...rows].sort((a, b) => compare(values.get(a), values.get(b), sign)));
+    };
+    for (const [name, { heading }] of columns) {
+      heading.setAttribute("aria-sort", "none");
+      const button = make("button", {
+        type: "button",
+        onclick: () => {
+          // Best end first, then the other, then the order that the page came in.
+          const start = first(name);
+          const cycle = ["", `${name}.${start}`, `${name}.${start === "ascending" ? "descending" : "ascending"}`];
+          state.set({ [key]: cycle[(Math.max(0, cycle.indexOf(state.get(key))) + 1) % 3] });
+          announce(`sorted by ${heading.textContent.trim()}, ${heading.getAttribute("aria-sort")}`);
+        },
+      });
+      button.append(...heading.childNodes);
+      heading.append(button);
+    }
+    return { apply, rows };
+  };
+
+  const summary = document.getElementById("summary");
+  if (summary) {
+    const sorter = sortable(summary, "methods");
+    let sorted = "";
+    const show = () => {
+      if (state.get("methods") !== sorted) sorter.apply((sorted = state.get("methods")));
+    };
+    document.addEventListener("dlbench:state", show);
+    show();
+  }
+
+  // ---- the table of rows
+
+  const table = document.getElementById("table");
+  if (!table) return;
+  const sorter = sortable(table, "sort");
+  const { rows } = sorter;
+  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const sections = new Map(); // head → rows that stand below it
+  {
+    let head = null;
+    for (const row of table.tBodies[0].rows) {
+      if (row.classList.contains("head")) sections.set((head = row), []);
+      else sections.get(head)?.push(row);
+    }
+  }
+  const find = document.getElementById("find");
+  const budget = document.getElementById("budget");
+  const front = document.getElementById("front");
+  const reset = document.getElementById("reset");
+  const count = document.getElementById("count");
+  const kinds = [...document.querySelectorAll("[data-kind]")];
+  dlbench.table = { table, rows, sorter, inside: null, show: () => show() };
+
+  let sorted = "";
+  const show = () => {
+    const q = state.get("q").toLowerCase();
+    const words = q.split(/\s+/).filter(Boolean);
+    const wanted = state.list("kind");
+    const share = state.get("budget");
+    const only = state.get("front");
+    const boxed = state.get("box") && dlbench.table.inside ? dlbench.table.inside(state.get("box")) : null;
+    let seen = 0;
+    for (const row of rows) {
+      const kind = row.dataset.k === "full" || row.dataset.k === "dense" ? "reference" : row.dataset.k;
+      const here =
+        (!wanted.length || wanted.includes(kind)) &&
+        (!share || row.dataset.b === share) &&
+        (!only || row.querySelector(".front") !== null) &&
+        (!boxed || boxed.has(row.id)) &&
+        words.every((word) => texts.get(row).includes(word));
+      if (row.hidden === here) row.hidden = !here;
+      seen += here;
+    }
+    const sort = state.get("sort");
+    if (sort !== sorted) sorter.apply((sorted = sort));
+    for (const [head, below] of sections) head.hidden = head.dataset.off === "1" || below.every((row) => row.hidden);
+    count.textContent = seen === rows.length ? `${rows.length} rows` : `${seen} of ${rows.length} rows`;
+    reset.hidden = !(q || wanted.length || share || only || state.get("box"));
+    if (find.value.toLowerCase() !== q) find.value = state.get("q");
+    if (budget) budget.value = share;
+    front.setAttribute("aria-pressed", String(Boolean(only)));
+    for (const button of kinds) button.setAttribute("aria-pressed", String(wanted.includes(button.dataset.kind)));
+    dlbench.table.seen = seen;
+  };
+
+  find.addEventListener("input", () => {
+    state.set({ q: find.value.trim() });
+    announce(count.textContent);
+  });
+  find.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") state.set({ q: "" });
+  });
+  budget?.addEventListener("change", () => state.set({ budget: budget.value }));
+  front.addEventListener("click", () => state.set({ front: state.get("front") ? "" : "1" }));
+  reset.addEventListener("click", () => {
+    state.set({ q: "", kind: "", budget: "", front: "", box: "" });
+    find.focus();
+  });
+  for (const button of kinds)
+    button.addEventListener("click", () => {
+      const now = new Set(state.list("kind"));
+      if (!now.delete(button.dataset.kind)) now.add(button.dataset.kind);
+      state.set({ kind: [...now] });
+      announce(count.textContent);
+    });
+  document.addEventListener("dlbench:state", show);
+  show();
+
+  // ---- rows and series point at each other
+
+  const light = (series) => document.dispatchEvent(new CustomEvent("dlbench:hot", { detail: series ? [series] : [] }));
+  table.addEventListener("pointerover", (event) => light(event.target.closest("tbody tr")?.dataset.s));
+  table.addEventListener("pointerleave", () => light());
+  table.addEventListener("focusin", (event) => light(event.target.closest("tbody tr")?.dataset.s));
+  const legend = document.getElementById("legend");
+  legend?.addEventListener("pointerover", (event) => light(event.target.closest("li")?.dataset.s));
+  legend?.addEventListener("pointerleave", () => light());
+  legend?.addEventListener("focusin", (event) => light(event.target.closest("li")?.dataset.s));
+  legend?.addEventListener("focusout", () => light());
+  document.addEventListener("dlbench:hot", (event) => {
+    for (const item of legend?.querySelectorAll("li") ?? []) item.classList.toggle("hot", event.detail.includes(item.dataset.s));
+  });
+
+  /** Bring a row into view and mark it; the address then leads there. */
+  dlbench.point = (id) => {
+    const row = document.getElementById(id);
+    if (!row) return;
+    if (row.hidden) state.set({ q: "", kind: "", budget: "", front: "", box: "", line: id });
+    else state.set({ line: id });
+    row.scrollIntoView({ block: "center" });
+  };
+  const mark = () => {
+    const id = state.get("line");
+    for (const row of rows) row.classList.toggle("lit", row.id === id);
+  };
+  document.addEventListener("dlbench:state", mark);
+  legend?.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (!link) return;
+    event.preventDefault();
+    dlbench.point(link.getAttribute("href").slice(1));
+  });
+  mark();
+  const start = state.get("line");
+  if (start) document.getElementById(start)?.scrollIntoView({ block: "center" });
+});

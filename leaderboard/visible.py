@@ -1,0 +1,34 @@
+"""Make any text fit to be shown: nothing in it may hide, turn the direction of what follows, or go on for ever."""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST = 4000
+"""Letters of a prompt, reference or output that a page shows."""
+_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
+
+
+def shorten(text: str, longest: int = LONGEST) -> tuple[str, int]:
+    """Return the beginning of a text, and how many letters are left out."""
+    return text[:longest], max(0, len(text) - longest)
+
+
+def html(text: str) -> str:
+    """Return a text as HTML: escaped, with control, format and unpaired characters named in place of themselves.
+
+    Sample pages hold hundreds of thousands of pieces, hence plain strings.
+    """
+    if not text.isascii() or not text.isprintable():
+        strange = [ord(letter) for letter in set(text) if not _harmless(letter)]
+        named = {number: f'<i class="ctl">U+{number:04X}</i>' for number in strange}
+        if named:
+            return text.translate(_ENTITIES | named)
+    return text.translate(_ENTITIES)
+
+
+def _harmless(letter: str) -> bool:
+    if letter.isprintable() or letter in "\n\t":
+        return True
+    # Spaces of all widths are harmless; joiners and direction marks (Cf), controls (Cc), halves of pairs (Cs) are not.
+    return unicodedata.category(letter) == "Zs"

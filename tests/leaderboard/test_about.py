@@ -1,0 +1,48 @@
+import shlex
+
+from record_factory import record, synthetic_run
+
+from dlbench.leaderboard.about import about, command, prose
+from dlbench.leaderboard.tracks import build_tracks
+from dlbench.leaderboard.views import build_views
+
+
+def test_a_built_in_method_speaks_for_itself():
+    said = about("confidence_exit", {"00" * 32})
+    assert said.summary == "Leave as soon as the exit head or the state looks confident."
+    assert said.papers[:2] == ("2207.07061", "2206.09029")
+    assert "<pre>top2" in said.text and 'href="https://arxiv.org/abs/2211.11152"' in said.text
+    assert said.knob == "threshold" and said.same is False
+    assert {one.name for one in said.parameters} >= {"threshold", "measure", "check"}
+    assert about("oracle@full", ()).summary == about("oracle", ()).summary != ""
+
+
+def test_a_name_is_looked_up_and_never_opened(tmp_path):
+    secret = tmp_path / "secret.py"
+    secret.write_text('"""Not to be shown."""\nraise SystemExit')
+    for name in (str(secret), "../secret.py", "no_such_method", ""):
+        assert about(name, ()).text == ""
+        assert about(name, ()).same is None
+
+
+def test_prose_is_escaped():
+    assert prose("a <b> & arXiv 2410.20022.\n\n    <x>\n      y") == (
+        '<p>a &lt;b&gt; &amp; <a href="https://arxiv.org/abs/2410.20022">arXiv 2410.20022</a>.</p>\n'
+        "<pre>&lt;x&gt;\n  y</pre>"
+    )
+
+
+def test_the_command_repeats_the_rows():
+    (view,) = build_views(build_tracks(synthetic_run(documents=5, tasks=["nano_math"]).records))
+    mine = [entry for entry in view.entries if entry.method == "static_exit"]
+    assert command(mine, "static_exit") == (
+        "dlbench run --model nano --task nano_math --method static_exit "
+        "--budget 0.25 --budget 0.5 --budget 0.75 --limit 5"
+    )
+
+
+def test_a_hostile_name_is_one_word_of_the_command():
+    (view,) = build_views(build_tracks([record("x; rm -rf ~", task="$(reboot)", run={"kv": "evict", "seed": 3})]))
+    words = shlex.split(command(view.entries, "x; rm -rf ~"))
+    assert "x; rm -rf ~" in words and "$(reboot)" in words
+    assert words[-4:] == ["--seed", "3", "--kv", "evict"]

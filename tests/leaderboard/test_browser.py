@@ -1,0 +1,297 @@
+"""The board in a real browser: what people do with it, and that it asks for nothing and complains of nothing."""
+
+import re
+
+import pytest
+from browser import Watched, axe, browsing, chromium, until
+from record_factory import record, synthetic_run
+
+from dlbench.leaderboard.site import build
+from dlbench.records import write_lines
+
+PAGES = ("index.html", "nano-summary.html", "methods.html", "methods/hidden-router.html")
+SAMPLES = "samples/nano-math/static-exit-50.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing(chromium()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = synthetic_run(documents=20, tasks=["nano_summary", "nano_math"]).write(tmp_path_factory.mktemp("run"))
+    return build([folder], tmp_path_factory.mktemp("site")).parent
+
+
+@pytest.fixture
+def watched(browser, site, request):
+    options = getattr(request, "param", {})
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    found = Watched(context.new_page())
+    yield found
+    found.assert_clean(site)
+    context.close()
+
+
+def shown(page):
+    """Ids of the rows that are shown, in order."""
+    return page.eval_on_selector_all("#table tbody tr[id]", "rows => rows.filter(r => !r.hidden).map(r => r.id)")
+
+
+def column(page, number):
+    return [
+        float(re.search(r"[\d.]+", text).group())
+        for text in page.eval_on_selector_all(
+            "#table tbody tr[id]", f"rows => rows.filter(r => !r.hidden).map(r => r.cells[{number}].textContent)"
+        )
+        if re.search(r"\d", text)
+    ]
+
+
+def test_a_heading_sorts_both_ways_and_says_so(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    start = shown(page)
+    heading = page.locator("#table th[data-sort='kept']")
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "descending"
+    kept = column(page, 5)
+    assert len(kept) == len(start) and kept == sorted(kept, reverse=True)
+    heading.locator("button").click()
+    assert heading.get_attribute("aria-sort") == "ascending"
+    assert column(page, 5) == sorted(kept)
+    assert page.locator("#table th[data-sort='total']").get_attribute("aria-sort") == "none"
+    heading.locator("button").click()
+    assert shown(page) == start and page.locator("tr.head:visible").count() > 3
+    page.locator("#methods th[data-sort='name'] button").click()
+    names = page.eval_on_selector_all("#summary tbody th", "cells => cells.map(c => c.textContent.trim())")
+    assert names == sorted(names)
+
+
+def test_search_and_filters_narrow_the_rows_and_all_of_it_is_in_the_address(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    everything = shown(page)
+    page.fill("#find", "router")
+    assert shown(page) and all("router" in id_ for id_ in shown(page))
+    page.click("[data-kind='control']")
+    assert all("fixed-input" in id_ for id_ in shown(page))
+    page.select_option("#budget", "0.5")
+    assert shown(page) == ["hidden-router-fixed-input-50"]
+    assert "1 of" in page.inner_text("#count")
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert shown(page) == ["hidden-router-fixed-input-50"]
+    assert page.input_value("#find") == "router"
+    page.click("#reset")
+    assert shown(page) == everything and "#" not in page.url
+    page.click("#front")
+    assert 0 < len(shown(page)) < len(everything)
+
+
+def test_brushing_the_chart_keeps_its_rows_and_survives_a_reload(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    everything = shown(page)
+    box = page.locator(".live-chart svg").bounding_box()
+    page.mouse.move(box["x"] + 0.35 * box["width"], box["y"] + 0.15 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + 0.7 * box["height"], steps=6)
+    page.mouse.up()
+    until(page, "location.hash.includes('box=')")
+    inside = shown(page)
+    assert 0 < len(inside) < len(everything)
+    x0, x1, y0, y1 = map(float, re.search(r"box=([-\d.,]+)", page.url).group(1).split(","))
+    costs, kept = column(page, 9), column(page, 5)
+    assert all(x0 - 0.001 <= cost / 100 <= x1 + 0.001 for cost in costs)
+    assert all(y0 - 0.001 <= one / 100 <= y1 + 0.001 for one in kept)
+    page.reload()
+    page.wait_for_selector(".live-chart svg")
+    assert shown(page) == inside
+
+
+def test_another_cost_goes_on_the_axis(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    page.select_option("#axis", "token16")
+    until(page, "document.getElementById('plot').dataset.axis === 'token16'")
+    assert "axis=token16" in page.url
+    assert "ms per token, batch 16" in page.locator(".live-chart").inner_text()
+
+
+def test_a_row_is_compared_with_all_others_and_ticked_rows_are_laid_over(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    page.click("#static-skip-50 .rank")
+    page.wait_for_selector("td.versus")
+    assert "cmp=static-skip-50" in page.url
+    assert page.locator("#static-skip-50.base").count() == 1
+    verdicts = page.locator("td.versus b").all_inner_texts()
+    assert {one.strip() for one in verdicts} <= {"▲", "▼", "≈"}
+    assert page.locator("#random-skip-50.lost").count() == 1
+    assert page.locator("#full.lost").count() == 0
+    page.check("[data-tick='hidden-router-50']")
+    page.check("[data-tick='random-skip-50']")
+    page.wait_for_selector(".matrix canvas")
+    tally = page.locator(".matrix tr", has_text="random_skip").inner_text()
+    won, lost, equal = (int(re.search(rf"(\d+) {word}", tally).group(1)) for word in ("better", "worse", "equal"))
+    assert won + lost + equal == 20 and lost > won
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    page.wait_for_selector(".matrix canvas")
+    assert page.locator("td.versus").count() > 10
+    page.get_by_role("button", name="Stop comparing").click()
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator("td.versus").count() == 0
+    assert page.locator("#strip").is_hidden()
+
+
+def test_a_cell_of_the_matrix_leads_to_the_document(watched, site):
+    page = watched.open(site / "nano-math.html", "#tick=static-exit-50")
+    page.wait_for_selector(".matrix canvas")
+    page.locator(".matrix canvas").click(position={"x": 4, "y": 8})
+    page.wait_for_url("**/samples/nano-math/static-exit-50.html#d-*")
+    anchor = page.url.split("#")[1]
+    assert page.locator(f"[id='{anchor}']").is_visible()
+
+
+def test_legend_points_and_rows_light_each_other_up(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    page.hover("#legend li[data-s='static_skip']")
+    points = "[...document.querySelectorAll('.live-chart .mark-symbol path')]"
+    until(page, f"{points}.filter(one => +one.getAttribute('opacity') < 0.5).length > 10")
+    page.click("#legend li[data-s='static_skip'] a")
+    assert "line=static-skip-" in page.url
+    assert page.locator("tr.lit[data-s='static_skip']").is_visible()
+
+
+def test_everything_works_by_keyboard_alone(watched, site):
+    page = watched.open(site / "nano-summary.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.id"))
+        if page.evaluate("Boolean(document.activeElement.closest('#table [data-sort=kept]'))"):
+            break
+    assert "find" in seen and "axis" in seen
+    page.keyboard.press("Enter")
+    assert page.locator("#table th[data-sort='kept']").get_attribute("aria-sort") == "descending"
+    page.focus("[data-compare='static-skip-50']")
+    page.keyboard.press("Space")
+    page.wait_for_selector("td.versus")
+    page.focus("[data-tick='static-skip-50']")
+    page.keyboard.press("Space")
+    assert "tick=static-skip-50" in page.url
+    # What has the focus can be seen to have it.
+    page.focus("#find")
+    assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+def test_a_link_leads_to_a_row_and_to_a_document(watched, site):
+    page = watched.open(site / "nano-summary.html", "#line=unified-skip-25")
+    assert page.locator("#unified-skip-25.lit").is_visible()
+    page = watched.open(site / "nano-summary.html", "#static-exit-75", live=False)
+    page.reload()
+    assert page.evaluate("document.getElementById('static-exit-75').getBoundingClientRect().top") < 900
+    page = watched.open(site / SAMPLES, "#d-nano-math-7", live=False)
+    assert page.evaluate("Math.abs(document.getElementById('d-nano-math-7').getBoundingClientRect().top)") < 900
+
+
+def test_samples_are_searched_filtered_and_their_maps_speak(watched, site):
+    page = watched.open(site / SAMPLES, live=False)
+    page.click("[data-verdict='worse']")
+    assert page.locator("article:visible").count() == page.locator("article[data-v='worse']").count() > 0
+    page.click("[data-verdict='worse']")
+    page.fill("#find", "house 17")
+    assert page.locator("article:visible").count() == 1
+    page.locator("article:visible img.map").hover(position={"x": 30, "y": 20})
+    tip = page.inner_text(".tip")
+    assert "token 3" in tip and "ran 8 of 16 layers: 0 1 2 3 4 5 6 7" in tip
+
+
+@pytest.mark.parametrize("watched", [{"java_script_enabled": False}], indirect=True)
+def test_without_scripts_the_page_is_whole(watched, site):
+    page = watched.open(site / "nano-summary.html", live=False)
+    assert page.locator("svg.chart").is_visible()
+    assert page.locator("#table tbody tr[id]:visible").count() > 25
+    assert page.locator("#find, #axis, #theme").filter(visible=True).count() == 0
+    page.click("text=nano_math")
+    assert page.url.endswith("nano-math.html")
+    page.click("#static-exit-50 >> text=samples")
+    assert page.locator("del").count() and page.locator("img.map").count()
+
+
+@pytest.mark.parametrize("watched", [{"color_scheme": "dark"}, {"color_scheme": "light"}], indirect=True)
+def test_text_stands_out_in_light_and_dark(watched, site):
+    page = watched.open(site / "index.html")
+    dark = page.evaluate("dlbench.dark()")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 254)")
+    ink = page.evaluate("getComputedStyle(document.querySelector('.live-chart .role-axis-label text')).fill")
+    assert ink == ("rgb(168, 173, 184)" if dark else "rgb(86, 91, 101)")
+    page.click("#theme")
+    until(page, f"dlbench.dark() === {'false' if dark else 'true'}")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
+
+
+@pytest.mark.parametrize("watched", [{"viewport": {"width": 400, "height": 800}}], indirect=True)
+@pytest.mark.parametrize("path", [*PAGES, SAMPLES])
+def test_four_hundred_pixels_are_enough(watched, site, path):
+    page = watched.open(site / path, live=path in PAGES[:2])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(browser, site, scheme):
+    script = axe()
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900}, bypass_csp=True)
+    page = context.new_page()
+    for path in (*PAGES, SAMPLES):
+        state = "#cmp=static-skip-50&tick=hidden-router-50" if path == "nano-summary.html" else ""
+        page.goto(f"{(site / path).as_uri()}{state}")
+        if path in PAGES[:2]:
+            page.wait_for_selector(".live-chart svg")
+        page.evaluate(script)
+        found = page.evaluate("axe.run()")["violations"]
+        serious = [one for one in found if one["impact"] in ("serious", "critical")]
+        assert [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in serious] == [], path
+    context.close()
+
+
+EVIL = "<img src=x onerror=alert(1)>\"'><script>alert(2)</script>"
+
+
+def test_hostile_records_run_nothing(browser, tmp_path):
+    run = synthetic_run(documents=4, tasks=["nano_math"])
+    spoilt = {}
+    for key, samples in run.samples.items():
+        spoilt[key] = [
+            one.model_copy(
+                update={
+                    "output": f"{EVIL} \u202egnp.exe\u202c \x00\x1b[31m" + "x" * 50_000,
+                    "pieces": (EVIL, "\u202e", *one.pieces[2:]),
+                }
+            )
+            for one in samples
+        ]
+    run.samples = spoilt
+    run.asked = [one.model_copy(update={"prompt": EVIL, "references": (EVIL,)}) for one in run.asked]
+    folder = run.write(tmp_path / "run")
+    evil = record(EVIL, task="nano_math", method={"params": {EVIL: EVIL}}, notes=(EVIL,), env={EVIL: EVIL})
+    write_lines(folder / "records.jsonl", [*run.records, evil])
+    site = build([folder], tmp_path / "site").parent
+    context = browser.new_context()
+    watched = Watched(context.new_page())
+    for path in sorted(site.rglob("*.html")):
+        page = watched.open(path, "#tick=static-skip-50&cmp=full" if path.name == "index.html" else "", live=False)
+        page.wait_for_timeout(300 if path.name == "index.html" else 20)
+        assert page.locator("img:not(.map)").count() == 0
+        page.mouse.move(300, 300)
+    page = watched.open(site / "samples" / "nano-math" / "static-skip-50.html", live=False)
+    assert EVIL in page.inner_text("article .text >> nth=0")
+    assert "U+202E" in page.inner_text("article") and "U+001B" in page.inner_text("article")
+    assert "more characters" in page.inner_text("article")
+    page.hover("img.map", position={"x": 4, "y": 4})
+    watched.assert_clean(site)
+    context.close()

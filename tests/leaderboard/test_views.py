@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from record_factory import record, sha, synthetic_run
+
+from dlbench.leaderboard.tracks import build_tracks
+from dlbench.leaderboard.views import build_views
+from dlbench.records import Timing
+
+FULL = np.full(10, 0.8)
+
+
+def row(name, kept, task="nano_math", **more):
+    return record(name, task=task, scores=kept * FULL, full=FULL, **({"track": f"{task}/1"} | more))
+
+
+def timing(made, batch, ms, device="cpu", **more):
+    parts = dict(threads=2, prefill_ms_per_document=1.0, spread=0.1, repeats=3, speedup=10.0 / ms)
+    return Timing(
+        key=made.key,
+        method=made.method.name,
+        task=made.task.name,
+        budget=made.run.budget,
+        batch_size=batch,
+        device=device,
+        decode_ms_per_token=ms,
+        ms_per_document=50 * ms,
+        **(parts | more),
+    )
+
+
+def test_several_tasks_are_averaged_every_task_counting_the_same():
+    rows = [
+        row("static_skip", 0.5, compute={"flop_share_total": 0.6}),
+        row("static_skip", 0.9, "nano_summary", compute={"flop_share_total": 0.8}),
+        row("full", 1.0, run={"budget": None}),
+        row("full", 1.0, "nano_summary", run={"budget": None}),
+        row("static_exit", 0.4),
+    ]
+    suite, first, second = build_views(build_tracks(rows))
+    assert suite.suite and suite.title == "all tasks" and suite.backbone == "nano"
+    assert [view.title for view in (first, second)] == ["nano_math", "nano_summary"]
+    (skip,) = [entry for entry in suite.entries if entry.label == "static_skip"]
+    assert skip.retained == pytest.approx(0.7)
+    assert skip.costs["total"] == pytest.approx(0.7)
+    assert skip.score is None and skip.bounds is None
+    assert suite.missing == (("static_exit", 1),)
+
+
+def test_one_task_has_no_view_of_several_and_backbones_stand_apart():
+    other = {"name": "big", "sha256": sha("big"), "base_sha256": sha("big")}
+    views = build_views(build_tracks([row("full", 1.0), row("full", 1.0, track="x/1", backbone=other)]))
+    assert [(view.backbone, view.suite) for view in views] == [("big", False), ("nano", False)]
+    assert len({view.slug for view in views}) == 2
+
+
+def test_rows_that_differ_in_their_seed_alone_are_repeats_of_one_entry():
+    rows = [row("hidden_router", kept, run={"seed": seed}) for seed, kept in enumerate((0.5, 0.6, 0.7))]
+    (entry,) = build_views(build_tracks(rows))[0].entries
+    assert entry.repeats == 3
+    assert entry.retained == pytest.approx(0.6)
+    assert entry.bounds is None  # the records know of one seed each
+
+
+def test_rows_of_one_seed_are_no_repeats():
+    rows = [row("hidden_router", 0.5, method={"source_sha256": sha(text)}) for text in ("old", "new")]
+    view = build_views(build_tracks(rows))[0]
+    assert len(view.entries) == 2 and len({entry.id for entry in view.entries}) == 2
+    settings = [{"params": {"share": share}, "knob": "share"} for share in (0.3, 0.4)]
+    tuned = [row("static_skip", 0.5, method=setting, run={"budget": None}) for setting in settings]
+    assert len(build_views(build_tracks(tuned))[0].entries) == 2
+
+
+def test_an_entry_is_trusted_as_far_as_its_least_trusted_row():
+    rows = [row("static_skip", 0.5, trust="rerun"), row("static_skip", 0.5, "nano_summary", trust="validated")]
+    suite, first, second = build_views(build_tracks(rows))
+    assert [view.entries[0].trust for view in (suite, first, second)] == ["validated", "rerun", "validated"]
+
+
+def test_times_of_one_machine_stand_together():
+    full, skip = row("full", 1.0, run={"budget": None}), row("static_skip", 0.5)
+    clocks = [timing(full, 1, 10.0), timing(skip, 1, 5.0), timing(skip, 16, 2.0), timing(full, 1, 1.0, device="cuda")]
+    (view,) = build_views(build_tracks([full, skip], clocks))
+    by_label = {entry.label: entry for entry in view.entries}
+    assert by_label["full"].clocks[1].ms_per_token == 10.0
+    assert by_label["static_skip"].costs["document16"] == 100.0
+    # One row alone is nothing to compare: the axis is not offered.
+    assert [axis.key for axis in view.axes] == ["total", "decode", "layers", "token1", "document1"]
+
+
+def test_speedups_of_several_tasks_are_averaged_as_factors():
+    rows = [row("static_skip", 0.5), row("static_skip", 0.5, "nano_summary")]
+    clocks = [timing(rows[0], 1, 5.0, speedup=4.0), timing(rows[1], 1, 7.0, speedup=1.0)]
+    suite = build_views(build_tracks(rows, clocks))[0]
+    assert suite.entries[0].clocks[1].speedup == pytest.approx(2.0)
+    assert suite.entries[0].clocks[1].ms_per_token == pytest.approx(6.0)
+
+
+def test_anchors_are_readable_unique_and_fit_for_an_address():
+    view = build_views(build_tracks(synthetic_run(documents=4, tasks=["nano_math"]).records))[0]
+    ids = [entry.id for entry in view.entries]
+    assert len(ids) == len(set(ids))
+    assert {"full", "nano-half", "static-skip-50", "hidden-router-fixed-input-25", "oracle-full-100"} <= set(ids)
+    (foreign,) = build_views(build_tracks([row("深度", 0.5)]))[0].entries
+    assert foreign.id == f"{foreign.first.record.key[:10]}-50"
