@@ -70,10 +70,18 @@ def _account(several: Sequence[Speculation]) -> Speculation | None:
 
 
 def quality(
-    scores: Sequence[float], full: Sequence[float], *, corpus: float | None = None, extra: Mapping[str, float] = {}
+    scores: Sequence[float],
+    full: Sequence[float],
+    *,
+    corpus: float | None = None,
+    extra: Mapping[str, float] = {},
+    same: bool = False,
 ) -> Quality:
-    """Mean score, and what it keeps of full depth, with its interval; both sequences are over the same documents."""
-    kept = retained(scores, full)
+    """Mean score, and what it keeps of full depth, with its interval; both sequences are over the same documents.
+
+    With `same` the two are one run, full depth beside itself.
+    """
+    kept = retained(scores, full, same=same)
     return Quality(
         mean=float(np.mean(scores)),
         corpus=corpus,
@@ -153,6 +161,7 @@ def build(
             [base.samples[s.id].score for s in samples],
             corpus=place.task.corpus(documents, [s.output for s in samples]),
             extra={n: float(np.mean([s.scores[n] for s in samples])) for n in names},
+            same=all(base.samples[s.id] == s for s in samples),
         )
     if base.stand_in:
         own.append("the base backbone did not run: shares are of this backbone's own full depth")

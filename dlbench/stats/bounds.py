@@ -88,7 +88,7 @@ def _score_bounds(
         weights, units, largest = np.ones_like(a), len(sizes), sizes.max() / sizes.mean()
         differing = np.count_nonzero(a, axis=0)
     low, high = samples.low[chosen] - centre, samples.high[chosen] - centre
-    seen = np.abs(off).max(axis=1) * (1 + (10 / np.maximum(differing, 1)) ** 2)
+    seen = np.abs(off).max(axis=1) * _beyond(differing)
     known = samples.binary[chosen] | (differing == 0)
     low = np.where(known, low, np.maximum(low, -seen))
     high = np.where(known, high, np.minimum(high, seen))
@@ -178,21 +178,49 @@ def ratio_bounds(
     whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
     score = whole | (np.count_nonzero(above != below, axis=1) < DENSE)
     if score.any():
-        scale = units.shape[1] / bottom.size  # of totals, so that a unit counts about 1
-        largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
-        (least, greatest), (bottom_least, bottom_greatest) = bounds
-
-        def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
-            most = np.maximum(value * bottom_least, value * bottom_greatest)
-            fewest = np.minimum(value * bottom_least, value * bottom_greatest)
-            return (least - most) * largest, (greatest - fewest) * largest
-
-        a = above[score].T * scale
-        b = np.broadcast_to(below[:, None] * scale, a.shape)
-        low[score], high[score] = score_ends(a, b, np.ones_like(a), np.full(a.shape[1], float(len(a))), support, level)
+        low[score], high[score] = _score_ratios(
+            above[score], below, estimate[score], ~whole[score], bounds, resample, level
+        )
     dense = np.flatnonzero(~score)
     if dense.size:
         ratios = resample.means(tops[dense])[:, defined] / bottom_draws[defined]
         influence = above[dense] - estimate[dense, None] * below
         low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, level)
     return low, high, score
+
+
+def _score_ratios(
+    above: FloatArray,
+    below: FloatArray,
+    estimate: FloatArray,
+    real: npt.NDArray[np.bool_],
+    bounds: tuple[tuple[float, float], tuple[float, float]],
+    resample: Resample,
+    level: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Score intervals of ratios, from the units' totals, [samples, units] and [units]."""
+    scale = below.size / resample.documents  # of totals, so that a unit counts about 1
+    largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
+    a, b = above.T * scale, np.broadcast_to(below[:, None] * scale, above.T.shape)
+    residual = a - estimate * b
+    centre = np.median(residual, axis=0)
+    differing = np.count_nonzero(above != below, axis=1)
+    seen = np.abs(residual - centre).max(axis=0) * _beyond(differing)
+    known = real & (differing > 0)
+    (least, greatest), (bottom_least, bottom_greatest) = bounds
+
+    def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
+        possible = np.sort([value * bottom_least, value * bottom_greatest], axis=0)
+        moved = np.sort([(estimate - value) * b.min(), (estimate - value) * b.max()], axis=0)
+        low, high = (least - possible[1]) * largest, (greatest - possible[0]) * largest
+        return (
+            np.where(known, np.maximum(low, centre - seen + moved[0]), low),
+            np.where(known, np.minimum(high, centre + seen + moved[1]), high),
+        )
+
+    return score_ends(a, b, np.ones_like(a), np.full(len(above), float(below.size)), support, level)
+
+
+def _beyond(differing: npt.NDArray[np.intp]) -> FloatArray:
+    """Return how much more than any document that was seen one may deviate, where so many differ."""
+    return np.asarray(1 + (10 / np.maximum(differing, 1)) ** 2, dtype=np.float64)

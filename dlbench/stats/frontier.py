@@ -140,6 +140,7 @@ class Curve:
         grid: npt.ArrayLike,
         *,
         full: npt.ArrayLike | None = None,
+        full_cost: float | None = None,
         chance: float = 0.0,
         clusters: Clusters | None = None,
         resamples: int = RESAMPLES,
@@ -152,6 +153,7 @@ class Curve:
             grid: costs.
             full: full depth's scores, [documents]; with them the curve is of what the method retains of it, and empty
                 where that is not defined.
+            full_cost: where the curve is full depth itself, and so keeps exactly 1.
             chance: the mean score of guessing, taken off both in what is retained.
             clusters: the source of each document, where documents share one.
             resamples: bootstrap draws.
@@ -186,7 +188,7 @@ class Curve:
                 return Band(*(np.zeros(0) for _ in range(4)))
             scale = float(bottom.mean())
             estimate = (values.mean(axis=1) - chance) / scale
-            same = (values == bottom + chance).all(axis=1)
+            same = inside == full_cost
             low, high = np.where(same, 1.0, found[0]), np.where(same, 1.0, found[1])
         extra = np.array([seed_reach(row.mean(axis=1), level) / scale for row in rows])
         return Band(

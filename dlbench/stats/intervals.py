@@ -194,6 +194,7 @@ def retained(
     full_scores: npt.ArrayLike,
     *,
     chance: float = 0.0,
+    same: bool = False,
     bounds: Bounds | None = None,
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
@@ -202,12 +203,12 @@ def retained(
 ) -> Interval | None:
     """Return the ratio of means, method over full, both above `chance`, with its interval.
 
-    Scores that are equal throughout keep exactly 1: so stands full beside itself, or a method that never acted.
-
     Args:
         method_scores: one per document, or [fit seeds, documents].
         full_scores: one per document.
         chance: the mean score of guessing.
+        same: the two are one thing, such as full beside itself: then exactly 1 is kept. Scores that are merely equal on
+            all documents that were seen leave doubt.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
         clusters: the source of each document, where documents share one.
         resamples: bootstrap draws.
@@ -232,9 +233,7 @@ def retained(
         clusters=clusters,
         **options,  # type: ignore[arg-type]
     )
-    if found is not None and (above == below[0]).all():
-        return Interval(1.0, 1.0, 1.0, "equal throughout")
-    return found
+    return Interval(1.0, 1.0, 1.0, "the same") if same and found is not None else found
 
 
 def with_seeds(interval: Interval, seed_values: Sequence[FloatArray], level: float = LEVEL) -> Interval:

@@ -48,7 +48,7 @@ def score_ends(
     low, high = support(estimate)
     # A quarter of how far the ends lie where all documents tie, so that the first stride stays within.
     quarter = reach**2 / (units + reach**2) / 4
-    rounding = 1e-12 * np.maximum(np.abs(low), np.abs(high))
+    rounding = 1e-12 * np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(estimate)) + 1e-150
     least = {-1: np.abs(low) * quarter + rounding, 1: np.abs(high) * quarter + rounding}
     ends = []
     for side in (-1, 1):

@@ -97,12 +97,15 @@ def test_fit_seeds_are_covered_and_would_not_be_without():
     assert hits[1] / 400 < 0.7
 
 
-@pytest.mark.parametrize("binary", [True, False], ids=["binary", "real"])
-def test_retained_is_covered(binary):
+@pytest.mark.parametrize("kind", ["binary", "real", "few"])
+def test_retained_is_covered(kind):
     rng = np.random.default_rng(4)
     hits = 0
     for _ in range(RUNS // 4):
-        if binary:
+        if kind == "few":
+            full = rng.beta(8, 2, 32)
+            method, truth = np.where(rng.random(32) < 0.05, full * rng.random(32), full), 0.975
+        elif kind == "binary":
             full = (rng.random(200) < 0.95).astype(float)
             method = np.where(rng.random(200) < 0.04, 1 - full, full)
             truth = (0.95 * 0.96 + 0.05 * 0.04) / 0.95

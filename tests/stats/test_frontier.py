@@ -67,7 +67,7 @@ def test_band_at_a_setting_is_the_interval_of_its_mean():
 
 def test_band_of_what_is_retained_ends_in_one_at_full():
     curve = Curve([Point(0.25, LOW), Point(0.75, HIGH), Point(1.0, FULL)])
-    band = curve.band([0.25, 1.0], full=FULL)
+    band = curve.band([0.25, 1.0], full=FULL, full_cost=1.0)
     assert band.estimate == pytest.approx([LOW.mean() / FULL.mean(), 1])
     assert band.low[0] < band.estimate[0] < band.high[0]
     assert (band.low[1], band.high[1]) == (1, 1)

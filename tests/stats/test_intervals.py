@@ -189,7 +189,9 @@ def test_retained_is_the_ratio_of_means():
         rng=np.random.default_rng(1),
     ).confidence_interval
     assert (kept.low, kept.high) == pytest.approx((theirs.low, theirs.high), abs=2e-3)
-    assert retained(b, b) == Interval(1.0, 1.0, 1.0)
+    assert retained(b, b, same=True) == Interval(1.0, 1.0, 1.0)
+    alike = retained(b, b)
+    assert alike.low < alike.estimate == 1.0 < alike.high
 
 
 def test_ratio_that_is_known_to_be_constant_below_is_the_mean():
