@@ -28,6 +28,7 @@ from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
 from dlbench.lines import write_text
 from dlbench.method import Knob, Method, Router
+from dlbench.prompts import encode_prompt
 from dlbench.task import Document
 
 LEARN_SHARE = 0.7
@@ -94,11 +95,11 @@ class FitProbe:
         return losses
 
     def _example(self, document: Document, reference: int) -> tuple[list[int], list[int]]:
-        """Token ids of a prompt and of one of its references, which begins with a space and ends with the end token."""
-        tokenizer = self.backbone.tokenizer
-        prompt = tokenizer(document.prompt)["input_ids"]
-        both = tokenizer(document.prompt + " " + document.references[reference].strip())["input_ids"]
-        target = [*both[len(prompt) :], *sorted(self.backbone.eos)[:1]]
+        """Token ids of a prompt and of one of its references, which ends with the end token."""
+        encode = self.backbone.encode
+        both = encode(document.prompt + document.delimiter + document.references[reference].strip())
+        target = [*both[len(encode(document.prompt)) :], *sorted(self.backbone.eos)[:1]]
+        prompt = _prompt(self.backbone, document)
         return prompt, target[: max(0, self.backbone.context - len(prompt))]
 
     def _loss(self, router: Router, batch: list[tuple[list[int], list[int]]], share: float, weight: float) -> Tensor:
@@ -138,13 +139,17 @@ class SoftGates:
     def installed(self) -> Iterator[None]:
         """Shadow the gated layers' `forward` for a while."""
         layers = [self.backbone.layers[i] for i in sorted(self.gated)]
+        before = [vars(layer).get("forward") for layer in layers]
         try:
             for index, layer in zip(sorted(self.gated), layers, strict=True):
                 vars(layer)["forward"] = partial(self._layer, index, layer.forward)
             yield
         finally:
-            for layer in layers:
-                vars(layer).pop("forward", None)
+            for layer, forward in zip(layers, before, strict=True):
+                if forward is None:
+                    vars(layer).pop("forward", None)
+                else:
+                    vars(layer)["forward"] = forward
 
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         given = forward(hidden, *args, **kwargs)
@@ -167,8 +172,15 @@ class SoftGates:
 
 def requests(backbone: Backbone, documents: Sequence[Document]) -> list[Request]:
     """Token ids of documents that fit the context, as the engine takes them."""
-    made = [Request(d.id, tuple(backbone.tokenizer(d.prompt)["input_ids"]), d.limit, d.stop) for d in documents]
+    made = [Request(d.id, tuple(_prompt(backbone, d)), d.limit, d.stop) for d in documents]
     return [r for r in made if len(r.ids) + r.limit <= backbone.context]
+
+
+def _prompt(backbone: Backbone, document: Document) -> list[int]:
+    """A prompt as it is when it is tested, but for what does not fit the context: that is not fitted on."""
+    ids = backbone.encode(document.prompt)
+    limited = document.prompt_tokens is not None and len(ids) > document.prompt_tokens
+    return list(encode_prompt(backbone, document).request.ids) if limited else ids
 
 
 def tune(engine: Engine, method: Method, knob: Knob, budget: float, documents: Sequence[Document], seed: int) -> float:

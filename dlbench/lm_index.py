@@ -60,19 +60,25 @@ def refresh() -> dict[str, Entry]:
     return entries()
 
 
-def scan(root: Path) -> dict[str, Entry]:
+def scan(root: Path, *, strict: bool = False) -> dict[str, Entry]:
     """Index the task files below a folder.
 
     Args:
         root: searched through all its levels, in the order of the paths; the first file that takes a name keeps it.
+        strict: whether a file that cannot be read is a fault; lm-eval passes over such files.
+
+    Raises:
+        DlbenchError: a file cannot be read, and that is a fault.
     """
     found: dict[str, Entry] = {}
     tags: dict[str, set[str]] = {}
     for path in sorted(_files(root)):
         try:
             config = _head(path)
-        except (OSError, ValueError, yaml.YAMLError):
-            continue  # lm-eval passes over such files too
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            if strict:
+                raise DlbenchError(f"{path} is no task YAML: {' '.join(str(error).split())}") from error
+            continue
         name = config.get("group", config.get("task")) if "class" not in config else config.get("task")
         if not isinstance(name, str) or name in found:
             continue

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlbench.engine.meter import CATEGORIES, Costs
+from dlbench.outputs import beside
 from dlbench.plan import Place, Setting, source_sha256
 from dlbench.records import Backbone, Compute, Flops, MethodUsed, Quality, Record, Run, Sample, Tokens
 from dlbench.records import Task as TaskUsed
 from dlbench.stats import retained
-from dlbench.task import Document
+from dlbench.task import Document, cut
 
 Samples = Mapping[str, Sample]
 """Document id → sample."""
@@ -46,7 +47,10 @@ def compute(samples: Sequence[Sample], base: Reference) -> Compute:
     for s in samples:
         full = base.samples[s.id]
         if s.layers:
-            decode.append(s.flops.total / base.costs.dense(s.tokens.prompt, s.tokens.generated))
+            # Where answers are weighed nothing is generated, and full depth ran the same texts.
+            weighed = s.tokens.generated == 0
+            dense = full.flops.total if weighed else base.costs.dense(s.tokens.prompt, s.tokens.generated)
+            decode.append(s.flops.total / dense)
         whole.append((s.prompt_flops + s.flops.total) / (full.prompt_flops + full.flops.total))
     return Compute(
         layer_share=layer_share(samples, base.depth),
@@ -59,10 +63,15 @@ def compute(samples: Sequence[Sample], base: Reference) -> Compute:
 
 
 def quality(
-    scores: Sequence[float], full: Sequence[float], *, corpus: float | None = None, extra: Mapping[str, float] = {}
+    scores: Sequence[float],
+    full: Sequence[float],
+    *,
+    corpus: float | None = None,
+    extra: Mapping[str, float] = {},
+    chance: float = 0.0,
 ) -> Quality:
     """Mean score, and what it keeps of full depth, with its interval; both sequences are over the same documents."""
-    kept = retained(scores, full)
+    kept = retained(scores, full, chance=chance)
     return Quality(
         mean=float(np.mean(scores)),
         corpus=corpus,
@@ -119,13 +128,15 @@ def build(
         own.append("never acted: every token ran every layer")
     if cut := sum(s.truncated for s in samples):
         own.append(f"{cut} of {len(samples)} prompts were cut to fit the context")
+    chance = float(np.mean([d.chance for d in documents]))
     if scored is None:
-        names = sorted(samples[0].scores)
+        corpora = place.task.corpora(documents, [s.output for s in samples])
         scored = quality(
             [s.score for s in samples],
             [base.samples[s.id].score for s in samples],
-            corpus=place.task.corpus(documents, [s.output for s in samples]),
-            extra={n: float(np.mean([s.scores[n] for s in samples])) for n in names},
+            corpus=next(iter(corpora.values()), None),
+            extra=_extra(place, documents, samples, base) | corpora,
+            chance=chance,
         )
     if base.stand_in:
         own.append("the base backbone did not run: shares are of this backbone's own full depth")
@@ -156,6 +167,11 @@ def build(
             metric=place.task.metric,
             n=len(samples),
             truncated=cut,
+            begun=place.begun,
+            fit_split=place.task.fit_split,
+            signature=place.task.signature(documents),
+            chance=chance,
+            chat_template=place.chat_sha256,
         ),
         run=Run(
             budget=budget,
@@ -170,3 +186,15 @@ def build(
         notes=tuple(own),
         env={**place.versions, **env},
     )
+
+
+def _extra(
+    place: Place, documents: Sequence[Document], samples: Sequence[Sample], base: Reference
+) -> dict[str, float]:
+    """Means of the metrics beside the primary one, and what a mean hides where texts were written."""
+    found = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
+    if place.task.weighs:
+        return found
+    texts = [(s.output, base.samples[s.id].output) for s in samples]
+    written, full = ([cut(text, d.stop) for text, d in zip(several, documents, strict=True)] for several in zip(*texts))
+    return found | beside(written, [d.references for d in documents], full, [s.score for s in samples])

@@ -38,7 +38,9 @@ def linear_flops(module: nn.Module | None) -> int:
 class Traffic:
     """What each alive row brings to one forward."""
 
-    def __init__(self, tokens: Ints, keys: Ints, columns: int, padded_keys: int) -> None:
+    def __init__(
+        self, tokens: Ints, keys: Ints, columns: int, padded_keys: int, read: int | Ints = 1, padded_read: int = 1
+    ) -> None:
         self.tokens = tokens
         """True tokens of each row."""
         self.keys = keys
@@ -47,6 +49,10 @@ class Traffic:
         """Tokens per row as executed, padding included."""
         self.padded_keys = padded_keys
         """Query-key pairs per row as executed."""
+        self.read = read
+        """Positions of each row whose logits are wanted."""
+        self.padded_read = padded_read
+        """Positions per row whose logits are made."""
 
     def pairs(self, window: int | None) -> tuple[Ints, int]:
         """Query-key pairs in a layer: true ones per row, executed ones per row. Prompts run the full square."""
@@ -156,7 +162,7 @@ class Ledger:
         self._charge("heads", rows, self.costs.head, self.costs.head)
 
     def finish(self) -> None:
-        """The forward has ended with the logits of the last position."""
+        """The forward has ended with the logits that were wanted, mostly of the last position alone."""
         self.calls[self.rows] += len(self._whole)
         self._codes[self.rows[:, None], self._whole] = int(Action.RUN)
         if not self.metered:
@@ -168,10 +174,10 @@ class Ledger:
             times = sum(self.costs.windows[i] == window for i in self._whole) * self.costs.attention_per_key
             keys, padded = self.traffic.pairs(window)
             self._charge("attention", self.rows, times * keys, times * padded)
-        # projections around the stack run at every position, the LM head at one
+        # projections around the stack run at every position, the LM head where logits are wanted
         fixed = self.costs.input + self.costs.head - self.costs.vocabulary
-        vocabulary = self.costs.vocabulary
-        self._charge("heads", self.rows, fixed * tokens + vocabulary, fixed * columns + vocabulary)
+        read, padded = self.costs.vocabulary * self.traffic.read, self.costs.vocabulary * self.traffic.padded_read
+        self._charge("heads", self.rows, fixed * tokens + read, fixed * columns + padded)
 
     def close_step(self) -> None:
         """End one decode forward."""
