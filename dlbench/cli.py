@@ -16,12 +16,13 @@ from dlbench import __version__
 from dlbench.commands.bench import bench
 from dlbench.commands.board import board
 from dlbench.commands.listing import listing
+from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.errors import DlbenchError
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, board, bench):
+for command in (run, board, bench, prefetch):
     app.command()(command)
 app.add_typer(listing, name="list")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from dlbench import catalogue, lm_index, mirrors, own_file
 from dlbench.catalogue import TaskInfo
 from dlbench.errors import DlbenchError
+from dlbench.silence import quiet
 from dlbench.sources import Sources, is_file
 from dlbench.suggest import unknown
 from dlbench.task import Document, Split, Task, cut
@@ -23,6 +23,7 @@ from dlbench.task import Document, Split, Task, cut
 __all__ = ["Document", "Split", "Task", "TaskInfo", "cut", "expand_tasks", "list_tasks", "load_task"]
 
 _PLAIN = Sources()
+_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 
 def list_tasks(everything: bool = False) -> list[TaskInfo]:
@@ -91,7 +92,7 @@ def load_task(name: str, sources: Sources = _PLAIN) -> Task:
         return Task(name, _build(name, None, {**own_file.config(name, sources)}, sources), sources)
     path = _path(name, sources)
     catalogue.read(path)  # says what is wrong with a YAML more plainly than lm-eval
-    with _quiet(), _told(name, path, None):
+    with quiet(), _told(name, path, None):
         from lm_eval.tasks._yaml_loader import load_yaml
 
         config = dict(load_yaml(path))
@@ -106,7 +107,7 @@ def _build(name: str, path: Path | None, config: dict[str, Any], sources: Source
         config = {**config, **_changes(config, sources)}
     elif sources.fewshot is not None or sources.max_new_tokens is not None:
         raise DlbenchError(f"task {name!r} is written in Python: --fewshot and --max-new-tokens cannot change it")
-    with _quiet(), _told(name, path, config):
+    with quiet(), _told(name, path, config):
         made = _manager().load([config if "class" not in config else str(path)])["tasks"]
     return next(iter(made.values()))
 
@@ -118,23 +119,12 @@ def _changes(config: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     if sources.max_new_tokens is not None and config.get("output_type", "generate_until") == "generate_until":
         kept = {k: v for k, v in (config.get("generation_kwargs") or {}).items() if k not in _LIMITS}
         changed["generation_kwargs"] = {**kept, "max_gen_toks": sources.max_new_tokens}
-    mirror = mirrors.find(sources.data_dir, mirror_names(config)) if config.get("dataset_path") else None
-    if mirror is not None:
-        changed.update(_mirrored(config, mirror))
+    if data := config.get("dataset_path"):
+        known = mirrors.names(str(config["task"]), str(data), config.get("dataset_name"), config.get("metadata"))
+        mirror = mirrors.find(sources.data_dir, known)
+        if mirror is not None:
+            changed.update(_mirrored(config, mirror))
     return changed
-
-
-_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
-
-
-def mirror_names(config: Mapping[str, Any]) -> list[str]:
-    """The folders that may hold a task's data, first that which `dlbench prefetch` writes."""
-    own = (config.get("metadata") or {}).get("mirror")
-    if own:
-        return [str(own)]
-    hub = str(config["dataset_path"]).rpartition("/")[2]
-    part = config.get("dataset_name")
-    return [str(config["task"]), f"{hub}/{part}" if part else hub]
 
 
 def _mirrored(config: Mapping[str, Any], mirror: mirrors.Mirror) -> dict[str, Any]:
@@ -230,7 +220,8 @@ def _told(name: str, path: Path | None, config: Mapping[str, Any] | None) -> Ite
                 f"task {name!r}: its data, {data}, is not on this machine and the hub cannot be reached; where it can, "
                 f"run `dlbench prefetch {name} --to DIR`, and give that folder by --data-dir DIR"
             ) from error
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        cause = error.__cause__ or error  # `datasets` says what was wrong one step further in
+        text = " ".join(f"{type(cause).__name__}: {cause}".split())
         place = f"task {name!r}" if path is None else f"task {name!r} ({path})"
         raise DlbenchError(f"{place} cannot be loaded: {text}") from error
 
@@ -243,22 +234,3 @@ def _unreachable(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's warnings about its own defaults, retries, and progress bars over files, off the terminal."""
-    import datasets
-
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "huggingface_hub", "datasets")]
-    levels, bars = [logger.level for logger in loggers], datasets.utils.are_progress_bars_disabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    datasets.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if not bars:
-            datasets.utils.enable_progress_bars()

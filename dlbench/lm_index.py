@@ -74,6 +74,8 @@ def scan(root: Path, *, strict: bool = False) -> dict[str, Entry]:
     tags: dict[str, set[str]] = {}
     for path in sorted(_files(root)):
         try:
+            if strict:
+                yaml.load(Path(path).read_bytes(), Loader=_Loader)
             config = _head(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
             if strict:
@@ -134,7 +136,8 @@ def _entries(folder: str, release: str) -> dict[str, Entry]:
     path = _cache_file(folder, release)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         rows = json.loads(path.read_bytes())
-        return {row[0]: Entry(row[0], row[1], row[2] and f"{folder}/{row[2]}", row[3], tuple(row[4])) for row in rows}
+        join = os.path.join
+        return {row[0]: Entry(row[0], row[1], row[2] and join(folder, row[2]), row[3], tuple(row[4])) for row in rows}
     found = scan(Path(folder))
     # A cache that cannot be written costs the next start a few seconds, nothing else.
     with contextlib.suppress(OSError):

@@ -94,6 +94,21 @@ class Splits(Mapping[str, "Dataset"]):
         return Dataset.from_list(rows)
 
 
+def names(task: str, dataset: str, config: str | None, metadata: Mapping[str, Any] | None) -> list[str]:
+    """The folders that may hold a task's data, first that which `dlbench prefetch` writes.
+
+    Args:
+        task: the task's name.
+        dataset: the hub's, such as "openai/gsm8k".
+        config: which part of it.
+        metadata: the task's; `mirror` names the folder, so that tasks with the same data share one.
+    """
+    if own := (metadata or {}).get("mirror"):
+        return [str(own)]
+    hub = dataset.rpartition("/")[2]
+    return list(dict.fromkeys([task, f"{hub}/{config}" if config else hub]))
+
+
 def find(data_dir: str | None, names: Sequence[str]) -> Mirror | None:
     """The mirror that stands under the first of these names."""
     if data_dir is None:

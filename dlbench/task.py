@@ -14,6 +14,7 @@ from typing import Any
 
 from dlbench import suitable
 from dlbench.errors import DlbenchError
+from dlbench.silence import quiet
 from dlbench.sources import Sources
 from dlbench.splits import Split, Splits
 
@@ -109,6 +110,11 @@ class Task:
         return load_task, (self._spec, self._sources)
 
     @property
+    def inner(self) -> Any:
+        """lm-eval's task."""
+        return self._inner
+
+    @property
     def weighs(self) -> bool:
         """Whether given answers are weighed by their likelihood; otherwise the model writes."""
         return str(self._inner.OUTPUT_TYPE) != "generate_until"
@@ -138,8 +144,9 @@ class Task:
         Raises:
             DlbenchError: the task has no such split.
         """
-        rows, ids = self._splits.rows(split), self._splits.ids(split)
-        places = self._splits.places(split)[:limit]
+        with quiet():
+            rows, ids = self._splits.rows(split), self._splits.ids(split)
+            places = self._splits.places(split)[:limit]
         shots = self._inner.config.num_fewshot or 0
         # Examples are drawn in the order of the rows, as lm-eval does: the draw starts anew for every call, and what is
         # set apart from the scored split has its draw too.
