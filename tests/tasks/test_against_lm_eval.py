@@ -110,8 +110,11 @@ def theirs(path, hf, limit):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    (task,) = TaskManager(include_defaults=False).load([str(path)])["tasks"].values()
-    found = simple_evaluate(hf, tasks=[task], limit=limit, log_samples=True, bootstrap_iters=0)
+    manager = TaskManager(include_defaults=False)  # the default one reads fourteen thousand files
+    (task,) = manager.load([str(path)])["tasks"].values()
+    found = simple_evaluate(
+        hf, tasks=[task], limit=limit, log_samples=True, bootstrap_iters=0, task_manager=manager
+    )
     (name,) = found["results"]
     return found["results"][name], found["samples"][name]
 
