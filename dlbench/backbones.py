@@ -254,8 +254,8 @@ def _only_trusted(name: str, source: str, options: dict[str, Any]) -> None:
     content, _ = PretrainedConfig.get_config_dict(source, **revision)
     if brought := (content.get("auto_map") or {}).values():
         raise DlbenchError(
-            f"model {name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you trust it, "
-            "run with --trust-remote-code"
+            f"model {name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you trust "
+            "it, run with --trust-remote-code"
         )
 
 
@@ -294,9 +294,7 @@ def fingerprint(folder: Path, *, code: bool = False) -> str:
         r"config\.json|generation_config\.json|tokenizer.*|.*vocab.*|merges\.txt|.*tokens.*\.json|chat_template.*|.*\.model"
     )
     suffixes = (".safetensors", ".bin", ".py") if code else (".safetensors", ".bin")
-    for path in sorted(
-        p for p in folder.iterdir() if p.suffix in suffixes or settings.fullmatch(p.name)
-    ):
+    for path in sorted(p for p in folder.iterdir() if p.suffix in suffixes or settings.fullmatch(p.name)):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

@@ -1,7 +1,7 @@
 """The tasks that come with dlbench, read from their YAML without importing lm-eval.
 
-A suite is a group YAML, a task a task YAML; both stand in a folder of `dlbench.tasks`. A suite may list tasks of lm-eval
-too; what there is to say of those stands in the suite's own file. Only names and descriptions are read here:
+A suite is a group YAML, a task a task YAML; both stand in a folder of `dlbench.tasks`. A suite may list tasks of
+lm-eval too; what there is to say of those stands in the suite's own file. Only names and descriptions are read here:
 `dlbench.harness` hands the same files to lm-eval, which gives them their meaning.
 """
 
@@ -178,5 +178,7 @@ def _info(path: Path, config: dict[str, Any], suite: str) -> TaskInfo:
 
 
 def _foreign(name: str, said: dict[str, Any], suite: str) -> TaskInfo:
-    texts = {key: str(said.get(key, "")) for key in ("about", "metric", "version", "fit", "test", "cite")}
-    return TaskInfo(name=name, suite=suite, path=None, **texts)
+    about, metric, version, fit, test, cite = (
+        str(said.get(key, "")) for key in ("about", "metric", "version", "fit", "test", "cite")
+    )
+    return TaskInfo(name, suite, about, metric, version, None, fit, test, None, cite)

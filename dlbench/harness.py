@@ -220,7 +220,8 @@ def _told(name: str, path: Path | None, config: Mapping[str, Any] | None) -> Ite
                 f"task {name!r}: its data, {data}, is not on this machine and the hub cannot be reached; where it can, "
                 f"run `dlbench prefetch {name} --to DIR`, and give that folder by --data-dir DIR"
             ) from error
-        cause = error.__cause__ or error  # `datasets` says what was wrong one step further in
+        # `datasets` says what was wrong with a file one step further in
+        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else error
         text = " ".join(f"{type(cause).__name__}: {cause}".split())
         place = f"task {name!r}" if path is None else f"task {name!r} ({path})"
         raise DlbenchError(f"{place} cannot be loaded: {text}") from error

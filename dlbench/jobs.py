@@ -122,7 +122,7 @@ class Planner:
             plan.documents_sha256(everything),
             self.spec,
             begun=sum(p.begun for p in prompted),
-            chat_sha256=chat and chat.sha256,
+            chat_sha256=None if chat is None else chat.sha256,
         )
         rows = most_rows(backbone.device.type, len(documents), self.processes)
         return Job(place, engine, documents, waves(prompted, self.spec.batch_size or rows), chat=chat)
@@ -143,7 +143,8 @@ class Planner:
             )
         if over:
             self.progress.note(
-                f"{where}: {over} of {count} prompts do not fit the context of {backbone.context} tokens; they lose {lost}"
+                f"{where}: {over} of {count} prompts do not fit the context of {backbone.context} tokens; "
+                f"they lose {lost}"
             )
         if cut > over:
             self.progress.note(f"{where}: {cut - over} of {count} prompts lose {lost} to the limit that the task sets")

@@ -1,4 +1,4 @@
-"""lm-eval's tasks by name, without importing lm-eval: its own index takes sixteen seconds and reads fourteen thousand files.
+"""lm-eval's tasks by name, without importing lm-eval, whose own index reads fourteen thousand files in sixteen seconds.
 
 Only the few top-level keys that tell what a file is are read here, and the result is kept on disk under lm-eval's
 version. What a task means, lm-eval alone says, when `dlbench.harness` loads the file.

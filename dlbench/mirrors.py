@@ -1,8 +1,8 @@
 """Local mirrors: a task's data as JSON lines, `DIR/<name>/<split>.jsonl`, in place of the hub.
 
-A line is a document, `{"input": …, "references": […]}` with an optional `id`, or a row of the hub's dataset as it is there.
-A lock file beside the mirrors, where `dlbench prefetch` made them, says which revision they were made of and what they
-must hash to. Every fault is told by file and line.
+A line is a document, `{"input": …, "references": […]}` with an optional `id`, or a row of the hub's dataset as it is
+there. A lock file beside the mirrors, where `dlbench prefetch` made them, says which revision they were made of and
+what they must hash to. Every fault is told by file and line.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
         if "id" in line:
             document["id"] = name = str(line["id"])
             if name in ids:
-                raise DlbenchError(f"{where}: the id {name!r} is that of line {ids[name]}; every document needs its own")
+                raise DlbenchError(
+                    f"{where}: the id {name!r} is that of line {ids[name]}; every document needs its own"
+                )
             ids[name] = number
         if found and ("id" in document) != ("id" in found[0]):
             raise DlbenchError(f"{where}: either every document has an id, or none")

@@ -1,7 +1,7 @@
 """A user's own file as a task: `file:PATH.jsonl`, lines of `{"input": …, "references": […]}`.
 
-All of it is scored but a fifth, chosen by hash, that methods may be fitted on. Where PATH is a folder, its `train.jsonl`
-or `validation.jsonl` is for that, and `test.jsonl` is scored whole.
+All of it is scored but a fifth, chosen by hash, that methods may be fitted on. Where PATH is a folder, its
+`train.jsonl` or `validation.jsonl` is for that, and `test.jsonl` is scored whole.
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def config(task: str, sources: Sources) -> dict[str, Any]:
         "doc_to_target": "references",
         "process_results": getattr(metrics, scoring),
         "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": LIMIT, "do_sample": False},
-        "filter_list": [{"name": "stripped", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}],
+        "filter_list": [
+            {"name": "stripped", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+        ],
         "num_fewshot": 0,
         "metric_list": listed,
         # The content key holds the documents, prompts included, and the version, but not the metric.

@@ -150,7 +150,7 @@ def documents_sha256(documents: Sequence[Document]) -> str:
         content = [d.id, d.prompt, d.references, d.limit, d.stop]
         more = {"pairs": d.pairs, "prompt_tokens": d.prompt_tokens, "body": d.body}
         if more := {name: value for name, value in more.items() if value}:
-            content.append(more)  # type: ignore[arg-type]
+            content.append(more)
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 

@@ -71,7 +71,7 @@ def _mirror(name: str, to: Path, sources: Sources, done: set[str]) -> Fetched | 
     if folder in done:
         return None
     done.add(folder)
-    splits = {}
+    splits: dict[str, dict[str, Any]] = {}
     for split in _splits(config):
         path = to / folder / f"{split}.jsonl"
         rows = _rows(inner, split)
@@ -82,7 +82,7 @@ def _mirror(name: str, to: Path, sources: Sources, done: set[str]) -> Fetched | 
     made = datetime.datetime.now(datetime.UTC).date().isoformat()
     lock = {**mirrors.read_lock(to), folder: {**about, "made": made, "splits": splits}}
     write_text(to / mirrors.LOCK, json.dumps({"mirrors": lock}, indent=1, sort_keys=True) + "\n")
-    return Fetched(name, to / folder, revision, {split: int(entry["lines"]) for split, entry in splits.items()})
+    return Fetched(name, to / folder, revision, {split: entry["lines"] for split, entry in splits.items()})
 
 
 def _splits(config: Any) -> list[str]:

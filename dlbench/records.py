@@ -140,8 +140,9 @@ class Quality(Part):
     """Scores over the documents of the task.
 
     `full_mean` and `retained` are against the base backbone's `full` on the same documents under the same scoring; None
-    where that has not run, `retained` also where it is not above chance. `corpus` is the corpus-level figure of the task's
-    first metric that has one. `extra` holds the means of the other metrics and the other corpus figures by name, and
+    where that has not run, `retained` also where it is not above chance. `corpus` is the corpus-level figure of the
+    task's first metric that has one. `extra` holds the means of the other metrics and the other corpus figures by name,
+    and
 
         worst_decile            mean score of the worst tenth of the documents
         length_ratio_reference  characters written over those of the references nearest in length
@@ -279,8 +280,9 @@ class Sample(JsonLine):
         id: the task's document id.
         output: generated text; where answers are weighed, that which the model prefers.
         score: the primary metric; `scores` holds the other per-document metrics.
-        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs. Where answers
-            are weighed, of each text that ran for it; then `tokens.prompt` counts their tokens and `flops` is all there is.
+        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs. Where
+            answers are weighed, of each text that ran for it; `tokens.prompt` then counts the tokens of these texts,
+            and `flops` holds all they cost.
         routes: what each decoded token did when it was new, with how many forwards in a row did the same; in all as
             many as `layers` has entries. Work that a later token made necessary (kv recompute) is in `layers` only.
         truncated: whether the prompt was cut to fit.

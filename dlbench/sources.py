@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -58,8 +58,7 @@ class Sources:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Build from what JSON kept of `dataclasses.asdict`."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items() if k in known})
+        return cls(**{**content, "include": tuple(content["include"])})
 
 
 def is_file(task: str) -> bool:

@@ -243,7 +243,8 @@ def check_environment(spec: RunSpec) -> None:
         task = harness.load_task(name, spec.sources)
         if spec.prompt != "routed" and task.weighs:
             raise DlbenchError(
-                f"task {name!r} weighs given answers: a prompt at full depth leaves nothing to route; add --prompt routed"
+                f"task {name!r} weighs given answers: a prompt at full depth leaves nothing to route; add "
+                "--prompt routed"
             )
     for method in spec.methods:
         name = registry.name_of(method)

@@ -1,7 +1,7 @@
 """Which documents of a task are scored and which methods are fitted on; the two never share one.
 
-Fitted on is the train split, else validation, else a fifth of the scored split, chosen by the hash of the documents' ids,
-which is then not scored. Of a fit split larger than `FIT_DOCUMENTS` the hash chooses that many.
+Fitted on is the train split, else validation, else a fifth of the scored split, chosen by the hash of the documents'
+ids, which is then not scored. Of a fit split larger than `FIT_DOCUMENTS` the hash chooses that many.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+from dlbench.document import Split
 from dlbench.errors import DlbenchError
-
-Split = Literal["test", "fit"]
 
 FIT_DOCUMENTS = 2000
 """More than any method learns from; preparing the others would take minutes."""
@@ -55,7 +54,9 @@ class Splits:
             return self._scored
         if self._own is None:
             if not self._fifth:
-                raise DlbenchError(f"task {self._name!r} has too few documents to fit on: run methods that do not learn")
+                raise DlbenchError(
+                    f"task {self._name!r} has too few documents to fit on: run methods that do not learn"
+                )
             return sorted(self._fifth)
         count = len(self._fit)
         if count <= FIT_DOCUMENTS:

@@ -188,13 +188,12 @@ def build(
     )
 
 
-def _extra(
-    place: Place, documents: Sequence[Document], samples: Sequence[Sample], base: Reference
-) -> dict[str, float]:
+def _extra(place: Place, documents: Sequence[Document], samples: Sequence[Sample], base: Reference) -> dict[str, float]:
     """Means of the metrics beside the primary one, and what a mean hides where texts were written."""
     found = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
     if place.task.weighs:
         return found
-    texts = [(s.output, base.samples[s.id].output) for s in samples]
-    written, full = ([cut(text, d.stop) for text, d in zip(several, documents, strict=True)] for several in zip(*texts))
+    stops = {d.id: d.stop for d in documents}
+    written = [cut(s.output, stops[s.id]) for s in samples]
+    full = [cut(base.samples[s.id].output, stops[s.id]) for s in samples]
     return found | beside(written, [d.references for d in documents], full, [s.score for s in samples])

@@ -1,57 +1,28 @@
 """One task: documents out of lm-eval's YAML, scores for what was written or preferred.
 
-lm-eval makes the prompts and few-shot examples, runs its filters, scores and aggregates; dlbench does the generating, or
-the weighing of answers, in between. Every score is per document. A metric that exists for a corpus only (its aggregation
-is not `mean`) is given by `Task.corpora`; where a task has no other, a document's score is that metric for a corpus of one.
+lm-eval makes the prompts and few-shot examples, runs its filters, scores and aggregates; dlbench does the generating,
+or the weighing of answers, in between. Every score is per document. A metric that exists for a corpus only (its
+aggregation is not `mean`) is given by `Task.corpora`; where a task has no other, a document's score is that metric for
+a corpus of one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlbench import suitable
+from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
 from dlbench.silence import quiet
 from dlbench.sources import Sources
-from dlbench.splits import Split, Splits
+from dlbench.splits import Splits
 
 __all__ = ["Chat", "Document", "Split", "Task", "cut"]
 
-Chat = Callable[..., str]
-"""Renders messages with a model's chat template: (messages, add_generation_prompt=…) → text."""
 # lm-eval's own default; fixed, so that few-shot examples are the same in every run.
 _FEWSHOT_SEED = 1234
-
-
-@dataclass(frozen=True)
-class Document:
-    """One prompt, what may answer it, and when to stop."""
-
-    id: str
-    """Unique within the task and split."""
-    prompt: str
-    references: tuple[str, ...]
-    limit: int
-    """Most new tokens; 1 where answers are weighed, and nothing is written."""
-    stop: tuple[str, ...]
-    """Texts that end the output; they are no part of it."""
-    index: int
-    """Place within the split's rows."""
-    difficulty: int | None
-    split: Split = "test"
-    pairs: tuple[tuple[str, str], ...] = ()
-    """Context and continuation of every answer to weigh; empty where the model writes."""
-    chance: float = 0.0
-    """Score of a blind guess."""
-    delimiter: str = " "
-    """Stands between the prompt and what answers it."""
-    prompt_tokens: int | None = None
-    """Most tokens of the prompt, where the task has such a limit."""
-    body: tuple[int, int] | None = None
-    """The part of the prompt that may lose its end where the prompt is too long; None: the prompt loses its beginning."""
 
 
 class Task:
@@ -225,7 +196,9 @@ class Task:
 
     def _context(self, doc: Mapping[str, Any], shots: int, chat: Chat | None) -> str | list[str]:
         """The prompt; one per answer where the answers stand in it."""
-        more = {} if chat is None else {"apply_chat_template": True, "chat_template": chat, "fewshot_as_multiturn": True}
+        more = (
+            {} if chat is None else {"apply_chat_template": True, "chat_template": chat, "fewshot_as_multiturn": True}
+        )
         made = self._inner.fewshot_context(doc, num_fewshot=shots, gen_prefix=self._inner.doc_to_prefix(doc), **more)
         return made  # type: ignore[no-any-return]
 
@@ -322,9 +295,3 @@ class Task:
         if not math.isfinite(number):
             raise DlbenchError(f"task {self.name!r}: {key} of document {document.id!r} is {number}")
         return number
-
-
-def cut(output: str, stop: Sequence[str]) -> str:
-    """The output up to the first text that ends it."""
-    places = [place for text in stop if (place := output.find(text)) >= 0]
-    return output[: min(places)] if places else output

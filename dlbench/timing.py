@@ -165,8 +165,7 @@ def main(path: Path) -> None:
     engines = {}
     for model, (name, dtype) in job["models"].items():
         backbone = load(name, device=job["device"], dtype=dtype, **job.get("loading", {}))
-        kernels = "stock" if backbone.spread else job["kernels"]
-        engines[model] = Engine(backbone, metered=False, kernels=kernels)
+        engines[model] = Engine(backbone, metered=False, kernels="stock" if backbone.spread else job["kernels"])
     found: list[Timing] = []
     for task in job["tasks"]:
         prompts = {

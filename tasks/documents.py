@@ -2,7 +2,8 @@
 
 The YAML of a task names the dataset and one of these functions (`process_docs`). A local mirror holds what the function
 gives, line by line, so that prompts and references are the same wherever the rows came from. Rows of the same input are
-one document with several references, where the input first stands; rows without text, or without any reference, are none.
+one document with several references, where the input first stands; rows without text, or without any reference, are
+none.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ def triples(rows: Dataset) -> Dataset:
 
 def dart(rows: Dataset) -> Dataset:
     """GEM/dart: triples as lists of three."""
-    return _documents((" && ".join(" | ".join(t) for t in r["tripleset"]), r["references"] or [r["target"]]) for r in rows)
+    return _documents(
+        (" && ".join(" | ".join(t) for t in r["tripleset"]), r["references"] or [r["target"]]) for r in rows
+    )
 
 
 def common_gen(rows: Dataset) -> Dataset:

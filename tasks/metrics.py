@@ -12,7 +12,7 @@ import functools
 import re
 import string
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,7 @@ def signature(metrics: Iterable[str], scoring: str, references: Collection[int])
         "score_math": "the number after `answer:` equals a reference's",
         "score_answer": "equals a reference but for case, punctuation and articles (SQuAD)",
     }
-    said = {
+    said: Mapping[str, Callable[[], str]] = {
         "rouge": lambda: f"ROUGE: rouge-score {version('rouge-score')}, F1, no stemming, best reference",
         "bleu": lambda: f"bleu: sacrebleu {_settings(_bleu(), count)}, a document at a time",
         "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_settings(_corpus_bleu(), count)}",
@@ -185,7 +185,7 @@ def signature(metrics: Iterable[str], scoring: str, references: Collection[int])
 
 
 def _settings(metric: BLEU | CHRF, references: str) -> str:
-    """sacrebleu's own signature, which it has once it has scored something."""
+    """The library's own signature, which it has once it has scored something."""
     metric.corpus_score(["a"], [["a"]])
     return str(metric.get_signature().format()).replace("nrefs:1", f"nrefs:{references}")
 

@@ -42,7 +42,9 @@ def test_code_that_comes_with_a_model_is_refused_unless_trusted(small, tmp_path)
     (folder / "modeling_own.py").write_text(
         "from transformers import LlamaForCausalLM\n\n\nclass Own(LlamaForCausalLM):\n    trusted = True\n"
     )
-    with pytest.raises(DlbenchError, match=r"brings code of its own \(modeling_own\.Own\): read it, and if you trust it"):
+    with pytest.raises(
+        DlbenchError, match=r"brings code of its own \(modeling_own\.Own\): read it, and if you trust it"
+    ):
         load(str(folder))
     trusted = load(str(folder), trust_remote_code=True)
     assert type(trusted.model).trusted
@@ -75,7 +77,19 @@ def test_layers_that_wait_on_disk_give_the_same(small, spread, method):
 
 
 def test_a_run_takes_a_device_map(small, spread, tmp_path):
-    line = ["run", "--model", str(small), "--task", "nano_summary", "--limit", "2", "--method", "static_skip", "--budget", "0.5"]
+    line = [
+        "run",
+        "--model",
+        str(small),
+        "--task",
+        "nano_summary",
+        "--limit",
+        "2",
+        "--method",
+        "static_skip",
+        "--budget",
+        "0.5",
+    ]
     assert main([*line, "--device-map", str(spread), "--out", str(tmp_path / "a")]) == 0
     assert main([*line, "--no-timing", "--out", str(tmp_path / "b")]) == 0
     a, b = (list(read_lines(tmp_path / out / "records.jsonl", Record)) for out in "ab")
@@ -100,7 +114,8 @@ def test_what_cannot_be_loaded_as_asked_is_one_line(small, tmp_path, capsys, opt
 
 
 @pytest.mark.parametrize(
-    ("policy", "wanted", "applied"), [("auto", True, True), ("auto", False, False), ("on", False, True), ("off", True, False)]
+    ("policy", "wanted", "applied"),
+    [("auto", True, True), ("auto", False, False), ("on", False, True), ("off", True, False)],
 )
 def test_a_chat_template_is_applied_where_the_task_or_the_user_says_so(policy, wanted, applied):
     class Tokenizer:
@@ -119,7 +134,18 @@ def test_a_run_with_a_chat_template_says_so_and_begins_texts_once(tmp_path):
     path.write_text("".join(json.dumps({"input": f"say {i}", "references": ["x"]}) + "\n" for i in range(10)))
     found = {}
     for policy in ("auto", "off"):
-        line = ["run", "--model", str(folder), "--task", f"file:{path}", "--method", "full", "--no-timing", "--limit", "3"]
+        line = [
+            "run",
+            "--model",
+            str(folder),
+            "--task",
+            f"file:{path}",
+            "--method",
+            "full",
+            "--no-timing",
+            "--limit",
+            "3",
+        ]
         assert main([*line, "--chat-template", policy, "--max-new-tokens", "4", "--out", str(tmp_path / policy)]) == 0
         (found[policy],) = read_lines(tmp_path / policy / "records.jsonl", Record)
     assert found["auto"].task.chat_template and not found["off"].task.chat_template

@@ -7,9 +7,14 @@ from dlbench.outputs import beside, length_ratio, repetition, worst_decile
 
 @pytest.mark.parametrize(
     ("scores", "worst"),
-    [([0.5], 0.5), ([0.9, 0.1, 0.5], 0.1), ([i / 10 for i in range(10)], 0.0), ([i / 20 for i in range(20)][::-1], 0.025),
-     ([1.0] * 20 + [0.4], 0.8)],
-)  # fmt: skip
+    [
+        ([0.5], 0.5),
+        ([0.9, 0.1, 0.5], 0.1),
+        ([i / 10 for i in range(10)], 0.0),
+        ([i / 20 for i in range(20)][::-1], 0.025),
+        ([1.0] * 20 + [0.4], 0.8),
+    ],
+)
 def test_the_worst_decile_is_the_mean_of_the_lowest_tenth(scores, worst):
     """Of 21 documents the lowest three count: 0.4, 1 and 1."""
     assert worst_decile(scores) == pytest.approx(worst)

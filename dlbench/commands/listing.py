@@ -42,7 +42,9 @@ def list_tasks(
 
     found = harness.list_tasks(everything)
     if as_json:
-        print_json([{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in found])
+        print_json(
+            [{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in found]
+        )
         return
     width = max(len(info.name) for info in found if info.suite)
     for suite in catalogue.suites():

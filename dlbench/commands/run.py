@@ -34,7 +34,9 @@ def run(
     template: Annotated[
         str | None, typer.Option(help="Prompt of file: tasks, with {input} in it; \\n is a new line. [{input}]")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="Metric of file: tasks: rougeL, bleu, chrf, exact, f1. [rougeL]")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric of file: tasks: rougeL, bleu, chrf, exact, f1. [rougeL]")
+    ] = None,
     fewshot: Annotated[int | None, typer.Option(help="Examples in the prompt. [the task's own number]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [the task's own limit]")] = None,
     chat_template: Annotated[
@@ -58,7 +60,9 @@ def run(
     processes: Annotated[int, typer.Option(help="Processes that share the documents.")] = 1,
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again, though fitted ones exist.")] = False,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times after the quality run.")] = True,
-    official: Annotated[bool, typer.Option("--official", help="All documents, and no prompt cut to the context.")] = False,
+    official: Annotated[
+        bool, typer.Option("--official", help="All documents, and no prompt cut to the context.")
+    ] = False,
     offline: Annotated[bool, typer.Option("--offline", help="Ask no hub: mirrors, files and caches only.")] = False,
     device_map: Annotated[
         str | None, typer.Option(help="Spread the layers over devices: auto, balanced, or a JSON file. [one device]")

@@ -1,7 +1,7 @@
 """Weigh given answers: the log-likelihood of a continuation after its context, through the gates.
 
-The forward is a routed prompt's: it has no decode steps, so a method acts on every token or on none. Rows of a batch are
-padded on the left; the mask keeps padding out of attention, no method is asked about it, and only true tokens are
+The forward is a routed prompt's: it has no decode steps, so a method acts on every token or on none. Rows of a batch
+are padded on the left; the mask keeps padding out of attention, no method is asked about it, and only true tokens are
 credited. Answers of a document whose tokens but the last are the same, such as single letters, share a row.
 """
 
@@ -136,9 +136,7 @@ def _run(
         view = LiveView(backbone.depth, seed, keys, limits, count, tight_below(backbone.precision))
         view.at_step(-1)
     with engine.gates.installed():
-        engine.gates.begin(
-            cache, ledger, method, view, columns - lengths, None, Angles(engine.gates.kinds, columns)
-        )
+        engine.gates.begin(cache, ledger, method, view, columns - lengths, None, Angles(engine.gates.kinds, columns))
         logits = backbone.model(
             input_ids=tokens,
             attention_mask=mask if bool((lengths < columns).any()) else None,
@@ -162,7 +160,7 @@ def _run(
 
 
 def _read(logits: Tensor, continuation: Sequence[int], id_: str) -> tuple[float, bool]:
-    """Log-likelihood of a continuation, and whether it is the greedy one, from logits that end before its last token."""
+    """Log-likelihood of a continuation, and whether it is the greedy one; the last logits are for its last token."""
     wanted = torch.tensor(continuation, device=logits.device)
     predicted = torch.log_softmax(logits[-len(continuation) :].float(), -1)  # [continuation, vocabulary]
     found = predicted.gather(-1, wanted[:, None]).sum()

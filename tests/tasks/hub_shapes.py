@@ -1,7 +1,7 @@
 """Small folders of the shape that the hub's datasets have: generated rows, the hub's file names and columns.
 
-`datasets` takes a folder in the working directory for a hub dataset of that name, so that a task's YAML loads from it as
-it stands.
+`datasets` takes a folder in the working directory for a hub dataset of that name, so that a task's YAML loads from it
+as it stands.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 COUNT = 12
-WORDS = "amber birch cedar dune ember fjord grove heath inlet jetty knoll ledge".split()
+WORDS = ["amber", "birch", "cedar", "dune", "ember", "fjord", "grove", "heath", "inlet", "jetty", "knoll", "ledge"]
 
 
 def sentence(i, salt=0):
@@ -29,26 +29,51 @@ def dialogue(split, i):
     return {"id": f"{split}_{i}", "dialogue": f"#A#: {sentence(i // 2)}\r\n#B#: yes", "summary": sentence(i, 3)}
 
 
+def e2e(split, i):
+    return {"meaning_representation": f"name[{sentence(i // 2)}]", "human_reference": sentence(i, 3)}
+
+
+def common_gen(split, i):
+    return {"concept_set_idx": i // 3, "concepts": sentence(i // 3).split(), "target": sentence(i, 3)}
+
+
+def alpaca(split, i):
+    return {"instruction": sentence(i), "input": "" if i % 2 else sentence(i, 5), "output": sentence(i, 3)}
+
+
+def gsm8k(split, i):
+    return {"question": sentence(i), "answer": f"{sentence(i, 3)}\n#### {i}"}
+
+
 def web_nlg(split, i):
     references = [] if split == "train" else [sentence(i, 3), sentence(i, 4)]
     # in train an input has a row for each of its texts
-    facts = [f"{sentence(i // 2)} | is | {i // 2}", "x | has | y"] if split == "train" else [f"{sentence(i)} | is | {i}"]
+    facts = (
+        [f"{sentence(i // 2)} | is | {i // 2}", "x | has | y"] if split == "train" else [f"{sentence(i)} | is | {i}"]
+    )
     return {"gem_id": f"web_nlg-{split}-{i}", "input": facts, "target": sentence(i, 3), "references": references}
 
 
 def dart(split, i):
     references = [] if split == "train" else [sentence(i, 3)]
-    return {"tripleset": [[sentence(i), "is", "b"], ["c", "d", "e"]], "target": sentence(i, 3), "references": references}
+    return {
+        "tripleset": [[sentence(i), "is", "b"], ["c", "d", "e"]],
+        "target": sentence(i, 3),
+        "references": references,
+    }
 
 
 def squad(split, i):
-    answers = {"text": [sentence(i, 3), sentence(i, 3), sentence(i, 4)][: 1 if split == "train" else 3], "answer_start": [0]}
+    answers = {
+        "text": [sentence(i, 3), sentence(i, 3), sentence(i, 4)][: 1 if split == "train" else 3],
+        "answer_start": [0],
+    }
     return {"id": f"{i}", "title": "t", "context": sentence(i), "question": f"what {i}?", "answers": answers}
 
 
 def mmlu(split, i):
-    return {"question": f"what is {i}?", "subject": "high_school_physics", "choices": [sentence(i, k) for k in range(4)],
-            "answer": i % 4}  # fmt: skip
+    choices = [sentence(i, k) for k in range(4)]
+    return {"question": f"what is {i}?", "subject": "high_school_physics", "choices": choices, "answer": i % 4}
 
 
 def hellaswag(split, i):
@@ -64,12 +89,10 @@ TVT = ("train", "validation", "test")
 PART = "{split}-00000-of-00001.parquet"
 # hub dataset → (file name, splits, row, configuration)
 HUB = {
-    "tuetschek/e2e_nlg": ("e2e_nlg/{split}/0000.parquet", TVT,
-                          lambda s, i: {"meaning_representation": f"name[{sentence(i // 2)}]", "human_reference": sentence(i, 3)}, None),
+    "tuetschek/e2e_nlg": ("e2e_nlg/{split}/0000.parquet", TVT, e2e, None),
     "GEM/web_nlg": ("en/{split}/0000.parquet", TVT, web_nlg, None),
     "GEM/dart": ("dart/{split}/0000.parquet", TVT, dart, None),
-    "allenai/common_gen": ("data/" + PART, ("train", "validation"),
-                           lambda s, i: {"concept_set_idx": i // 3, "concepts": sentence(i // 3).split(), "target": sentence(i, 3)}, None),
+    "allenai/common_gen": ("data/" + PART, ("train", "validation"), common_gen, None),
     "bentrevett/multi30k": ("{split}.jsonl", TVT, plain("de", "en"), None),
     "wmt/wmt14": ("{config}/" + PART, TVT, None, ("de-en", "fr-en")),
     "wmt/wmt16": ("{config}/" + PART, TVT, None, ("de-en",)),
@@ -77,13 +100,11 @@ HUB = {
     "EdinburghNLP/xsum": ("default/{split}/0000.parquet", TVT, plain("document", "summary"), None),
     "knkarthick/samsum": ("{split}.csv", TVT, dialogue, None),
     "knkarthick/dialogsum": ("{split}.csv", TVT, dialogue, None),
-    "tatsu-lab/alpaca": ("data/" + PART, ("train",),
-                         lambda s, i: {"instruction": sentence(i), "input": "" if i % 2 else sentence(i, 5), "output": sentence(i, 3)}, None),
+    "tatsu-lab/alpaca": ("data/" + PART, ("train",), alpaca, None),
     "rajpurkar/squad": ("plain_text/" + PART, ("train", "validation"), squad, None),
     "cais/mmlu": ("{config}/" + PART, ("dev", "validation", "test"), mmlu, ("all",)),
     "Rowan/hellaswag": ("data/" + PART, ("train", "validation"), hellaswag, None),
-    "openai/gsm8k": ("{config}/" + PART, ("train", "test"),
-                     lambda s, i: {"question": sentence(i), "answer": f"{sentence(i, 3)}\n#### {i}"}, ("main",)),
+    "openai/gsm8k": ("{config}/" + PART, ("train", "test"), gsm8k, ("main",)),
     "mandarjoshi/trivia_qa": ("{config}/" + PART, ("train", "validation"), triviaqa, ("rc.nocontext",)),
 }  # fmt: skip
 

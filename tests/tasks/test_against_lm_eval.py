@@ -112,15 +112,23 @@ def theirs(path, hf, limit):
 
     manager = TaskManager(include_defaults=False)  # the default one reads fourteen thousand files
     (task,) = manager.load([str(path)])["tasks"].values()
-    found = simple_evaluate(
-        hf, tasks=[task], limit=limit, log_samples=True, bootstrap_iters=0, task_manager=manager
-    )
+    found = simple_evaluate(hf, tasks=[task], limit=limit, log_samples=True, bootstrap_iters=0, task_manager=manager)
     (name,) = found["results"]
     return found["results"][name], found["samples"][name]
 
 
 def ours(path, out, limit, *more):
-    line = ["run", "--model", str(embedded_folder("nano")), "--task", str(path), "--method", "full", "--limit", str(limit)]
+    line = [
+        "run",
+        "--model",
+        str(embedded_folder("nano")),
+        "--task",
+        str(path),
+        "--method",
+        "full",
+        "--limit",
+        str(limit),
+    ]
     assert main([*line, "--no-timing", "--batch-size", "7", "--out", str(out), *more]) == 0
     (record,) = read_lines(out / "records.jsonl", Record)
     samples = {s.id: s for s in read_lines(out / "samples" / f"{record.key}.jsonl", Sample)}

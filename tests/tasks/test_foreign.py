@@ -25,7 +25,9 @@ def write(folder, name="own", parts=("test",), count=20, **options):
     for split in parts:
         files[split] = folder / f"{split}.jsonl"
         files[split].write_text(
-            "".join(json.dumps({"q": f"{split} {i}", "a": f"r{i}", "many": [f"r{i}", f"s{i}"]}) + "\n" for i in range(count))
+            "".join(
+                json.dumps({"q": f"{split} {i}", "a": f"r{i}", "many": [f"r{i}", f"s{i}"]}) + "\n" for i in range(count)
+            )
         )
     used = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
     listed = json.dumps({split: str(path) for split, path in files.items()})
@@ -104,12 +106,19 @@ def test_several_references_that_lm_eval_would_round_are_refused(tmp_path):
 
 
 def test_what_cannot_be_paired_or_weighed_is_refused(tmp_path):
-    choices = {"output_type": "multiple_choice", "doc_to_choice": "'[\"a\", \"b\"]'", "doc_to_target": "0", "generation_kwargs": None}
+    choices = {
+        "output_type": "multiple_choice",
+        "doc_to_choice": '\'["a", "b"]\'',
+        "doc_to_target": "0",
+        "generation_kwargs": None,
+    }
     mcc = "[{metric: mcc, aggregation: matthews_corrcoef, higher_is_better: true}]"
     with pytest.raises(DlbenchError, match="has no metric per document, only mcc of a whole corpus"):
         harness.load_task(write(tmp_path / "a", **choices, metric_list=mcc))
     with pytest.raises(DlbenchError, match="is a loglikelihood_rolling task"):
-        harness.load_task(write(tmp_path / "b", output_type="loglikelihood_rolling", generation_kwargs=None, metric_list=None))
+        harness.load_task(
+            write(tmp_path / "b", output_type="loglikelihood_rolling", generation_kwargs=None, metric_list=None)
+        )
 
 
 def test_a_folder_of_ones_own_is_found_by_name_tag_and_group(tmp_path):

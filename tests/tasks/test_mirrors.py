@@ -51,7 +51,10 @@ def mirror(folder, name="e2e", splits=("train", "test"), count=3):
     (folder / name).mkdir()
     for split in splits:
         (folder / name / f"{split}.jsonl").write_text(
-            "".join(json.dumps({"input": f"name[{split} {i}]", "references": [f"r{i}", f"s{i}"]}) + "\n" for i in range(count))
+            "".join(
+                json.dumps({"input": f"name[{split} {i}]", "references": [f"r{i}", f"s{i}"]}) + "\n"
+                for i in range(count)
+            )
         )
     return Sources(data_dir=str(folder))
 
@@ -110,7 +113,9 @@ def test_documents_stand_for_the_columns_of_gsm8k(tmp_path):
 
 
 def test_documents_cannot_stand_for_columns_nobody_knows(tmp_path):
-    with pytest.raises(DlbenchError, match="reads the columns of Rowan/hellaswag: make its mirror by `dlbench prefetch"):
+    with pytest.raises(
+        DlbenchError, match="reads the columns of Rowan/hellaswag: make its mirror by `dlbench prefetch"
+    ):
         harness.load_task("hellaswag", mirror(tmp_path, "hellaswag", ("train", "validation")))
 
 
@@ -119,4 +124,6 @@ def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
         with pytest.raises(DlbenchError) as error:
             harness.load_task(name, Sources(data_dir=str(tmp_path)))
         said = str(error.value)
-        assert f"run `dlbench prefetch {name} --to DIR`" in said and "hub cannot be reached" in said and "\n" not in said
+        assert (
+            f"run `dlbench prefetch {name} --to DIR`" in said and "hub cannot be reached" in said and "\n" not in said
+        )

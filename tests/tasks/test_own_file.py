@@ -12,7 +12,11 @@ from dlbench.sources import METRICS, Sources
 
 def write(path, count=20, **more):
     path.write_text(
-        "".join(json.dumps({"input": f"text {i}", "references": [f"one little text {i}", f"two little texts {i}"], **more}) + "\n" for i in range(count))
+        "".join(
+            json.dumps({"input": f"text {i}", "references": [f"one little text {i}", f"two little texts {i}"], **more})
+            + "\n"
+            for i in range(count)
+        )
     )
     return f"file:{path}"
 
@@ -78,10 +82,10 @@ def test_what_is_wrong_is_told(tmp_path):
     write(tmp_path / "mine.jsonl")
     (tmp_path / "other").mkdir()
     write(tmp_path / "other" / "mine.jsonl")
-    with pytest.raises(DlbenchError, match="no file nowhere.jsonl: give a .jsonl file"):
+    with pytest.raises(DlbenchError, match=r"no file nowhere\.jsonl: give a \.jsonl file"):
         harness.expand_tasks(["file:nowhere.jsonl"])
     (tmp_path / "other" / "train.jsonl").write_text("")
-    with pytest.raises(DlbenchError, match="no split 'test' in .*other: it holds mine.jsonl, train.jsonl"):
+    with pytest.raises(DlbenchError, match=r"no split 'test' in .*other: it holds mine\.jsonl, train\.jsonl"):
         harness.expand_tasks([f"file:{tmp_path / 'other'}"])
     with pytest.raises(DlbenchError, match="two tasks are called file:mine"):
         harness.expand_tasks([f"file:{tmp_path}/mine.jsonl", f"file:{tmp_path}/other/mine.jsonl"])
@@ -95,5 +99,5 @@ def test_what_is_wrong_is_told(tmp_path):
     ]:
         with pytest.raises(DlbenchError, match=message):
             sources.check(("file:x.jsonl",))
-    with pytest.raises(DlbenchError, match="--metric is for tasks given as file:PATH.jsonl"):
+    with pytest.raises(DlbenchError, match=r"--metric is for tasks given as file:PATH\.jsonl"):
         Sources(metric="f1").check(("e2e",))

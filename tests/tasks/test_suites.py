@@ -1,4 +1,4 @@
-"""Every task of the suites: its YAML loads from a folder of the hub's shape, and from the mirror made of that, alike."""
+"""Every task of the suites: its YAML loads from a folder of the hub's shape and from the mirror made of that, alike."""
 
 import json
 
