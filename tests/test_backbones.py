@@ -2,11 +2,8 @@
 
 import json
 import shutil
-import sys
 
 import pytest
-
-sys.path.insert(0, str(__import__("pathlib").Path(__file__).parent / "tasks"))
 import small_model
 
 from dlbench.backbones import fingerprint, load
@@ -77,21 +74,9 @@ def test_layers_that_wait_on_disk_give_the_same(small, spread, method):
 
 
 def test_a_run_takes_a_device_map(small, spread, tmp_path):
-    line = [
-        "run",
-        "--model",
-        str(small),
-        "--task",
-        "nano_summary",
-        "--limit",
-        "2",
-        "--method",
-        "static_skip",
-        "--budget",
-        "0.5",
-    ]
-    assert main([*line, "--device-map", str(spread), "--out", str(tmp_path / "a")]) == 0
-    assert main([*line, "--no-timing", "--out", str(tmp_path / "b")]) == 0
+    line = f"run --model {small} --task nano_summary --limit 2 --method static_skip --budget 0.5 --max-new-tokens 4"
+    assert main([*line.split(), "--device-map", str(spread), "--out", str(tmp_path / "a")]) == 0
+    assert main([*line.split(), "--no-timing", "--out", str(tmp_path / "b")]) == 0
     a, b = (list(read_lines(tmp_path / out / "records.jsonl", Record)) for out in "ab")
     assert [r.quality for r in a] == [r.quality for r in b]
 
@@ -134,19 +119,8 @@ def test_a_run_with_a_chat_template_says_so_and_begins_texts_once(tmp_path):
     path.write_text("".join(json.dumps({"input": f"say {i}", "references": ["x"]}) + "\n" for i in range(10)))
     found = {}
     for policy in ("auto", "off"):
-        line = [
-            "run",
-            "--model",
-            str(folder),
-            "--task",
-            f"file:{path}",
-            "--method",
-            "full",
-            "--no-timing",
-            "--limit",
-            "3",
-        ]
-        assert main([*line, "--chat-template", policy, "--max-new-tokens", "4", "--out", str(tmp_path / policy)]) == 0
+        line = f"run --model {folder} --task file:{path} --method full --no-timing --limit 3 --max-new-tokens 4"
+        assert main([*line.split(), "--chat-template", policy, "--out", str(tmp_path / policy)]) == 0
         (found[policy],) = read_lines(tmp_path / policy / "records.jsonl", Record)
     assert found["auto"].task.chat_template and not found["off"].task.chat_template
     assert found["auto"].task.begun == found["off"].task.begun == 3

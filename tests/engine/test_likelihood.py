@@ -57,8 +57,13 @@ def test_full_depth_equals_the_unpadded_stock_model(family, attention):
     assert_close(weigh(Engine(backbone), questions()), [plain(backbone.model, q) for q in questions()])
 
 
-@pytest.mark.parametrize(("family", "attention"), EACH)
-@pytest.mark.parametrize("layers", [(0, 2, 4), (1, 3)])
+SPECIAL = ("qwen2-mixed", "gemma2", "gpt_neo", "falcon-alibi", "bloom")
+SETS = [(family, "eager", (0, 2, 4)) for family in (*tiny_models.FAMILIES, *SPECIAL)] + [
+    (family, "sdpa", (1, 3)) for family in ("llama", "opt", "gpt2")
+]
+
+
+@pytest.mark.parametrize(("family", "attention", "layers"), SETS)
 def test_a_static_set_equals_the_model_without_the_other_layers(family, attention, layers):
     backbone = tiny_models.backbone(family, attention=attention)
     verdicts = weigh(Engine(backbone), questions(), StaticSkip(only=layers))

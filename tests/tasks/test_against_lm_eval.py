@@ -118,18 +118,8 @@ def theirs(path, hf, limit):
 
 
 def ours(path, out, limit, *more):
-    line = [
-        "run",
-        "--model",
-        str(embedded_folder("nano")),
-        "--task",
-        str(path),
-        "--method",
-        "full",
-        "--limit",
-        str(limit),
-    ]
-    assert main([*line, "--no-timing", "--batch-size", "7", "--out", str(out), *more]) == 0
+    line = f"run --model {embedded_folder('nano')} --task {path} --method full --no-timing --batch-size 7"
+    assert main([*line.split(), "--limit", str(limit), "--out", str(out), *more]) == 0
     (record,) = read_lines(out / "records.jsonl", Record)
     samples = {s.id: s for s in read_lines(out / "samples" / f"{record.key}.jsonl", Sample)}
     return record, samples

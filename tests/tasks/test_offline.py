@@ -58,20 +58,9 @@ def guarded(place, *line):
 
 def test_an_offline_run_opens_no_socket(place, tmp_path):
     """Quality, times and the board, in all processes of the run."""
-    line = ["run", "--model", str(place / "small"), "--task", "multi30k", "--data-dir", str(place / "mirror")]
-    line += [
-        "--limit",
-        "3",
-        "--method",
-        "static_skip",
-        "--budget",
-        "0.5",
-        "--max-new-tokens",
-        "4",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done, seen = guarded(place, *line, "--offline")
+    line = f"run --model {place / 'small'} --task multi30k --data-dir {place / 'mirror'} --limit 3 --offline"
+    line += f" --method static_skip --budget 0.5 --max-new-tokens 4 --out {tmp_path / 'out'}"
+    done, seen = guarded(place, *line.split())
     assert done.returncode == 0, done.stderr
     assert seen == []
     assert len(list(read_lines(tmp_path / "out" / "records.jsonl", Record))) == 2
@@ -79,18 +68,8 @@ def test_an_offline_run_opens_no_socket(place, tmp_path):
 
 
 def test_data_that_is_not_there_is_one_line_and_no_socket(place, tmp_path):
-    line = [
-        "run",
-        "--model",
-        str(place / "small"),
-        "--task",
-        "samsum",
-        "--method",
-        "full",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    done, seen = guarded(place, *line, "--offline")
+    line = f"run --model {place / 'small'} --task samsum --method full --offline --out {tmp_path / 'out'}"
+    done, seen = guarded(place, *line.split())
     assert seen == [] and done.returncode == 2
     assert "run `dlbench prefetch samsum --to DIR`" in done.stderr and done.stderr.count("\n") == 1
 

@@ -37,7 +37,9 @@ def test_corpus_bleu_is_sacrebleus_on_the_samples_written(tmp_path):
     line += ["--limit", "40", "--method", "full", "--no-timing", "--offline", "--out", str(tmp_path)]
     assert main(line) == 0
     (record,) = read_lines(tmp_path / "records.jsonl", Record)
-    written = [s.output.split("\n")[0].strip() for s in read_lines(tmp_path / "samples" / f"{record.key}.jsonl", Sample)]
+    written = [
+        s.output.split("\n")[0].strip() for s in read_lines(tmp_path / "samples" / f"{record.key}.jsonl", Sample)
+    ]
     lines = (ROOT / "data" / "e2e" / "test.jsonl").read_text().splitlines()[:40]
     references = [json.loads(line)["references"] for line in lines]
     most = max(map(len, references))
