@@ -55,7 +55,12 @@ def encode(backbone: Backbone, document: Document) -> Encoded:
 
 
 def samples(
-    engine: Engine, task: Task, items: Sequence[tuple[Document, Encoded]], method: Method | None, seed: int
+    engine: Engine,
+    task: Task,
+    items: Sequence[tuple[Document, Encoded]],
+    method: Method | None,
+    seed: int,
+    slots: int,
 ) -> list[Sample]:
     """Weigh the answers of some documents.
 
@@ -65,8 +70,9 @@ def samples(
         items: the documents with their answers as token ids.
         method: static or per sequence; None runs every layer.
         seed: seed of the method's noise.
+        slots: most rows run together.
     """
-    verdicts = weigh(engine, [encoded.question for _, encoded in items], method, seed)
+    verdicts = weigh(engine, [encoded.question for _, encoded in items], method, seed, slots=slots)
     return [_sample(task, *item, verdict) for item, verdict in zip(items, verdicts, strict=True)]
 
 

@@ -11,7 +11,6 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,9 @@ from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
 from dlbench.lines import write_text
 from dlbench.method import Knob, Method, Router
-from dlbench.prompts import encode_prompt
+from dlbench.prompts import whole_prompt
 from dlbench.task import Document
+from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of, with_state
 
 LEARN_SHARE = 0.7
 TUNE_DOCUMENTS = 48
@@ -74,8 +74,8 @@ class FitProbe:
         module.requires_grad_(True)
         optimiser = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.0)
         order = np.random.default_rng(self.seed)
-        examples = [self._example(d, int(order.integers(len(d.references)))) for d in self.documents]
-        examples = [e for e in examples if len(e[1]) > 1]  # the first target is full depth
+        examples = [example(self.backbone, d, int(order.integers(len(d.references)))) for d in self.documents]
+        examples = [e for e in examples if len(e.target) > 1]  # the first target is full depth
         if not examples:
             raise DlbenchError("the fit split gives nothing to learn from: no reference of two tokens fits the context")
         losses = []
@@ -94,35 +94,14 @@ class FitProbe:
         module.requires_grad_(False)
         return losses
 
-    def _example(self, document: Document, reference: int) -> tuple[list[int], list[int]]:
-        """Token ids of a prompt and of one of its references, which ends with the end token."""
-        encode = self.backbone.encode
-        both = encode(document.prompt + document.delimiter + document.references[reference].strip())
-        target = [*both[len(encode(document.prompt)) :], *sorted(self.backbone.eos)[:1]]
-        prompt = _prompt(self.backbone, document)
-        return prompt, target[: max(0, self.backbone.context - len(prompt))]
-
-    def _loss(self, router: Router, batch: list[tuple[list[int], list[int]]], share: float, weight: float) -> Tensor:
-        length = max(len(p) + len(t) for p, t in batch)
-        device = self.backbone.device
-        ids = torch.zeros(len(batch), length, dtype=torch.long)
-        mask = torch.zeros(len(batch), length, dtype=torch.long)
-        labels = torch.full((len(batch), length), -100)
-        routed = torch.zeros(len(batch), length)  # decode forwards: the tokens that predict every target but the first
-        for i, (prompt, target) in enumerate(batch):
-            end = len(prompt) + len(target)
-            ids[i, :end] = torch.tensor(prompt + target)
-            mask[i, :end] = 1
-            labels[i, len(prompt) : end] = torch.tensor(target)
-            routed[i, len(prompt) : end - 1] = 1
-        labels[(labels == -100) | (routed.roll(1, 1) == 0)] = -100  # the first target is full depth: nothing to learn
-        gates = SoftGates(self.backbone, router, routed.to(device))
+    def _loss(self, router: Router, examples: list[Example], share: float, weight: float) -> Tensor:
+        batch = Batch.of(examples).to(self.backbone.device)
+        gates = SoftGates(self.backbone, router, batch.routed)
         with gates.installed():
-            logits = self.backbone.model(
-                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False
-            ).logits
+            logits = self.backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+        labels = batch.decoded()  # the first target is full depth: nothing to learn
         entropy = torch.nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten().to(device), ignore_index=-100
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
         )
         return entropy + weight * (gates.executed() - share) ** 2
 
@@ -138,22 +117,12 @@ class SoftGates:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Shadow the gated layers' `forward` for a while."""
-        layers = [self.backbone.layers[i] for i in sorted(self.gated)]
-        before = [vars(layer).get("forward") for layer in layers]
-        try:
-            for index, layer in zip(sorted(self.gated), layers, strict=True):
-                vars(layer)["forward"] = partial(self._layer, index, layer.forward)
+        with shadowed({i: self.backbone.layers[i] for i in sorted(self.gated)}, self._layer):
             yield
-        finally:
-            for layer, forward in zip(layers, before, strict=True):
-                if forward is None:
-                    vars(layer).pop("forward", None)
-                else:
-                    vars(layer)["forward"] = forward
 
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         given = forward(hidden, *args, **kwargs)
-        out = given[0] if isinstance(given, tuple) else given
+        out = state_of(given)
         module = self.router.module(self.backbone.depth, self.backbone.width)
         score = module(hidden.float(), index) - self.router.threshold  # [rows, positions]
         u = torch.rand_like(score).clamp(1e-6, 1 - 1e-6)
@@ -161,8 +130,7 @@ class SoftGates:
         keep = (soft >= 0.5).to(soft) + soft - soft.detach()
         keep = torch.where(self.routed.bool(), keep, torch.ones_like(keep))
         self.kept.append((keep * self.routed).sum() / self.routed.sum())
-        kept = hidden + keep[..., None].to(hidden.dtype) * (out - hidden)
-        return (kept, *given[1:]) if isinstance(given, tuple) else kept
+        return with_state(given, hidden + keep[..., None].to(hidden.dtype) * (out - hidden))
 
     def executed(self) -> Tensor:
         """Layer share of the routed tokens, with a gradient."""
@@ -172,15 +140,8 @@ class SoftGates:
 
 def requests(backbone: Backbone, documents: Sequence[Document]) -> list[Request]:
     """Token ids of documents that fit the context, as the engine takes them."""
-    made = [Request(d.id, tuple(_prompt(backbone, d)), d.limit, d.stop) for d in documents]
+    made = [Request(d.id, tuple(whole_prompt(backbone, d)), d.limit, d.stop) for d in documents]
     return [r for r in made if len(r.ids) + r.limit <= backbone.context]
-
-
-def _prompt(backbone: Backbone, document: Document) -> list[int]:
-    """A prompt as it is when it is tested, but for what does not fit the context: that is not fitted on."""
-    ids = backbone.encode(document.prompt)
-    limited = document.prompt_tokens is not None and len(ids) > document.prompt_tokens
-    return list(encode_prompt(backbone, document).request.ids) if limited else ids
 
 
 def tune(engine: Engine, method: Method, knob: Knob, budget: float, documents: Sequence[Document], seed: int) -> float:

@@ -16,7 +16,7 @@ from dlbench.chat import choose as choose_template
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
-from dlbench.memory import most_rows
+from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
 from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
@@ -33,6 +33,8 @@ class Job:
     engine: Engine
     documents: list[Document]
     batches: list[list[Prompted]]
+    slots: int
+    """Most rows decoded together."""
     base: Job | None = None
     """The same task on the base backbone; None where this is it."""
     settings: list[Setting] = dataclasses.field(default_factory=list)
@@ -124,8 +126,9 @@ class Planner:
             begun=sum(p.begun for p in prompted),
             chat_sha256=None if chat is None else chat.sha256,
         )
-        rows = most_rows(backbone.device.type, len(documents), self.processes)
-        return Job(place, engine, documents, waves(prompted, self.spec.batch_size or rows), chat=chat)
+        slots = self.spec.batch_size or most_slots(backbone.device.type)
+        batches = waves(prompted, most_rows(slots, len(documents), self.processes))
+        return Job(place, engine, documents, batches, slots, chat=chat)
 
     def _tell_cuts(self, task: Task, backbone: Backbone, prompted: Sequence[Prompted]) -> None:
         """Say how many prompts are cut.

@@ -18,9 +18,18 @@ _SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "cann
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def most_rows(device: str, documents: int, processes: int) -> int:
-    """Rows of a wave where memory sets no limit: 48 on a CPU, 256 elsewhere, and work for every process."""
-    return min(48 if device == "cpu" else 256, -(-documents // processes))
+WAITING = 3
+"""Rows of a wave that wait with their prompts read, for each that is under way, where memory sets no limit."""
+
+
+def most_slots(device: str) -> int:
+    """Rows decoded together where memory sets no limit: 48 on a CPU, 256 elsewhere."""
+    return 48 if device == "cpu" else 256
+
+
+def most_rows(slots: int, documents: int, processes: int) -> int:
+    """Rows of a wave where memory sets no limit, with work for every process."""
+    return min((1 + WAITING) * slots, -(-documents // processes))
 
 
 def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
@@ -41,9 +50,24 @@ def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
     return int(layers * backbone.cache_bytes * (prompt + new) + forward)
 
 
-def rows_that_fit(bytes_per_row: int, free_bytes: int) -> int:
-    """Rows that stay within SHARE of the free memory; at least one, which will tell if it does not fit."""
-    return max(1, int(SHARE * free_bytes) // max(1, bytes_per_row))
+def rows_that_fit(backbone: Backbone, prompt: int, new: int, layers: int, slots: int, free_bytes: int) -> int:
+    """Rows of a wave that stay within SHARE of the free memory; at least one, which will tell if it does not fit.
+
+    Args:
+        backbone: what decodes.
+        prompt: prompt tokens, padding included.
+        new: most new tokens.
+        layers: layers that keep keys and values.
+        slots: rows decoded together; where more fit, these wait with their prompts read.
+        free_bytes: memory that is free.
+    """
+    budget = int(SHARE * free_bytes)
+    together = max(1, budget // max(1, row_bytes(backbone, prompt, new, layers)))
+    if together <= slots:
+        return together
+    # a run of a larger wave takes copies, into room for twice the new tokens
+    left = budget - slots * row_bytes(backbone, prompt, 2 * new, layers)
+    return max(slots, left // max(1, layers * backbone.cache_bytes * prompt))
 
 
 def free_bytes(device: torch.device, processes: int) -> int:

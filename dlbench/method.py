@@ -50,7 +50,8 @@ class View(ABC):
     """What a method may see just before one layer: the n tokens (one per sequence) that have not exited.
 
     Tensors are copies; writing to them changes nothing. Properties are computed when read, so a method that answers
-    from `layer` alone costs nothing.
+    from `layer` alone costs nothing. States and logits are on the backbone's device; facts about the tokens (`row`,
+    `step`, `position`, `limit`) and noise are on the CPU, so that a decision made from them alone never waits for it.
     """
 
     layer: int
@@ -84,8 +85,11 @@ class View(ABC):
 
     @property
     @abstractmethod
-    def step(self) -> int:
-        """Decode step, 0 for the first forward after the prompt, the same for all rows; -1 in a routed prompt."""
+    def step(self) -> Tensor:
+        """Decode step of each token, 0 for its row's first forward after the prompt: [n], int64; -1 in a routed prompt.
+
+        Rows enter a batch as others finish, so it differs from row to row.
+        """
 
     @property
     @abstractmethod
@@ -110,7 +114,7 @@ class View(ABC):
 
     @abstractmethod
     def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
-        """`score >= threshold`, [n] bool, noting how close each call was.
+        """`score >= threshold`, [n] bool, noting how close each call was; a threshold may be on the CPU.
 
         Decisions taken here and closer than the dtype's rounding are named in the samples ("tight"), so that a
         difference between two batch sizes can be told from a fault.
@@ -185,7 +189,7 @@ class Method(Parameters, ABC):
     deployable: ClassVar[bool] = True
     """False where the method sees what deployment cannot (references, other candidates' outputs)."""
     couples_rows: ClassVar[bool] = False
-    """True where a decision depends on the other rows of the batch."""
+    """True where a decision depends on the other rows of the batch: then the batch stays as it was made up."""
     kv: ClassVar[tuple[str, ...]] = ("project", "evict")
     """Supported policies for the keys and values of skipped tokens, default first.
 

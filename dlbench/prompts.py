@@ -62,6 +62,13 @@ def encode_prompt(backbone: Backbone, document: Document) -> Prompted:
     return Prompted(document, request, cut, wanted > room, backbone.begins(ids))
 
 
+def whole_prompt(backbone: Backbone, document: Document) -> list[int]:
+    """The prompt of a document that is fitted on: cut to the task's limit, not to the context, which drops it."""
+    ids = backbone.encode(document.prompt)
+    limited = document.prompt_tokens is not None and len(ids) > document.prompt_tokens
+    return list(encode_prompt(backbone, document).request.ids) if limited else ids
+
+
 def _without_end(backbone: Backbone, prompt: str, body: tuple[int, int], most: int) -> list[int]:
     """Token ids of a prompt with as much of its body as fits; all else stays."""
     start, end = body

@@ -34,6 +34,8 @@ class QualityRun:
     """The policy for a method's keys and values of skipped tokens; None takes its own."""
     process: int = 0
     processes: int = 1
+    slots: int = 48
+    """Most rows decoded together; what a wave holds beyond them waits for its turn."""
     auto: bool = False
     """Whether waves are cut to the memory that is free; otherwise only what did not fit is cut."""
     note: Callable[[str], None] = lambda line: None
@@ -68,9 +70,9 @@ class QualityRun:
             requests = [p.request for p in batch]
             longest, new = max(len(r.ids) for r in requests), max(r.limit for r in requests)
             layers = max(self._kept(s) for s in settings)
-            needed = memory.row_bytes(self.engine.backbone, longest, new, layers)
-            free = memory.free_bytes(self.engine.backbone.device, self.processes)
-            rows = min(rows, memory.rows_that_fit(needed, free))
+            backbone = self.engine.backbone
+            free = memory.free_bytes(backbone.device, self.processes)
+            rows = min(rows, memory.rows_that_fit(backbone, longest, new, layers, self.slots, free))
         size = -(-len(batch) // -(-len(batch) // rows))
         return [batch[i : i + size] for i in range(0, len(batch), size)]
 
@@ -146,13 +148,13 @@ class QualityRun:
         for setting in settings:
             method = None if setting.name == "full" else setting.method
             known = self.store.samples(setting.key)
-            found = samples(self.engine, self.task, items, method, self.seed)
+            found = samples(self.engine, self.task, items, method, self.seed, self.slots)
             self.store.append(setting.key, self.process, [s for s in found if s.id not in known])
             done(len(batch))
 
     def _prefill(self, batch: list[Prompted], setting: Setting | None) -> Wave:
         method = None if setting is None or setting.name == "full" else setting.method
-        return self.engine.prefill([p.request for p in batch], method, self.seed)
+        return self.engine.prefill([p.request for p in batch], method, self.seed, slots=self.slots)
 
     def _sample(self, prompted: Prompted, generation: Generation) -> Sample:
         backbone, document = self.engine.backbone, prompted.document

@@ -23,6 +23,7 @@ from accelerate import PartialState
 from dlbench import __version__, ceiling, timing
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
+from dlbench.launch import launch
 from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
@@ -45,22 +46,9 @@ def execute(spec: RunSpec) -> list[Record]:
         DlbenchError: something cannot be done as asked.
     """
     if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
-        _launch(spec)
+        launch("dlbench.runner", spec, spec.processes, cpu=resolve_device(spec.device) == "cpu", what="run")
         return []
     return Runner(spec).run()
-
-
-def _launch(spec: RunSpec) -> None:
-    """Start the processes of a run with accelerate and wait for them."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "spec.json"
-        path.write_text(json.dumps(dataclasses.asdict(spec), default=str))
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(spec.processes)]
-        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        command += ["--cpu"] if resolve_device(spec.device) == "cpu" else ["--multi_gpu"]
-        done = subprocess.run([*command, "-m", "dlbench.runner", str(path)], check=False)
-    if done.returncode:
-        raise DlbenchError(f"a process of the run failed (exit code {done.returncode}); its message stands above")
 
 
 class Runner:
@@ -122,6 +110,7 @@ class Runner:
                     job.place.kv,
                     index,
                     count,
+                    job.slots,
                     auto=self.spec.batch_size is None,
                     note=self._note,
                 )
@@ -278,7 +267,7 @@ class Runner:
 
 
 def _worker(path: Path) -> int:
-    """A process of a run that `_launch` started."""
+    """A process of a run that `execute` started."""
     content = json.loads(path.read_text())
     content["out"] = Path(content["out"])
     content["sources"] = Sources.from_json(content["sources"])

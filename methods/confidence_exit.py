@@ -55,7 +55,7 @@ class ConfidenceExit(Method):
         if bad := [i for i in self.check if not 0 < i < depth]:
             raise ValueError(f"cannot check before layer {bad[0]} of {depth}; layers 1 to {depth - 1} can be checked")
 
-    def thresholds(self, step: int, limit: Tensor) -> Tensor:
+    def thresholds(self, step: Tensor, limit: Tensor) -> Tensor:
         """Threshold of each token: [n]."""
         decayed = torch.exp(-self.tau * step / limit.double())
         if self.decay == "paper":

@@ -32,7 +32,7 @@ class FakeView(View):
 
     @property
     def step(self):
-        return self._step
+        return torch.full((self.rows,), self._step)
 
     @property
     def position(self):

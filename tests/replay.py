@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.decode import Wave
+from dlbench.engine.decoding import Decoding
 from dlbench.engine.view import exit_head
 from dlbench.families import resolve
 from dlbench.method import Action, Method
@@ -38,8 +38,8 @@ class Recorded(Method):
             codes = [int(a) * int(Action.RUN) if answer.dtype == torch.bool else int(a) for a in answer]
         else:
             codes = [int(answer)] * len(rows)
-        for row, code in zip(rows, codes, strict=True):
-            self.codes.setdefault((row, view.step), []).append(code)
+        for row, step, code in zip(rows, view.step.tolist(), codes, strict=True):
+            self.codes.setdefault((row, step), []).append(code)
         return answer
 
     def ran(self):
@@ -51,15 +51,15 @@ class Recorded(Method):
 def watched_logits(monkeypatch):
     """Collect what the engine chooses tokens from: row -> logits per step."""
     seen = {}
-    choose = Wave._choose
+    choose = Decoding._choose
 
-    def watch(self, logits, order, *rest):
-        for row, values in zip(order.tolist(), logits, strict=True):
+    def watch(self, logits, rows):
+        for row, values in zip(rows.tolist(), logits, strict=True):
             seen.setdefault(row, []).append(values.clone())
-        return choose(self, logits, order, *rest)
+        return choose(self, logits, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Wave, "_choose", watch)
+        patch.setattr(Decoding, "_choose", watch)
         yield seen
 
 
@@ -164,7 +164,7 @@ def replay_exits(backbone, text, plan):
     return logits
 
 
-def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, kv=None, kernels="stock"):
+def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, kv=None, kernels="stock", slots=None):
     """Decode, and hold every logit against the replay; returns the generations and the layers that ran.
 
     Args:
@@ -177,11 +177,13 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, 
         tolerance: largest difference, as a share of the largest logit.
         kv: policy; None for the method's own.
         kernels: of the engine.
+        slots: rows decoded together; None for all.
     """
     recorded = Recorded(method)
     engine = Engine(backbone, kernels=kernels)
     assert kernels == "stock" or engine.kernels == "fused", engine.kernels_note
-    wave = engine.prefill([Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))])
+    requests = [Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))]
+    wave = engine.prefill(requests, slots=slots)
     with watched_logits(monkeypatch) as seen:
         written = wave.decode(recorded, seed=seed, kv=kv)
     for row, (prompt, generation) in enumerate(zip(prompts, written, strict=True)):

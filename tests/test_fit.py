@@ -19,6 +19,7 @@ from dlbench.method import Action
 from dlbench.methods.confidence_exit import ConfidenceExit
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.task import Document
+from dlbench.teacher import example
 
 DEPTH, WIDTH = 5, 32
 
@@ -57,29 +58,15 @@ def test_seventy_per_cent_are_learnt_from_by_id():
     assert {d.id for d in few} == {d.id for d in learn} & {d.id for d in everything[::-7]}
 
 
-def test_an_example_is_the_prompt_and_a_space_before_the_reference(backbone):
-    probe = FitProbe(backbone, [], 0, 0.5)
-    document = Document("a", "AB", ("CD ", "EF"), 4, (), 0, None, "fit")
-    assert probe._example(document, 0) == ([33, 34], [0, 35, 36])
-    assert probe._example(document, 1) == ([33, 34], [0, 37, 38])
-    ending = wrap(tiny_models.build("llama", depth=2), toy_task.Characters())
-    ending.model.generation_config.eos_token_id = [9, 7]
-    assert FitProbe(ending, [], 0, 0.5)._example(document, 0)[1] == [0, 35, 36, 7]
-
-
-def test_a_text_is_cut_to_the_context(backbone):
-    probe = FitProbe(backbone, [], 0, 0.5)
-    long = Document("a", "A" * 94, ("BCDE",), 4, (), 0, None, "fit")
-    assert len(probe._example(long, 0)[1]) == tiny_models.CONTEXT - 94
+def test_without_anything_that_fits_the_context_nothing_is_learnt(backbone):
     longer = Document("b", "A" * 99, ("B" * 50,), 4, (), 0, None, "fit")
-    assert probe._example(longer, 0)[1] == []
     with pytest.raises(DlbenchError, match="nothing to learn from"):
         FitProbe(backbone, [longer], 0, 0.5).train(HiddenRouter(), share=0.5, steps=1, lr=0.1, weight=1.0)
 
 
 def test_the_loss_of_open_gates_is_that_of_the_stock_model(backbone, documents):
     probe = FitProbe(backbone, documents, 0, 0.5)
-    batch = [probe._example(d, 0) for d in documents[:5]]
+    batch = [example(backbone, d, 0) for d in documents[:5]]
     losses = []
     for prompt, target in batch:
         with torch.inference_mode():

@@ -9,24 +9,36 @@ from dlbench import memory
 
 
 def test_a_wave_takes_a_share_of_the_free_memory():
-    assert memory.rows_that_fit(100, 100_000) == int(memory.SHARE * 1000)
-    assert memory.rows_that_fit(100, 10) == 1  # one row is always tried
-    assert memory.rows_that_fit(100, 0) == 1
+    backbone = tiny_models.backbone("llama", depth=5)
+
+    def fit(share, slots=1000):
+        return memory.rows_that_fit(backbone, 9, 4, 5, slots, int(share / memory.SHARE))
+
+    row, moving = (memory.row_bytes(backbone, 9, new, 5) for new in (4, 8))
+    waiting = 5 * 9 * backbone.cache_bytes
+    assert fit(10.5 * row) == 10
+    assert fit(0.5 * row) == fit(0) == 1  # one row is always tried
+    # beyond the slots rows wait with their prompts, where these and the copies fit
+    assert fit(10.5 * row, slots=10) == fit(10 * moving, slots=10) == fit(10 * moving + 9 * waiting, slots=10) == 10
+    assert fit(10 * moving + 12.5 * waiting, slots=10) == 12
 
 
 @pytest.mark.parametrize(
-    ("device", "documents", "processes", "rows"),
+    ("slots", "documents", "processes", "rows"),
     [
-        ("cpu", 500, 1, 48),
-        ("cuda", 500, 1, 256),
-        ("cpu", 32, 1, 32),
-        ("cpu", 33, 2, 17),  # every process has something to do
-        ("cpu", 500, 4, 48),
-        ("cuda", 500, 4, 125),
+        (48, 500, 1, 192),
+        (48, 32, 1, 32),
+        (48, 33, 2, 17),  # every process has something to do
+        (256, 500, 4, 125),
+        (1, 9, 1, 4),
     ],
 )
-def test_without_a_limit_by_memory(device, documents, processes, rows):
-    assert memory.most_rows(device, documents, processes) == rows
+def test_without_a_limit_by_memory(slots, documents, processes, rows):
+    assert memory.most_rows(slots, documents, processes) == rows
+
+
+def test_more_rows_together_where_there_is_an_accelerator():
+    assert memory.most_slots("cpu") == 48 and memory.most_slots("cuda") == memory.most_slots("mps") == 256
 
 
 @pytest.mark.parametrize("family", tiny_models.EVERY)

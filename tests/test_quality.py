@@ -118,7 +118,9 @@ def test_only_what_is_missing_is_decoded(tmp_path, monkeypatch):
     decode(tmp_path, count=4)
     waves_made = []
     prefill = Engine.prefill
-    monkeypatch.setattr(Engine, "prefill", lambda self, r, *rest: waves_made.append(len(r)) or prefill(self, r, *rest))
+    monkeypatch.setattr(
+        Engine, "prefill", lambda self, r, *a, **k: waves_made.append(len(r)) or prefill(self, r, *a, **k)
+    )
     _, _, done = decode(tmp_path, count=4)
     assert waves_made == [] and sum(done) == 4 * 5
     store, keys, _ = decode(tmp_path, count=9)
@@ -135,11 +137,11 @@ def test_a_wave_that_does_not_fit_is_halved(tmp_path, monkeypatch, fits, tried):
     whole, keys, _ = decode(tmp_path / "whole", count=17, size=8)
     rows, said, prefill = [], [], Engine.prefill
 
-    def limited(self, requests, *rest):
+    def limited(self, requests, *rest, **more):
         rows.append(len(requests))
         if len(requests) > fits:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return prefill(self, requests, *rest)
+        return prefill(self, requests, *rest, **more)
 
     monkeypatch.setattr(Engine, "prefill", limited)
     run = QualityRun(engine(), Length(), Store(tmp_path / "halved"), 0, False, note=said.append)
@@ -171,7 +173,7 @@ def test_what_was_finished_before_memory_ran_out_is_kept(tmp_path, monkeypatch):
 
 
 def test_a_document_that_does_not_fit_alone_is_named(tmp_path, monkeypatch):
-    def full(self, requests, *rest):
+    def full(self, requests, *rest, **more):
         raise MemoryError
 
     monkeypatch.setattr(Engine, "prefill", full)
@@ -180,7 +182,7 @@ def test_a_document_that_does_not_fit_alone_is_named(tmp_path, monkeypatch):
 
 
 def test_other_errors_are_not_taken_for_it(tmp_path, monkeypatch):
-    def broken(self, requests, *rest):
+    def broken(self, requests, *rest, **more):
         raise RuntimeError("shapes cannot be multiplied")
 
     monkeypatch.setattr(Engine, "prefill", broken)
@@ -192,9 +194,9 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
     """By its own longest prompt each, so that long ones take fewer rows."""
     rows, prefill = [], Engine.prefill
 
-    def noted(self, requests, *rest):
+    def noted(self, requests, *rest, **more):
         rows.append((len(requests), max(len(r.ids) for r in requests)))
-        return prefill(self, requests, *rest)
+        return prefill(self, requests, *rest, **more)
 
     monkeypatch.setattr(Engine, "prefill", noted)
     backbone = engine().backbone

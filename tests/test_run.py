@@ -176,9 +176,9 @@ def test_a_plugin_file_runs_and_its_failure_is_one_line(
         '    """Run every second layer."""\n\n'
         "    warmup: int = 1\n\n"
         "    def route(self, view: View) -> Action:\n"
-        "        if view.step >= self.warmup + 50:\n"
+        "        if (view.step >= self.warmup + 50).any():\n"
         "            raise RuntimeError('boom')\n"
-        "        return Action.RUN if view.step < self.warmup or view.layer % 2 == 0 else Action.SKIP\n"
+        "        return Action.RUN if view.layer % 2 == 0 else view.step < self.warmup\n"
     )
     base = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "2", "--no-timing"]
     assert main([*base, "--method", str(plugin), "--out", str(tmp_path / "a")]) == 0
@@ -195,7 +195,8 @@ def test_a_plugin_file_runs_and_its_failure_is_one_line(
 DROPS = """
 from dataclasses import dataclass
 from typing import ClassVar
-from dlbench.method import Action, Method, View
+from torch import Tensor
+from dlbench.method import Method, View
 
 @dataclass
 class Drops(Method):
@@ -203,8 +204,8 @@ class Drops(Method):
 
     kv: ClassVar[tuple[str, ...]] = ("project", "evict")
 
-    def route(self, view: View) -> Action:
-        return Action.RUN if (view.layer + view.step) % 2 else Action.SKIP
+    def route(self, view: View) -> Tensor:
+        return (view.layer + view.step) % 2 == 1
 """
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dlbench.backbones import Backbone
 from dlbench.bench.clock import Stopwatch, Times, race
@@ -34,8 +35,10 @@ class EverySecond(Method):
     turns: bool = False
     """Skip the odd and the even layers in turns, so that all that is owed is asked for at the next step."""
 
-    def route(self, view: View) -> Action:
-        return Action.SKIP if (view.layer + (view.step if self.turns else 0)) % 2 else Action.RUN
+    def route(self, view: View) -> Action | Tensor:
+        if self.turns:
+            return (view.layer + view.step) % 2 == 0
+        return Action.SKIP if view.layer % 2 else Action.RUN
 
 
 class Generate:

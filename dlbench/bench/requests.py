@@ -13,6 +13,7 @@ from dlbench.bench.clock import Stopwatch, race
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine
 from dlbench.harness import expand_tasks, load_task
+from dlbench.memory import most_rows
 from dlbench.method import Method
 from dlbench.quality import tokenise, waves
 from dlbench.task import Document, cut
@@ -89,8 +90,8 @@ class Ours:
         found: Texts = {}
         decode = self.engine.backbone.tokenizer.decode
         for place, documents in enumerate(tasks):
-            for group in waves(tokenise(self.engine, documents), self.batch):
-                wave = self.engine.prefill([p.request for p in group])
+            for group in waves(tokenise(self.engine, documents), most_rows(self.batch, len(documents), 1)):
+                wave = self.engine.prefill([p.request for p in group], slots=self.batch)
                 for number, method in enumerate(self.methods):
                     for prompted, generation in zip(group, wave.decode(method), strict=True):
                         text = decode(generation.tokens, skip_special_tokens=True)

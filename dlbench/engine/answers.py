@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlbench.engine.cache import Slots
-from dlbench.engine.meter import TensorWork
 from dlbench.engine.view import LiveView
+from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method
 
@@ -38,7 +38,7 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> tuple[int | Slots, 
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise DlbenchError(
-            f"method {type(method).__name__} failed before layer {view.layer} at step {view.step}: "
+            f"method {type(method).__name__} failed before layer {view.layer} at step {int(view.step.min())}: "
             f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
         ) from error
     flops = work.flops if metered else 0

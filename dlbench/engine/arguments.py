@@ -83,15 +83,24 @@ def of_past(
 
 
 def past_mask(
-    mask: Any, past: Past, start: Tensor, window: int | None, end: int, batch: int, *, additive: bool
+    mask: Any, past: Past, start: Tensor, window: int | None, seen: range, batch: int, *, additive: bool
 ) -> Tensor:
-    """The mask of past tokens over the first `end` columns: what each saw when it was new, [M, 1, 1, end].
+    """The mask of past tokens over some columns: what each saw when it was new, [M, 1, 1, len(seen)].
 
     A mask of the tokens under way is kept below it where the layer has no window: it may hold a bias (alibi).
+
+    Args:
+        mask: of the tokens under way, from the first of the columns on.
+        past: M tokens.
+        start: first true column of each one's row, [M].
+        window: how many positions a token attends to; None for all.
+        seen: the columns.
+        batch: rows under way.
+        additive: whether masks are added to scores.
     """
-    columns = torch.arange(end, device=past.at.device)
+    columns = torch.arange(seen.start, seen.stop, device=past.at.device)
     there = (columns >= start[:, None]) & (columns <= past.at[:, None])
     if window is not None:
         there &= columns > past.at[:, None] - window
-    base = take(mask, past.rows, batch)[..., :end] if window is None and mask is not None else None
+    base = take(mask, past.rows, batch)[..., : len(seen)] if window is None and mask is not None else None
     return add_to_mask(base, there, additive=additive, dtype=past.states.dtype)

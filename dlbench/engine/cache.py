@@ -1,16 +1,17 @@
-"""Keys and values of all layers, preallocated; the cache owns the position.
+"""Keys and values of all layers, preallocated; the cache owns the positions.
 
 A stock cache asks layer 0 how long it is, so skipping layer 0 breaks positions. Here layers never count: `advance`
-does, once per forward. Rows of the batch that have finished are swapped behind the living ones, so that the living
-stay contiguous and are handed out as views.
+does, once per forward. All rows end at the same column and begin where their length says, so that a row can enter
+while others are under way, and windows keep their meaning. Rows of the batch that have finished are swapped behind the
+living ones, which stay contiguous and are handed out as views.
 
-Shape letters: B rows, H key/value heads, T positions of the cache, D head width, W model width.
+Shape letters: B slots, H key/value heads, T columns of the cache, D head width, W model width.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -28,10 +29,18 @@ class Written(Exception):
 
 
 class Companion(Protocol):
-    """What else is kept per slot, and must move with it."""
+    """What else is kept per slot, and must follow what happens to the slots."""
 
     def move(self, target: Slots, source: Slots) -> None:
         """Slots `target` take what slots `source` held; both at once."""
+        ...
+
+    def clear(self, slots: Slots) -> None:
+        """Forget what these slots held: other rows have taken them."""
+        ...
+
+    def shift(self, columns: int) -> None:
+        """Every column has moved to the left by so many."""
         ...
 
 
@@ -42,23 +51,31 @@ def windows(config: Any, depth: int) -> list[int | None]:
 
 
 class RowCache(Cache):
-    """K and V as [B, H, T, D] per layer; `seen` positions are filled, rows 0..alive-1 are alive."""
+    """K and V as [B, H, T, D] per layer; `seen` columns are filled, slots 0..alive-1 are alive."""
 
     is_compileable = False
 
-    def __init__(self, windows: Sequence[int | None], rows: int, length: int) -> None:
-        """Nothing is allocated before a layer writes.
+    def __init__(self, windows: Sequence[int | None], slots: int, length: int) -> None:
+        """Nothing is allocated before a layer writes, and nobody is in yet.
 
         Args:
             windows: per layer, how many positions a token attends to, itself included; None for all.
-            rows: B.
+            slots: B.
             length: T.
         """
         super().__init__(layers=[])
-        self.windows, self.batch, self.length = windows, rows, length
-        self.seen, self.alive = 0, rows
-        self.order = np.arange(rows)
+        self.windows, self.batch, self.length = windows, slots, length
+        self.seen = self.alive = 0
+        self.order: Slots = np.zeros(slots, dtype=np.int64)
         """order[slot] = index of the wave's row that stands in this slot."""
+        self.starts: Slots = np.zeros(slots, dtype=np.int64)
+        """Column of each slot's first token."""
+        self.bases: Slots = np.zeros(slots, dtype=np.int64)
+        """Column of each slot's first decoded token."""
+        self.left = 0
+        """First column that any living row fills; what lies before it is not handed out."""
+        self.padded = False
+        """Whether a living row begins later than another."""
         self.companion: Companion | None = None
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
@@ -66,6 +83,34 @@ class RowCache(Cache):
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
         self._end: int | None = None
+
+    def seat(self, rows: Slots, lengths: Slots, seen: int) -> None:
+        """Let rows take the first slots, alone; their tokens before column `seen` are, or will be, written there.
+
+        Args:
+            rows: the wave's rows.
+            lengths: tokens of each before its first decoded one.
+            seen: column of the first decoded token of all of them.
+        """
+        count = len(rows)
+        self.alive, self.companion = count, None
+        self.order[:count], self.starts[:count], self.bases[:count] = rows, seen - lengths, seen
+        self._bounds()
+
+    def empty(self, seen: int) -> None:
+        """Nobody is in; the next column is `seen`, and rows that enter end before it."""
+        self.alive, self.seen, self.companion = 0, seen, None
+        self._bounds()
+
+    @property
+    def steps(self) -> Slots:
+        """Decoded tokens that each living row has in the cache: [alive]."""
+        return self.seen - self.bases[: self.alive]
+
+    def _bounds(self) -> None:
+        starts = self.starts[: self.alive]
+        self.left = int(starts.min()) if len(starts) else self.seen
+        self.padded = bool((starts != self.left).any())
 
     # ---- what stock models ask of a cache
 
@@ -85,20 +130,22 @@ class RowCache(Cache):
     def is_dummy(self) -> list[bool]:
         return [False] * len(self.windows)
 
+    # They are shown the columns from `left` on, as if these were all.
+
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.seen
+        return self.seen - self.left
 
     def get_query_offset(self, layer_idx: int = 0) -> int:
-        return self.seen
+        return self.seen - self.left
 
     def first(self, layer: int) -> int:
-        """The first position that the next token attends to in a layer."""
+        """The first column that the next token attends to in a layer."""
         window = self.windows[layer]
-        return 0 if window is None else max(self.seen - window + 1, 0)
+        return self.left if window is None else max(self.seen - window + 1, self.left)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
         first = self.first(layer_idx)
-        return self.seen + query_length - first, first
+        return self.seen + query_length - first, first - self.left
 
     def get_max_cache_shape(self, layer_idx: int = 0) -> int:
         return self.length
@@ -108,16 +155,14 @@ class RowCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return those that the active rows may attend to."""
         if layer_idx not in self._keys:
-            for store, x in ((self._keys, key_states), (self._values, value_states)):
-                # zeros, not empty: masked positions still meet a multiplication, and 0 * NaN is NaN
-                store[layer_idx] = x.new_zeros(self.batch, x.shape[1], self.length, x.shape[3])
+            self._allocate(layer_idx, key_states, value_states)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self._columns is not None:  # past tokens: one (row, position) per batch entry
-            keys[self._rows, :, self._columns] = key_states[:, :, 0]
-            values[self._rows, :, self._columns] = value_states[:, :, 0]
+        if self._columns is not None and self._rows is not None:
+            self.store(key_states, value_states, layer_idx, self._rows, self._columns)
             if self._end is None:
                 raise Written
-            return self._gather(keys[:, :, : self._end], 0), self._gather(values[:, :, : self._end], 1)
+            seen = slice(self.left, self._end)
+            return self._gather(keys[:, :, seen], 0), self._gather(values[:, :, seen], 1)
         first, start, end = self.first(layer_idx), self.seen, self.seen + key_states.shape[2]
         if self._rows is None:
             keys[: self.alive, :, start:end] = key_states
@@ -126,6 +171,18 @@ class RowCache(Cache):
         keys[self._rows, :, start:end] = key_states
         values[self._rows, :, start:end] = value_states
         return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
+
+    def store(self, keys: Tensor, values: Tensor, layer: int, rows: Tensor, columns: Tensor) -> None:
+        """Keep the keys and values of past tokens, one row and column per entry: each [M, H, 1, D]."""
+        if layer not in self._keys:
+            self._allocate(layer, keys, values)
+        self._keys[layer][rows, :, columns] = keys[:, :, 0]
+        self._values[layer][rows, :, columns] = values[:, :, 0]
+
+    def _allocate(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        for store, x in ((self._keys, keys), (self._values, values)):
+            # zeros, not empty: masked positions still meet a multiplication, and 0 * NaN is NaN
+            store[layer] = x.new_zeros(self.batch, x.shape[1], self.length, x.shape[3])
 
     def _gather(self, x: Tensor, which: int) -> Tensor:
         """The active rows, in memory shared by all layers: fresh memory per copy costs several times the copy."""
@@ -151,12 +208,12 @@ class RowCache(Cache):
 
     @contextmanager
     def past(self, rows: Tensor, columns: Tensor, end: int | None = None) -> Iterator[None]:
-        """Let `update` store one past position of each row.
+        """Let `update` store one past token of each row.
 
         Args:
             rows: slot per batch entry, may repeat.
-            columns: position per batch entry.
-            end: hand out the positions before it; None ends the layer once K and V are stored.
+            columns: column per batch entry.
+            end: hand out the columns before it; None ends the layer once K and V are stored.
         """
         self._rows, self._columns, self._end = rows, columns, end
         try:
@@ -167,14 +224,14 @@ class RowCache(Cache):
             self._rows = self._columns = self._end = None
 
     def advance(self, positions: int) -> None:
-        """Count the positions that a forward has just filled."""
+        """Count the columns that a forward has just filled."""
         self.seen += positions
         assert self.seen <= self.length
 
-    # ---- rows that leave, and the way back
+    # ---- rows that come and go
 
     def rewind(self, length: int) -> None:
-        """Back to the first `length` positions, every row alive and in the wave's order; the companion is let go."""
+        """Back to the first `length` columns, every row alive and in the wave's order; the companion is let go."""
         assert length <= self.seen
         back = np.argsort(self.order)
         moved = np.flatnonzero(back != np.arange(self.batch))
@@ -182,7 +239,33 @@ class RowCache(Cache):
         self.seen = length
         if len(moved):
             self._move(moved, back[moved])
-        self.alive, self.order = self.batch, np.arange(self.batch)
+        self.alive = self.batch
+        self._bounds()
+
+    def admit(self, slots: Slots, source: RowCache, places: Slots, layers: Collection[int] | None) -> None:
+        """Let rows take free slots, with what they have in another cache, moved so that they end at this one's column.
+
+        Args:
+            slots: free ones: left by finished rows, or the first behind the living.
+            source: holds the rows; at most as many columns are filled there as here.
+            places: their slots there.
+            layers: those wanted; None for all.
+        """
+        count, end = source.seen, self.seen
+        assert count <= end
+        to, origin = torch.from_numpy(slots), torch.from_numpy(places)
+        for layer in source._keys if layers is None else source._keys.keys() & layers:
+            if layer not in self._keys:
+                self._allocate(layer, source._keys[layer], source._values[layer])
+            for into, x in ((self._keys[layer], source._keys[layer]), (self._values[layer], source._values[layer])):
+                into[:, :, end - count : end][to.to(x.device)] = x[origin.to(x.device), :, :count]
+        self.order[slots] = source.order[places]
+        self.starts[slots] = source.starts[places] + (end - count)
+        self.bases[slots] = end
+        self.alive = max(self.alive, int(slots.max()) + 1)
+        self._bounds()
+        if self.companion is not None:
+            self.companion.clear(slots)
 
     def keep(self, slots: list[int]) -> list[int]:
         """Drop all other alive rows, swapping them behind the kept. Returns the old slot of each kept row, in order."""
@@ -195,13 +278,35 @@ class RowCache(Cache):
         moved = np.array([i for i in range(self.alive) if source[i] != i], dtype=np.int64)
         if len(moved):
             self._move(moved, np.array(source)[moved])
-            self.order[: self.alive] = self.order[source]
         self.alive = count
+        self._bounds()
         return source[:count]
+
+    def make_room(self, least: int) -> None:
+        """Move everything to the left where the next column would lie behind the last.
+
+        Args:
+            least: columns that must be filled afterwards, so that rows of that length can enter.
+        """
+        if self.seen < self.length:
+            return
+        columns, alive = min(self.left, self.seen - least), self.alive
+        assert columns > 0
+        for stores in (self._keys, self._values):
+            for x in stores.values():
+                x[:alive, :, : self.seen - columns] = x[:alive, :, columns : self.seen].clone()
+        self.seen -= columns
+        self.starts -= columns
+        self.bases -= columns
+        if self.companion is not None:
+            self.companion.shift(columns)
+        self._bounds()
 
     def _move(self, target: Slots, source: Slots) -> None:
         if self.companion is not None:
             self.companion.move(target, source)
+        for each in (self.order, self.starts, self.bases):
+            each[target] = each[source]
         to, origin = torch.from_numpy(target), torch.from_numpy(source)
         for stores in (self._keys, self._values):
             for x in stores.values():

@@ -4,7 +4,7 @@
     evict      they are never made: that position is masked in the layer
     recompute  a token that exited is carried through the layers it missed, exactly, before a later token runs them
 
-Shape letters: B rows, S decoded positions, W model width, M past tokens.
+Shape letters: B slots, S decoded tokens of a row, W model width, M past tokens.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class Past:
 
     slots: Slots
     """[M], on the host."""
+    steps: Slots
+    """[M] which of their row's decoded tokens they are, on the host."""
     columns: Slots
-    """[M] positions of the cache, on the host."""
+    """[M] columns of the cache, on the host."""
     rows: Tensor
     """`slots` on the device."""
     at: Tensor
@@ -39,22 +41,46 @@ class Past:
     """[M, W], what enters the layer."""
 
     def by_column(self) -> list[Past]:
-        """The same, those of one position together."""
-        parts = [np.flatnonzero(self.columns == column) for column in np.unique(self.columns)]
-        index = [(part, torch.from_numpy(part).to(self.rows.device)) for part in parts]
-        return [Past(self.slots[p], self.columns[p], self.rows[i], self.at[i], self.states[i]) for p, i in index]
+        """The same, those of one column together."""
+        found = []
+        for column in np.unique(self.columns):
+            part = np.flatnonzero(self.columns == column)
+            i = torch.from_numpy(part).to(self.rows.device)
+            host = self.slots[part], self.steps[part], self.columns[part]
+            found.append(Past(*host, self.rows[i], self.at[i], self.states[i]))
+        return found
+
+
+@dataclass(frozen=True)
+class Owed:
+    """Past tokens whose keys and values a layer still lacks."""
+
+    states: Tensor
+    """What enters the layer: [M, W]."""
+    angles: tuple[Tensor, ...] | None
+    """Their rotary angles: each [M, 1, R]."""
+    rows: Tensor
+    """Slot of each: [M]."""
+    at: Tensor
+    """Column of each: [M]."""
 
 
 class Debts(ABC):
-    """The policy of one decoding run, which begins at the cache's present position."""
+    """The policy of one decoding run; what it keeps per slot is told by the row's own steps, not by columns."""
 
     skips: ClassVar[bool] = True
     """Whether a token may pass a layer by and run a later one."""
     attends: ClassVar[bool] = False
     """Whether past tokens run the whole layer, or make their keys and values only."""
 
-    def __init__(self, cache: RowCache) -> None:
-        self.cache, self.origin, self.span = cache, cache.seen, cache.length - cache.seen
+    def __init__(self, cache: RowCache, span: int) -> None:
+        """Prepare.
+
+        Args:
+            cache: the run's.
+            span: S, most tokens that a row may decode.
+        """
+        self.cache, self.span = cache, span
 
     @abstractmethod
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
@@ -75,7 +101,7 @@ class Debts(ABC):
         raise NotImplementedError
 
     def seen(self, layer: int, rows: Tensor | None) -> Tensor | None:
-        """Positions with keys and values, [rows, first..now], True where there are; None where all have them."""
+        """Columns with keys and values, [rows, first..now], True where there are; None where all have them."""
         return None
 
     @abstractmethod
@@ -83,27 +109,39 @@ class Debts(ABC):
         """Slots `target` take what slots `source` held; both at once."""
 
     @abstractmethod
+    def clear(self, slots: Slots) -> None:
+        """Forget what these slots held: other rows have taken them."""
+
+    def shift(self, columns: int) -> None:
+        """Every column has moved to the left by so many; what is told by steps stays."""
+        return
+
+    @abstractmethod
     def nbytes(self) -> int:
         """Memory held, in bytes."""
 
-    def _now(self) -> int:
-        return self.cache.seen - self.origin
-
     def _past(self, due: Flags, slots: Slots | None, states: Tensor) -> Past | None:
-        host, columns = np.nonzero(due if slots is None else due[slots])
+        host, steps = np.nonzero(due if slots is None else due[slots])
         if not len(host):
             return None
         if slots is not None:
             host = slots[host]
-        rows, at = torch.from_numpy(host).to(states.device), torch.from_numpy(columns).to(states.device)
-        return Past(host, columns + self.origin, rows, at + self.origin, states[rows, at])
+        columns = self.cache.bases[host] + steps
+        rows, step, at = (torch.from_numpy(x).to(states.device) for x in (host, steps, columns))
+        return Past(host, steps, columns, rows, at, states[rows, step])
+
+    def _put(self, states: Tensor, slots: Slots, hidden: Tensor) -> None:
+        """Keep `hidden` [len(slots), W] as the states of these slots' present tokens."""
+        steps = self.cache.steps[slots]
+        rows, step = torch.from_numpy(slots).to(states.device), torch.from_numpy(steps).to(states.device)
+        states[rows, step] = hidden
 
 
 class Project(Debts):
     """K and V of the passing state, made when first needed."""
 
-    def __init__(self, cache: RowCache) -> None:
-        super().__init__(cache)
+    def __init__(self, cache: RowCache, span: int) -> None:
+        super().__init__(cache, span)
         self._states: dict[int, Tensor] = {}  # [B, S, W]
         self._owed: dict[int, Flags] = {}  # [B, S]
 
@@ -111,36 +149,45 @@ class Project(Debts):
         if layer not in self._states:
             self._states[layer] = hidden.new_empty(self.cache.batch, self.span, hidden.shape[-1])
             self._owed[layer] = np.zeros((self.cache.batch, self.span), dtype=bool)
-        states, owed, now, alive = self._states[layer], self._owed[layer], self._now(), self.cache.alive
-        states[:alive, now] = hidden  # of every row: what nobody owes is never read
-        owed[slice(alive) if slots is None else slots, now] = True
+        states, owed, steps = self._states[layer], self._owed[layer], self.cache.steps
+        now = int(steps[0])
+        if (steps == now).all():
+            states[: len(steps), now] = hidden  # of every row: what nobody owes is never read
+            owed[slice(len(steps)) if slots is None else slots, now] = True
+        else:
+            chosen = np.arange(len(steps)) if slots is None else slots
+            self._put(states, chosen, hidden if slots is None else hidden[torch.from_numpy(slots).to(hidden.device)])
+            owed[chosen, steps[chosen]] = True
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
         owed = self._owed.get(layer)
         if owed is None:
             return None
-        past = self._past(owed[: self.cache.alive, : self._now()], slots, self._states[layer])
+        past = self._past(owed[: self.cache.alive, : int(self.cache.steps.max())], slots, self._states[layer])
         if past is not None:
-            owed[past.slots, past.columns - self.origin] = False
+            owed[past.slots, past.steps] = False
         return past
 
     def move(self, target: Slots, source: Slots) -> None:
-        now = self._now()
         for owed in self._owed.values():
             owed[target] = owed[source]
         to, origin = torch.from_numpy(target), torch.from_numpy(source)
         for states in self._states.values():
-            states[to.to(states.device), :now] = states[origin.to(states.device), :now]
+            states[to.to(states.device)] = states[origin.to(states.device)]
+
+    def clear(self, slots: Slots) -> None:
+        for owed in self._owed.values():
+            owed[slots] = False
 
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self._states.values())
 
 
 class Evict(Debts):
-    """No K and V: a later token of the row does not attend to the position in that layer."""
+    """No K and V: a later token of the row does not attend to the column in that layer."""
 
-    def __init__(self, cache: RowCache) -> None:
-        super().__init__(cache)
+    def __init__(self, cache: RowCache, span: int) -> None:
+        super().__init__(cache, span)
         self._there: dict[int, Tensor] = {}  # [B, T]
 
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
@@ -164,6 +211,15 @@ class Evict(Debts):
         for there in self._there.values():
             there[to.to(there.device)] = there[origin.to(there.device)]
 
+    def clear(self, slots: Slots) -> None:
+        for there in self._there.values():
+            there[torch.from_numpy(slots).to(there.device)] = True
+
+    def shift(self, columns: int) -> None:
+        for there in self._there.values():
+            there[:, :-columns] = there[:, columns:].clone()
+            there[:, -columns:] = True
+
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self._there.values())
 
@@ -175,34 +231,35 @@ class Recompute(Debts):
     attends = True
     _GONE = -1
 
-    def __init__(self, cache: RowCache) -> None:
-        super().__init__(cache)
+    def __init__(self, cache: RowCache, span: int) -> None:
+        super().__init__(cache, span)
         self._states: Tensor | None = None  # [B, S, W]
-        self._before = np.full((cache.batch, self.span), self._GONE, dtype=np.int32)
+        self._before = np.full((cache.batch, span), self._GONE, dtype=np.int32)
         """The layer that each token stands before; -1 where it has run all, or does not exist."""
 
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         if self._states is None:
             self._states = hidden.new_empty(self.cache.batch, self.span, hidden.shape[-1])
-        now = self._now()
+        steps = self.cache.steps
         if slots is None:
-            slots = np.arange(self.cache.alive)
-        left = slots[self._before[slots, now] == self._GONE]  # those that left just here
+            slots = np.arange(len(steps))
+        left = slots[self._before[slots, steps[slots]] == self._GONE]  # those that left just here
         if len(left):
-            self._before[left, now] = layer
-            rows = torch.from_numpy(left).to(hidden.device)
-            self._states[rows, now] = hidden[rows]
+            self._before[left, steps[left]] = layer
+            self._put(self._states, left, hidden[torch.from_numpy(left).to(hidden.device)])
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
         if self._states is None:
             return None
-        return self._past(self._before[: self.cache.alive, : self._now()] == layer, slots, self._states)
+        steps = self.cache.steps
+        waiting = self._before[: len(steps), : int(steps.max())] == layer
+        return self._past(waiting, slots, self._states)
 
     def settled(self, layer: int, past: Past, states: Tensor) -> None:
         assert self._states is not None
-        self._states[past.rows, past.at - self.origin] = states
+        self._states[past.rows, torch.from_numpy(past.steps).to(states.device)] = states
         last = layer + 1 == len(self.cache.windows)
-        self._before[past.slots, past.columns - self.origin] = self._GONE if last else layer + 1
+        self._before[past.slots, past.steps] = self._GONE if last else layer + 1
 
     def move(self, target: Slots, source: Slots) -> None:
         self._before[target] = self._before[source]
@@ -210,6 +267,9 @@ class Recompute(Debts):
             to, origin = torch.from_numpy(target), torch.from_numpy(source)
             device = self._states.device
             self._states[to.to(device)] = self._states[origin.to(device)]
+
+    def clear(self, slots: Slots) -> None:
+        self._before[slots] = self._GONE
 
     def nbytes(self) -> int:
         return 0 if self._states is None else self._states.numel() * self._states.element_size()

@@ -5,17 +5,15 @@ layer's `forward`, for one new token per row: queries, keys and values come from
 norms and rotary take few calls. Weights are not copied: projections that run together become neighbours in memory, and
 the stock parameters views of it, so that the stock layer works on as before.
 
-A family is one row of RECIPES. What a row cannot know, `fuse` finds out: it runs each fused layer against the stock
-layer, and takes none that differs.
+A family is one row of RECIPES. What a row cannot know, `fusion.fuse` finds out: it runs each fused layer against the
+stock layer, and takes none that differs.
 
-Shape letters: B rows, W model width, H query heads, G key/value heads, D head width, T positions, I feed-forward width.
+Shape letters: B rows, M past tokens, W model width, H query heads, G key/value heads, D head width, T positions.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,13 +24,13 @@ from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.backbones import Backbone
-from dlbench.engine.linear import Product, join, shared_memory
-from dlbench.engine.proof import TOLERANCE, difference
-from dlbench.engine.recipes import RECIPES, Recipe
+from dlbench.engine.debts import Owed
+from dlbench.engine.linear import Product, join
+from dlbench.engine.norms import Map, epsilon, norm, root_norm
+from dlbench.engine.recipes import Recipe
 from dlbench.families import resolve
 from dlbench.method import Action
 
-Map = Callable[[Tensor], Tensor]
 _ACTIVATIONS: dict[type, Map] = {
     SiLUActivation: F.silu,
     nn.SiLU: F.silu,
@@ -40,10 +38,6 @@ _ACTIVATIONS: dict[type, Map] = {
     GELUTanh: partial(F.gelu, approximate="tanh"),
     NewGELUActivation: partial(F.gelu, approximate="tanh"),  # the same formula, written out there
 }
-
-
-class NotFused(Exception):
-    """These layers have no fused step; the message says why, in one line."""
 
 
 class FusedLayer:
@@ -61,15 +55,16 @@ class FusedLayer:
         self.kv_heads = int(getattr(config, "num_key_value_heads", None) or self.heads)
         self.rotary = bool(getattr(attention, "use_rope", True))
         self.cache = cache_name(layer)
-        norms = (None if name is None else _norm(resolve(layer, name), recipe.offset) for name in recipe.norms)
+        norms = (None if name is None else norm(resolve(layer, name), recipe.offset) for name in recipe.norms)
         self.enter, self.leave, self.enter_mlp, self.leave_mlp = norms
 
         self.qkv = _product(layer, recipe.qkv)
         self.interleaved = recipe.interleaved
         self.head_width = self.qkv.outputs // (self.heads + 2 * self.kv_heads)
         first = self.heads * self.head_width
-        bias = None if self.qkv.bias is None else self.qkv.bias[first:]
-        self.kv = None if self.interleaved else Product(self.qkv.weight[first:], bias)
+        self.q = self.kv = None
+        if not self.interleaved:
+            self.q, self.kv = self.qkv.part(slice(first)), self.qkv.part(slice(first, None))
         self.out, self.up, self.down = (_product(layer, x) for x in ((recipe.out,), recipe.up, (recipe.down,)))
         self.gated = self.up.outputs // 2 if recipe.gated else None
         act = resolve(layer, recipe.act)
@@ -80,18 +75,25 @@ class FusedLayer:
             self.norm_qk, self.norm_k = self._head_norms(q, k, recipe.offset)
         self.signs: Tensor | None = None
 
-    def __call__(self, hidden: Tensor, *, part: Action = Action.RUN, **kwargs: Any) -> Tensor:
+    @property
+    def merges(self) -> bool:
+        """Whether keys and values of past tokens can come from the same product as those of the new ones."""
+        return self.kv is not None
+
+    def __call__(self, hidden: Tensor, *, part: Action = Action.RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
         """Run the layer, or a half of it: [B, 1, W] -> [B, 1, W].
 
         Args:
             hidden: state of each row's new token.
             part: RUN; ATTN adds the attention half only, MLP the feed-forward half.
+            owed: past tokens whose K and V are made and stored first, where the layer merges; its weights are then
+                read once for both.
             **kwargs: what the stock layer's forward takes by name.
         """
         before = out = hidden[:, 0]
         whole = part is Action.RUN
         if whole or part & Action.ATTN:
-            out = before + self._attend(before, kwargs)
+            out = before + self._attend(before, kwargs, owed)
         if whole or part & Action.MLP:
             out = out + self._feed_forward(before if self.parallel else out)
         return out.unsqueeze(1)
@@ -103,14 +105,13 @@ class FusedLayer:
         if self.kv is None:
             self._store(self._split(self.qkv(x)), self.heads, kwargs)
         else:
-            self._store(self.kv(x).view(len(x), -1, self.head_width), 0, kwargs)
+            self._store(self._split(self.kv(x)), 0, kwargs)
 
     # ---- halves
 
-    def _attend(self, state: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
         """What attention adds: [B, W]."""
-        x = self._split(self.qkv(state if self.enter is None else self.enter(state)))
-        q, keys, values = self._store(x, self.heads, kwargs)
+        q, keys, values = self._store(self._project(state, kwargs, owed), self.heads, kwargs)
         mask = kwargs.get("attention_mask")
         rows = len(q)
         grouped = self.heads != self.kv_heads
@@ -131,10 +132,23 @@ class FusedLayer:
         x = self.down(x)
         return x if self.leave_mlp is None else self.leave_mlp(x)
 
+    def _project(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
+        """Heads of the new tokens, [B, H + 2 G, D]; K and V of past ones go to the cache on the way."""
+        if owed is None:
+            return self._split(self.qkv(state if self.enter is None else self.enter(state)))
+        assert self.q is not None and self.kv is not None
+        rows = len(state)
+        x = torch.cat((state, owed.states))
+        x = x if self.enter is None else self.enter(x)
+        kv = self._split(self.kv(x))
+        k, v = self._turned(kv[rows:], 0, owed.angles)
+        kwargs[self.cache].store(k.unsqueeze(2), v.unsqueeze(2), self.index, owed.rows, owed.at)
+        return torch.cat((self._split(self.q(x[:rows])), kv[:rows]), 1)
+
     # ---- heads
 
     def _split(self, x: Tensor) -> Tensor:
-        """Heads of a projection, [B, (H + 2 G) D] -> [B, H + 2 G, D]: queries, then keys, then values."""
+        """Heads of a projection, such as [B, (H + 2 G) D] -> [B, H + 2 G, D]: queries, then keys, then values."""
         if self.interleaved:
             x = x.view(len(x), self.heads, 3, self.head_width).transpose(1, 2)
         return x.reshape(len(x), -1, self.head_width)
@@ -145,16 +159,21 @@ class FusedLayer:
         Returns:
             Queries [B, H, D], and the K and V to attend to, [B, G, T, D].
         """
+        qk, values = self._turned(x, queries, kwargs.get("position_embeddings"))
+        keys, values = kwargs[self.cache].update(qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
+        return qk[:, :queries], keys, values
+
+    def _turned(self, x: Tensor, queries: int, angles: tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor]:
+        """Normed and turned queries and keys, and the values, of the heads x, of which the first are queries."""
         end = queries + self.kv_heads
         qk, values = x[:, :end], x[:, end:]
         norm = self.norm_qk if queries else self.norm_k
         if norm is not None:
             qk = norm(qk)
-        angles = kwargs.get("position_embeddings")
         if self.rotary and angles is not None:
-            qk = self._turn(qk, *angles)
-        keys, values = kwargs[self.cache].update(qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
-        return qk[:, :queries], keys, values
+            cos, sin = angles
+            qk = self._turn(qk, cos, sin)
+        return qk, values
 
     def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate heads [B, N, D] by the angles [B or 1, 1, R]; what lies behind R stays."""
@@ -172,9 +191,9 @@ class FusedLayer:
         """Norms of queries and keys together, [B, H + G, D], and of keys alone, [B, G, D]."""
         if q.weight.shape[0] == self.head_width:
             rows = [q.weight] * self.heads + [k.weight] * self.kv_heads
-            eps = _epsilon(q)
-            return _root_norm(torch.stack(rows), eps, offset), _root_norm(k.weight, eps, offset)
-        wide_q, wide_k = _norm(q, offset), _norm(k, offset)
+            eps = epsilon(q)
+            return root_norm(torch.stack(rows), eps, offset), root_norm(k.weight, eps, offset)
+        wide_q, wide_k = norm(q, offset), norm(k, offset)
 
         def both(x: Tensor) -> Tensor:
             parts = wide_q(x[:, : self.heads].flatten(1)), wide_k(x[:, self.heads :].flatten(1))
@@ -195,98 +214,3 @@ def _product(layer: Any, names: tuple[str, ...]) -> Product:
         return Product(modules[0].weight.t(), modules[0].bias)
     biases = [m.bias for m in modules]
     return Product(join([m.weight for m in modules]), None if biases[0] is None else join(biases))
-
-
-def _epsilon(module: Any) -> float:
-    return float(module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps)
-
-
-def _norm(module: Any, offset: float) -> Map:
-    """A norm over the last dimension."""
-    if isinstance(module, nn.LayerNorm):
-        shape, weight, bias, eps = module.normalized_shape, module.weight, module.bias, module.eps
-        return lambda x: F.layer_norm(x, shape, weight, bias, eps)
-    return _root_norm(module.weight, _epsilon(module), offset)
-
-
-def _root_norm(weight: Tensor, eps: float, offset: float) -> Map:
-    """Root-mean-square norm over the last dimension; the weight may have more dimensions, such as one of heads."""
-    width = weight.shape[-1]
-    if weight.dtype is torch.float32 and weight.is_cpu:
-        # x / sqrt(|x|² / n + eps) = x sqrt(n) / hypot(|x|, sqrt(n eps)): half the time of the library's own call
-        scaled = (weight.detach() + offset) * math.sqrt(width)
-        floor = torch.tensor(math.sqrt(width * eps))
-        return lambda x: x.mul(scaled).div_(torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor))
-    if weight.ndim == 1 and not offset:
-        return lambda x: F.rms_norm(x, (width,), weight, eps)
-    exact = weight.detach().float() + offset
-    return lambda x: F.rms_norm(x.float(), (width,), None, eps).mul_(exact).to(x.dtype)
-
-
-def fuse(backbone: Backbone) -> list[FusedLayer]:
-    """Make the fused steps of all layers, each proved equal to the stock layer on random states.
-
-    Projections that run together become neighbours in memory; parameters keep their identity and values.
-
-    Raises:
-        NotFused: the family has no recipe, the model is not plain, or a layer's results differ.
-    """
-    recipe, shared = _recipe(backbone), shared_memory(backbone.model)
-    fused = []
-    for index, layer in enumerate(backbone.layers):
-        try:
-            with torch.inference_mode(next(layer.parameters()).is_inference()), torch.no_grad():
-                _examine(layer, recipe, shared)
-                fused.append(FusedLayer(layer, recipe, backbone))
-            with torch.inference_mode():
-                gap, what = difference(layer, fused[index], backbone, index)
-        except NotFused as error:
-            raise NotFused(f"layer {index}: {error}") from error
-        except Exception as error:
-            raise NotFused(f"layer {index}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
-        if not gap <= 1:
-            raise NotFused(f"layer {index}: {what} off by {gap:.3g} times the tolerance")
-    return fused
-
-
-def _recipe(backbone: Backbone) -> Recipe:
-    config = backbone.model.config
-    if backbone.kind not in RECIPES:
-        raise NotFused(f"no recipe for layers of {backbone.kind}")
-    recipe = RECIPES[backbone.kind]
-    if recipe.needs is not None and not getattr(config, recipe.needs):
-        raise NotFused(f"no recipe for {backbone.kind} without {recipe.needs}")
-    if config._attn_implementation != "sdpa":
-        raise NotFused(f"attention is {config._attn_implementation}, not sdpa")
-    return recipe
-
-
-def _examine(layer: Any, recipe: Recipe, shared: set[int]) -> None:
-    """Make sure that a layer's modules do nothing beside their own arithmetic.
-
-    Raises:
-        NotFused: the message names the first that does.
-    """
-    for name, module in layer.named_modules():
-        if module.training:
-            raise NotFused("the model is in training mode")
-        if "forward" in vars(module):
-            raise NotFused(f"the forward of {name or 'the layer'} is replaced")
-        if name and (module._forward_hooks or module._forward_pre_hooks):
-            raise NotFused(f"{name} has hooks")
-    dtypes = set()
-    for group in (recipe.qkv, (recipe.out,), recipe.up, (recipe.down,)):
-        modules = {name: resolve(layer, name) for name in group}
-        for name, module in modules.items():
-            if type(module) not in (nn.Linear, Conv1D):
-                raise NotFused(f"{name} is a {type(module).__name__}, not a plain linear map")
-            for p in module.parameters():
-                if type(p) is not nn.Parameter or p.dtype not in TOLERANCE or p.is_meta or not p.is_contiguous():
-                    raise NotFused(f"{name} has no plain floating-point weights")
-                if len(group) > 1 and p.data_ptr() in shared:
-                    raise NotFused(f"{name} shares its weights")
-                dtypes.add(p.dtype)
-        if len({m.bias is None for m in modules.values()}) > 1:
-            raise NotFused(f"of {', '.join(group)} some have a bias")
-    if len(dtypes) > 1:
-        raise NotFused("weights of several dtypes")

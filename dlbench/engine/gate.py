@@ -14,23 +14,18 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
-from dlbench.engine import answers
 from dlbench.engine.arguments import Angles, of_past, past_mask, take
 from dlbench.engine.cache import RowCache, Slots
-from dlbench.engine.debts import Debts, Past, add_to_mask
+from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
 from dlbench.engine.linear import quick
 from dlbench.engine.meter import Costs, Ledger
-from dlbench.engine.view import LiveView
-from dlbench.errors import DlbenchError
+from dlbench.engine.routing import Routing
 from dlbench.families import resolve
-from dlbench.method import Action, Method, Static
+from dlbench.method import Action
 
 Forward = Callable[..., Any]
-Groups = list[tuple[int, Slots | None]]
-"""Which part of the layer which slots run; None stands for all alive ones."""
-_NONE: Slots = np.zeros(0, dtype=np.int64)
 
 
 def _gated(layer: nn.Module) -> bool:
@@ -85,7 +80,7 @@ class Gates:
                     del module.forward
                 else:
                     module.forward = before
-            for name in ("cache", "ledger", "debts", "angles", "trail", "embedded", "view"):
+            for name in ("cache", "ledger", "routing", "angles"):
                 vars(self).pop(name, None)  # a wave's memory is its own
 
     def _shadow(self, module: nn.Module, forward: Forward) -> None:
@@ -97,66 +92,46 @@ class Gates:
 
     # ---- one forward
 
-    def begin(
-        self,
-        cache: RowCache,
-        ledger: Ledger,
-        method: Method | None,
-        view: LiveView | None,
-        starts: Slots,
-        debts: Debts | None,
-        angles: Angles,
-    ) -> None:
+    def begin(self, cache: RowCache, ledger: Ledger, routing: Routing | None, angles: Angles) -> None:
         """Prepare for one forward of the model.
 
         Args:
-            cache: holds the alive rows.
+            cache: holds the living rows.
             ledger: charged per row; its forward has begun.
-            method: None runs everything.
-            view: the method's view, prepared for this step.
-            starts: column of each alive row's first true token.
-            debts: what skipped tokens owe; None where nobody comes back to a layer.
+            routing: None runs everything.
             angles: noted wherever there are debts.
         """
-        self.cache, self.ledger = cache, ledger
-        self.method, self.view, self.starts = method, view, starts
-        self.debts, self.angles = debts, angles
-        self.rows: Slots = cache.order[: cache.alive].copy()
-        self.awake: Slots | None = None
-        self.trail: list[tuple[Slots | None, Tensor]] = []
-        self.live = method.live(self.depth) if method is not None else None
-        if view is not None:
-            view.attach(self)
+        self.cache, self.ledger, self.routing, self.angles = cache, ledger, routing, angles
+        self.starts: Slots = cache.starts[: cache.alive]
+        if routing is not None:
+            routing.begin(cache, ledger)
         angles.begin()
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        routing = self.routing
         kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
         if self._devices is not None:
             hidden, kwargs = send_to_device((hidden, kwargs), self._devices[index], skip_keys="past_key_values")
         if self.fused is not None and hidden.shape[1] == 1:
             forward = self.fused[index]
-        if self.method is None:
+        if routing is None:
             self.ledger.whole_layer(index)
             out = forward(hidden, **kwargs)
             return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
-        if index == 0:
-            self.embedded = hidden
-        groups = self._decide(index, hidden)
-        if not isinstance(self.method, Static):
-            self._hold(index, groups)
-        if self.debts is not None:
+        groups, debts = routing.decide(index, hidden), routing.debts
+        if debts is not None:
             self.angles.note(index, kwargs, self._on(self.cache.seen - self.starts, hidden))
         attending = [slots for code, slots in groups if code & Action.ATTN]
-        if self.debts is not None and attending:
-            joined = attending[0] if len(attending) == 1 else np.sort(np.concatenate(attending))  # type: ignore[arg-type]
-            self._catch_up(index, joined, forward, kwargs, hidden)
+        owed = None
+        if debts is not None and attending:
+            owed = self._catch_up(index, debts, attending, forward, kwargs, hidden)
         out = hidden
         for code, slots in groups:
-            out = self._run(index, code, slots, forward, kwargs, hidden, out)
-            self.trail.append((slots, hidden))
+            out = self._run(index, code, slots, forward, kwargs, hidden, out, owed if code & Action.ATTN else None)
+            routing.view.ran(slots, hidden)
         if len(groups) != 1 or groups[0][0] != Action.RUN or groups[0][1] is not None:
             self.ledger.acted = True
-            self._pass(index, attending, hidden)
+            self._pass(index, routing, attending, hidden)
         return (out, None) if self.backbone.family.returns_tuple else out
 
     def _run(
@@ -168,27 +143,38 @@ class Gates:
         kwargs: dict[str, Any],
         hidden: Tensor,
         into: Tensor,
+        owed: Owed | None,
     ) -> Tensor:
         """One part of the layer for some rows, put into the states of all."""
         rows = None if slots is None else self._on(slots, hidden)
         states = hidden if rows is None else hidden[rows]
         if rows is not None:
             kwargs = take(kwargs, rows, hidden.shape[0])
-        if self.debts is not None and (there := self.debts.seen(index, rows)) is not None:
+        debts = None if self.routing is None else self.routing.debts
+        if debts is not None and (there := debts.seen(index, rows)) is not None:
             mask = kwargs.get("attention_mask")
             kwargs = {**kwargs, "attention_mask": add_to_mask(mask, there, additive=self.additive, dtype=hidden.dtype)}
         if rows is None:
-            out = self._part(index, code, forward, states, kwargs)
+            out = self._part(index, code, forward, states, kwargs, owed)
             self.ledger.layer(index, code, None)
             return out
         with self.cache.only(rows):
-            out = self._part(index, code, forward, states, kwargs)
+            out = self._part(index, code, forward, states, kwargs, owed)
         self.ledger.layer(index, code, slots)
         return into.index_copy(0, rows, out)
 
-    def _part(self, index: int, code: int, forward: Forward, states: Tensor, kwargs: dict[str, Any]) -> Tensor:
+    def _part(
+        self,
+        index: int,
+        code: int,
+        forward: Forward,
+        states: Tensor,
+        kwargs: dict[str, Any],
+        owed: Owed | None = None,
+    ) -> Tensor:
         if isinstance(forward, FusedLayer):
-            return forward(states, **kwargs) if code == Action.RUN else forward(states, part=Action(code), **kwargs)
+            part = Action.RUN if code == Action.RUN else Action(code)
+            return forward(states, part=part, owed=owed, **kwargs)
         if code == Action.RUN:
             out = forward(states, **kwargs)
         else:
@@ -197,9 +183,9 @@ class Gates:
         state: Tensor = out[0] if isinstance(out, tuple) else out
         return state
 
-    def _pass(self, index: int, attending: list[Slots | None], hidden: Tensor) -> None:
+    def _pass(self, index: int, routing: Routing, attending: list[Slots | None], hidden: Tensor) -> None:
         """Note who made no keys and values in a layer, where anybody may come back to it."""
-        if self.debts is None or (self.live is not None and index not in self.live):
+        if routing.debts is None or (routing.live is not None and index not in routing.live):
             return
         if any(slots is None for slots in attending):
             return
@@ -210,80 +196,44 @@ class Gates:
                 absent[slots] = False
             rest = np.flatnonzero(absent)
         if rest is None or len(rest):
-            self.debts.passed(index, rest, hidden[:, 0])
-
-    def _decide(self, index: int, hidden: Tensor) -> Groups:
-        assert self.method is not None and self.view is not None
-        if self.awake is not None and not len(self.awake):
-            return []
-        self.view.arrive(index, hidden)
-        answer, flops = answers.ask(self.method, self.view, metered=self.ledger.metered)
-        if flops:
-            self.ledger.router(self.rows if self.awake is None else self.rows[self.awake], flops)
-        if self.debts is not None and not self.debts.skips:
-            self._only_exits(answer)
-        if isinstance(answer, int):
-            groups = [(answer, self.awake)] if answer & Action.RUN else []
-            if answer == Action.EXIT:
-                self.awake = _NONE
-            return groups
-        slots = np.arange(self.cache.alive) if self.awake is None else self.awake
-        if (leaving := answer == Action.EXIT).any():
-            self.awake = slots[~leaving]
-        parts = (Action.RUN, Action.ATTN, Action.MLP)
-        return [(int(part), slots[answer == part]) for part in parts if (answer == part).any()]
-
-    def _only_exits(self, answer: int | Slots) -> None:
-        if not set(np.unique(answer).tolist()) <= {int(Action.RUN), int(Action.EXIT)}:
-            raise DlbenchError(
-                f"method {type(self.method).__name__} skipped a layer; kv policy recompute is for methods that exit"
-            )
-
-    def _hold(self, index: int, groups: Groups) -> None:
-        """Hold a method to its scope and its live layers: what it gives up has no keys and values to come back to.
-
-        Raises:
-            DlbenchError: a row changed its answer, or runs a layer said never to run.
-        """
-        assert self.method is not None and self.view is not None
-        name = type(self.method).__name__
-        if self.live is not None and index not in self.live and groups:
-            raise DlbenchError(f"method {name} ran layer {index}, which its live() leaves out")
-        if self.method.scope == "token":
-            return
-        now = np.zeros(self.cache.alive, dtype=np.int8)
-        for code, slots in groups:
-            now[slice(None) if slots is None else slots] = code
-        before = self.view.promised[index, self.rows]
-        if ((before >= 0) & (before != now)).any():
-            raise DlbenchError(
-                f"method {name} has scope {self.method.scope!r} but changed its answer at layer {index} within a "
-                "sequence; its scope is 'token'"
-            )
-        self.view.promised[index, self.rows] = now
+            routing.debts.passed(index, rest, hidden[:, 0])
 
     # ---- tokens of the past
 
     def _catch_up(
-        self, index: int, slots: Slots | None, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
-    ) -> None:
-        """Show the layer the past tokens that it must have seen before these rows run it."""
-        assert self.debts is not None
-        past = self.debts.due(index, slots)
-        if past is None:
-            return
-        if not self.debts.attends:
-            self._fill(index, past, forward, kwargs, hidden)
-        elif self.backbone.family.counts_keys:
-            # earlier positions first: later ones attend to them
-            for part in past.by_column():
-                self._rerun(index, part, int(part.columns[0]) + 1, forward, kwargs, hidden)
-        else:
-            self._rerun(index, past, self.cache.seen + 1, forward, kwargs, hidden)
+        self,
+        index: int,
+        debts: Debts,
+        attending: list[Slots | None],
+        forward: Forward,
+        kwargs: dict[str, Any],
+        hidden: Tensor,
+    ) -> Owed | None:
+        """Show the layer the past tokens that it must have seen before these rows run it.
 
-    def _fill(self, index: int, past: Past, forward: Forward, kwargs: dict[str, Any], hidden: Tensor) -> None:
+        Returns:
+            Those that a fused layer takes along in its own products; charged like the others.
+        """
+        one = len(attending) == 1
+        past = debts.due(index, attending[0] if one else np.sort(np.concatenate(attending)))  # type: ignore[arg-type]
+        if past is None:
+            return None
+        if not debts.attends:
+            self.ledger.fill(index, past.slots)
+            called, _ = self._of_past(index, past, kwargs, hidden)
+            if one and isinstance(forward, FusedLayer) and forward.merges:
+                return Owed(past.states, called.get("position_embeddings"), past.rows, past.at)
+            self._fill(past, forward, called)
+        elif self.backbone.family.counts_keys:
+            # earlier columns first: later ones attend to them
+            for part in past.by_column():
+                self._rerun(index, debts, part, int(part.columns[0]) + 1, forward, kwargs, hidden)
+        else:
+            self._rerun(index, debts, past, self.cache.seen + 1, forward, kwargs, hidden)
+        return None
+
+    def _fill(self, past: Past, forward: Forward, called: dict[str, Any]) -> None:
         """Make keys and values of past tokens, and nothing else."""
-        called, _ = self._of_past(index, past, kwargs, hidden)
         states = past.states[:, None]
         self.filling = True
         try:
@@ -291,27 +241,26 @@ class Gates:
                 forward.fill(states, **called) if isinstance(forward, FusedLayer) else forward(states, **called)
         finally:
             self.filling = False
-        self.ledger.fill(index, past.slots)
 
     def _rerun(
-        self, index: int, past: Past, end: int, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
+        self, index: int, debts: Debts, past: Past, end: int, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
     ) -> None:
-        """Run past tokens through the layer, each over what it saw when it was new; `end` columns are handed out."""
-        assert self.debts is not None
+        """Run past tokens through the layer, each over what it saw when it was new; columns to `end` are handed out."""
         called, start = self._of_past(index, past, kwargs, hidden)
         called["attention_mask"] = past_mask(
             kwargs.get("attention_mask"),
             past,
             start,
             self.cache.windows[index],
-            end,
+            range(self.cache.left, end),
             len(hidden),
             additive=self.additive,
         )
         with self.cache.past(past.rows, past.at, end):
             out = self._part(index, int(Action.RUN), forward, past.states[:, None], called)
-        self.debts.settled(index, past, out[:, 0])
-        self.ledger.past_layer(index, past.slots, past.columns + 1 - self.starts[past.slots], end)
+        debts.settled(index, past, out[:, 0])
+        context = past.columns + 1 - self.starts[past.slots]
+        self.ledger.past_layer(index, past.slots, context, end - self.cache.left)
 
     def _of_past(self, index: int, past: Past, kwargs: dict[str, Any], hidden: Tensor) -> tuple[dict[str, Any], Tensor]:
         start = self._on(self.starts[past.slots], hidden)

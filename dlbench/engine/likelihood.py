@@ -17,8 +17,9 @@ from torch import Tensor
 from dlbench.engine import noise
 from dlbench.engine.arguments import Angles
 from dlbench.engine.cache import RowCache
-from dlbench.engine.decode import Engine
+from dlbench.engine.engine import Engine
 from dlbench.engine.meter import CATEGORIES, Ledger, Traffic
+from dlbench.engine.routing import Routing
 from dlbench.engine.view import LiveView, tight_below
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
@@ -70,14 +71,17 @@ class _Row:
 
 
 @torch.inference_mode()
-def weigh(engine: Engine, questions: Sequence[Question], method: Method | None = None, seed: int = 0) -> list[Verdict]:
+def weigh(
+    engine: Engine, questions: Sequence[Question], method: Method | None = None, seed: int = 0, *, slots: int = 48
+) -> list[Verdict]:
     """Weigh the answers of some questions.
 
     Args:
         engine: runs them.
-        questions: their rows are batched together, as many as there are questions.
+        questions: their rows are batched by length.
         method: static or per sequence; None runs every layer.
         seed: seed of the method's noise.
+        slots: most rows run together.
 
     Returns:
         One Verdict per question, in their order.
@@ -98,7 +102,7 @@ def weigh(engine: Engine, questions: Sequence[Question], method: Method | None =
     ordered = sorted(rows, key=lambda row: len(row.ids))
     while ordered:
         group: list[_Row] = []
-        while ordered and len(group) < len(questions):
+        while ordered and len(group) < slots:
             if group and (len(group) + 1) * max(r.read for r in (*group, ordered[0])) > _POSITIONS:
                 break
             group.append(ordered.pop(0))
@@ -127,16 +131,16 @@ def _run(
         mask[i, columns - len(row.ids) :] = 1
     tokens, mask = tokens.to(backbone.device), mask.to(backbone.device)
     cache = RowCache(engine.costs.windows, count, columns)
+    cache.seat(np.arange(count), lengths, columns)
     ledger = Ledger(engine.costs, count, engine.metered)
     ledger.begin(np.arange(count), Traffic(lengths, lengths**2, columns, columns**2, read, kept))
-    view = None
+    routing = None
     if method is not None:
         keys = np.array([noise.key_of(id_) for id_ in ids], dtype=np.uint64)
-        limits = np.ones(count, dtype=np.int64)
-        view = LiveView(backbone.depth, seed, keys, limits, count, tight_below(backbone.precision))
-        view.at_step(-1)
+        view = LiveView(backbone, seed, keys, np.ones(count, dtype=np.int64), tight_below(backbone.precision))
+        routing = Routing(method, view, None)
     with engine.gates.installed():
-        engine.gates.begin(cache, ledger, method, view, columns - lengths, None, Angles(engine.gates.kinds, columns))
+        engine.gates.begin(cache, ledger, routing, Angles(engine.gates.kinds, columns))
         logits = backbone.model(
             input_ids=tokens,
             attention_mask=mask if bool((lengths < columns).any()) else None,

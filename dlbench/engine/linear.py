@@ -72,6 +72,10 @@ class Product:
         self.transposed = not weight.is_contiguous()
         self.special = _special(weight, bias)
 
+    def part(self, outputs: slice) -> Product:
+        """Some of the outputs."""
+        return Product(self.weight[outputs], None if self.bias is None else self.bias[outputs])
+
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.shape[0]
         if self.special and rows <= MOST_ROWS:

@@ -7,14 +7,9 @@ without padding; a gap that grows with anything but padding is a bug or a masked
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.backbones import Backbone
@@ -24,8 +19,6 @@ from dlbench.method import Action
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")
 Ints = NDArray[np.int64]
-_VECTOR = (torch.ops.aten.mv, torch.ops.aten.dot, torch.ops.aten.vdot)
-"""Products that torch's registry leaves out: 2 FLOPs per element of the first argument."""
 
 
 def linear_flops(module: nn.Module | None) -> int:
@@ -207,35 +200,3 @@ class Ledger:
         else:
             self.flops[category][rows] += flops
             self.executed[rows] += executed
-
-
-class TensorWork(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the matrix work of a plugin's callback; torch's registry plus `mv` and `dot`, which it leaves out."""
-
-    _idle: ClassVar[set[Any]] = set()
-    """Operators seen so far that are no product and not made of other operators."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-        self.paused = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        if self.paused or func in self._idle:
-            return func(*args, **kwargs)
-        if packet in flop_registry:
-            out = func(*args, **kwargs)
-            self.flops += int(flop_registry[packet](*args, **kwargs, out_val=out))
-            return out
-        if packet in _VECTOR:
-            self.flops += 2 * int(args[0].numel())
-            return func(*args, **kwargs)
-        # Under inference_mode `linear` and `matmul` arrive whole: what they are made of is counted.
-        with self:
-            parts = func.decompose(*args, **kwargs)
-        if parts is not NotImplemented:
-            return parts
-        self._idle.add(func)
-        return func(*args, **kwargs)

@@ -24,17 +24,18 @@ def _mix(x: Words) -> Words:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(keys: Words, count: int, *counters: int) -> NDArray[np.float64]:
+def uniform(keys: Words, count: int, *counters: int | NDArray[np.int64]) -> NDArray[np.float64]:
     """Numbers in [0, 1): [len(keys), count], float64.
 
     Args:
         keys: one word per row.
         count: numbers per row.
-        counters: what the numbers are for (seed, step, layer, …); any Python integers.
+        counters: what the numbers are for (seed, step, layer, …): any Python integers, or one integer per row.
     """
     with np.errstate(over="ignore"):
         state: Any = keys.astype(np.uint64)
         for counter in counters:
-            state = _mix(state + _GOLDEN * np.uint64((counter + 1) % (1 << 64)))
+            word = np.uint64((counter + 1) % (1 << 64)) if isinstance(counter, int) else (counter + 1).astype(np.uint64)
+            state = _mix(state + _GOLDEN * word)
         words = _mix(state[:, None] + _GOLDEN * np.arange(1, count + 1, dtype=np.uint64)[None, :])
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53

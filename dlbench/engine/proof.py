@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlbench.backbones import Backbone
+from dlbench.engine.debts import Owed
 from dlbench.families import resolve
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
@@ -21,6 +22,9 @@ class Step(Protocol):
 
     cache: str
 
+    @property
+    def merges(self) -> bool: ...
+
     def __call__(self, hidden: Tensor, **kwargs: Any) -> Tensor: ...
 
     def fill(self, hidden: Tensor, **kwargs: Any) -> None: ...
@@ -31,6 +35,9 @@ class Past:
 
     def __init__(self, *first: Tensor) -> None:
         self.first = self.last = first
+
+    def store(self, *states: Any) -> None:
+        self.kept = states[:2]
 
     def update(self, *states: Any) -> tuple[Tensor, ...]:
         self.last = states[:2]
@@ -74,6 +81,15 @@ def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tu
         step.fill(hidden, **arguments(last, filled, seen))
         for past, what in ((fused, "keys and values are"), (filled, "keys and values alone are")):
             yield max(_gap(a, b, torch.zeros_like(b)) for a, b in zip(past.last, stock.last, strict=True)), what
+    if step.merges:  # the last token of the prompt, as if its keys and values were still owed
+        before = slice(length - 1, length)
+        known = arguments(before, Past())
+        owed = Owed(states[:, length - 1], known.get("position_embeddings"), *(torch.arange(3),) * 2)
+        merged = Past(*prompt)
+        got = step(hidden, owed=owed, **arguments(last, merged))
+        yield _gap(got, expected, hidden), "the output beside owed keys and values is"
+        pairs = zip(merged.kept, (x[:, :, -1:] for x in prompt), strict=True)
+        yield max(_gap(a, b, torch.zeros_like(b)) for a, b in pairs), "owed keys and values are"
     one = Past(*(x[alone] for x in prompt))
     got = step(hidden[alone], **arguments(last, one, rows=alone))
     yield _gap(got, expected[alone], hidden[alone]), "the output of one row is"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,13 +11,12 @@ from torch import Tensor
 
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
-from dlbench.engine.meter import TensorWork
+from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.meter import Ledger
+from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve
 from dlbench.method import View
-
-if TYPE_CHECKING:
-    from dlbench.engine.gate import Gates
 
 TIGHT = {"float16": 0.03, "bfloat16": 0.25}
 """Margins below this are named in the samples; 1e-3 where the dtype is not listed."""
@@ -41,48 +40,72 @@ def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
 
 
 class LiveView(View):
-    """The engine's view: one object per decoding run, moved from layer to layer. Rows are the awake ones."""
+    """The engine's view: one object per run, moved from layer to layer. Its tokens are those that have not exited."""
 
     def __init__(
-        self, depth: int, seed: int, keys: noise.Words, limits: NDArray[np.int64], rows: int, margin: float
+        self, backbone: Backbone, seed: int, keys: noise.Words, limits: NDArray[np.int64], margin: float
     ) -> None:
-        self.depth, self.layer, self.margin = depth, 0, margin
-        self._step = 0
+        """Prepare.
+
+        Args:
+            backbone: has the exit head.
+            seed: of the noise.
+            keys: a word of noise per row of the wave.
+            limits: most new tokens of each row.
+            margin: calls closer than this are noted.
+        """
+        self.backbone, self.depth, self.layer, self.margin = backbone, backbone.depth, 0, margin
         self.seed, self.keys, self.limits = seed, keys, limits
-        self.tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
+        self.tight: list[list[tuple[int, float]]] = [[] for _ in keys]
         """Decisions that were close, per row: (decode step, margin)."""
-        self.promised = np.full((depth, rows), -1, dtype=np.int8)
+        self.promised = np.full((self.depth, len(keys)), -1, dtype=np.int8)
         """What a per-sequence method answered first, per layer and row: the code, 0 not running, -1 not asked yet."""
         self.work: TensorWork | None = None
+        self._routed = True
+        self._steps: Slots = np.zeros(0, dtype=np.int64)
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
+        self._lasting: dict[int, NDArray[np.float64]] = {}
 
-    def attach(self, gates: Gates) -> None:
-        """Look at the forward that these gates are about to run."""
-        self._gates = gates
+    def at_steps(self, steps: Slots) -> None:
+        """Set the decode step of each living row; without it a routed prompt is under way."""
+        self._steps, self._routed = steps, False
+
+    def attach(self, rows: Slots, cache: RowCache, ledger: Ledger) -> None:
+        """Look at a forward that begins; its tokens are of these rows."""
+        self._alive, self._cache, self._ledger = rows, cache, ledger
+        if self._routed:
+            self._steps = np.full(len(rows), -1, dtype=np.int64)
+        self._awake: Slots | None = None
+        self._trail: list[tuple[Slots | None, Tensor]] = []
         self._noise.clear()
 
-    def at_step(self, step: int) -> None:
-        """Set the decode step; -1 for a routed prompt."""
-        self._step = step
+    def arrive(self, layer: int, hidden: Tensor, awake: Slots | None) -> None:
+        """Stand before a layer that [alive, positions, width] would enter; `awake` slots have not exited."""
+        self.layer, self._state, self._awake = layer, hidden, awake
+        if layer == 0:
+            self._embedded = hidden
 
-    def arrive(self, layer: int, hidden: Tensor) -> None:
-        """Stand before a layer. `hidden`: [alive, positions, width]."""
-        self.layer, self._state = layer, hidden
+    def ran(self, slots: Slots | None, hidden: Tensor) -> None:
+        """Note who ran the layer, and what entered it."""
+        self._trail.append((slots, hidden))
 
     @property
     def count(self) -> int:
         """Tokens of the view."""
         return len(self._rows())
 
-    def _rows(self) -> NDArray[np.int64]:
-        gates = self._gates
-        return gates.rows if gates.awake is None else gates.rows[gates.awake]
+    def _rows(self) -> Slots:
+        return self._of(self._alive)
+
+    def _of(self, x: Slots) -> Slots:
+        """Those entries of [alive] that are awake."""
+        return x if self._awake is None else x[self._awake]
 
     def _pick(self, x: Tensor) -> Tensor:
         """Awake rows of [alive, 1, width], as a copy."""
-        if self._step < 0:
+        if self._routed:
             raise DlbenchError("a routed prompt shows no states: a method that reads them works per token")
-        awake = self._gates.awake
+        awake = self._awake
         return x[:, 0].clone() if awake is None else x[torch.from_numpy(awake).to(x.device), 0]
 
     @property
@@ -91,11 +114,11 @@ class LiveView(View):
 
     @property
     def embedded(self) -> Tensor:
-        return self._pick(self._gates.embedded)
+        return self._pick(self._embedded)
 
     @property
     def before(self) -> Tensor | None:
-        trail = self._gates.trail
+        trail = self._trail
         if not trail:
             return None
         if trail[-1][0] is None:  # the usual case: everybody ran the last layer that anybody ran
@@ -111,49 +134,53 @@ class LiveView(View):
 
     @property
     def row(self) -> Tensor:
-        return torch.from_numpy(self._rows().copy()).to(self._state.device)
+        return torch.from_numpy(self._rows().copy())
 
     @property
-    def step(self) -> int:
-        return self._step
+    def step(self) -> Tensor:
+        return torch.from_numpy(self._of(self._steps).copy())
 
     @property
     def position(self) -> Tensor:
-        gates = self._gates
-        starts = gates.starts if gates.awake is None else gates.starts[gates.awake]
-        return torch.from_numpy(gates.cache.seen - starts).to(self._state.device)
+        starts = self._cache.starts[: len(self._alive)]
+        return torch.from_numpy(self._cache.seen - self._of(starts))
 
     @property
     def limit(self) -> Tensor:
-        return torch.from_numpy(self.limits[self._rows()]).to(self._state.device)
+        return torch.from_numpy(self.limits[self._rows()])
 
     def logits(self) -> Tensor:
-        gates = self._gates
         x = self.hidden
         if self.work is not None:
             self.work.paused = True
-        x = exit_head(gates.backbone, x)
+        x = exit_head(self.backbone, x)
         if self.work is not None:
             self.work.paused = False
-        gates.ledger.exit_head(self._rows())
+        self._ledger.exit_head(self._rows())
         return x
 
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
+        rows = self._rows()
         if per == "layer":
-            return torch.from_numpy(
-                noise.uniform(self.keys[self._rows()], count, self.seed, _PER[per], self._step, self.layer)
-            )
-        at = (_PER[per], count)
-        if at not in self._noise:  # once per step for all rows, whatever the number of layers that ask
-            counters = (self.seed, _PER[per], self._step) if per == "token" else (self.seed, _PER[per])
-            self._noise[at] = noise.uniform(self.keys, count, *counters)
-        return torch.from_numpy(self._noise[at][self._rows()])
+            at = _PER[per], self._of(self._steps), self.layer
+            return torch.from_numpy(noise.uniform(self.keys[rows], count, self.seed, *at))
+        if per == "sequence":  # once per run
+            if count not in self._lasting:
+                self._lasting[count] = noise.uniform(self.keys, count, self.seed, _PER[per])
+            return torch.from_numpy(self._lasting[count][rows])
+        if (_PER[per], count) not in self._noise:  # once per step, whatever the number of layers that ask
+            drawn = noise.uniform(self.keys[self._alive], count, self.seed, _PER[per], self._steps)
+            self._noise[_PER[per], count] = drawn
+        drawn = self._noise[_PER[per], count]
+        return torch.from_numpy(drawn.copy() if self._awake is None else drawn[self._awake])
 
     def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
+        if isinstance(threshold, Tensor):
+            threshold = threshold.to(score.device)
         margin = (score - threshold).abs()
         close = margin < self.margin
         if bool(close.any()):
-            rows = self._rows()
+            rows, steps = self._rows(), self._of(self._steps)
             for i in close.nonzero()[:, 0].tolist():
-                self.tight[rows[i]].append((self._step, float(margin[i])))
+                self.tight[rows[i]].append((int(steps[i]), float(margin[i])))
         return score >= threshold

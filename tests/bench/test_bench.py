@@ -188,6 +188,7 @@ def generation(tokens, tight=()):
     return Generation(
         tokens=tokens,
         layers=[],
+        routes=[],
         flops={},
         executed=0,
         prompt_flops=0,

@@ -103,7 +103,7 @@ def test_close_thresholds_are_named():
     class Watching(ConfidenceExit):
         def confidence(self, view):
             value = super().confidence(view)
-            seen.append((view.step, float(value)))
+            seen.append((int(view.step), float(value)))
             return value
 
     wave.decode(Watching(threshold=1.0, check=(2,)))

@@ -9,7 +9,7 @@ from test_static_sets import without
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.fused import NotFused, fuse
+from dlbench.engine.fusion import NotFused, fuse
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve
 from dlbench.method import Action, Method
@@ -182,7 +182,7 @@ def test_an_evicted_position_is_never_attended_to():
     wave = engine.prefill([Request("a", PROMPTS[0], 12), Request("b", PROMPTS[2], 12)])
     plain = wave.decode(Pieces(), kv="evict")
     with torch.inference_mode():
-        for store in (wave.cache._keys, wave.cache._values):
+        for store in (wave.chunks[0].cache._keys, wave.chunks[0].cache._values):
             for x in store.values():
                 x[:, :, wave.columns :] = 1e4  # what decoding finds where it writes nothing
     assert wave.decode(Pieces(), kv="evict") == plain

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from dlbench.backbones import wrap
 from dlbench.engine.cache import Written
-from dlbench.engine.fused import NotFused, fuse
+from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.proof import TOLERANCE, Past
 from dlbench.families import resolve
 from dlbench.method import Action

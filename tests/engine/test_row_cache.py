@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlbench.engine.cache import RowCache
-from dlbench.engine.debts import Project
+from dlbench.engine.debts import Evict, Project
 
 DEPTH, HEADS, WIDTH, STATE = 3, 2, 4, 5
+SPAN = 8
 
 
 def content(row, position, layer, shape):
@@ -29,6 +30,7 @@ def run(cache, layer, slots=None):
 
 def prefilled(rows, columns, length, layers=range(DEPTH)):
     cache = RowCache([None] * DEPTH, rows, length)
+    cache.seat(np.arange(rows), np.full(rows, columns), columns)
     for layer in layers:
         new = torch.stack(
             [torch.cat([content(r, p, layer, (HEADS, 1, WIDTH)) for p in range(columns)], 1) for r in range(rows)]
@@ -46,7 +48,7 @@ def test_rows_keep_their_content(data):
     cache = prefilled(rows, columns, columns + 8)
     for _ in range(data.draw(st.integers(1, 2))):  # decode twice from the same prefix
         cache.rewind(columns)
-        cache.companion = Project(cache)
+        cache.companion = Project(cache, SPAN)
         written = {(layer, row): list(range(columns)) for layer in range(DEPTH) for row in range(rows)}
         owed = {layer: {} for layer in range(DEPTH)}
         alive = list(range(rows))
@@ -134,7 +136,7 @@ def test_memory_is_taken_at_the_first_write():
 
 def test_what_is_owed_is_let_go_at_a_rewind():
     cache = prefilled(2, 2, 6)
-    cache.companion = Project(cache)
+    cache.companion = Project(cache, SPAN)
     cache.companion.passed(0, None, torch.ones(2, STATE))
     cache.advance(1)
     cache.rewind(2)
@@ -144,7 +146,7 @@ def test_what_is_owed_is_let_go_at_a_rewind():
 def test_debts_move_with_their_rows():
     cache = prefilled(3, 2, 6)
     states = torch.stack([content(r, 2, 0, (STATE,)) for r in range(3)])
-    debts = cache.companion = Project(cache)
+    debts = cache.companion = Project(cache, SPAN)
     debts.passed(0, np.array([0, 2]), states)
     cache.advance(1)
     assert cache.keep([1, 2]) == [2, 1]  # row 2 moves into the hole
@@ -158,3 +160,51 @@ def test_an_error_inside_a_limited_layer_lifts_the_limit():
     with pytest.raises(RuntimeError), cache.only(torch.tensor([0])):
         raise RuntimeError
     assert run(cache, 0)[1].shape[0] == 2
+
+
+def test_rows_enter_and_columns_move():
+    """Prompts of 4 and 2 tokens stand right-aligned; the cache of 7 columns fills, and everything moves to the left."""
+    prompts = prefilled(3, 4, 4)
+    prompts.starts[:] = [0, 2, 1]
+    cache = RowCache([None] * DEPTH, 2, 7)
+    cache.empty(4)
+    debts = cache.companion = Project(cache, SPAN)
+    cache.admit(np.array([0, 1]), prompts, np.array([0, 1]), None)
+    assert (cache.alive, cache.left, cache.padded) == (2, 0, True)
+    for position in (4, 5):
+        assert cache.steps.tolist() == [position - 4] * 2
+        for layer in range(DEPTH):
+            run(cache, layer)
+        debts.passed(0, np.array([1]), torch.ones(2, STATE))
+        cache.advance(1)
+    assert debts.due(0, np.array([0])) is None
+    cache.admit(np.array([0]), prompts, np.array([2]), {1, 2})  # row 0 has finished, row 2 takes its slot
+    assert cache.order.tolist() == [2, 1] and cache.starts.tolist() == [3, 2] and cache.steps.tolist() == [0, 2]
+    assert (cache.left, cache.seen, cache.get_seq_length(), cache.get_mask_sizes(1)) == (2, 6, 4, (5, 0))
+    cache.make_room(3)
+    assert cache.seen == 6  # there is room
+    for layer in (1, 2):
+        _, keys, values = run(cache, layer)
+        assert keys.shape == (2, HEADS, 5, WIDTH) and torch.equal(values, -keys)
+        assert torch.equal(keys[0, :, 1:4], torch.stack([content(2, p, layer, (HEADS, WIDTH)) for p in (1, 2, 3)], 1))
+        assert torch.equal(keys[1, :, 0:2], torch.stack([content(1, p, layer, (HEADS, WIDTH)) for p in (2, 3)], 1))
+    cache.advance(1)
+    before = cache._keys[1][:, :, 2:7].clone()
+    cache.make_room(6)
+    assert (cache.seen, cache.left, cache.starts.tolist()) == (6, 1, [2, 1])  # six columns are to stay
+    assert torch.equal(cache._keys[1][:, :, 1:6], before)
+    due = debts.due(0, None)  # told by the row's own steps, so it finds them at their new columns
+    assert due.slots.tolist() == [1, 1] and due.steps.tolist() == [0, 1] and due.columns.tolist() == [3, 4]
+
+
+def test_what_is_hidden_moves_with_its_column():
+    cache = prefilled(2, 3, 6)
+    evicted = cache.companion = Evict(cache, SPAN)
+    evicted.passed(1, np.array([0]), torch.ones(2, STATE))
+    cache.seen, cache.starts[:] = 6, 2
+    cache._bounds()
+    cache.make_room(1)
+    assert (cache.seen, cache.left) == (4, 0)
+    assert evicted.seen(1, None).tolist() == [[True, False, True, True, True], [True] * 5]
+    evicted.clear(np.array([0]))
+    assert evicted.seen(1, None).all()

@@ -33,13 +33,14 @@ class Seeing(Method):
             "limit": view.limit,
             "before": view.before,
         }
-        for i, row in enumerate(view.row.tolist()):
+        for i, (row, step) in enumerate(zip(view.row.tolist(), view.step.tolist(), strict=True)):
             values = {k: None if v is None else v[i].clone() for k, v in seen.items()}
-            self.shown[row, view.step, view.layer] = values
+            self.shown[row, step, view.layer] = values
         u = view.uniform(2)
         answer = torch.where(u[:, 1] < 0.1, int(Action.EXIT), (u[:, 0] < 0.5).to(torch.int64) * int(Action.RUN))
         if self.spoil:
-            for tensor in (*seen.values(), view.row, view.uniform(per="token"), view.uniform(per="sequence")):
+            noise = view.uniform(per="token"), view.uniform(per="sequence")
+            for tensor in (*seen.values(), view.row, view.step, *noise):
                 if tensor is not None:
                     tensor.fill_(-1)
         return answer
@@ -109,7 +110,7 @@ def test_exit_heads_are_charged_to_those_who_looked():
 
     class Looking(Method):
         def route(self, view):
-            if view.layer == 2 and view.step == 1:
+            if view.layer == 2 and (view.step == 1).all():
                 view.logits()
             return Action.RUN
 
@@ -128,7 +129,7 @@ def test_a_routed_prompt_shows_no_states():
             return "sequence"
 
         def route(self, view):
-            assert view.step == -1
+            assert view.step.tolist() == [-1]
             view.hidden  # noqa: B018
             return Action.RUN
 

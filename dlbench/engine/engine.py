@@ -1,0 +1,75 @@
+"""The engine: a backbone made ready to decode under any method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+
+from dlbench.backbones import Backbone
+from dlbench.engine.fusion import NotFused, fuse
+from dlbench.engine.gate import Gates
+from dlbench.engine.meter import Costs
+from dlbench.engine.request import Request
+from dlbench.engine.stops import Stopper
+from dlbench.engine.wave import Wave
+from dlbench.errors import DlbenchError
+from dlbench.method import Method
+
+
+class Engine:
+    """Decodes on one backbone; holds no weights of its own and leaves the model as it was."""
+
+    def __init__(self, backbone: Backbone, *, metered: bool = True, kernels: Literal["auto", "stock"] = "auto") -> None:
+        """Prepare a backbone.
+
+        Args:
+            backbone: stays untouched between calls.
+            metered: False counts no FLOPs (all are 0), for timing; executed layers are always counted.
+            kernels: "auto" decodes with fused layers where they prove equal to the model's own; "stock" runs these.
+        """
+        self.backbone = backbone
+        self.costs = Costs(backbone)
+        self.metered = metered
+        self.kernels = "stock"
+        """What decode steps run: "fused" or "stock" layers."""
+        self.kernels_note = ""
+        """Why the layers are not fused, where they were to be."""
+        fused = None
+        if kernels == "auto":
+            try:
+                fused = fuse(backbone)
+                self.kernels = "fused"
+            except NotFused as reason:
+                self.kernels_note = str(reason)
+        self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
+        self.stopper = Stopper(backbone.tokenizer)
+
+    @torch.inference_mode()
+    def prefill(
+        self, requests: Sequence[Request], method: Method | None = None, seed: int = 0, *, slots: int | None = None
+    ) -> Wave:
+        """Run the prompts once, left-padded to the longest of those that are read together.
+
+        Args:
+            requests: one row each; rows of similar length next to each other waste the least.
+            method: routes the prompt too (`prompt = routed`); None runs every layer (`prompt = full`).
+            seed: seed of the method's noise.
+            slots: most rows read and decoded together; None for all. Of more rows than these the others wait with
+                their prompts read, and each enters when one has finished.
+
+        Raises:
+            DlbenchError: a per-token method was asked to route prompts, or a text does not fit the context.
+        """
+        if method is not None and method.scope == "token":
+            raise DlbenchError(
+                f"{type(method).__name__} decides per token; prompt = routed is for static and per-sequence methods"
+            )
+        for r in requests:
+            if not r.ids or r.limit < 1 or len(r.ids) + r.limit > self.backbone.context:
+                raise DlbenchError(
+                    f"document {r.id}: {len(r.ids)} prompt tokens and {r.limit} new ones do not fit a context of "
+                    f"{self.backbone.context}"
+                )
+        return Wave(self, tuple(requests), method, seed, slots or len(requests))

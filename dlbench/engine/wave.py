@@ -1,0 +1,169 @@
+"""A wave of prompts: read once, decoded by any number of methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlbench.engine import noise
+from dlbench.engine.arguments import Angles
+from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.decoding import Decoding
+from dlbench.engine.meter import Ledger, Traffic
+from dlbench.engine.request import Generation, Request
+from dlbench.engine.routing import Routing
+from dlbench.engine.view import LiveView, tight_below
+from dlbench.errors import DlbenchError
+from dlbench.method import Method
+
+if TYPE_CHECKING:
+    from dlbench.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows whose prompts were read together, left-padded to the longest."""
+
+    rows: Slots
+    """Indices within the wave."""
+    cache: RowCache
+    first: Tensor
+    """Logits after the prompts: [rows, vocabulary]."""
+
+
+class Wave:
+    """Prompts that have been read, ready to be decoded by any number of methods. Made by `Engine.prefill`.
+
+    At most `slots` rows are under way at a time. A wave of no more rows is decoded where its prompts stand; of a larger
+    one every run takes copies, and a row enters as soon as another has finished.
+    """
+
+    def __init__(
+        self, engine: Engine, requests: tuple[Request, ...], method: Method | None, seed: int, slots: int
+    ) -> None:
+        self.engine, self.requests, self.method, self.seed = engine, requests, method, seed
+        rows = len(requests)
+        self.slots = min(slots, rows)
+        self.lengths = np.array([len(r.ids) for r in requests], dtype=np.int64)
+        self.limits = np.array([r.limit for r in requests], dtype=np.int64)
+        self.keys = np.array([noise.key_of(r.id) for r in requests], dtype=np.uint64)
+        self.columns = int(self.lengths.max())
+        self.span = int(self.limits.max())
+        self.angles = Angles(engine.gates.kinds, int((self.lengths + self.limits).max()))
+        self.ledger = Ledger(engine.costs, rows, engine.metered)
+        self.view = None if method is None else self.look(seed)
+        routing = None
+        if method is not None and self.view is not None:
+            routing = Routing(method, self.view, None)
+        with engine.gates.installed():
+            starts = range(0, rows, self.slots)
+            self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing) for i in starts]
+        self._moving: RowCache | None = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether decoding goes on where the prompts stand."""
+        return len(self.chunks) == 1
+
+    def _read(self, rows: Slots, routing: Routing | None) -> Chunk:
+        """Run the prompts of some rows."""
+        lengths = self.lengths[rows]
+        columns = int(lengths.max())
+        cache = RowCache(
+            self.engine.costs.windows, len(rows), columns + (self.span if len(rows) == len(self.requests) else 0)
+        )
+        cache.seat(rows, lengths, columns)
+        ids = torch.zeros(len(rows), columns, dtype=torch.long)
+        for i, row in enumerate(rows.tolist()):
+            ids[i, columns - len(self.requests[row].ids) :] = torch.tensor(self.requests[row].ids)
+        traffic = Traffic(lengths, lengths**2, columns, columns**2)
+        first = self.forward(cache, ids.to(self.engine.backbone.device), traffic, self.ledger, routing)
+        return Chunk(rows, cache, first)
+
+    def look(self, seed: int) -> LiveView:
+        """A view on this wave's rows."""
+        backbone = self.engine.backbone
+        return LiveView(backbone, seed, self.keys, self.limits, tight_below(backbone.precision))
+
+    def forward(
+        self, cache: RowCache, ids: Tensor, traffic: Traffic, ledger: Ledger, routing: Routing | None
+    ) -> Tensor:
+        """One forward of a cache's living rows.
+
+        Args:
+            cache: takes the new keys and values.
+            ids: tokens, [alive, positions].
+            traffic: what each row brings.
+            ledger: charged.
+            routing: None runs every layer.
+
+        Returns:
+            Logits of the last position, [alive, vocabulary].
+        """
+        ledger.begin(cache.order[: cache.alive].copy(), traffic)
+        gates, width, device = self.engine.gates, ids.shape[1], ids.device
+        gates.begin(cache, ledger, routing, self.angles)
+        starts = torch.from_numpy(cache.starts[: cache.alive, None].copy()).to(device)
+        begin, end = cache.seen, cache.seen + width
+        positions = (torch.arange(begin, end, device=device) - starts).clamp_(min=0)
+        mask = None
+        if cache.padded:
+            mask = (torch.arange(cache.left, end, device=device) >= starts).long()
+        out = self.engine.backbone.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache.advance(width)
+        ledger.finish()
+        return out.logits[:, -1]  # type: ignore[no-any-return]
+
+    @torch.inference_mode()
+    def decode(
+        self, method: Method | None = None, *, seed: int = 0, sample: int | None = None, kv: str | None = None
+    ) -> list[Generation]:
+        """Continue every prompt to its end.
+
+        Args:
+            method: routes each decode forward; None runs every layer.
+            seed: seed of the method's noise, and of the sampling.
+            sample: None decodes greedily; a number draws from the model's distribution with that stream of noise.
+            kv: policy for the keys and values of skipped tokens; None takes the method's own.
+
+        Returns:
+            One Generation per request, in the order of the requests.
+
+        Raises:
+            DlbenchError: the prompt was routed by another method, or the method does not support the policy.
+        """
+        if self.method is not None and (
+            type(method) is not type(self.method) or method.params() != self.method.params() or seed != self.seed
+        ):
+            raise DlbenchError("this wave's prompt was routed by another method, or with another seed")
+        run = Decoding(self, method, seed, sample, kv)
+        with self.engine.gates.installed():
+            return run.run()
+
+    def room(self) -> RowCache:
+        """The cache of the next run: that of the prompts themselves, or an empty one of as many slots."""
+        if self.in_place:
+            cache = self.chunks[0].cache
+            cache.rewind(self.columns)
+            return cache
+        if self._moving is None:
+            # twice the new tokens: when it is full, all columns that the living do not fill are on the left
+            self._moving = RowCache(self.engine.costs.windows, self.slots, self.columns + 2 * self.span)
+        self._moving.empty(self.columns)
+        return self._moving
+
+    def nbytes(self) -> int:
+        """Memory that the wave's keys and values hold, in bytes."""
+        caches = [chunk.cache for chunk in self.chunks] + ([] if self._moving is None else [self._moving])
+        return sum(cache.nbytes() for cache in caches)

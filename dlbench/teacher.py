@@ -1,0 +1,111 @@
+"""Texts under teacher forcing: a prompt and one of its references in a single forward, and gates around the layers.
+
+What is learnt this way must be what decoding does later. A decode forward reads one new token to predict the next, so
+the tokens of a target but the last are decode forwards; the prompt's last token, which predicts the first of the
+target, belongs to the prefill. A layer that a token passes by still sees the token's state under the kv policy
+"project": so every layer runs on the whole text, and where a gate is closed its result is not taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.backbones import Backbone
+from dlbench.prompts import whole_prompt
+from dlbench.task import Document
+
+IGNORED = -100
+"""Label of positions that predict nothing."""
+
+
+class Example(NamedTuple):
+    """Token ids of a prompt and of one of its references."""
+
+    prompt: list[int]
+    target: list[int]
+    """What parts it from the prompt comes first, the end token last, where the model has one; what the context cannot
+    hold is cut."""
+
+
+def example(backbone: Backbone, document: Document, reference: int) -> Example:
+    """Tokenise a document and one of its references, by index."""
+    both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
+    target = [*both[len(backbone.encode(document.prompt)) :], *sorted(backbone.eos)[:1]]
+    prompt = whole_prompt(backbone, document)
+    return Example(prompt, target[: max(0, backbone.context - len(prompt))])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts padded on the right: [rows, length] each."""
+
+    ids: Tensor
+    mask: Tensor
+    """1 on tokens, 0 on padding."""
+    labels: Tensor
+    """The target at its own place (the forward before it predicts it), IGNORED elsewhere."""
+    routed: Tensor
+    """1 on decode forwards: the tokens that predict every target but the first."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Batch:
+        """Pad examples to the longest."""
+        length = max(len(p) + len(t) for p, t in examples)
+        ids = torch.zeros(len(examples), length, dtype=torch.long)
+        mask = torch.zeros(len(examples), length, dtype=torch.long)
+        labels = torch.full((len(examples), length), IGNORED)
+        routed = torch.zeros(len(examples), length)
+        for i, (prompt, target) in enumerate(examples):
+            end = len(prompt) + len(target)
+            ids[i, :end] = torch.tensor(prompt + target)
+            mask[i, :end] = 1
+            labels[i, len(prompt) : end] = torch.tensor(target)
+            routed[i, len(prompt) : end - 1] = 1
+        return cls(ids, mask, labels, routed)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(x.to(device) for x in (self.ids, self.mask, self.labels, self.routed)))
+
+    def decoded(self) -> Tensor:
+        """Labels of the decode forwards only: the first target is the prefill's."""
+        return self.labels.masked_fill(self.routed.roll(1, 1) == 0, IGNORED)
+
+
+@contextlib.contextmanager
+def shadowed(layers: Mapping[int, nn.Module], around: Callable[..., Any]) -> Iterator[None]:
+    """Shadow the `forward` of layers for a while.
+
+    Args:
+        layers: by index.
+        around: called as `around(index, forward, hidden, *args, **kwargs)` in place of the layer's `forward`.
+    """
+    before = {index: vars(layer).get("forward") for index, layer in layers.items()}  # accelerate hangs its hooks there
+    try:
+        for index, layer in layers.items():
+            vars(layer)["forward"] = partial(around, index, layer.forward)
+        yield
+    finally:
+        for index, layer in layers.items():
+            if before[index] is None:
+                vars(layer).pop("forward", None)
+            else:
+                vars(layer)["forward"] = before[index]
+
+
+def state_of(given: Any) -> Tensor:
+    """The state in what a layer returned: some families return a tuple."""
+    state: Tensor = given[0] if isinstance(given, tuple) else given
+    return state
+
+
+def with_state(given: Any, state: Tensor) -> Any:
+    """What a layer returned, with another state in it."""
+    return (state, *given[1:]) if isinstance(given, tuple) else state
