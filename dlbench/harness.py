@@ -89,7 +89,7 @@ def load_task(name: str, sources: Sources = _PLAIN) -> Task:
         DlbenchError: there is no such task, its data cannot be had, or it is of a kind that dlbench does not run.
     """
     if is_file(name):
-        return Task(name, _build(name, None, {**own_file.config(name, sources)}, sources), sources)
+        return Task(name, _build(name, None, own_file.config(name, sources), sources), sources)
     path = _path(name, sources)
     catalogue.read(path)  # says what is wrong with a YAML more plainly than lm-eval
     with quiet(), _told(name, path, None):
@@ -124,6 +124,8 @@ def _changes(config: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
         mirror = mirrors.find(sources.data_dir, known)
         if mirror is not None:
             changed.update(_mirrored(config, mirror))
+            said = f"a mirror of {data}" + (f" at revision {mirror.revision}" if mirror.revision else "")
+            changed["metadata"] = {**(config.get("metadata") or {}), "data": said}
     return changed
 
 

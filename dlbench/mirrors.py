@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LOCK = "dlbench.lock.json"
+_REVISION = re.compile(r"@([0-9a-f]{40})(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Mirror:
 
     @property
     def revision(self) -> str | None:
-        """The hub's revision that it was made of, where the lock file tells."""
+        """The hub's commit that it was made of, where the lock file tells."""
         kept = read_lock(self.folder.parent).get(self.folder.name, {})
         return str(kept["revision"]) if kept.get("revision") else None
 
@@ -164,6 +166,15 @@ def read_lock(data_dir: Path) -> dict[str, Any]:
         return dict(kept)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DlbenchError(f"{path} is damaged ({type(error).__name__}): make the mirrors again") from error
+
+
+def hub_revision(dataset: Mapping[str, Any]) -> str | None:
+    """The hub's commit that splits were loaded from: `datasets` keeps it in the addresses of the files."""
+    for split in dataset.values():
+        for address in getattr(split.info, "download_checksums", None) or {}:
+            if found := _REVISION.search(str(address)):
+                return found.group(1)
+    return None
 
 
 def sha256(path: Path) -> str:

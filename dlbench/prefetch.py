@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from dlbench import harness, mirrors
 from dlbench.errors import DlbenchError
 from dlbench.lines import write_pieces, write_text
 from dlbench.sources import Sources, is_file
-
-_REVISION = re.compile(r"@([0-9a-f]{40})(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def _mirror(name: str, to: Path, sources: Sources, done: set[str]) -> Fetched | 
         rows = _rows(inner, split)
         write_pieces(path, (_line(path, number, row) for number, row in enumerate(rows, start=1)))
         splits[split] = {"sha256": mirrors.sha256(path), "lines": len(rows)}
-    revision = _revision(inner.dataset, splits)
+    revision = mirrors.hub_revision({split: inner.dataset[split] for split in splits})
     about = {"dataset": config.dataset_path, "config": config.dataset_name, "revision": revision}
     made = datetime.datetime.now(datetime.UTC).date().isoformat()
     lock = {**mirrors.read_lock(to), folder: {**about, "made": made, "splits": splits}}
@@ -106,12 +103,3 @@ def _line(path: Path, number: int, row: Mapping[str, Any]) -> str:
         return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise DlbenchError(f"{path}, line {number}: a row holds more than text and numbers: {error}") from error
-
-
-def _revision(dataset: Mapping[str, Any], splits: Iterable[str]) -> str | None:
-    """The hub's commit that was loaded, which `datasets` keeps in the addresses of the files."""
-    for split in splits:
-        for address in getattr(dataset[split].info, "download_checksums", None) or {}:
-            if found := _REVISION.search(str(address)):
-                return found.group(1)
-    return None

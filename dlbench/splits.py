@@ -44,8 +44,12 @@ class Splits:
         """All rows that the split's documents stand in."""
         return self._test if split == "test" or self._own is None else self._fit
 
-    def places(self, split: Split) -> Sequence[int]:
+    def places(self, split: Split, *, whole: bool = False) -> Sequence[int]:
         """Which of the rows are the split's documents, in their order.
+
+        Args:
+            split: the use.
+            whole: all of a fit split that is larger than `FIT_DOCUMENTS`.
 
         Raises:
             DlbenchError: there is nothing to fit on.
@@ -59,7 +63,7 @@ class Splits:
                 )
             return sorted(self._fifth)
         count = len(self._fit)
-        if count <= FIT_DOCUMENTS:
+        if whole or count <= FIT_DOCUMENTS:
             return range(count)
         return sorted(_first_by_hash(self.ids("fit"), FIT_DOCUMENTS))
 

@@ -32,6 +32,10 @@ def check(name: str, inner: Any) -> None:
         )
     if getattr(inner, "UNSAFE_CODE", False) or getattr(inner, "MULTIMODAL", False):
         raise DlbenchError(f"task {name!r} runs generated code or needs images or sound: dlbench runs text only")
+    if (times := getattr(inner.config, "repeats", 1) or 1) > 1:
+        raise DlbenchError(f"task {name!r} asks for {times} outputs per document: dlbench writes one")
+    if kind == WRITES and isinstance(_first_request(name, inner), list):
+        raise DlbenchError(f"task {name!r} asks a model several things about one document: dlbench asks one")
     own = callable(inner.config.process_results)
     rounded = [m for m in getattr(inner, "_metric_fn_list", {}) if m not in _WHOLE]
     if kind == WRITES and getattr(inner, "multiple_target", 0) and not own and rounded:
@@ -69,6 +73,15 @@ def signature(inner: Any, metrics: Sequence[str], references: Collection[int]) -
     text = f"lm-eval {version('lm_eval')}, task version {inner.VERSION}: {'; '.join(said)}"
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _first_request(name: str, inner: Any) -> Any:
+    """What lm-eval would ask a model for the first document."""
+    try:
+        return inner.construct_requests(doc=inner.task_docs[0], ctx="", metadata=(name, 0, 1))
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DlbenchError(f"task {name!r} makes no request that dlbench understands: {text}") from error
 
 
 def _means(inner: Any) -> list[str]:

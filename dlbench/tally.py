@@ -184,7 +184,7 @@ def build(
         compute=cost,
         status="unreachable" if short else "ok",
         notes=tuple(own),
-        env={**place.versions, **env},
+        env={**place.versions, **({"data": place.task.data} if place.task.data else {}), **env},
     )
 
 

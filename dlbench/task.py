@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlbench import suitable
+from dlbench import mirrors, suitable
 from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
 from dlbench.silence import quiet
@@ -86,6 +86,17 @@ class Task:
         return self._inner
 
     @property
+    def data(self) -> str:
+        """Where the documents came from, on one line; empty where they come with the task."""
+        if "data" in self._metadata:
+            return str(self._metadata["data"])
+        hub, dataset = self._inner.config.dataset_path, getattr(self._inner, "dataset", None)
+        if not hub or not isinstance(dataset, Mapping):
+            return ""
+        revision = mirrors.hub_revision(dataset)
+        return str(hub) + (f" at revision {revision}" if revision else "")
+
+    @property
     def weighs(self) -> bool:
         """Whether given answers are weighed by their likelihood; otherwise the model writes."""
         return str(self._inner.OUTPUT_TYPE) != "generate_until"
@@ -104,20 +115,23 @@ class Task:
         """How the metrics of these documents are computed, on one line."""
         return suitable.signature(self._inner, self.metrics, {len(d.references) for d in documents})
 
-    def documents(self, split: Split, limit: int | None = None, chat: Chat | None = None) -> list[Document]:
+    def documents(
+        self, split: Split, limit: int | None = None, chat: Chat | None = None, *, whole: bool = False
+    ) -> list[Document]:
         """The first documents of a split, in a fixed order.
 
         Args:
             split: `test` to be scored, `fit` for calibration and training of methods.
             limit: how many; None for all.
             chat: puts prompts into a model's chat template; None leaves them as they are.
+            whole: all of a large fit split, for training a backbone; methods need no more than `FIT_DOCUMENTS`.
 
         Raises:
             DlbenchError: the task has no such split.
         """
         with quiet():
             rows, ids = self._splits.rows(split), self._splits.ids(split)
-            places = self._splits.places(split)[:limit]
+            places = self._splits.places(split, whole=whole)[:limit]
         shots = self._inner.config.num_fewshot or 0
         # Examples are drawn in the order of the rows, as lm-eval does: the draw starts anew for every call, and what is
         # set apart from the scored split has its draw too.

@@ -51,6 +51,27 @@ def test_code_that_comes_with_a_model_is_refused_unless_trusted(small, tmp_path)
     assert fingerprint(folder, code=True) != trusted.sha256
 
 
+def test_a_revision_of_a_hub_model_comes_from_the_cache(small, tmp_path, monkeypatch):
+    """Two revisions of one name, as the hub's cache keeps them."""
+    import huggingface_hub.constants
+
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    root = cache / "models--org--small"
+    revisions = ["a" * 40, "b" * 40]
+    copy(small, root / "snapshots" / revisions[0])
+    copy(small, root / "snapshots" / revisions[1], rms_norm_eps=1e-3)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(revisions[0])
+    first, main_, second = (load(f"org/small{at}") for at in (f"@{revisions[0]}", "", f"@{revisions[1]}"))
+    assert first.sha256 == main_.sha256 != second.sha256
+    assert [b.model.config.rms_norm_eps for b in (main_, second)] == [1e-6, 1e-3]
+    assert second.name == f"org/small@{revisions[1]}"
+    with pytest.raises(DlbenchError, match=r"cannot load model 'org/small@v9'.*needs a network or a filled cache"):
+        load("org/small@v9")
+
+
 @pytest.fixture(scope="module")
 def spread(small, tmp_path_factory):
     """The same model with every second layer on disk."""

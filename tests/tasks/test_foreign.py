@@ -77,6 +77,7 @@ def test_a_large_fit_split_is_thinned(tmp_path, monkeypatch):
     task = harness.load_task(write(tmp_path / "t", parts=("train", "test"), count=50))
     places = [d.index for d in task.documents("fit")]
     assert len(places) == 30 and places == sorted(places) and max(places) > 30
+    assert len(task.documents("fit", whole=True)) == 50
     assert len(task.documents("test")) == 50
 
 
@@ -115,6 +116,8 @@ def test_what_cannot_be_paired_or_weighed_is_refused(tmp_path):
     mcc = "[{metric: mcc, aggregation: matthews_corrcoef, higher_is_better: true}]"
     with pytest.raises(DlbenchError, match="has no metric per document, only mcc of a whole corpus"):
         harness.load_task(write(tmp_path / "a", **choices, metric_list=mcc))
+    with pytest.raises(DlbenchError, match="asks for 3 outputs per document"):
+        harness.load_task(write(tmp_path / "c", repeats=3))
     with pytest.raises(DlbenchError, match="is a loglikelihood_rolling task"):
         harness.load_task(
             write(tmp_path / "b", output_type="loglikelihood_rolling", generation_kwargs=None, metric_list=None)

@@ -1,11 +1,14 @@
 """Every task of the suites: its YAML loads from a folder of the hub's shape and from the mirror made of that, alike."""
 
 import json
+import shutil
+from typing import ClassVar
 
 import hub_shapes
 import pytest
 
-from dlbench import catalogue, harness, lm_index
+from dlbench import catalogue, harness, lm_index, mirrors
+from dlbench.cli import main
 from dlbench.prefetch import fetch
 from dlbench.sources import Sources
 
@@ -99,6 +102,31 @@ def test_the_lock_says_what_was_written(mirror):
             lines = (mirror / name / f"{split}.jsonl").read_text().splitlines()
             assert len(lines) == said["lines"] and len(said["sha256"]) == 64
     assert set(json.loads(lines[0])) >= {"question"} or name != "triviaqa"
+
+
+def test_records_say_where_data_came_from(mirror, tmp_path):
+    assert loaded("e2e").data == "tuetschek/e2e_nlg"
+    assert harness.load_task("e2e", Sources(data_dir=str(mirror))).data == "a mirror of tuetschek/e2e_nlg"
+    shutil.copytree(mirror / "e2e", tmp_path / "e2e")
+    (tmp_path / "dlbench.lock.json").write_text(json.dumps({"mirrors": {"e2e": {"revision": "ab" * 20}}}))
+    task = harness.load_task("e2e", Sources(data_dir=str(tmp_path)))
+    assert task.data == f"a mirror of tuetschek/e2e_nlg at revision {'ab' * 20}"
+
+    class Split:
+        class info:
+            download_checksums: ClassVar = {f"hf://datasets/openai/gsm8k@{'cd' * 20}/main/test.parquet": {}}
+
+    assert mirrors.hub_revision({"test": Split}) == "cd" * 20
+
+
+def test_the_command_says_what_it_wrote(hub, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(hub)
+    assert main(["prefetch", "e2e", "gsm8k", "--to", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{tmp_path}/e2e  train 6, validation 6, test 6  (no revision: not from the hub)" in shown
+    assert f"{tmp_path}/gsm8k  train 12, test 12" in shown
+    assert main(["prefetch", "nano", "--to", str(tmp_path)]) == 2
+    assert "has no dataset on the hub: its data comes with it" in capsys.readouterr().err
 
 
 def test_alpaca_is_split_by_the_papers_seed():
