@@ -216,11 +216,16 @@ def _told(name: str, path: Path | None, config: Mapping[str, Any] | None) -> Ite
     except DlbenchError:
         raise
     except Exception as error:
-        data = config.get("dataset_path") if config else None
-        if data and _unreachable(error):
+        if _unreachable(error):
+            data = config.get("dataset_path") if config else None
+            remedy = (
+                f"where it can, run `dlbench prefetch {name} --to DIR`, and give that folder by --data-dir DIR"
+                if data
+                else "written in Python, it loads its own: fill the hub's cache where there is a network"
+            )
+            said = f", {data}," if data else ""
             raise DlbenchError(
-                f"task {name!r}: its data, {data}, is not on this machine and the hub cannot be reached; where it can, "
-                f"run `dlbench prefetch {name} --to DIR`, and give that folder by --data-dir DIR"
+                f"task {name!r}: its data{said} is not on this machine and the hub cannot be reached; {remedy}"
             ) from error
         # `datasets` says what was wrong with a file one step further in
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else error
