@@ -27,7 +27,7 @@ from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
 from dlbench.lines import write_text
 from dlbench.method import Knob, Method, Router
-from dlbench.prompts import whole_prompt
+from dlbench.prompts import limited_prompt
 from dlbench.task import Document
 from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of, with_state
 
@@ -140,7 +140,8 @@ class SoftGates:
 
 def requests(backbone: Backbone, documents: Sequence[Document]) -> list[Request]:
     """Token ids of documents that fit the context, as the engine takes them."""
-    made = [Request(d.id, tuple(whole_prompt(backbone, d)), d.limit, d.stop) for d in documents]
+    prompts = [limited_prompt(backbone, d, backbone.encode(d.prompt)) for d in documents]
+    made = [Request(d.id, tuple(ids), d.limit, d.stop) for d, ids in zip(documents, prompts, strict=True)]
     return [r for r in made if len(r.ids) + r.limit <= backbone.context]
 
 

@@ -62,9 +62,14 @@ def encode_prompt(backbone: Backbone, document: Document) -> Prompted:
     return Prompted(document, request, cut, wanted > room, backbone.begins(ids))
 
 
-def whole_prompt(backbone: Backbone, document: Document) -> list[int]:
-    """The prompt of a document that is fitted on: cut to the task's limit, not to the context, which drops it."""
-    ids = backbone.encode(document.prompt)
+def limited_prompt(backbone: Backbone, document: Document, ids: list[int]) -> list[int]:
+    """The prompt of a document that is fitted on, cut to the task's limit; what exceeds the context is dropped later.
+
+    Args:
+        backbone: has the tokenizer.
+        document: has the prompt.
+        ids: its token ids, uncut.
+    """
     limited = document.prompt_tokens is not None and len(ids) > document.prompt_tokens
     return list(encode_prompt(backbone, document).request.ids) if limited else ids
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
-from dlbench.prompts import whole_prompt
+from dlbench.prompts import limited_prompt
 from dlbench.task import Document
 
 IGNORED = -100
@@ -36,9 +36,10 @@ class Example(NamedTuple):
 
 def example(backbone: Backbone, document: Document, reference: int) -> Example:
     """Tokenise a document and one of its references, by index."""
+    whole = backbone.encode(document.prompt)
     both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
-    target = [*both[len(backbone.encode(document.prompt)) :], *sorted(backbone.eos)[:1]]
-    prompt = whole_prompt(backbone, document)
+    target = [*both[len(whole) :], *sorted(backbone.eos)[:1]]
+    prompt = limited_prompt(backbone, document, whole)
     return Example(prompt, target[: max(0, backbone.context - len(prompt))])
 
 
