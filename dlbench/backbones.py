@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -40,6 +41,8 @@ class Backbone:
     base_sha256: str
     source: str = ""
     """What `load` was asked for."""
+    spread: bool = False
+    """Whether the layers stand on several devices, or wait on disk until they run."""
 
     @property
     def kind(self) -> str:
@@ -62,7 +65,15 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+        """Where token ids go."""
+        return self.place(self.model.get_input_embeddings())
+
+    def place(self, module: nn.Module) -> torch.device:
+        """The device that a module runs on; weights that wait elsewhere are brought there by accelerate's hook."""
+        hook = getattr(module, "_hf_hook", None)
+        if (device := getattr(hook, "execution_device", None)) is not None:
+            return torch.device(device)
+        return next(module.parameters()).device
 
     @property
     def context(self) -> int:
@@ -89,6 +100,33 @@ class Backbone:
         if getattr(config, "multi_query", False) and not config.new_decoder_architecture:  # Falcon, the first ones
             kept = 1
         return int(2 * kept * width * next(self.model.parameters()).element_size())
+
+    @property
+    def start(self) -> list[int]:
+        """What stands before a text without a context: the begin-of-text token, or else that which ends a text."""
+        begin = self.tokenizer.bos_token_id
+        return [begin if begin is not None else self.tokenizer.eos_token_id]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, begun as the tokenizer begins texts; once, where the text brings its own beginning."""
+        begin = getattr(self.tokenizer, "bos_token", None)
+        if begin and text.startswith(begin):
+            return self.plain(text)
+        return list(self.tokenizer(text)["input_ids"])
+
+    def plain(self, text: str) -> list[int]:
+        """Token ids of a text, nothing added."""
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def begins(self, ids: Sequence[int]) -> bool:
+        """Whether token ids begin with the begin-of-text token."""
+        begin = self.tokenizer.bos_token_id
+        return begin is not None and list(ids[:1]) == [begin]
+
+    def shorten(self, ids: list[int], room: int) -> list[int]:
+        """The last `room` token ids; a begin-of-text token stays at the front."""
+        kept = int(self.begins(ids) and room > 0)
+        return ids[:kept] + ids[len(ids) - room + kept :]
 
     @property
     def eos(self) -> frozenset[int]:
@@ -120,7 +158,15 @@ def embedded_folder(name: str) -> Path:
     return Path(str(files("dlbench.tasks.nano"))) / "weights" / name
 
 
-def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: str | None = None) -> Backbone:
+def load(
+    name: str,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    attention: str | None = None,
+    device_map: str | None = None,
+    trust_remote_code: bool = False,
+) -> Backbone:
     """Load an embedded backbone, a local folder or a hub model, with its tokenizer.
 
     Args:
@@ -128,6 +174,8 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
         device: a torch device.
         dtype: a key of DTYPES; or INT8, which is a backbone of its own, derived from the same model in `plain_dtype`.
         attention: transformers' attention implementation; None takes the library's choice.
+        device_map: how transformers spreads the layers ("auto" and its like, or a JSON file); None: all on `device`.
+        trust_remote_code: whether code that comes with a model may run.
 
     Raises:
         DlbenchError: not found, unreadable or unsupported; the message says what to do.
@@ -136,12 +184,16 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
     source, _, revision = (str(folder), "", "") if folder.is_dir() else name.partition("@")
     if name in EMBEDDED and not folder.is_dir():
         raise DlbenchError(f"the weights of {name!r} are missing from this installation: {folder}; reinstall dlbench")
-    options: dict[str, Any] = {"revision": revision} if revision else {}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
     plain = plain_dtype(dtype, device)
+    more = {} if device_map is None else {"device_map": _map(device_map)}
+    if more and dtype == INT8:
+        raise DlbenchError("int8 keeps all layers on one device: leave --device-map away, or take another dtype")
     try:
         with quiet():
-            tokenizer, model = _read(name, source, options, dtype=DTYPES[plain], attn_implementation=attention)
-            model.to(device)
+            tokenizer, model = _read(name, source, options, dtype=DTYPES[plain], attn_implementation=attention, **more)
+            if not more:
+                model.to(device)
     except DlbenchError:
         raise
     except Exception as error:
@@ -154,7 +206,7 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
             else f"give {', '.join(sorted(EMBEDDED))}, a folder, or a hub name (needs a network or a filled cache)"
         )
         raise DlbenchError(f"cannot load model {name!r}: {reason[:300]}; {hint}") from error
-    digest = fingerprint(folder if folder.is_dir() else Path(_snapshot(source, revision)))
+    digest = fingerprint(folder if folder.is_dir() else Path(_snapshot(source, revision)), code=trust_remote_code)
     base = digest
     if name in EMBEDDED and EMBEDDED[name] != name:
         base = fingerprint(embedded_folder(EMBEDDED[name]))
@@ -163,7 +215,8 @@ def load(name: str, *, device: str = "cpu", dtype: str = "float32", attention: s
     shown = folder.name if folder.is_dir() else name
     backbone = wrap(model, tokenizer, name=shown, sha256=digest, base_sha256=base)
     backbone.source = name
-    if not all(bool(torch.isfinite(p).all()) for p in backbone.model.parameters()):
+    backbone.spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.device.type != "meta"):
         raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
     if dtype == INT8:
         to_int8(backbone.layers)
@@ -179,11 +232,45 @@ def _read(name: str, source: str, options: dict[str, Any], **more: Any) -> tuple
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    _only_trusted(name, source, options)
     kind = AutoConfig.from_pretrained(source, **options).model_type
     if kind not in FAMILIES:
         raise DlbenchError(unsupported(name, kind))
     tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
     return tokenizer, AutoModelForCausalLM.from_pretrained(source, **options, **more)
+
+
+def _only_trusted(name: str, source: str, options: dict[str, Any]) -> None:
+    """Refuse a model that brings code of its own, unless it is trusted; transformers would ask at the terminal.
+
+    Raises:
+        DlbenchError: it does, and is not.
+    """
+    from transformers import PretrainedConfig
+
+    if options["trust_remote_code"]:
+        return
+    revision = {key: options[key] for key in options if key == "revision"}
+    content, _ = PretrainedConfig.get_config_dict(source, **revision)
+    if brought := (content.get("auto_map") or {}).values():
+        raise DlbenchError(
+            f"model {name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you trust "
+            "it, run with --trust-remote-code"
+        )
+
+
+def _map(given: str) -> Any:
+    """What transformers takes as a device map.
+
+    Raises:
+        DlbenchError: the file cannot be read.
+    """
+    if not given.endswith(".json"):
+        return given
+    try:
+        return json.loads(Path(given).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DlbenchError(f"--device-map {given} cannot be read: {error}") from error
 
 
 def plain_dtype(dtype: str, device: str) -> str:
@@ -193,18 +280,21 @@ def plain_dtype(dtype: str, device: str) -> str:
     return "float32" if device == "cpu" else "bfloat16"
 
 
-def fingerprint(folder: Path) -> str:
+def fingerprint(folder: Path, *, code: bool = False) -> str:
     """sha256 over the weight, configuration and tokenizer files of a model folder, by name and content.
 
     Logs, curves and cards beside them do not change what a model writes, and do not count.
+
+    Args:
+        folder: the model's.
+        code: whether Python files count too.
     """
     digest = hashlib.sha256()
     settings = re.compile(
         r"config\.json|generation_config\.json|tokenizer.*|.*vocab.*|merges\.txt|.*tokens.*\.json|chat_template.*|.*\.model"
     )
-    for path in sorted(
-        p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin") or settings.fullmatch(p.name)
-    ):
+    suffixes = (".safetensors", ".bin", ".py") if code else (".safetensors", ".bin")
+    for path in sorted(p for p in folder.iterdir() if p.suffix in suffixes or settings.fullmatch(p.name)):
         digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

@@ -18,13 +18,14 @@ from dlbench.commands.board import board
 from dlbench.commands.compare import compare
 from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
+from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
 from dlbench.errors import DlbenchError
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, fit, board, compare, bench, train):
+for command in (run, fit, board, compare, bench, train, prefetch):
     app.command()(command)
 app.add_typer(listing, name="list")
 

@@ -1,81 +1,168 @@
 """The bridge to lm-eval's tasks: which there are, and loading them.
 
-lm-eval is imported when a task is loaded, not before: its import takes a second, its index of all tasks eight.
+lm-eval is imported when a task is loaded, not before: its import takes a second. Names are looked up in an index of our
+own (`dlbench.lm_index`), and a task is loaded from its file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlbench import catalogue
+from dlbench import catalogue, lm_index, mirrors, own_file
 from dlbench.catalogue import TaskInfo
 from dlbench.errors import DlbenchError
+from dlbench.silence import quiet
+from dlbench.sources import Sources, is_file
 from dlbench.suggest import unknown
 from dlbench.task import Document, Split, Task, cut
 
 __all__ = ["Document", "Split", "Task", "TaskInfo", "cut", "expand_tasks", "list_tasks", "load_task"]
 
-
-def list_tasks() -> list[TaskInfo]:
-    """The tasks that come with dlbench; quick, without lm-eval."""
-    return list(catalogue.tasks().values())
+_PLAIN = Sources()
+_LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 
-def expand_tasks(names: Sequence[str]) -> list[str]:
+def list_tasks(everything: bool = False) -> list[TaskInfo]:
+    """The tasks that come with dlbench; quick, without lm-eval.
+
+    Args:
+        everything: lm-eval's tasks too.
+    """
+    ours = list(catalogue.tasks().values())
+    if not everything:
+        return ours
+    known = {info.name for info in ours}
+    return ours + [
+        TaskInfo(name, "", entry.output_type, "", "", None)
+        for name, entry in sorted(lm_index.entries().items())
+        if entry.kind in ("task", "python") and name not in known
+    ]
+
+
+def expand_tasks(names: Sequence[str], sources: Sources = _PLAIN) -> list[str]:
     """Replace suites by their tasks and drop repetitions; the order stays.
 
     Args:
-        names: tasks and suites of dlbench, paths of task YAML files, tasks and groups of lm-eval.
+        names: tasks and suites of dlbench, paths of task YAML files, files of documents (`file:PATH.jsonl`), tasks,
+            groups and tags of lm-eval and of the folders that are included.
+        sources: names the folders.
 
     Raises:
-        DlbenchError: there is no such task.
+        DlbenchError: there is no such task, or two have one name.
     """
     found: dict[str, None] = {}
     for name in names:
-        if name in catalogue.suites():
+        if is_file(name):
+            own_file.place(name)
+            found[name] = None
+        elif name in catalogue.suites():
             found.update(dict.fromkeys(catalogue.suites()[name]))
         elif name in catalogue.tasks():
             found[name] = None
-        elif name.endswith(".yaml"):
+        elif name.endswith((".yaml", ".yml")):
             _task_file(name)
             found[name] = None
         else:
-            found.update(dict.fromkeys(_lm_eval_tasks(name)))
+            found.update(dict.fromkeys(_members(name, sources)))
+    called: dict[str, str] = {}
+    for name in found:
+        shown = own_file.name(name) if is_file(name) else name
+        if shown in called:
+            raise DlbenchError(f"two tasks are called {shown}: {called[shown]} and {name}; rename a file")
+        called[shown] = name
     return list(found)
 
 
 @functools.lru_cache(maxsize=64)
-def load_task(name: str) -> Task:
-    """Load a task of dlbench, of lm-eval, or of a YAML file.
+def load_task(name: str, sources: Sources = _PLAIN) -> Task:
+    """Load a task of dlbench, of lm-eval, of a YAML file, or of a file of documents.
+
+    Args:
+        name: as `expand_tasks` gives it.
+        sources: where data comes from, and what is changed of the task.
 
     Raises:
-        DlbenchError: there is no such task, its data cannot be had, or it is no generation task.
+        DlbenchError: there is no such task, its data cannot be had, or it is of a kind that dlbench does not run.
     """
-    if name in catalogue.tasks():
-        path: Path | None = catalogue.tasks()[name].path
-    elif name.endswith(".yaml"):
-        path = _task_file(name)
-    else:
-        path = None
-        if _lm_eval_tasks(name) != [name]:
-            raise DlbenchError(f"{name!r} is a group of tasks: name one of {', '.join(_lm_eval_tasks(name)[:5])}")
-    with _quiet():
-        try:
-            loaded = _manager(defaults=path is None).load([name if path is None else str(path)])["tasks"]
-        except DlbenchError:
-            raise
-        except Exception as error:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            place = f"task {name!r}" if path is None else f"task {name!r} ({path})"
-            raise DlbenchError(f"{place} cannot be loaded: {text}") from error
-    if len(loaded) != 1:
-        raise DlbenchError(f"{name!r} is a group of {len(loaded)} tasks: name one of them")
-    return Task(name, next(iter(loaded.values())))
+    if is_file(name):
+        return Task(name, _build(name, None, own_file.config(name, sources), sources), sources)
+    path = _path(name, sources)
+    catalogue.read(path)  # says what is wrong with a YAML more plainly than lm-eval
+    with quiet(), _told(name, path, None):
+        from lm_eval.tasks._yaml_loader import load_yaml
+
+        config = dict(load_yaml(path))
+    return Task(name, _build(name, path, config, sources), sources)
+
+
+def _build(name: str, path: Path | None, config: dict[str, Any], sources: Sources) -> Any:
+    """lm-eval's task of a configuration, with what the sources change of it."""
+    if "group" in config:
+        raise DlbenchError(f"{name!r} is a group of tasks: name one of them")
+    if "class" not in config:
+        config = {**config, **_changes(config, sources)}
+    elif sources.fewshot is not None or sources.max_new_tokens is not None:
+        raise DlbenchError(f"task {name!r} is written in Python: --fewshot and --max-new-tokens cannot change it")
+    with quiet(), _told(name, path, config):
+        made = _manager().load([config if "class" not in config else str(path)])["tasks"]
+    return next(iter(made.values()))
+
+
+def _changes(config: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    if sources.fewshot is not None:
+        changed["num_fewshot"] = sources.fewshot
+    if sources.max_new_tokens is not None and config.get("output_type", "generate_until") == "generate_until":
+        kept = {k: v for k, v in (config.get("generation_kwargs") or {}).items() if k not in _LIMITS}
+        changed["generation_kwargs"] = {**kept, "max_gen_toks": sources.max_new_tokens}
+    if data := config.get("dataset_path"):
+        known = mirrors.names(str(config["task"]), str(data), config.get("dataset_name"), config.get("metadata"))
+        mirror = mirrors.find(sources.data_dir, known)
+        if mirror is not None:
+            changed.update(_mirrored(config, mirror))
+            said = f"a mirror of {data}" + (f" at revision {mirror.revision}" if mirror.revision else "")
+            changed["metadata"] = {**(config.get("metadata") or {}), "data": said}
+    return changed
+
+
+def _mirrored(config: Mapping[str, Any], mirror: mirrors.Mirror) -> dict[str, Any]:
+    """Let a mirror answer for the hub's dataset."""
+    columns = None
+    changed: dict[str, Any] = {"dataset_kwargs": {}}
+    if mirror.holds_documents():
+        # Documents are what the normaliser of a task of ours makes; tasks of lm-eval read the hub's columns.
+        if "mirror" in (config.get("metadata") or {}):
+            changed["process_docs"] = None
+        else:
+            from dlbench.tasks.documents import COLUMNS
+
+            columns = COLUMNS.get(str(config["dataset_path"]))
+            if columns is None:
+                raise DlbenchError(
+                    f"{mirror.folder} holds documents, but task {config['task']!r} of lm-eval reads the columns of "
+                    f"{config['dataset_path']}: make its mirror by `dlbench prefetch {config['task']}`"
+                )
+    splits = mirrors.Splits(mirror, columns)
+    changed["custom_dataset"] = lambda **_: splits
+    return changed
+
+
+def _path(name: str, sources: Sources) -> Path:
+    """The YAML of a task."""
+    if name in catalogue.tasks() and (own := catalogue.tasks()[name].path) is not None:
+        return own
+    if name.endswith((".yaml", ".yml")):
+        return _task_file(name)
+    members = _members(name, sources)
+    if members != [name]:
+        raise DlbenchError(f"{name!r} is a group of tasks: name one of {', '.join(members[:5])}")
+    entry = _entries(sources)[name]
+    assert entry.path is not None
+    return Path(entry.path)
 
 
 def _task_file(name: str) -> Path:
@@ -85,47 +172,73 @@ def _task_file(name: str) -> Path:
     return path
 
 
-def _lm_eval_tasks(name: str) -> list[str]:
-    """The names of lm-eval's tasks behind a task, tag or group of lm-eval."""
-    # Reading lm-eval's index takes seconds: not for a slip in one of our own names.
-    ours = [*catalogue.tasks(), *catalogue.suites()]
-    if any(name.startswith(suite) for suite in catalogue.suites()):
-        raise unknown("task", name, ours, see="`dlbench list tasks`")
-    with _quiet():
-        manager = _manager(defaults=True)
-    entry = manager.task_index.get(name)
-    if entry is None:
-        raise unknown("task", name, [*ours, *manager.all_tasks], see="`dlbench list tasks` and `lm-eval ls tasks`")
-    if entry.yaml_path is not None and entry.kind.name in ("TASK", "PY_TASK"):
+def _entries(sources: Sources) -> Mapping[str, lm_index.Entry]:
+    """lm-eval's names, under those of the included folders."""
+    found = dict(lm_index.entries())
+    for folder in sources.include:
+        included = lm_index.scan(Path(folder).expanduser().resolve(), strict=True)
+        ours = {**catalogue.tasks(), **dict.fromkeys(catalogue.suites())}
+        if clash := next((name for name in included if name in ours and included[name].kind != "tag"), None):
+            raise DlbenchError(f"{included[clash].path} names a task {clash!r}, which dlbench has: rename it")
+        found.update(included)
+    return found
+
+
+def _members(name: str, sources: Sources) -> list[str]:
+    """The names of the tasks behind a task, group or tag of lm-eval or of an included folder."""
+    known = _entries(sources)
+    if name not in known:
+        ours = [*catalogue.tasks(), *catalogue.suites()]
+        raise unknown("task", name, [*ours, *known], see="`dlbench list tasks --all`")
+    entry = known[name]
+    if entry.kind in ("task", "python"):
         return [name]
-    members = sorted(entry.tags) if entry.kind.name == "TAG" else (entry.cfg or {}).get("task", [])
     found: list[str] = []
-    for member in members:
-        if not isinstance(member, str):
+    for member in entry.members:
+        if member is None:
             raise DlbenchError(f"group {name!r} of lm-eval changes its tasks as it lists them: name tasks one by one")
-        found.extend(_lm_eval_tasks(member))
+        found.extend(_members(member, sources))
     return found
 
 
 @functools.cache
-def _manager(defaults: bool) -> Any:
+def _manager() -> Any:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_defaults=defaults)
+    return TaskManager(include_defaults=False)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's warnings about its own defaults, and progress bars over files, off the terminal."""
-    import datasets
-
-    logger = logging.getLogger("lm_eval")
-    level, bars = logger.level, datasets.utils.are_progress_bars_disabled()
-    logger.setLevel(logging.ERROR)
-    datasets.utils.disable_progress_bars()
+def _told(name: str, path: Path | None, config: Mapping[str, Any] | None) -> Iterator[None]:
+    """Make one line of whatever lm-eval, a task's functions or `datasets` raise."""
     try:
         yield
-    finally:
-        logger.setLevel(level)
-        if not bars:
-            datasets.utils.enable_progress_bars()
+    except DlbenchError:
+        raise
+    except Exception as error:
+        if _unreachable(error):
+            data = config.get("dataset_path") if config else None
+            remedy = (
+                f"where it can, run `dlbench prefetch {name} --to DIR`, and give that folder by --data-dir DIR"
+                if data
+                else "written in Python, it loads its own: fill the hub's cache where there is a network"
+            )
+            said = f", {data}," if data else ""
+            raise DlbenchError(
+                f"task {name!r}: its data{said} is not on this machine and the hub cannot be reached; {remedy}"
+            ) from error
+        # `datasets` says what was wrong with a file one step further in
+        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else error
+        text = " ".join(f"{type(cause).__name__}: {cause}".split())
+        place = f"task {name!r}" if path is None else f"task {name!r} ({path})"
+        raise DlbenchError(f"{place} cannot be loaded: {text}") from error
+
+
+def _unreachable(error: BaseException | None) -> bool:
+    """Whether the hub, or the way to it, is the reason; requests and httpx have no exception in common."""
+    names = ("ConnectionError", "ConnectError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectTimeout")
+    while error is not None:
+        if type(error).__name__ in names:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 
 from dlbench import plan, registry
-from dlbench.backbones import EMBEDDED, load, plain_dtype
+from dlbench.backbones import EMBEDDED, Backbone, load, plain_dtype
+from dlbench.chat import ChatTemplate
+from dlbench.chat import choose as choose_template
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.fit import Facts, FitProbe, find_artifact, halves, load_artifact, save_artifact, tune
@@ -18,9 +20,9 @@ from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
 from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
-from dlbench.quality import Prompted, tokenise, waves
+from dlbench.prompts import Prompted, tokenise, waves
 from dlbench.spec import RunSpec, lacks_policy
-from dlbench.task import Document
+from dlbench.task import Document, Task
 
 
 @dataclasses.dataclass
@@ -39,11 +41,13 @@ class Job:
     oracles: dict[str, tuple[Oracle, list[Setting]]] = dataclasses.field(default_factory=dict)
     artifacts: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Content key → folder of the fit."""
+    chat: ChatTemplate | None = None
+    """The model's chat template, where prompts go into one."""
 
     @cached_property
     def fit_documents(self) -> tuple[list[Document], str]:
         """The fit split and its hash: read once, however many settings are fitted."""
-        documents = self.place.task.documents("fit")
+        documents = self.place.task.documents("fit", chat=self.chat)
         return documents, plan.documents_sha256(documents)
 
     @property
@@ -86,32 +90,67 @@ class Planner:
         Raises:
             DlbenchError: a model, a task or a method cannot be had, or a parameter does not fit.
         """
-        engines = [
-            Engine(load(name, device=self.device, dtype=dtype), kernels=self.spec.kernels)
-            for name, dtype in self._backbones()
-        ]
+        engines = [self._engine(name, dtype) for name, dtype in self._backbones()]
         bases_first = sorted(engines, key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
         for engine in bases_first:
             self._methods(engine.backbone.depth)
         jobs: list[Job] = []
-        for task in map(load_task, self.spec.tasks):
-            documents = task.documents("test", self.spec.limit)
-            sha256 = plan.documents_sha256(task.documents("test"))
+        for name in self.spec.tasks:
+            task = load_task(name, self.spec.sources)
             bases: dict[str, Job] = {}
             for engine in bases_first:
-                place = Place(engine.backbone, task, sha256, self.spec)
-                slots = self.spec.batch_size or most_slots(engine.backbone.device.type)
-                prompted = tokenise(engine, documents)
-                if cut := sum(p.truncated for p in prompted):
-                    self.progress.note(
-                        f"{task.name} on {engine.backbone.name}: {cut} of {len(prompted)} prompts do not fit the "
-                        f"context of {engine.backbone.context} tokens; they lose their beginning"
-                    )
-                batches = waves(prompted, most_rows(slots, len(documents), self.processes))
-                job = Job(place, engine, documents, batches, slots, base=bases.get(engine.backbone.base_sha256))
+                job = self._job(engine, task)
+                job.base = bases.get(engine.backbone.base_sha256)
                 bases.setdefault(engine.backbone.sha256, job)
                 jobs.append(job)
         return jobs
+
+    def _engine(self, name: str, dtype: str) -> Engine:
+        backbone = load(name, device=self.device, dtype=dtype, **self.spec.loading)
+        # Weights that are elsewhere until their layer is called cannot be fused.
+        return Engine(backbone, kernels="stock" if backbone.spread else self.spec.kernels)
+
+    def _job(self, engine: Engine, task: Task) -> Job:
+        """A task on a backbone, nothing settled yet."""
+        backbone = engine.backbone
+        chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
+        everything = task.documents("test", chat=chat)
+        documents = everything[: self.spec.limit]
+        prompted = tokenise(engine, documents)
+        self._tell_cuts(task, backbone, prompted)
+        place = Place(
+            backbone,
+            task,
+            plan.documents_sha256(everything),
+            self.spec,
+            begun=sum(p.begun for p in prompted),
+            chat_sha256=None if chat is None else chat.sha256,
+        )
+        slots = self.spec.batch_size or most_slots(backbone.device.type)
+        batches = waves(prompted, most_rows(slots, len(documents), self.processes))
+        return Job(place, engine, documents, batches, slots, chat=chat)
+
+    def _tell_cuts(self, task: Task, backbone: Backbone, prompted: Sequence[Prompted]) -> None:
+        """Say how many prompts are cut.
+
+        Raises:
+            DlbenchError: some do not fit the context, and the run is an official one.
+        """
+        over, cut = sum(p.overflowed for p in prompted), sum(p.truncated for p in prompted)
+        where, count = f"{task.name} on {backbone.name}", len(prompted)
+        lost = "the end of their text" if any(p.document.body for p in prompted) else "their beginning"
+        if over and self.spec.official:
+            raise DlbenchError(
+                f"{where}: {over} of {count} prompts do not fit the context of {backbone.context} tokens, and an "
+                "official run cuts none: take a model with a longer context, or another task"
+            )
+        if over:
+            self.progress.note(
+                f"{where}: {over} of {count} prompts do not fit the context of {backbone.context} tokens; "
+                f"they lose {lost}"
+            )
+        if cut > over:
+            self.progress.note(f"{where}: {cut - over} of {count} prompts lose {lost} to the limit that the task sets")
 
     def _backbones(self) -> list[tuple[str, str]]:
         """Name and dtype of what runs: the models asked for, and what stands beside them at its full depth.
@@ -162,6 +201,10 @@ class Planner:
         return found
 
     def _add_oracle(self, job: Job, given: str, oracle: Oracle) -> None:
+        if job.place.task.weighs:
+            # A likelihood has no noise to draw several full-depth outputs by, which an oracle must be held against.
+            self.progress.note(f"{registry.name_of(given)} has no control where answers are weighed: it has no row")
+            return
         settings = plan.oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)
         job.oracles[given] = oracle, [job.place.with_key(s) for s in settings]
 

@@ -61,6 +61,10 @@ class Place:
     task: Task
     documents_sha256: str
     spec: RunSpec
+    begun: int | None = None
+    """Prompts of the run that begin with a begin-of-text token."""
+    chat_sha256: str | None = None
+    """Of the chat template that the prompts stand in."""
 
     @property
     def track(self) -> str:
@@ -70,7 +74,7 @@ class Place:
             f"task={self.task.name}@{self.task.version}",
             f"data={self.documents_sha256[:12]}",
             f"prompt={self.spec.prompt}",
-            f"greedy<={self.task.max_new_tokens}",
+            "loglikelihood" if self.task.weighs else f"greedy<={self.task.max_new_tokens}",
             f"protocol={PROTOCOL}",
         ]
         return " ".join(parts)
@@ -150,7 +154,11 @@ def documents_sha256(documents: Sequence[Document]) -> str:
     """sha256 over everything of the documents that a score depends on."""
     digest = hashlib.sha256()
     for d in documents:
-        digest.update(json.dumps([d.id, d.prompt, d.references, d.limit, d.stop]).encode())
+        content = [d.id, d.prompt, d.references, d.limit, d.stop]
+        more = {"pairs": d.pairs, "prompt_tokens": d.prompt_tokens, "body": d.body}
+        if more := {name: value for name, value in more.items() if value}:
+            content.append(more)
+        digest.update(json.dumps(content).encode())
     return digest.hexdigest()
 
 

@@ -7,58 +7,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlbench import memory
-from dlbench.engine import Engine, Generation, Request, Wave
+from dlbench.choices import samples
+from dlbench.engine import Engine, Generation, Wave
 from dlbench.engine.meter import CATEGORIES
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 from dlbench.plan import Setting
+from dlbench.prompts import Prompted
 from dlbench.records import Flops, Sample, Speculation, Tokens
 from dlbench.store import Store
-from dlbench.task import Document, Task
+from dlbench.task import Task
 
 PIECES = 2000
 """Longest output whose tokens' texts are kept one by one."""
-
-
-@dataclass(frozen=True)
-class Prompted:
-    """A document with its prompt as token ids."""
-
-    document: Document
-    request: Request
-    truncated: bool
-
-
-def tokenise(engine: Engine, documents: Sequence[Document]) -> list[Prompted]:
-    """Prompts as token ids. One that does not fit the context loses its beginning and is marked as truncated.
-
-    Raises:
-        DlbenchError: the model's tokenizer begins a text twice, or the context cannot hold the new tokens.
-    """
-    backbone = engine.backbone
-    bos = backbone.tokenizer.bos_token_id
-    prompted = []
-    for document in documents:
-        ids = list(backbone.tokenizer(document.prompt)["input_ids"])
-        if bos is not None and ids[:2] == [bos, bos]:
-            raise DlbenchError(f"document {document.id}: the prompt begins with two begin-of-text tokens; give it one")
-        room = backbone.context - document.limit
-        if room < 1:
-            raise DlbenchError(
-                f"model {backbone.name!r} has a context of {backbone.context} tokens; task limit {document.limit} "
-                "leaves no room for a prompt"
-            )
-        cut = len(ids) > room
-        if cut:
-            ids = ids[:1] * (ids[0] == bos) + ids[len(ids) - room + (ids[0] == bos) :]
-        prompted.append(Prompted(document, Request(document.id, tuple(ids), document.limit, document.stop), cut))
-    return prompted
-
-
-def waves(prompted: Sequence[Prompted], size: int) -> list[list[Prompted]]:
-    """Waves of prompts of similar length: little padding, and the same waves whatever the number of processes."""
-    ordered = sorted(prompted, key=lambda p: (len(p.request.ids), p.document.index))
-    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
 
 @dataclass
@@ -161,6 +122,9 @@ class QualityRun:
         )
 
     def _wave(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        if self.task.weighs:
+            self._weigh(batch, settings, done)
+            return
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
         for setting in settings:
@@ -176,9 +140,18 @@ class QualityRun:
                 generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
                 if alike is not None:
                     finished[alike] = generations
-            samples = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
+            made = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
             known = self.store.samples(setting.key)
-            self.store.append(setting.key, self.process, [s for s in samples if s.id not in known])
+            self.store.append(setting.key, self.process, [s for s in made if s.id not in known])
+            done(len(batch))
+
+    def _weigh(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
+        for setting in settings:
+            method = None if setting.name == "full" else setting.method
+            known = self.store.samples(setting.key)
+            found = samples(self.engine, self.task, items, method, setting.seed, self.slots)
+            self.store.append(setting.key, self.process, [s for s in found if s.id not in known])
             done(len(batch))
 
     def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:

@@ -111,7 +111,13 @@ class Task(Part):
     Attributes:
         metric: the per-document metric behind `quality.mean`.
         n: documents.
-        truncated: those of them whose prompt was cut to fit the model's context.
+        truncated: those of them whose prompt was cut to fit the model's context, or a limit that the task sets.
+        begun: those of them whose prompt begins with a begin-of-text token (none begins with two); None in files that
+            were written before this was counted.
+        fit_split: what methods were fitted on; a fifth of the scored split stands apart where there is no other.
+        signature: how the metrics are computed, with the libraries and their releases.
+        chance: score of a blind guess, which `retained` leaves out of both sides.
+        chat_template: sha256 of the chat template that the prompts stand in; None where they stand in none.
     """
 
     name: Name
@@ -119,16 +125,25 @@ class Task(Part):
     metric: Name
     n: Annotated[int, Field(ge=1, le=10_000_000)]
     truncated: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    begun: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    fit_split: Line = ""
+    signature: Line = ""
+    chance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    chat_template: Sha256 | None = None
 
 
 class Run(Part):
-    """The settings of the run; `budget` is the target layer share, None where nothing was aimed at."""
+    """The settings of the run.
+
+    `budget` is the target layer share, None where nothing was aimed at; `max_new_tokens` is 0 where answers are weighed
+    and nothing is written.
+    """
 
     budget: Budget | None
     prompt: Literal["full", "routed"]
     kv: Name
     seed: Annotated[int, Field(ge=0, lt=2**64)]
-    max_new_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
+    max_new_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
 
 
 class Fit(Part):
@@ -154,7 +169,14 @@ class Quality(Part):
     """Scores over the documents of the task.
 
     `full_mean` and `retained` are against the base backbone's `full` on the same documents under the same scoring; None
-    where that has not run, `retained` also where it is 0. `corpus` is the corpus-level figure of metrics that have one.
+    where that has not run, `retained` also where it is not above chance. `corpus` is the corpus-level figure of the
+    task's first metric that has one. `extra` holds the means of the other metrics and the other corpus figures by name,
+    and
+
+        worst_decile            mean score of the worst tenth of the documents
+        length_ratio_reference  characters written over those of the references nearest in length
+        length_ratio_full       characters written over those that full depth wrote
+        repetition              share of word 4-grams that have stood in the text before, a mean over documents
     """
 
     mean: float
@@ -325,9 +347,11 @@ class Sample(JsonLine):
 
     Attributes:
         id: the task's document id.
-        output: generated text.
+        output: generated text; where answers are weighed, that which the model prefers.
         score: the primary metric; `scores` holds the other per-document metrics.
-        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs.
+        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs. Where
+            answers are weighed, of each text that ran for it; `tokens.prompt` then counts the tokens of these texts,
+            and `flops` holds all they cost.
         routes: what each decoded token did when it was new, with how many forwards in a row did the same; in all as
             many as `layers` has entries. Work that a later token made necessary (kv recompute) is in `layers` only.
         pieces: text of each generated token, special ones too; empty where they are not kept.

@@ -32,6 +32,7 @@ from dlbench.progress import Progress
 from dlbench.quality import QualityRun, total
 from dlbench.records import Asked, Record, Timing
 from dlbench.registry import name_of
+from dlbench.sources import Sources
 from dlbench.spec import RunSpec, resolve_device
 from dlbench.store import Store
 from dlbench.tally import Reference, build
@@ -87,7 +88,8 @@ class Runner:
             records = [r for job in jobs for r in self._records(job)]
             write_lines(self.store.out / "records.jsonl", records)
             write_lines(self.store.out / "documents.jsonl", _asked(jobs))
-            times = self._times(jobs) if self.spec.timing else []
+            wanted = self.spec.timing and any(not job.place.task.weighs for job in jobs)
+            times = self._times(jobs) if wanted else []
         self._show(records, times)
         return records
 
@@ -186,6 +188,7 @@ class Runner:
 
     def _times(self, jobs: Sequence[Job]) -> list[Timing]:
         """Time all settings of each task side by side: those of a base backbone and of what is held against it."""
+        jobs = [job for job in jobs if not job.place.task.weighs]  # nothing is decoded there
         amount = sum(len(job.settings) * len(timing.BATCHES) for job in jobs)
         tasks = []
         for base in (job for job in jobs if job.base is None):
@@ -231,6 +234,7 @@ class Runner:
             "models": models,
             "device": self.device,
             "kernels": self.spec.kernels,
+            "loading": self.spec.loading,
             "routed": self.spec.prompt == "routed",
             "sources": {name_of(m): m for m in self.spec.methods},
             "tasks": tasks,
@@ -319,6 +323,7 @@ def _worker(path: Path) -> int:
     """A process of a run that `execute` started."""
     content = json.loads(path.read_text())
     content["out"] = Path(content["out"])
+    content["sources"] = Sources.from_json(content["sources"])
     for name in ("models", "tasks", "methods", "budgets"):
         content[name] = tuple(content[name])
     try:

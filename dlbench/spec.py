@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from dlbench import harness, registry
+from dlbench import harness, offline, registry
 from dlbench.errors import DlbenchError
 from dlbench.families import FAMILIES
+from dlbench.sources import CHAT, Sources
 from dlbench.suggest import unknown
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ INT8 = "int8"
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
 KV_POLICIES = ("project", "evict", "recompute")
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 RUN_FILE = "run.json"
 """A folder that holds this file belongs to a dlbench run."""
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
@@ -95,6 +97,23 @@ class RunSpec:
     fit_seeds: int = 1
     """Fits of each method that learns, from `seed` on; each is a row of its own."""
     timing: bool = True
+    sources: Sources = field(default_factory=Sources)
+    """Where tasks come from, and what is changed of them."""
+    chat_template: Literal["auto", "on", "off"] = "auto"
+    """auto: where the tokenizer has one and the task says so."""
+    official: bool = False
+    """Refuse what makes numbers differ: prompts cut to the context, and a limit."""
+    offline: bool = False
+    """Ask no hub."""
+    device_map: str | None = None
+    """How transformers spreads the layers over devices; None puts all of them on `device`."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model."""
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What `backbones.load` is told beside device and dtype."""
+        return {"device_map": self.device_map, "trust_remote_code": self.trust_remote_code}
 
     def check(self) -> None:
         """Check all that can be checked without torch.
@@ -106,8 +125,8 @@ class RunSpec:
         self._check_choices()
         for model in self.models:
             check_model(model)
-        for task in self.tasks:
-            harness.expand_tasks([task])
+        self.sources.check(self.tasks)
+        harness.expand_tasks(self.tasks, self.sources)
         self._check_methods()
         check_folder(self.out)
 
@@ -120,6 +139,8 @@ class RunSpec:
                 raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
         if self.limit is not None and self.limit < 1:
             raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
+        if self.official and self.limit is not None:
+            raise DlbenchError(f"limit {self.limit}: an official run takes all documents; leave --limit away")
         if self.batch_size is not None and self.batch_size < 1:
             raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
         if self.fit_seeds < 1:
@@ -138,6 +159,10 @@ class RunSpec:
             raise unknown("kv policy", self.kv, KV_POLICIES)
         if self.kernels not in KERNELS:
             raise unknown("kind of kernels", self.kernels, KERNELS)
+        if self.chat_template not in CHAT:
+            raise unknown("chat template policy", self.chat_template, CHAT)
+        if self.device_map is not None and not self.device_map.endswith(".json") and self.device_map not in DEVICE_MAPS:
+            raise unknown("device map", self.device_map, DEVICE_MAPS, see="a JSON file of module names and devices")
         check_device(self.device)
 
     def _check_methods(self) -> None:
@@ -225,13 +250,20 @@ def check_environment(spec: RunSpec) -> None:
         DlbenchError: the device or torchao is absent, a task cannot be loaded, a method is broken, or it refuses a
             parameter or the kv policy.
     """
+    if spec.offline:
+        offline.enforce()
     resolve_device(spec.device)
     if spec.dtype == INT8:
         from dlbench.quantise import torchao
 
         torchao()
-    for task in spec.tasks:
-        harness.load_task(task)
+    for name in spec.tasks:
+        task = harness.load_task(name, spec.sources)
+        if spec.prompt != "routed" and task.weighs:
+            raise DlbenchError(
+                f"task {name!r} weighs given answers: a prompt at full depth leaves nothing to route; add "
+                "--prompt routed"
+            )
     for method in spec.methods:
         name = registry.name_of(method)
         chosen = registry.load(method)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlbench.engine.meter import CATEGORIES, Costs
+from dlbench.outputs import beside
 from dlbench.plan import Place, Setting, source_sha256
 from dlbench.records import Backbone, Compute, Fit, Flops, MethodUsed, Quality, Record, Run, Sample, Speculation, Tokens
 from dlbench.records import Task as TaskUsed
 from dlbench.stats import retained
-from dlbench.task import Document
+from dlbench.task import Document, cut
 
 Samples = Mapping[str, Sample]
 """Document id → sample."""
@@ -46,7 +47,10 @@ def compute(samples: Sequence[Sample], base: Reference) -> Compute:
     for s in samples:
         full = base.samples[s.id]
         if s.layers:
-            decode.append(s.flops.total / base.costs.dense(s.tokens.prompt, s.tokens.generated))
+            # Where answers are weighed nothing is generated, and full depth ran the same texts.
+            weighed = s.tokens.generated == 0
+            dense = full.flops.total if weighed else base.costs.dense(s.tokens.prompt, s.tokens.generated)
+            decode.append(s.flops.total / dense)
         whole.append((s.prompt_flops + s.flops.total) / (full.prompt_flops + full.flops.total))
     return Compute(
         layer_share=layer_share(samples, base.depth),
@@ -75,13 +79,14 @@ def quality(
     *,
     corpus: float | None = None,
     extra: Mapping[str, float] = {},
+    chance: float = 0.0,
     same: bool = False,
 ) -> Quality:
     """Mean score, and what it keeps of full depth, with its interval; both sequences are over the same documents.
 
-    With `same` the two are one run, full depth beside itself.
+    What guessing scores is taken off both; with `same` the two are one run, full depth beside itself.
     """
-    kept = retained(scores, full, same=same)
+    kept = retained(scores, full, chance=chance, same=same)
     return Quality(
         mean=float(np.mean(scores)),
         corpus=corpus,
@@ -154,13 +159,15 @@ def build(
         own.append(f"{drafts.accepted / drafts.drafted:.0%} of {drafts.drafted:,} drafted tokens stood")
     if cut := sum(s.truncated for s in samples):
         own.append(f"{cut} of {len(samples)} prompts were cut to fit the context")
+    chance = float(np.mean([d.chance for d in documents]))
     if scored is None:
-        names = sorted(samples[0].scores)
+        corpora = place.task.corpora(documents, [s.output for s in samples])
         scored = quality(
             [s.score for s in samples],
             [base.samples[s.id].score for s in samples],
-            corpus=place.task.corpus(documents, [s.output for s in samples]),
-            extra={n: float(np.mean([s.scores[n] for s in samples])) for n in names},
+            corpus=next(iter(corpora.values()), None),
+            extra=_extra(place, documents, samples, base) | corpora,
+            chance=chance,
             same=all(base.samples[s.id] == s for s in samples),
         )
     if base.stand_in:
@@ -192,6 +199,11 @@ def build(
             metric=place.task.metric,
             n=len(samples),
             truncated=cut,
+            begun=place.begun,
+            fit_split=place.task.fit_split,
+            signature=place.task.signature(documents),
+            chance=chance,
+            chat_template=place.chat_sha256,
         ),
         run=Run(
             budget=budget,
@@ -205,5 +217,16 @@ def build(
         status="unreachable" if short else "ok",
         fit=_fit(setting),
         notes=tuple(own),
-        env={**place.versions, **env},
+        env={**place.versions, **({"data": place.task.data} if place.task.data else {}), **env},
     )
+
+
+def _extra(place: Place, documents: Sequence[Document], samples: Sequence[Sample], base: Reference) -> dict[str, float]:
+    """Means of the metrics beside the primary one, and what a mean hides where texts were written."""
+    found = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
+    if place.task.weighs:
+        return found
+    stops = {d.id: d.stop for d in documents}
+    written = [cut(s.output, stops[s.id]) for s in samples]
+    full = [cut(base.samples[s.id].output, stops[s.id]) for s in samples]
+    return found | beside(written, [d.references for d in documents], full, [s.score for s in samples])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
+from dlbench.prompts import limited_prompt
 from dlbench.task import Document
 
 IGNORED = -100
@@ -29,14 +30,16 @@ class Example(NamedTuple):
 
     prompt: list[int]
     target: list[int]
-    """Begins with a space and ends with the end token, where the model has one; what the context cannot hold is cut."""
+    """What parts it from the prompt comes first, the end token last, where the model has one; what the context cannot
+    hold is cut."""
 
 
 def example(backbone: Backbone, document: Document, reference: int) -> Example:
     """Tokenise a document and one of its references, by index."""
-    prompt = backbone.tokenizer(document.prompt)["input_ids"]
-    both = backbone.tokenizer(document.prompt + " " + document.references[reference].strip())["input_ids"]
-    target = [*both[len(prompt) :], *sorted(backbone.eos)[:1]]
+    whole = backbone.encode(document.prompt)
+    both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
+    target = [*both[len(whole) :], *sorted(backbone.eos)[:1]]
+    prompt = limited_prompt(backbone, document, whole)
     return Example(prompt, target[: max(0, backbone.context - len(prompt))])
 
 
@@ -85,13 +88,17 @@ def shadowed(layers: Mapping[int, nn.Module], around: Callable[..., Any]) -> Ite
         layers: by index.
         around: called as `around(index, forward, hidden, *args, **kwargs)` in place of the layer's `forward`.
     """
+    before = {index: vars(layer).get("forward") for index, layer in layers.items()}  # accelerate hangs its hooks there
     try:
         for index, layer in layers.items():
             vars(layer)["forward"] = partial(around, index, layer.forward)
         yield
     finally:
-        for layer in layers.values():
-            vars(layer).pop("forward", None)
+        for index, layer in layers.items():
+            if before[index] is None:
+                vars(layer).pop("forward", None)
+            else:
+                vars(layer)["forward"] = before[index]
 
 
 def state_of(given: Any) -> Tensor:

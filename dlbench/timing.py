@@ -168,10 +168,10 @@ def _forwards(generations: Sequence[Generation]) -> int:
 def main(path: Path) -> None:
     """Carry out a job file and print a line per finished part, for the parent's progress bar."""
     job = json.loads(path.read_text())
-    engines = {
-        model: Engine(load(name, device=job["device"], dtype=dtype), metered=False, kernels=job["kernels"])
-        for model, (name, dtype) in job["models"].items()
-    }
+    engines = {}
+    for model, (name, dtype) in job["models"].items():
+        backbone = load(name, device=job["device"], dtype=dtype, **job.get("loading", {}))
+        engines[model] = Engine(backbone, metered=False, kernels="stock" if backbone.spread else job["kernels"])
     found: list[Timing] = []
     for task in job["tasks"]:
         prompts = {

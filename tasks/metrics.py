@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import string
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 
 Pair = tuple[list[str], str]
 """What corpus metrics need of a document: its references and its output."""
+
+Scores = dict[str, float | Pair]
+"""By metric: a number where documents have one, a pair where only the corpus has."""
+
+_PUNCTUATION = frozenset(string.punctuation)
+_ARTICLES = frozenset(("a", "an", "the"))
+_FAMILIES = {"rougeL": "rouge", "rouge1": "rouge", "rouge2": "rouge", "corpus_chrf": "chrf"}
 
 _ANSWER = re.compile(r"\banswer\s*:\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?)", re.IGNORECASE)
 
@@ -65,6 +74,24 @@ def exact_match(output: str, references: Sequence[str]) -> float:
     return float(any(words == reference.split() for reference in references))
 
 
+def words(text: str) -> list[str]:
+    """The words of an answer as SQuAD compares them: lower case, no punctuation, no articles."""
+    plain = "".join(c for c in text.lower() if c not in _PUNCTUATION)
+    return [w for w in plain.split() if w not in _ARTICLES]
+
+
+def word_f1(output: str, references: Sequence[str]) -> float:
+    """The best F1 of the output's words over the references; 1.0 for two texts without words."""
+    given = words(output)
+    return max(_f1(given, words(reference)) for reference in references)
+
+
+def answer_exact(output: str, references: Sequence[str]) -> float:
+    """1.0 where the words of the output are those of a reference."""
+    given = words(output)
+    return float(any(given == words(reference) for reference in references))
+
+
 def corpus_bleu(pairs: Iterable[Pair]) -> float:
     """BLEU of a corpus; documents may have different numbers of references."""
     references, outputs = _streams(pairs)
@@ -92,6 +119,24 @@ def score_summary(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, f
     return rouge(results[0], doc["references"])
 
 
+def score_answer(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score a short answer: F1 of its words, exact match beside."""
+    output, references = results[0], list(doc["references"])
+    return {"f1": word_f1(output, references), "exact": answer_exact(output, references)}
+
+
+def score_translation(doc: Mapping[str, Any], results: Sequence[str]) -> Scores:
+    """Score a translation: chrF, BLEU beside."""
+    output, references = results[0], list(doc["references"])
+    pair = (references, output)
+    return {
+        "chrf": sentence_chrf(output, references),
+        "bleu": sentence_bleu(output, references),
+        "corpus_bleu": pair,
+        "corpus_chrf": pair,
+    }
+
+
 def score_math(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Score a word problem: its answer alone, not the steps."""
     return {"exact": answer_match(results[0], doc["references"])}
@@ -105,6 +150,51 @@ def score_translate(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
         "exact": exact_match(output, references),
         "corpus_chrf": (references, output),
     }
+
+
+def score_exact(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score a text that must be a reference, but for white space."""
+    return {"exact": exact_match(results[0], doc["references"])}
+
+
+def signature(metrics: Iterable[str], scoring: str, references: Collection[int]) -> str:
+    """How these metrics are computed, by which release of which library: what makes two numbers comparable.
+
+    Args:
+        metrics: names, as the task's YAML has them.
+        scoring: name of the function of this module that scores a document.
+        references: the numbers of references that documents have.
+    """
+    from importlib.metadata import version
+
+    count = str(next(iter(references))) if len(references) == 1 else "var"
+    exact = {
+        "score_math": "the number after `answer:` equals a reference's",
+        "score_answer": "equals a reference but for case, punctuation and articles (SQuAD)",
+    }
+    said: Mapping[str, Callable[[], str]] = {
+        "rouge": lambda: f"ROUGE: rouge-score {version('rouge-score')}, F1, no stemming, best reference",
+        "bleu": lambda: f"bleu: sacrebleu {_settings(_bleu(), count)}, a document at a time",
+        "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_settings(_corpus_bleu(), count)}",
+        "chrf": lambda: f"chrf: sacrebleu {_settings(_chrf(), count)}",
+        "f1": lambda: "f1: of words without case, punctuation and articles (SQuAD), best reference",
+        "exact": lambda: f"exact: {exact.get(scoring, 'equals a reference but for white space')}",
+    }
+    wanted = dict.fromkeys(_FAMILIES.get(metric, metric) for metric in metrics)
+    return "; ".join(said[name]() for name in wanted if name in said)
+
+
+def _settings(metric: BLEU | CHRF, references: str) -> str:
+    """The library's own signature, which it has once it has scored something."""
+    metric.corpus_score(["a"], [["a"]])
+    return str(metric.get_signature().format()).replace("nrefs:1", f"nrefs:{references}")
+
+
+def _f1(given: Sequence[str], wanted: Sequence[str]) -> float:
+    if not given or not wanted:
+        return float(given == wanted)
+    common = sum((Counter(given) & Counter(wanted)).values())
+    return 2 * common / (len(given) + len(wanted))
 
 
 def _share(percent: float) -> float:

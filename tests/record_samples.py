@@ -36,12 +36,16 @@ class FakeTask:
     """Scores an output against chosen references by a table: output -> score per reference."""
 
     name, version, metric, max_new_tokens = "toy", "1", "match", 8
+    weighs, wants_chat, fit_split, data = False, False, "train", ""
 
     def __init__(self, table=None):
         self.table = {} if table is None else table
 
-    def corpus(self, documents, outputs):
-        return None
+    def corpora(self, documents, outputs):
+        return {}
+
+    def signature(self, documents):
+        return "match: by a table"
 
     def choose_references(self, document, output, indices):
         return max(self.table[output][i] for i in indices)

@@ -89,10 +89,12 @@ def test_the_suite_expands_to_its_tasks_in_order():
 
 
 def test_listing_needs_no_lm_eval_and_agrees_with_it():
-    for info in harness.list_tasks():
+    listed = [info for info in harness.list_tasks() if info.suite == "nano"]
+    assert [info.name for info in listed] == list(catalogue.suites()["nano"])
+    for info in listed:
         task = harness.load_task(info.name)
         assert (task.name, task.metric, task.version) == (info.name, info.metric, info.version)
-        assert info.suite == "nano" and info.about
+        assert info.about and info.fit == task.fit_split == "fit"
 
 
 @pytest.mark.parametrize("name", list(REFERENCES))
@@ -205,7 +207,7 @@ def test_a_task_with_nothing_but_a_corpus_metric_scores_documents_as_corpora_of_
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ({"output_type": "multiple_choice", "doc_to_choice": "'{{references}}'"}, "is a multiple_choice task"),
+        ({"output_type": "loglikelihood_rolling", "generation_kwargs": None}, "is a loglikelihood_rolling task"),
         ({"dataset_kwargs": "{folder: /nowhere}"}, "cannot be loaded: FileNotFoundError"),
         ({"process_results": "!function dlbench.tasks.metrics.nothing"}, "cannot be loaded: AttributeError"),
         ({"unsafe_code": "true"}, "runs generated code"),
@@ -228,10 +230,6 @@ def test_a_bad_line_of_data_is_named(tmp_path):
 def test_a_slip_in_one_of_our_names_is_told_at_once():
     with pytest.raises(DlbenchError, match="unknown task 'nano_mth': did you mean nano_math"):
         harness.expand_tasks(["nano_mth"])
-
-
-def test_every_task_of_a_suite_has_a_file():
-    assert set(catalogue.suites()["nano"]) == set(catalogue.tasks())
 
 
 @pytest.mark.parametrize(
@@ -262,6 +260,31 @@ def test_rouge_agrees_with_a_plain_longest_common_subsequence():
     assert metrics.rouge(output, references)["rougeL"] == pytest.approx(
         max(f1(output.split(), reference.split()) for reference in references)
     )
+
+
+@pytest.mark.parametrize(
+    ("output", "references", "f1", "exact"),
+    [
+        ("The Cat's mat.", ["a cats mat"], 1, 1),
+        ("in the red house", ["a red house", "blue"], 0.8, 0),  # in red house, red house
+        ("red red", ["red"], 2 / 3, 0),
+        ("", ["the"], 1, 1),  # two texts without words
+        ("", ["red"], 0, 0),
+    ],
+)
+def test_short_answers_are_compared_by_their_words(output, references, f1, exact):
+    assert metrics.word_f1(output, references) == pytest.approx(f1)
+    assert metrics.answer_exact(output, references) == exact
+
+
+def test_signatures_name_libraries_releases_and_references():
+    import sacrebleu
+
+    said = metrics.signature(["rougeL", "rouge1", "bleu", "corpus_bleu"], "score_data2text", {2, 3})
+    assert "rouge-score" in said and "no stemming" in said and said.count("ROUGE") == 1
+    assert f"eff:no|tok:13a|smooth:exp|version:{sacrebleu.__version__}" in said and said.count("nrefs:var") == 2
+    assert "nrefs:1|" in metrics.signature(["corpus_chrf"], "score_translation", {1})
+    assert "answer:" in metrics.signature(["exact"], "score_math", {1})
 
 
 def test_corpus_bleu_takes_documents_with_different_numbers_of_references():

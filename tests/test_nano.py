@@ -13,7 +13,7 @@ from dlbench.engine import Engine, Generation, Request
 from dlbench.harness import expand_tasks, load_task
 from dlbench.method import Method
 from dlbench.plan import Place
-from dlbench.quality import tokenise
+from dlbench.prompts import tokenise
 from dlbench.spec import RunSpec
 
 TASKS = expand_tasks(["nano"])

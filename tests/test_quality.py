@@ -17,7 +17,8 @@ from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.plan import Setting
-from dlbench.quality import QualityRun, tokenise, total, waves
+from dlbench.prompts import tokenise, waves
+from dlbench.quality import QualityRun, total
 from dlbench.store import Store
 from dlbench.task import Document
 

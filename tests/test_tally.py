@@ -1,5 +1,6 @@
 """From samples to a record, by hand: shares, retained quality, status and notes."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from record_samples import SHA, document, place, sample
 from dlbench.methods.full import Full
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.plan import Setting
+from dlbench.records import Tokens
 from dlbench.tally import Reference, build, compute, layer_share, quality, reached
 
 DEPTH = 4
@@ -101,9 +103,36 @@ def test_a_record_says_what_ran():
     assert (record.task.name, record.task.n, record.task.metric) == ("toy", 2, "match")
     assert (record.backbone.family, record.backbone.layers, record.backbone.base_sha256) == ("llama", 4, SHA)
     assert record.quality.mean == pytest.approx(0.35) and record.quality.full_mean == pytest.approx(0.7)
-    assert record.quality.retained == pytest.approx(0.5) and record.quality.extra == {"chrf": 40.0}
+    assert record.quality.retained == pytest.approx(0.5)
+    assert record.quality.extra == {
+        "chrf": 40.0, "worst_decile": 0.3, "length_ratio_full": 1, "length_ratio_reference": 1, "repetition": 0,
+    }  # fmt: skip
+    assert (record.task.fit_split, record.task.signature, record.task.chance) == ("train", "match: by a table", 0)
     assert record.env["device"] == "cpu" and "torch" in record.env
     assert type(record).model_validate_json(record.model_dump_json(by_alias=True)) == record
+
+
+def test_lengths_are_compared_without_what_ends_a_text():
+    full, written = sample("a", output="four"), sample("a", output="eightlet|and on")
+    place_, setting = place(), Setting("static_skip", "static_skip", StaticSkip(), None, key="0" * 32)
+    stopped = replace(document("a", ["ab", "abcdefghijkl"]), stop=("|",))
+    found = build(place_, setting, [stopped], [written], base(full), {}).quality.extra
+    assert found["length_ratio_full"] == 2 and found["length_ratio_reference"] == pytest.approx(8 / 12)
+
+
+def test_what_is_kept_is_above_chance():
+    found = quality([0.5, 0.5, 0.0, 1.0] * 20, [1.0, 1.0, 0.0, 1.0] * 20, chance=0.25)
+    assert found.retained == pytest.approx((0.5 - 0.25) / (0.75 - 0.25))
+    assert quality([1.0, 0.0], [0.5, 0.0], chance=0.25).retained is None
+
+
+def test_weighed_answers_are_held_against_what_full_depth_ran():
+    full = [sample("a", layers=(4, 4), flops=80, prompt_flops=0, prompt=20)]
+    half = [sample("a", layers=(2, 2), flops=44, prompt_flops=0, prompt=20)]
+    full, half = ([s.model_copy(update={"tokens": Tokens(prompt=20, generated=0)}) for s in x] for x in (full, half))
+    found = compute(half, base(*full))
+    assert (found.layer_share, found.flop_share_decode, found.flop_share_total) == (0.5, 0.55, 0.55)
+    assert found.tokens.generated == 0
 
 
 def test_a_budget_that_is_missed_is_a_row_and_says_so():

@@ -15,7 +15,7 @@ from dlbench.engine import Engine
 from dlbench.harness import expand_tasks, load_task
 from dlbench.memory import most_rows
 from dlbench.method import Method
-from dlbench.quality import tokenise, waves
+from dlbench.prompts import tokenise, waves
 from dlbench.task import Document, cut
 
 LM_EVAL, OURS = "lm-eval hf", "dlbench"

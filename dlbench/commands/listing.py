@@ -33,15 +33,27 @@ def list_methods(as_json: _AsJson = False) -> None:
 
 
 @listing.command("tasks")
-def list_tasks(as_json: _AsJson = False) -> None:
-    """List the tasks that come with dlbench; those of lm-eval can be run as well."""
-    from dlbench import harness
+def list_tasks(
+    as_json: _AsJson = False,
+    everything: Annotated[bool, typer.Option("--all", help="lm-eval's tasks too, thirteen thousand.")] = False,
+) -> None:
+    """List the tasks of dlbench's suites; those of lm-eval, behind --all, run by their names as well."""
+    from dlbench import catalogue, harness
 
-    found = harness.list_tasks()
+    found = harness.list_tasks(everything)
     if as_json:
-        print_json([{**dataclasses.asdict(info), "path": str(info.path)} for info in found])
+        print_json(
+            [{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in found]
+        )
         return
-    print_table([(info.name, info.metric, info.about) for info in found])
+    width = max(len(info.name) for info in found if info.suite)
+    for suite in catalogue.suites():
+        typer.echo(f"{suite}: {catalogue.about(suite)}")
+        for info in (i for i in found if i.suite == suite):
+            typer.echo(f"  {info.name:{width}}  {info.metric.partition('@')[0]:11}  {info.about}")
+    if others := [info for info in found if not info.suite]:
+        typer.echo(f"lm-eval: {len(others):,} more, and what they ask of a model")
+        typer.echo("\n".join(f"  {info.name:50}  {info.about}".rstrip() for info in others))
 
 
 @listing.command("models")

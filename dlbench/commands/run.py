@@ -12,7 +12,10 @@ from dlbench.commands.terminal import interrupted, number, unique
 
 def run(
     model: Annotated[list[str] | None, typer.Option(help="Embedded name, folder or hub name; repeat. [nano]")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Task or suite, of lm-eval too, task YAML, or file:PATH.jsonl of your own; repeat. [nano]"),
+    ] = None,
     method: Annotated[
         list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeat. [core]")
     ] = None,
@@ -22,7 +25,25 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeat.")
     ] = None,
-    limit: Annotated[str, typer.Option(metavar="N|all", help="Documents per task.")] = "32",
+    limit: Annotated[
+        str | None, typer.Option(metavar="N|all", help="Documents per task. [32; all in an official run]")
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, asked before the hub (`dlbench prefetch`)."),
+    ] = None,
+    include_path: Annotated[list[str] | None, typer.Option(help="Folder with task YAML of your own; repeat.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Prompt of file: tasks, with {input} in it; \\n is a new line. [{input}]")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric of file: tasks: rougeL, bleu, chrf, exact, f1. [rougeL]")
+    ] = None,
+    fewshot: Annotated[int | None, typer.Option(help="Examples in the prompt. [the task's own number]")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [the task's own limit]")] = None,
+    chat_template: Annotated[
+        str, typer.Option(help="Put prompts into the model's chat template: auto (where the task says so), on, off.")
+    ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for records, samples and the site.")] = Path("dlbench-out"),
     batch_size: Annotated[
         str, typer.Option(metavar="N|auto", help="Documents decoded together; auto: as many as fit, 48 or (GPU) 256.")
@@ -42,21 +63,35 @@ def run(
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again, though fitted ones exist.")] = False,
     fit_seeds: Annotated[int, typer.Option(help="Fits of each method that learns; each is a row.")] = 1,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times after the quality run.")] = True,
+    official: Annotated[
+        bool, typer.Option("--official", help="All documents, and no prompt cut to the context.")
+    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no hub: mirrors, files and caches only.")] = False,
+    device_map: Annotated[
+        str | None, typer.Option(help="Spread the layers over devices: auto, balanced, or a JSON file. [one device]")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
+    ] = False,
 ) -> None:
     """Run methods on tasks, and write records and a leaderboard.
 
     The same command started again continues where it stopped.
     """
     from dlbench import harness, registry, spec
+    from dlbench.sources import Sources
 
     try:
+        names = unique(task) or ("nano",)
+        sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
+        sources.check(names)
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(harness.expand_tasks(names, sources)),
             methods=registry.expand(unique(method) or ("core",)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),
-            limit=number("limit", limit, "all"),
+            limit=number("limit", limit or ("all" if official else "32"), "all"),
             out=out,
             batch_size=number("batch size", batch_size, "auto"),
             seed=seed,
@@ -69,6 +104,12 @@ def run(
             fit=fit,
             fit_seeds=fit_seeds,
             timing=timing,
+            sources=sources,
+            chat_template=chat_template,  # type: ignore[arg-type]  # checked likewise
+            official=official,
+            offline=offline,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
         )
         asked.check()
         spec.check_environment(asked)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
@@ -26,6 +27,12 @@ from dlbench.families import resolve
 from dlbench.method import Action
 
 Forward = Callable[..., Any]
+
+
+def _gated(layer: nn.Module) -> bool:
+    """Whether gates stand before a layer."""
+    forward = vars(layer).get("forward")
+    return isinstance(forward, partial) and getattr(forward.func, "__func__", None) is Gates._layer
 
 
 class Gates:
@@ -46,7 +53,8 @@ class Gates:
         self.filling = False
         self.additive = backbone.model.config._attn_implementation != "sdpa"
         self.kinds = list(getattr(backbone.model.config, "layer_types", None) or [""] * self.depth)
-        self._shadowed: list[nn.Module] = []
+        self._shadowed: list[tuple[nn.Module, Forward | None]] = []
+        self._devices = [backbone.place(layer) for layer in backbone.layers] if backbone.spread else None
 
     # ---- installing
 
@@ -54,7 +62,7 @@ class Gates:
     def installed(self) -> Iterator[None]:
         """Shadow the layers' `forward`; module tree, names, hooks and state dict stay, and all is undone at the end."""
         query, layers = self.backbone.family.query, self.backbone.layers
-        assert not any("forward" in vars(layer) for layer in layers), "this model is already in use by another engine"
+        assert not any(map(_gated, layers)), "this model is already in use by another engine"
         try:
             for module in self.backbone.model.modules() if self.accelerate else ():
                 if (faster := quick(module)) is not None:
@@ -70,13 +78,19 @@ class Gates:
             yield
         finally:
             while self._shadowed:
-                del self._shadowed.pop().forward
+                module, before = self._shadowed.pop()
+                if before is None:
+                    del module.forward
+                else:
+                    module.forward = before
             for name in ("cache", "ledger", "routing", "angles", "watch"):
                 vars(self).pop(name, None)  # a wave's memory is its own
 
     def _shadow(self, module: nn.Module, forward: Forward) -> None:
-        if "forward" not in vars(module):
-            self._shadowed.append(module)
+        before = vars(module).get("forward")
+        # accelerate hangs its hooks there too: they are called by what takes their place, and put back in the end
+        if before is None or all(module is not shadowed for shadowed, _ in self._shadowed):
+            self._shadowed.append((module, before))
         vars(module)["forward"] = forward
 
     # ---- one forward
@@ -106,7 +120,19 @@ class Gates:
         angles.begin()
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        kwargs = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        return self.layer(index, forward, hidden, {**dict(zip(self.names, args, strict=False)), **kwargs})
+
+    def layer(self, index: int, forward: Forward, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+        """Route one layer: whoever runs it does so by `forward`, or its fused step where there is one.
+
+        Args:
+            index: of the layer.
+            forward: the stock layer's, without a gate.
+            hidden: [alive, positions, W].
+            kwargs: the layer's other arguments, by name; stay as they are.
+        """
+        if self._devices is not None:
+            hidden, kwargs = send_to_device((hidden, kwargs), self._devices[index], skip_keys="past_key_values")
         if self.watch is not None:
             self.watch(index, hidden)
         out = self._routed(index, forward, hidden, kwargs)

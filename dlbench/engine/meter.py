@@ -152,12 +152,13 @@ class Ledger:
         flops = self.costs.head if own is None else linear_flops(own)
         self._charge("heads", rows, flops, flops)
 
-    def finish(self, known: Ints, keep: int = 1) -> None:
+    def finish(self, known: Ints, keep: int = 1, wanted: Ints | None = None) -> None:
         """The forward has ended with the logits of the last positions.
 
         Args:
             known: slots whose logits were there already, because the token left where it had been looked at.
-            keep: positions whose logits were wanted.
+            keep: positions whose logits were made, of every row.
+            wanted: positions of each row whose logits were wanted; None for those made, as far as they are true tokens.
         """
         self.calls[self.rows] += len(self._whole) * self.traffic.tokens
         self._codes[self.rows[:, None], self._whole] = int(Action.RUN)
@@ -172,7 +173,8 @@ class Ledger:
             self._charge("attention", self.rows, times * keys, times * padded)
         # projections around the stack run at every position, the LM head where logits are wanted
         fixed = self.costs.input + self.costs.head - self.costs.vocabulary
-        wanted, executed = np.minimum(tokens, keep), np.full(len(self.rows), keep, dtype=np.int64)
+        wanted = np.minimum(tokens, keep) if wanted is None else wanted.copy()
+        executed = np.full(len(self.rows), keep, dtype=np.int64)
         wanted[known] = executed[known] = 0
         vocabulary = self.costs.vocabulary
         self._charge("heads", self.rows, fixed * tokens + vocabulary * wanted, fixed * columns + vocabulary * executed)

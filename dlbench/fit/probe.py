@@ -18,6 +18,7 @@ from dlbench.engine.view import exit_head
 from dlbench.errors import DlbenchError
 from dlbench.fit.soft import halves_of, train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
+from dlbench.prompts import limited_prompt
 from dlbench.task import Document, Task
 from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of
 
@@ -68,6 +69,7 @@ class FitProbe:
     say: Callable[[int, int], None] = lambda done, steps: None
     tokens: int = 0
     """Tokens that went through the backbone, forward."""
+    _encoded: dict[str, list[tuple[Document, Request]]] = field(default_factory=dict)
     _waves: dict[tuple[str, frozenset[int]], list[Wave]] = field(default_factory=dict)
 
     @property
@@ -83,12 +85,18 @@ class FitProbe:
 
     def documents(self, part: str) -> list[Document]:
         """Documents of a part whose prompt and new tokens fit the context."""
-        found = []
-        for document in self.learn if part == "learn" else self.tune:
-            ids = self.backbone.tokenizer(document.prompt)["input_ids"]
-            if len(ids) + document.limit <= self.backbone.context:
-                found.append(document)
-        return found
+        return [document for document, _ in self._requests(part)]
+
+    def _requests(self, part: str) -> list[tuple[Document, Request]]:
+        """Documents of a part with their prompts' token ids, where both fit the context."""
+        if part not in self._encoded:
+            found = []
+            for d in self.learn if part == "learn" else self.tune:
+                ids = limited_prompt(self.backbone, d, self.backbone.encode(d.prompt))
+                if len(ids) + d.limit <= self.backbone.context:
+                    found.append((d, Request(d.id, tuple(ids), d.limit, d.stop)))
+            self._encoded[part] = found
+        return self._encoded[part]
 
     # ---- under teacher forcing
 
@@ -239,14 +247,11 @@ class FitProbe:
             DlbenchError: no document fits the context.
         """
         if (part, reads) not in self._waves:
-            documents = self.documents(part)
-            if not documents:
+            made = [request for _, request in self._requests(part)]
+            if not made:
                 raise DlbenchError(
                     "the fit split gives nothing to tune on: no prompt fits the context with its new tokens"
                 )
-            made = [
-                Request(d.id, tuple(self.backbone.tokenizer(d.prompt)["input_ids"]), d.limit, d.stop) for d in documents
-            ]
             self.tokens += sum(len(r.ids) for r in made)
             engine = Engine(self.backbone, metered=False)
             parts = [made[i : i + SLOTS] for i in range(0, len(made), SLOTS)]

@@ -8,7 +8,7 @@ from statistics import fmean
 from dlbench import memory, registry
 from dlbench.engine import Engine
 from dlbench.method import Method
-from dlbench.quality import Prompted, tokenise, waves
+from dlbench.prompts import Prompted, tokenise, waves
 from dlbench.task import Document, Task
 
 

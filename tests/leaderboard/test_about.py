@@ -8,7 +8,7 @@ from dlbench.leaderboard.views import build_views
 
 
 def test_a_built_in_method_speaks_for_itself():
-    said = about("confidence_exit", {"00" * 32})
+    said = about("calm", {"00" * 32})
     assert said.summary == "Leave as soon as the exit head or the state looks confident."
     assert said.papers[:2] == ("2207.07061", "2206.09029")
     assert "<pre>top2" in said.text and 'href="https://arxiv.org/abs/2211.11152"' in said.text
