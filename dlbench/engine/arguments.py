@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dlbench.backbones import Backbone
 from dlbench.engine.debts import Past, add_to_mask
+from dlbench.families import resolve
 
 
 def take(x: Any, rows: Tensor, batch: int) -> Any:
@@ -29,6 +32,17 @@ def take(x: Any, rows: Tensor, batch: int) -> Any:
     if isinstance(x, dict):
         return {k: take(y, rows, batch) for k, y in x.items()}
     return x
+
+
+def rotary_of(backbone: Backbone) -> Any:
+    """The module that makes a model's rotary angles; None where it has none."""
+    return getattr(resolve(backbone.model, backbone.family.layers.rpartition(".")[0]), "rotary_emb", None)
+
+
+def kind_of(backbone: Backbone, rotary: Any, index: int) -> tuple[str, ...]:
+    """What that module must be told of a layer beside the positions: its kind, where angles differ by kind."""
+    differs = "layer_type" in inspect.signature(rotary.forward).parameters
+    return (backbone.model.config.layer_types[index],) if differs else ()
 
 
 class Angles:

@@ -12,6 +12,7 @@ from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.gate import Gates
 from dlbench.engine.meter import Costs
 from dlbench.engine.request import Request
+from dlbench.engine.stack import NotStacked, Stack
 from dlbench.engine.stops import Stopper
 from dlbench.engine.wave import Wave
 from dlbench.errors import DlbenchError
@@ -35,13 +36,16 @@ class Engine:
         self.kernels = "stock"
         """What decode steps run: "fused" or "stock" layers."""
         self.kernels_note = ""
-        """Why the layers are not fused, where they were to be."""
+        """Why the layers, or the step around them, are not fused, where they were to be."""
         fused = None
+        self.stack: Stack | None = None
+        """Stands in for the model's forward where one new token per row runs; None where the model's own runs."""
         if kernels == "auto":
             try:
                 fused = fuse(backbone)
                 self.kernels = "fused"
-            except NotFused as reason:
+                self.stack = Stack(backbone, fused)
+            except (NotFused, NotStacked) as reason:
                 self.kernels_note = str(reason)
         self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
         self.stopper = Stopper(backbone.tokenizer)

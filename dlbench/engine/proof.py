@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlbench.backbones import Backbone
+from dlbench.engine.arguments import kind_of, rotary_of
 from dlbench.engine.debts import Owed
-from dlbench.families import resolve
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 """Largest difference to the stock layer, relative to what the layer adds to its row."""
@@ -77,26 +76,26 @@ def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tu
         stock, fused, filled = (Past(*prompt) for _ in range(3))
         expected = layer.forward(hidden, **arguments(last, stock, seen))
         got = step(hidden, **arguments(last, fused, seen))
-        yield _gap(got, expected, hidden), "the output is"
+        yield gap(got, expected, hidden), "the output is"
         step.fill(hidden, **arguments(last, filled, seen))
         for past, what in ((fused, "keys and values are"), (filled, "keys and values alone are")):
-            yield max(_gap(a, b, torch.zeros_like(b)) for a, b in zip(past.last, stock.last, strict=True)), what
+            yield max(gap(a, b) for a, b in zip(past.last, stock.last, strict=True)), what
     if step.merges:  # the last token of the prompt, as if its keys and values were still owed
         before = slice(length - 1, length)
         known = arguments(before, Past())
         owed = Owed(states[:, length - 1], known.get("position_embeddings"), *(torch.arange(3),) * 2)
         merged = Past(*prompt)
         got = step(hidden, owed=owed, **arguments(last, merged))
-        yield _gap(got, expected, hidden), "the output beside owed keys and values is"
+        yield gap(got, expected, hidden), "the output beside owed keys and values is"
         pairs = zip(merged.kept, (x[:, :, -1:] for x in prompt), strict=True)
-        yield max(_gap(a, b, torch.zeros_like(b)) for a, b in pairs), "owed keys and values are"
+        yield max(gap(a, b) for a, b in pairs), "owed keys and values are"
     one = Past(*(x[alone] for x in prompt))
     got = step(hidden[alone], **arguments(last, one, rows=alone))
-    yield _gap(got, expected[alone], hidden[alone]), "the output of one row is"
+    yield gap(got, expected[alone], hidden[alone]), "the output of one row is"
 
 
-def _gap(got: Tensor, expected: Tensor, origin: Tensor) -> float:
-    """Largest difference of any row over what is tolerated: a part of what the layer changes, and rounding."""
+def gap(got: Tensor, expected: Tensor, origin: Tensor | float = 0.0) -> float:
+    """Largest difference of any row over what is tolerated: a part of what changes from the origin, and rounding."""
     over = tuple(range(1, got.ndim))
     tolerated = TOLERANCE[got.dtype] * (expected - origin).abs().amax(over)
     rounding = 4 * torch.finfo(got.dtype).eps * expected.abs().amax(over) + torch.finfo(got.dtype).tiny
@@ -105,13 +104,8 @@ def _gap(got: Tensor, expected: Tensor, origin: Tensor) -> float:
 
 def _angles(backbone: Backbone, states: Tensor, positions: Tensor, index: int) -> tuple[Tensor, ...] | None:
     """Rotary angles at these positions, of the model's own making."""
-    rotary = getattr(resolve(backbone.model, backbone.family.layers.rpartition(".")[0]), "rotary_emb", None)
+    rotary = rotary_of(backbone)
     if rotary is None:
         return None
-    kinds = (
-        (backbone.model.config.layer_types[index],)
-        if "layer_type" in inspect.signature(rotary.forward).parameters
-        else ()
-    )
-    found: tuple[Tensor, ...] = rotary(states, positions, *kinds)
+    found: tuple[Tensor, ...] = rotary(states, positions, *kind_of(backbone, rotary, index))
     return found

@@ -29,6 +29,8 @@ class Recipe:
     """Configuration attribute that says whether attention and feed-forward read the same state, side by side."""
     needs: str | None = None
     """Configuration attribute without which the row does not hold."""
+    places: tuple[str, int] | None = None
+    """The model's table of learned positions, and the row of position 0; None where there is none."""
 
 
 _LLAMA = Recipe(
@@ -67,6 +69,7 @@ RECIPES: dict[str, Recipe] = {
         act="activation_fn",
         gated=False,
         needs="do_layer_norm_before",
+        places=("model.decoder.embed_positions", 2),
     ),
     "gpt2": Recipe(
         norms=("ln_1", None, "ln_2", None),
@@ -76,6 +79,7 @@ RECIPES: dict[str, Recipe] = {
         down="mlp.c_proj",
         act="mlp.act",
         gated=False,
+        places=("transformer.wpe", 0),
     ),
     "gpt_neox": Recipe(
         norms=("input_layernorm", None, "post_attention_layernorm", None),

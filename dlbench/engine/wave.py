@@ -129,8 +129,20 @@ class Wave:
             Logits, [alive, vocabulary]; where several are kept, [alive, keep, vocabulary].
         """
         ledger.begin(cache.order[: cache.alive].copy(), traffic)
-        gates, width, device = self.engine.gates, ids.shape[1], ids.device
+        gates, width, stack = self.engine.gates, ids.shape[1], self.engine.stack
         gates.begin(cache, ledger, routing, self.angles, watch)
+        if stack is not None and width == 1:
+            logits = stack.step(gates, ids, cache)
+        else:
+            logits = self._stock(cache, ids, keep)
+        cache.advance(width)
+        known = [] if routing is None else [slots for slots, _ in routing.known]
+        ledger.finish(np.concatenate(known) if known else NOBODY, keep)
+        return logits
+
+    def _stock(self, cache: RowCache, ids: Tensor, keep: int) -> Tensor:
+        """The same by the model's own forward, with gates before its layers."""
+        width, device = ids.shape[1], ids.device
         starts = torch.from_numpy(cache.starts[: cache.alive, None].copy()).to(device)
         begin, end = cache.seen, cache.seen + width
         positions = (torch.arange(begin, end, device=device) - starts).clamp_(min=0)
@@ -145,9 +157,6 @@ class Wave:
             use_cache=True,
             logits_to_keep=keep,
         )
-        cache.advance(width)
-        known = [] if routing is None else [slots for slots, _ in routing.known]
-        ledger.finish(np.concatenate(known) if known else NOBODY, keep)
         logits: Tensor = out.logits
         return logits[:, -1] if keep == 1 else logits[:, -keep:]
 

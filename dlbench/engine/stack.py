@@ -1,0 +1,208 @@
+"""A decode step of a whole model of fused layers, proved equal to the stock model's on the model at hand.
+
+Around its layers a stock model makes positions, masks and rotary angles in every forward; for a narrow model at batch 1
+that takes as long as half of the layers. Here angles are looked up in a table of the model's own making, and a mask is
+one comparison, made where rows begin at different columns.
+
+Shape letters: B rows, W model width, D rotary width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlbench.backbones import Backbone
+from dlbench.engine.arguments import kind_of, rotary_of
+from dlbench.engine.cache import RowCache, windows
+from dlbench.engine.fused import FusedLayer
+from dlbench.engine.norms import norm
+from dlbench.engine.proof import gap
+from dlbench.engine.recipes import RECIPES
+from dlbench.engine.view import capped
+from dlbench.families import resolve
+
+if TYPE_CHECKING:
+    from dlbench.engine.gate import Gates
+
+_FIXED = {"default", "linear", "llama3", "yarn"}
+"""Kinds of rotary angles that depend on the position alone, and not on how long a text has become."""
+
+
+class NotStacked(Exception):
+    """This model's step is not replaced; the message says why, in one line."""
+
+
+class Stack:
+    """One decode step of a model: a new token per row to its logits."""
+
+    def __init__(self, backbone: Backbone, layers: Sequence[FusedLayer]) -> None:
+        """Prepare, and prove it.
+
+        Args:
+            backbone: of a family with a recipe.
+            layers: its fused layers.
+
+        Raises:
+            NotStacked: the model does something around its layers that this does not know of.
+        """
+        model, family, recipe = backbone.model, backbone.family, RECIPES[backbone.kind]
+        if any(resolve(model, path) is not None for path in family.inputs):
+            raise NotStacked("a projection stands between embedding and layers")
+        self.backbone, self.layers = backbone, layers
+        self.embed = model.get_input_embeddings()
+        path, self.first = recipe.places or ("", 0)
+        self.places = resolve(model, path).weight if path else None
+        self.rotary = rotary_of(backbone)
+        if self.rotary is not None and not (kinds := _rope_types(model.config)) <= _FIXED:
+            raise NotStacked(f"rotary angles of type {', '.join(sorted(kinds - _FIXED))} depend on the text's length")
+        spans = windows(model.config, backbone.depth)
+        kinds_of = [kind_of(backbone, self.rotary, i) if self.rotary is not None else () for i in range(backbone.depth)]
+        self.groups = list(zip(kinds_of, spans, strict=True))
+        """Per layer, what its arguments depend on."""
+        head, *self.rest = (module for path in family.head if (module := resolve(model, path)) is not None)
+        self.norm = norm(head, recipe.offset)
+        self._tables: dict[tuple[str, ...], tuple[Tensor, ...]] = {}
+        with torch.inference_mode():
+            _prove(self)
+
+    def step(self, gates: Gates, ids: Tensor, cache: RowCache) -> Tensor:
+        """Run one new token per living row through embedding, gates and head: [B, 1] -> [B, V].
+
+        Args:
+            gates: route the layers; a forward has begun.
+            ids: tokens.
+            cache: holds the living rows, and takes the new keys and values.
+        """
+        hidden, arguments = self.enter(ids, cache)
+        for index, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
+            hidden = gates.layer(index, layer, hidden, arguments[group])
+        return self.leave(hidden)[:, -1]
+
+    def enter(self, ids: Tensor, cache: RowCache) -> tuple[Tensor, Mapping[Any, dict[str, Any]]]:
+        """States before the first layer, [B, 1, W], and the layers' other arguments by group."""
+        starts = cache.starts[: cache.alive]
+        positions = cache.seen - (starts if cache.padded else starts[:1])
+        at = torch.from_numpy(positions).to(ids.device)
+        hidden = self.embed(ids)
+        if self.places is not None:
+            hidden = hidden + F.embedding(at + self.first, self.places)[:, None]
+        arguments: dict[Any, dict[str, Any]] = {}
+        for index, group in enumerate(self.groups):
+            if group in arguments:
+                continue
+            found: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": None}
+            if (starts > (first := cache.first(index))).any():
+                columns = torch.arange(first, cache.seen + 1, device=ids.device)
+                begin = torch.from_numpy(starts.copy()).to(ids.device)
+                found["attention_mask"] = (columns >= begin[:, None])[:, None, None]
+            if self.rotary is not None:
+                table = self._table(group[0], int(positions.max()))
+                found["position_embeddings"] = tuple(x[at][:, None] for x in table)
+            arguments[group] = found
+        return hidden, arguments
+
+    def leave(self, hidden: Tensor) -> Tensor:
+        """Logits of states that leave the last layer: [B, 1, W] -> [B, 1, V]."""
+        hidden = self.norm(hidden)
+        for module in self.rest:
+            hidden = module(hidden)
+        return capped(self.backbone, hidden)
+
+    def _table(self, kind: tuple[str, ...], last: int) -> tuple[Tensor, ...]:
+        """Rotary angles of all positions up to the last one that is needed, and some more: each [positions, D]."""
+        table = self._tables.get(kind)
+        if table is None or len(table[0]) <= last:
+            like = self.layers[0].out.weight
+            positions = torch.arange(max(256, 2 * last), device=like.device)
+            made = self.rotary(like.new_zeros(1), positions[None], *kind)
+            table = self._tables[kind] = tuple(x[0] for x in made)
+        return table
+
+
+def _rope_types(config: Any) -> set[str]:
+    """Kinds of rotary angles of a model, one for all layers or one per kind of layer."""
+    given = getattr(config, "rope_parameters", None) or {}
+    several = [x for x in given.values() if isinstance(x, Mapping)] or [given]
+    return {str(x.get("rope_type", "default")) for x in several}
+
+
+def _prove(stack: Stack) -> None:
+    """Hold what stands around the layers against the stock model's, on rows that begin together and that don't.
+
+    Raises:
+        NotStacked: something differs.
+    """
+    for lengths in ([9, 9], [9, 4]):
+        for what, difference in _differences(stack, np.array(lengths)):
+            if not difference <= 1:
+                raise NotStacked(f"{what} off by {difference:.3g} times the tolerance")
+
+
+def _differences(stack: Stack, lengths: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[tuple[str, float]]:
+    backbone, rows, columns = stack.backbone, len(lengths), int(lengths.max())
+    model, device = backbone.model, backbone.device
+    random = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (rows, columns + 1), generator=random).to(device)
+    cache = RowCache([span for _, span in stack.groups], rows, columns + 1)
+    cache.seat(np.arange(rows), lengths, columns)
+    there = torch.arange(columns + 1, device=device) >= torch.from_numpy(cache.starts[:, None]).to(device)
+    positions = (there.cumsum(-1) - 1).clamp_(min=0)
+    entered: list[tuple[Tensor, dict[str, Any]]] = []
+    left: list[Tensor] = []
+    logits = torch.empty(0)
+    for part in (slice(columns), slice(columns, columns + 1)):
+        entered.clear()
+        with _watched(list(backbone.layers), entered, left):
+            logits = model(
+                input_ids=ids[:, part],
+                attention_mask=there[:, : part.stop].long() if cache.padded else None,
+                position_ids=positions[:, part],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+        cache.advance(part.stop - cache.seen)
+    cache.seen = columns
+    hidden, arguments = stack.enter(ids[:, columns:], cache)
+    yield "the state before the layers is", gap(hidden, entered[0][0])
+    for index, ((_, theirs), group) in enumerate(zip(entered, stack.groups, strict=True)):
+        ours, width = arguments[group], columns + 1 - cache.first(index)
+        same = bool((_allowed(ours, width) == _allowed(theirs, width)).all())
+        yield f"the mask of layer {index} is", 0.0 if same else float("inf")
+        pairs = zip(*(x.get("position_embeddings") or () for x in (ours, theirs)), strict=True)
+        for mine, stock in pairs:
+            yield f"the angles of layer {index} are", gap(mine.expand_as(stock), stock)
+    yield "the logits are", gap(stack.leave(left[-1]), logits)
+
+
+@contextmanager
+def _watched(layers: Sequence[Any], entered: list[tuple[Tensor, dict[str, Any]]], left: list[Tensor]) -> Iterator[None]:
+    """Note what enters stock layers, and what leaves the last."""
+    names = list(inspect.signature(layers[0].forward).parameters)
+
+    def note(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        entered.append((args[0], {**dict(zip(names, args, strict=False)), **kwargs}))
+
+    hooks = [layer.register_forward_pre_hook(note, with_kwargs=True) for layer in layers]
+    hooks.append(layers[-1].register_forward_hook(lambda _, __, out: left.append(out)))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _allowed(kwargs: Mapping[str, Any], columns: int) -> Tensor:
+    """Which of the columns handed out a layer's mask lets through: [B or 1, 1, 1, columns]."""
+    mask: Tensor | None = kwargs.get("attention_mask")
+    if mask is None:
+        return torch.ones(1, 1, 1, columns, dtype=torch.bool)
+    return (mask if mask.dtype is torch.bool else mask >= 0)[..., -columns:].cpu()
