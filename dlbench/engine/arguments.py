@@ -57,12 +57,16 @@ class Angles:
         """A new forward is under way."""
         self._noted.clear()
 
+    def wanted(self, layer: int) -> bool:
+        """Whether this forward has not yet told the angles of a layer's kind."""
+        return self._kinds[layer] not in self._noted
+
     def note(self, layer: int, kwargs: dict[str, Any], where: Tensor) -> None:
         """Keep what a layer is handed for the tokens at these true positions, [rows]."""
         kind, angles = self._kinds[layer], kwargs.get("position_embeddings")
-        if angles is None or kind in self._noted:
-            return
         self._noted.add(kind)
+        if angles is None:
+            return
         if kind not in self._tables:
             self._tables[kind] = tuple(a.new_zeros(self._length, a.shape[-1]) for a in angles)
         for table, a in zip(self._tables[kind], angles, strict=True):

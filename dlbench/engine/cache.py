@@ -76,6 +76,8 @@ class RowCache(Cache):
         """First column that any living row fills; what lies before it is not handed out."""
         self.padded = False
         """Whether a living row begins later than another."""
+        self.level = True
+        """Whether all living rows have decoded as many tokens."""
         self.companion: Companion | None = None
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
@@ -111,6 +113,8 @@ class RowCache(Cache):
         starts = self.starts[: self.alive]
         self.left = int(starts.min()) if len(starts) else self.seen
         self.padded = bool((starts != self.left).any())
+        bases = self.bases[: self.alive]
+        self.level = bool((bases == bases[:1]).all())
 
     # ---- what stock models ask of a cache
 

@@ -149,12 +149,13 @@ class Project(Debts):
         if layer not in self._states:
             self._states[layer] = hidden.new_empty(self.cache.batch, self.span, hidden.shape[-1])
             self._owed[layer] = np.zeros((self.cache.batch, self.span), dtype=bool)
-        states, owed, steps = self._states[layer], self._owed[layer], self.cache.steps
-        now = int(steps[0])
-        if (steps == now).all():
-            states[: len(steps), now] = hidden  # of every row: what nobody owes is never read
-            owed[slice(len(steps)) if slots is None else slots, now] = True
+        states, owed, cache = self._states[layer], self._owed[layer], self.cache
+        if cache.level:
+            now = cache.seen - int(cache.bases[0])
+            states[: cache.alive, now] = hidden  # of every row: what nobody owes is never read
+            owed[slice(cache.alive) if slots is None else slots, now] = True
         else:
+            steps = cache.steps
             chosen = np.arange(len(steps)) if slots is None else slots
             self._put(states, chosen, hidden if slots is None else hidden[torch.from_numpy(slots).to(hidden.device)])
             owed[chosen, steps[chosen]] = True

@@ -64,7 +64,9 @@ class Run(ABC):
             rows = self.cache.order[: self.cache.alive]
             self._write([[token] for token in self._choose(chunk.first, rows).tolist()])
         else:
-            self.waiting.extend((chunk, place) for chunk in self.wave.chunks for place in range(len(chunk.rows)))
+            # long prompts tend to have long outputs: begun last, these would keep a few slots busy at the end
+            chunks = reversed(self.wave.chunks)
+            self.waiting.extend((chunk, place) for chunk in chunks for place in reversed(range(len(chunk.rows))))
             self._admit(list(range(self.wave.slots)))
         while self.cache.alive:
             self._advance()

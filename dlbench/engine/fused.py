@@ -31,6 +31,7 @@ from dlbench.engine.recipes import Recipe
 from dlbench.families import resolve
 from dlbench.method import Action
 
+_RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
 _ACTIVATIONS: dict[type, Map] = {
     SiLUActivation: F.silu,
     nn.SiLU: F.silu,
@@ -80,21 +81,20 @@ class FusedLayer:
         """Whether keys and values of past tokens can come from the same product as those of the new ones."""
         return self.kv is not None
 
-    def __call__(self, hidden: Tensor, *, part: Action = Action.RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
+    def __call__(self, hidden: Tensor, *, part: int = _RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
         """Run the layer, or a half of it: [B, 1, W] -> [B, 1, W].
 
         Args:
             hidden: state of each row's new token.
-            part: RUN; ATTN adds the attention half only, MLP the feed-forward half.
+            part: an Action: RUN; ATTN adds the attention half only, MLP the feed-forward half.
             owed: past tokens whose K and V are made and stored first, where the layer merges; its weights are then
                 read once for both.
             **kwargs: what the stock layer's forward takes by name.
         """
         before = out = hidden[:, 0]
-        whole = part is Action.RUN
-        if whole or part & Action.ATTN:
+        if part & _ATTN:
             out = before + self._attend(before, kwargs, owed)
-        if whole or part & Action.MLP:
+        if part & _MLP:
             out = out + self._feed_forward(before if self.parallel else out)
         return out.unsqueeze(1)
 

@@ -27,6 +27,7 @@ from dlbench.families import resolve
 from dlbench.method import Action
 
 Forward = Callable[..., Any]
+_ATTN, _RUN = int(Action.ATTN), int(Action.RUN)  # of an enumeration's own operators each call would take a microsecond
 
 
 def _gated(layer: nn.Module) -> bool:
@@ -150,17 +151,17 @@ class Gates:
             return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
         hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
-        if debts is not None:
+        if debts is not None and self.angles.wanted(index):
             self.angles.note(index, kwargs, self._on(self.cache.seen - self.starts, hidden))
-        attending = [slots for code, slots in groups if code & Action.ATTN]
+        attending = [slots for code, slots in groups if code & _ATTN]
         owed = None
         if debts is not None and attending:
             owed = self._catch_up(index, debts, attending, forward, kwargs, hidden)
         out = hidden
         for code, slots in groups:
-            out = self._run(index, code, slots, forward, kwargs, hidden, out, owed if code & Action.ATTN else None)
+            out = self._run(index, code, slots, forward, kwargs, hidden, out, owed if code & _ATTN else None)
             routing.ran(slots, hidden)
-        if len(groups) != 1 or groups[0][0] != Action.RUN or groups[0][1] is not None:
+        if len(groups) != 1 or groups[0][0] != _RUN or groups[0][1] is not None:
             self.ledger.acted = True
             self._pass(index, routing, attending, hidden)
             out = self._bypass(index, routing, groups, hidden, out)
@@ -186,8 +187,11 @@ class Gates:
         if debts is not None and (there := debts.seen(index, rows)) is not None:
             mask = kwargs.get("attention_mask")
             kwargs = {**kwargs, "attention_mask": add_to_mask(mask, there, additive=self.additive, dtype=hidden.dtype)}
-        with self.cache.only(rows):
+        if rows is None:
             out = self._part(index, code, forward, states, kwargs, owed)
+        else:
+            with self.cache.only(rows):
+                out = self._part(index, code, forward, states, kwargs, owed)
         self.ledger.layer(index, code, slots)
         if self.routing is not None and (scale := self.routing.scale) is not None:
             scale = (scale if rows is None else scale[rows]).to(states)
@@ -204,9 +208,8 @@ class Gates:
         owed: Owed | None = None,
     ) -> Tensor:
         if isinstance(forward, FusedLayer):
-            part = Action.RUN if code == Action.RUN else Action(code)
-            return forward(states, part=part, owed=owed, **kwargs)
-        if code == Action.RUN:
+            return forward(states, part=code, owed=owed, **kwargs)
+        if code == _RUN:
             out = forward(states, **kwargs)
         else:
             with self.halves.only(index, code):

@@ -22,6 +22,7 @@ from dlbench.method import Action, Method, Static
 Groups = list[tuple[int, Slots | None]]
 """Which part of the layer which slots run; None stands for all alive ones."""
 NOBODY: Slots = np.zeros(0, dtype=np.int64)
+_EXIT = int(Action.EXIT)
 
 
 class Plan(ABC):
@@ -79,6 +80,8 @@ class Routing(Plan):
         """
         self.method, self.view, self.debts = method, view, debts
         self.live = method.live(view.depth)
+        self.free = self.live is None and method.scope == "token"
+        """Whether the method has promised nothing."""
         self.fixed = method.actions(view.depth) if isinstance(method, Static) else None
         view.head = method.head
         self.awake: Slots | None = None
@@ -111,6 +114,11 @@ class Routing(Plan):
             return []
         self.view.arrive(layer, hidden, self.awake)
         answer = answers.ask(self.method, self.view, metered=self.ledger.metered)
+        if isinstance(answer, int) and answer != _EXIT:
+            self.scale = None
+            return [(answer, self.awake)] if answer else []
+        if isinstance(answer, int):
+            answer = answers.Answer(answer, 0)
         rows = self.rows if self.awake is None else self.rows[self.awake]
         if answer.flops:
             self.ledger.router(rows, answer.flops)
@@ -121,10 +129,10 @@ class Routing(Plan):
         if self.debts is not None and not self.debts.skips:
             self._only_exits(codes)
         if isinstance(codes, int):
-            groups = [(codes, self.awake)] if codes & Action.RUN else []
-            if codes == Action.EXIT:
+            if codes == _EXIT:
                 self._leave(np.ones(len(rows), dtype=bool))
-            return groups
+                return []
+            return [(codes, self.awake)] if codes else []
         slots = np.arange(self.cache.alive) if self.awake is None else self.awake
         if (leaving := codes == Action.EXIT).any():
             self._leave(leaving)
@@ -194,6 +202,8 @@ class Routing(Plan):
         Raises:
             DlbenchError: a row changed its answer, or runs a layer said never to run.
         """
+        if self.free:
+            return
         name = type(self.method).__name__
         if self.live is not None and layer not in self.live and groups:
             raise DlbenchError(f"method {name} ran layer {layer}, which its live() leaves out")

@@ -102,7 +102,10 @@ class Stack:
             if (starts > (first := cache.first(index))).any():
                 columns = torch.arange(first, cache.seen + 1, device=ids.device)
                 begin = torch.from_numpy(starts.copy()).to(ids.device)
-                found["attention_mask"] = (columns >= begin[:, None])[:, None, None]
+                there = (columns >= begin[:, None])[:, None, None]
+                if there.is_cpu:  # the kernel would turn booleans into this in every layer
+                    there = torch.zeros((), dtype=hidden.dtype).where(there, torch.finfo(hidden.dtype).min)
+                found["attention_mask"] = there
             if self.rotary is not None:
                 table = self._table(group[0], int(positions.max()))
                 found["position_embeddings"] = tuple(x[at][:, None] for x in table)
