@@ -128,7 +128,12 @@ def test_two_processes_give_the_records_of_one(finished: Path, tiny: Path, tmp_p
     with run_apart(command(tiny, tmp_path / "out", "--no-timing", "--processes", "2")) as process:
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
-    assert (tmp_path / "out" / "records.jsonl").read_bytes() == (finished / "records.jsonl").read_bytes()
+    assert list(map(without_padding, records(tmp_path / "out"))) == list(map(without_padding, records(finished)))
+
+
+def without_padding(record: dict[str, Any]) -> dict[str, Any]:
+    """All but what depends on which documents were decoded side by side."""
+    return {**record, "compute": {**record["compute"], "executed_flops": None}}
 
 
 def test_a_killed_run_goes_on_with_another_number_of_processes(finished: Path, tiny: Path, tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ class Stack:
         model, family, recipe = backbone.model, backbone.family, RECIPES[backbone.kind]
         if any(resolve(model, path) is not None for path in family.inputs):
             raise NotStacked("a projection stands between embedding and layers")
+        for name, module in model.named_modules():
+            if not name.startswith(family.layers) and (
+                "forward" in vars(module) or module._forward_hooks or module._forward_pre_hooks
+            ):
+                raise NotStacked(f"{name or 'the model'} has hooks")
         self.backbone, self.layers = backbone, layers
         self.embed = model.get_input_embeddings()
         path, self.first = recipe.places or ("", 0)
