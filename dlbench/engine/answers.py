@@ -62,8 +62,8 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
         raise
     except Exception as error:
         raise failed(method, f"before layer {view.layer} at step {int(view.step.min())}", error) from error
-    if type(given) is Action and not flops:  # by far the most frequent answer at batch 1
-        return int(given)
+    if type(given) is Action and not flops and (code := int(given)) in CODES:  # the most frequent answer at batch 1
+        return code
     answer, scale, memory = (
         (given.codes, given.scale, given.memory) if isinstance(given, Route) else (given, None, None)
     )

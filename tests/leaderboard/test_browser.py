@@ -182,7 +182,7 @@ def test_everything_works_by_keyboard_alone(watched, site):
     page.wait_for_selector("td.versus")
     page.focus("[data-tick='static-skip-50']")
     page.keyboard.press("Space")
-    assert "tick=static-skip-50" in page.url
+    page.wait_for_function("location.hash.includes('tick=static-skip-50')")
     # What has the focus can be seen to have it.
     page.focus("#find")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
