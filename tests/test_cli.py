@@ -61,6 +61,15 @@ def test_without_options_everything_of_nano_runs(ran):
     assert ran[0].methods == registry.CORE and len(ran[0].tasks) == 4
 
 
+def test_a_prompt_with_a_place_for_the_input_is_a_template(ran, tmp_path, capsys):
+    (tmp_path / "mine.jsonl").write_text('{"input": "a", "references": ["b"]}\n')
+    command = ["run", "--task", "file:mine.jsonl", "--prompt", "Say {input}:"]
+    assert cli.main(command) == 0
+    assert (ran[0].prompt, ran[0].sources.template) == ("full", "Say {input}:")
+    assert cli.main([*command, "--template", "{input}"]) == 2
+    assert "--prompt and --template both give a template" in capsys.readouterr().err
+
+
 def test_options_reach_the_run(ran, plugin):
     path = plugin(MINE)
     line = (

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.terminal import interrupted, number, unique
+from dlbench.errors import DlbenchError
 
 
 def run(
@@ -51,7 +52,12 @@ def run(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
-    prompt: Annotated[str, typer.Option(help="full: prompts run every layer; routed: the method's layers.")] = "full",
+    prompt: Annotated[
+        str,
+        typer.Option(
+            help="full: prompts run every layer; routed: the method's layers. A text with {input} is a --template."
+        ),
+    ] = "full",
     kv: Annotated[
         str | None,
         typer.Option(help="Keys and values of skipped tokens: project, evict or recompute. [the method's own]"),
@@ -82,6 +88,10 @@ def run(
     from dlbench.sources import Sources
 
     try:
+        if "{input}" in prompt:
+            if template is not None:
+                raise DlbenchError("--prompt and --template both give a template: give one of them")
+            template, prompt = prompt, "full"
         names = unique(task) or ("nano",)
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
         sources.check(names)
