@@ -6,13 +6,15 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from dlbench.backbones import embedded_folder
 
 
-def save(folder, *, context=512, chat=None):
+def save(folder, *, context=512, chat=None, dtype=torch.float32, **options):
     """Save the model into a folder and return it.
 
     Args:
         folder: made where it is not there.
         context: most positions.
         chat: a chat template to give the tokenizer.
+        dtype: of the stored weights.
+        **options: of the model's configuration.
     """
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(embedded_folder("nano"))
@@ -25,11 +27,11 @@ def save(folder, *, context=512, chat=None):
         num_hidden_layers=4,
         num_attention_heads=2,
         max_position_embeddings=context,
-        initializer_range=0.2,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
+        **{"initializer_range": 0.2, **options},
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+import small_model
 
-from dlbench.backbones import embedded_folder
 from dlbench.cli import main
 from dlbench.families import FAMILIES
 from dlbench.jobs import Planner
@@ -33,24 +31,7 @@ METHODS = ["full", "static_skip", "random_skip", "oracle"]
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random Llama of four layers and nano's tokenizer."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(embedded_folder("nano"))
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        max_position_embeddings=512,
-        initializer_range=0.2,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return small_model.save(tmp_path_factory.mktemp("models") / "tiny")
 
 
 def command(tiny: Path, out: Path, *more: str) -> list[str]:
