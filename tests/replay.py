@@ -57,6 +57,13 @@ class Recorded(Method):
             self.scales.setdefault((row, step), []).append(scale)
         return given
 
+    def of(self, noted, row, steps):
+        """What was noted at each step of a row: what decides by sequence is asked at first only, and held to it."""
+        found = []
+        for step in range(steps):
+            found.append(noted.get((row, step)) or (found[-1] if self.scope != "token" else noted[row, step]))
+        return found
+
     def ran(self):
         """(row, step) -> the layers that ran, whole or in part."""
         return {at: [i for i, code in enumerate(codes) if code & Action.RUN] for at, codes in self.codes.items()}
@@ -215,14 +222,14 @@ def check(monkeypatch, backbone, method, prompts, limits, *, seed=0, tolerance, 
     with watched_logits(monkeypatch) as seen:
         written = wave.decode(recorded, seed=seed, kv=kv)
     for row, (prompt, generation) in enumerate(zip(prompts, written, strict=True)):
-        codes = [recorded.codes[row, step] for step in range(len(generation.tokens) - 1)]
+        codes = recorded.of(recorded.codes, row, len(generation.tokens) - 1)
         routes = [route for route, times in generation.routes for _ in range(times)]
         ran = [[c & Action.RUN for c in step] for step in codes]  # nothing runs after the layers that were asked about
         assert [list(r[: len(c)]) for r, c in zip(routes, ran, strict=True)] == ran
         assert not any(any(r[len(c) :]) for r, c in zip(routes, ran, strict=True))
         if kv != "recompute" and not {Action.ATTN, Action.MLP} & {c for step in codes for c in step}:
             assert generation.layers == [sum(c == Action.RUN for c in step) for step in codes]
-        scales = [recorded.scales[row, step] for step in range(len(generation.tokens) - 1)]
+        scales = recorded.of(recorded.scales, row, len(generation.tokens) - 1)
         expected = replay(backbone, prompt, generation.tokens, codes, kv or method.kv[0], scales, method.bypass)
         got = torch.stack(seen[row])
         assert got.shape == expected.shape

@@ -23,6 +23,7 @@ Groups = list[tuple[int, Slots | None]]
 """Which part of the layer which slots run; None stands for all alive ones."""
 NOBODY: Slots = np.zeros(0, dtype=np.int64)
 _EXIT = int(Action.EXIT)
+_PARTS = (int(Action.RUN), int(Action.ATTN), int(Action.MLP))
 
 
 class Plan(ABC):
@@ -80,7 +81,11 @@ class Routing(Plan):
         """
         self.method, self.view, self.debts = method, view, debts
         self.live = method.live(view.depth)
-        self.free = self.live is None and method.scope == "token"
+        self.lasting = method.scope != "token"
+        """Whether an answer holds for the whole sequence."""
+        self.plain = True
+        """Whether no answer has ever come with a scale or something to remember."""
+        self.free = self.live is None and not self.lasting
         """Whether the method has promised nothing."""
         self.fixed = method.actions(view.depth) if isinstance(method, Static) else None
         view.head = method.head
@@ -92,6 +97,8 @@ class Routing(Plan):
         self.rows: Slots = cache.order[: cache.alive].copy()
         self.awake = None
         self.scale = None
+        # asked twice, so that a method that breaks its word is caught, and then held to it
+        self.settled = self.lasting and self.plain and int(cache.steps.min()) >= 2
         self._known: list[tuple[Slots, Tensor]] = []
         self.known = self._known
         self.view.attach(self.rows, cache, ledger)
@@ -112,6 +119,8 @@ class Routing(Plan):
     def _ask(self, layer: int, hidden: Tensor) -> Groups:
         if self.awake is not None and not len(self.awake):
             return []
+        if self.settled and (codes := self.view.promised[layer, self.rows]).min() >= 0:
+            return self._grouped(codes)  # every sequence has its answer
         self.view.arrive(layer, hidden, self.awake)
         answer = answers.ask(self.method, self.view, metered=self.ledger.metered)
         if isinstance(answer, int) and answer != _EXIT:
@@ -122,6 +131,7 @@ class Routing(Plan):
         rows = self.rows if self.awake is None else self.rows[self.awake]
         if answer.flops:
             self.ledger.router(rows, answer.flops)
+        self.plain = self.plain and answer.scale is None and answer.memory is None
         if answer.memory is not None:
             self._remember(rows, answer.memory)
         self.scale = None if answer.scale is None else self._spread(answer.scale)
@@ -133,11 +143,18 @@ class Routing(Plan):
                 self._leave(np.ones(len(rows), dtype=bool))
                 return []
             return [(codes, self.awake)] if codes else []
-        slots = np.arange(self.cache.alive) if self.awake is None else self.awake
-        if (leaving := codes == Action.EXIT).any():
+        awake = self.awake
+        if (leaving := codes == _EXIT).any():
             self._leave(leaving)
-        parts = (Action.RUN, Action.ATTN, Action.MLP)
-        return [(int(part), slots[codes == part]) for part in parts if (codes == part).any()]
+        return self._grouped(codes, awake)
+
+    def _grouped(self, codes: Slots, slots: Slots | None = None) -> Groups:
+        """Who runs which part, of one code per slot; None for the slots of all."""
+        first = int(codes[0])
+        if first in _PARTS and (codes == first).all():
+            return [(first, slots)]
+        slots = np.arange(self.cache.alive) if slots is None else slots
+        return [(part, slots[codes == part]) for part in _PARTS if (codes == part).any()]
 
     def _leave(self, leaving: Flags) -> None:
         """Some of the awake tokens exit; what was looked at on the way out need not be computed again."""
@@ -207,7 +224,7 @@ class Routing(Plan):
         name = type(self.method).__name__
         if self.live is not None and layer not in self.live and groups:
             raise DlbenchError(f"method {name} ran layer {layer}, which its live() leaves out")
-        if self.method.scope == "token":
+        if not self.lasting:
             return
         now = np.zeros(self.cache.alive, dtype=np.int8)
         for code, slots in groups:

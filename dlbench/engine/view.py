@@ -205,18 +205,26 @@ class LiveView(View):
 
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
         rows = self._rows()
-        if per == "layer":
-            at = _PER[per], self._of(self._steps), self.layer
-            return torch.from_numpy(noise.uniform(self.keys[rows], count, self.seed, *at))
         if per == "sequence":  # once per run
             if count not in self._lasting:
                 self._lasting[count] = noise.uniform(self.keys, count, self.seed, _PER[per])
             return torch.from_numpy(self._lasting[count][rows])
         if (_PER[per], count) not in self._noise:  # once per step, whatever the number of layers that ask
-            drawn = noise.uniform(self.keys[self._alive], count, self.seed, _PER[per], self._steps)
-            self._noise[_PER[per], count] = drawn
+            self._noise[_PER[per], count] = self._drawn(count, per)
         drawn = self._noise[_PER[per], count]
+        if per == "layer":
+            drawn = drawn[self.layer]
         return torch.from_numpy(drawn.copy() if self._awake is None else drawn[self._awake])
+
+    def _drawn(self, count: int, per: Literal["layer", "token"]) -> NDArray[np.float64]:
+        """Noise of all living rows in this step: [alive, count], or [depth, alive, count] for every layer its own."""
+        keys, steps = self.keys[self._alive], self._steps
+        if per == "token":
+            return noise.uniform(keys, count, self.seed, _PER[per], steps)
+        alive = len(keys)
+        layers = np.repeat(np.arange(self.depth), alive)
+        at = _PER[per], np.tile(steps, self.depth), layers
+        return noise.uniform(np.tile(keys, self.depth), count, self.seed, *at).reshape(self.depth, alive, count)
 
     def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
         if isinstance(threshold, Tensor):

@@ -1,5 +1,8 @@
 """Rows that enter as others finish write what they would have written alone, under every policy."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 import replay
 import tiny_models
@@ -128,3 +131,25 @@ def test_columns_move_when_the_cache_is_full():
     assert sum(limits) / 2 > 3 * wave._moving.length
     together = engine.prefill(requests(prompts, limits)).decode(RandomSkip(share=0.7))
     assert [facts(g) for g in written] == [facts(g) for g in together]
+
+
+@dataclass
+class Counted(Method):
+    """Decides by sequence, and counts how often it is asked."""
+
+    scope = "sequence"
+    asked: ClassVar[list[int]] = []
+
+    def route(self, view):
+        self.asked.extend(view.step.tolist())
+        return view.uniform(1, per="sequence")[:, 0] < 0.5
+
+
+def test_what_decides_by_sequence_is_asked_at_first_only():
+    Counted.asked.clear()
+    engine = Engine(tiny_models.backbone("llama", 4))
+    requests = [Request(str(i), ids, 9) for i, ids in enumerate(tiny_models.prompts(6))]
+    written = engine.prefill(requests, slots=3).decode(Counted())
+    assert {len(g.tokens) for g in written} == {9}
+    assert len({g.layers[0] for g in written}) > 1 and all(len(set(g.layers)) == 1 for g in written)
+    assert Counted.asked.count(0) == 6 * 4 and max(Counted.asked) == 1
