@@ -18,11 +18,9 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from dlbench import __version__, ceiling, timing
+from dlbench.closing import show_fits, show_results
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
 from dlbench.launch import WAIT, launch
@@ -90,7 +88,7 @@ class Runner:
             write_lines(self.store.out / "documents.jsonl", _asked(jobs))
             wanted = self.spec.timing and any(not job.place.task.weighs for job in jobs)
             times = self._times(jobs) if wanted else []
-        self._show(records, times)
+        show_results(self.store, records, times, (time.time() - self.started) / 60)
         return records
 
     def _planner(self) -> Planner:
@@ -112,7 +110,7 @@ class Runner:
         with self.progress:
             planner.settle(jobs)
         if self.main:
-            Console().print(_fits(jobs))
+            show_fits(jobs)
 
     # ---- quality
 
@@ -261,31 +259,6 @@ class Runner:
         samples = self.store.samples(setting.key)
         return sum(len(samples[d.id].layers) for d in job.documents) / len(job.documents)
 
-    def _show(self, records: Sequence[Record], times: Sequence[Timing]) -> None:
-        from rich.text import Text
-
-        from dlbench.leaderboard.headlines import headlines
-        from dlbench.leaderboard.site import build as build_site
-        from dlbench.leaderboard.text import closing_table
-        from dlbench.leaderboard.tracks import cut_prompts
-
-        page = build_site([self.store.out], self.store.out / "site")
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=110)  # a log has no edge to wrap at
-        console.print(closing_table(records, times, console.width))
-        for line in cut_prompts(records):
-            console.print(f"! {line}", markup=False, highlight=False)
-        scores = {r.key: {i: s.score for i, s in self.store.samples(r.key).items()} for r in records}
-        said = Table.grid(padding=(0, 1, 0, 0))
-        for line in headlines(records, scores):
-            said.add_row("•", Text(line))
-        console.print(said, highlight=False)
-        minutes = (time.time() - self.started) / 60
-        n = records[0].task.n if records else 0
-        console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
-        console.print(f"Any two rows against each other: dlbench compare {self.store.out} A B", markup=False)
-
 
 def _asked(jobs: Sequence[Job]) -> list[Asked]:
     """What the documents of all tracks asked, each once."""
@@ -295,28 +268,6 @@ def _asked(jobs: Sequence[Job]) -> list[Asked]:
         for track, documents in tracks.items()
         for d in documents
     ]
-
-
-def _fits(jobs: Sequence[Job]) -> Table:
-    """What was fitted: a row per setting."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    table.add_column("on", no_wrap=True)
-    for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
-        table.add_column(name, justify="right", no_wrap=True)
-    lone = len({job.place.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
-    for job in jobs:
-        for s in job.settings:
-            if (facts := s.fit) is not None:
-                shares = [f"{x:.1%}" if x is not None else "–" for x in (facts.budget or s.budget, facts.realised)]
-                counts = [str(n or "–") for n in (facts.learnt_from, facts.tuned_on)]
-                variant = next((v for v in type(s.method).variants if v.items() <= s.method.params().items()), {})
-                label = " · ".join(
-                    [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
-                )
-                where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
-                table.add_row(label, where, *shares, *counts, str(facts.seed))
-    return table
 
 
 def _worker(path: Path) -> int:

@@ -1,0 +1,67 @@
+"""What a run says in the terminal when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlbench.jobs import Job
+from dlbench.records import Record, Timing
+from dlbench.store import Store
+
+
+def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing], minutes: float) -> None:
+    """Build the board and print the results: a table, what they say, and where to look further.
+
+    Args:
+        store: the run's folder.
+        records: its rows.
+        times: as far as they were measured.
+        minutes: that the run took.
+    """
+    from dlbench.leaderboard.headlines import headlines
+    from dlbench.leaderboard.site import build as build_site
+    from dlbench.leaderboard.text import closing_table
+    from dlbench.leaderboard.tracks import cut_prompts
+
+    page = build_site([store.out], store.out / "site")
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)  # a log has no edge to wrap at
+    console.print(closing_table(records, times, console.width))
+    for line in cut_prompts(records):
+        console.print(f"! {line}", markup=False, highlight=False)
+    scores = {r.key: {i: s.score for i, s in store.samples(r.key).items()} for r in records}
+    said = Table.grid(padding=(0, 1, 0, 0))
+    for line in headlines(records, scores):
+        said.add_row("•", Text(line))
+    console.print(said, highlight=False)
+    n = records[0].task.n if records else 0
+    console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+    console.print(f"Any two rows against each other: dlbench compare {store.out} A B", markup=False)
+
+
+def show_fits(jobs: Sequence[Job]) -> None:
+    """Print what was fitted: a row per setting."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("on", no_wrap=True)
+    for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    lone = len({job.place.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
+    for job in jobs:
+        for s in job.settings:
+            if (facts := s.fit) is not None:
+                shares = [f"{x:.1%}" if x is not None else "–" for x in (facts.budget or s.budget, facts.realised)]
+                counts = [str(n or "–") for n in (facts.learnt_from, facts.tuned_on)]
+                variant = next((v for v in type(s.method).variants if v.items() <= s.method.params().items()), {})
+                label = " · ".join(
+                    [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
+                )
+                where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
+                table.add_row(label, where, *shares, *counts, str(facts.seed))
+    Console().print(table)
