@@ -29,9 +29,7 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     from dlbench.leaderboard.tracks import cut_prompts
 
     page = build_site([store.out], store.out / "site")
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=110)  # a log has no edge to wrap at
+    console = _console()
     console.print(closing_table(records, times, console.width))
     for line in cut_prompts(records):
         console.print(f"! {line}", markup=False, highlight=False)
@@ -64,4 +62,9 @@ def show_fits(jobs: Sequence[Job]) -> None:
                 )
                 where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
                 table.add_row(label, where, *shares, *counts, str(facts.seed))
-    Console().print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=110)  # a log has no edge to wrap at
