@@ -24,6 +24,7 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
         minutes: that the run took.
     """
     from dlbench.leaderboard.headlines import headlines
+    from dlbench.leaderboard.runs import asked_ids
     from dlbench.leaderboard.site import build as build_site
     from dlbench.leaderboard.text import closing_table
     from dlbench.leaderboard.tracks import cut_prompts
@@ -33,7 +34,10 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     console.print(closing_table(records, times, console.width))
     for line in cut_prompts(records):
         console.print(f"! {line}", markup=False, highlight=False)
-    scores = {r.key: {i: s.score for i, s in store.samples(r.key).items()} for r in records}
+    asked = asked_ids(store.out)
+    scores = {
+        r.key: {i: s.score for i, s in store.samples(r.key).items() if i in asked.get(r.track, ())} for r in records
+    }
     said = Table.grid(padding=(0, 1, 0, 0))
     for line in headlines(records, scores):
         said.add_row("•", Text(line))

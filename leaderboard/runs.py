@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, get_args
@@ -67,24 +67,41 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
         scores.update((line.key, line.scores) for line in read_lines(path, ScoresLine) if line.key in layers)
     for path in _files(run_dirs, "usage.jsonl"):
         usage.update((line.key, line) for line in read_lines(path, Usage) if line.key in layers)
+    tracks = {record.key: record.track for record in records}
+    asked = {run_dir: asked_ids(run_dir) for run_dir in run_dirs}
     for key in sorted(layers):
         for path in _files(run_dirs, f"samples/{key}.jsonl"):
-            scores[key], usage[key] = _sampled(path, key, layers[key])
+            wanted = asked[path.parent.parent].get(tracks[key])
+            scores[key], usage[key] = _sampled(path, key, layers[key], wanted)
             samples[key] = path
             break
     return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")))
+
+
+def asked_ids(run_dir: Path) -> dict[str, set[str]]:
+    """Return the documents of a folder's latest run by track; empty where the folder does not say.
+
+    An earlier run of more documents leaves samples that the records do not count.
+    """
+    found: dict[str, set[str]] = {}
+    for path in _files([run_dir], "documents.jsonl"):
+        for line in read_lines(path, Asked):
+            found.setdefault(line.track, set()).add(line.id)
+    return found
 
 
 def _files(run_dirs: Iterable[Path], name: str) -> list[Path]:
     return [path for run_dir in run_dirs if (path := run_dir / name).is_file()]
 
 
-def _sampled(path: Path, key: str, depth: int) -> tuple[Mapping[str, float], Usage]:
-    """Read the samples of a record once, for all that is needed of every one of them."""
+def _sampled(path: Path, key: str, depth: int, wanted: Container[str] | None) -> tuple[Mapping[str, float], Usage]:
+    """Read the samples of a record once, for all that is needed of every one of them; `wanted` documents, or all."""
     scores: dict[str, float] = {}
 
     def seen() -> Iterable[Sample]:
         for sample in read_lines(path, Sample):
+            if wanted is not None and sample.id not in wanted:
+                continue
             if scores.setdefault(sample.id, sample.score) != sample.score:
                 raise RecordError(f"{path}: document {sample.id!r} is there twice, with two scores; keep one of them")
             yield sample
