@@ -17,6 +17,7 @@ from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method, Route
 
 CODES = frozenset(int(a) for a in (Action.SKIP, Action.ATTN, Action.MLP, Action.RUN, Action.EXIT))
+_STAYS = CODES - {int(Action.EXIT)}
 _Result = TypeVar("_Result")
 
 
@@ -44,7 +45,7 @@ def counted(work: Callable[[], _Result], *, metered: bool) -> tuple[_Result, int
 
 
 def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
-    """The method's answer before a layer; alone where it is one code for all that took no products.
+    """The method's answer before a layer; the code alone where all stay, do the same, and took no products.
 
     Raises:
         DlbenchError: the method failed, or its answer is none; the message names it.
@@ -62,7 +63,7 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
         raise
     except Exception as error:
         raise failed(method, f"before layer {view.layer} at step {int(view.step.min())}", error) from error
-    if type(given) is Action and not flops and (code := int(given)) in CODES:  # the most frequent answer at batch 1
+    if type(given) is Action and not flops and (code := int(given)) in _STAYS:  # the most frequent answer at batch 1
         return code
     answer, scale, memory = (
         (given.codes, given.scale, given.memory) if isinstance(given, Route) else (given, None, None)

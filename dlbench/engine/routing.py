@@ -123,11 +123,11 @@ class Routing(Plan):
             return self._grouped(codes)  # every sequence has its answer
         self.view.arrive(layer, hidden, self.awake)
         answer = answers.ask(self.method, self.view, metered=self.ledger.metered)
-        if isinstance(answer, int) and answer != _EXIT:
-            self.scale = None
-            return [(answer, self.awake)] if answer else []
         if isinstance(answer, int):
-            answer = answers.Answer(answer, 0)
+            self.scale = None
+            if self.debts is not None and not self.debts.skips:
+                self._only_exits(answer)
+            return [(answer, self.awake)] if answer else []
         rows = self.rows if self.awake is None else self.rows[self.awake]
         if answer.flops:
             self.ledger.router(rows, answer.flops)

@@ -186,3 +186,23 @@ def test_a_method_is_held_to_its_scope_and_its_live_layers(method, said):
     wave = Engine(backbone).prefill([Request("a", (5, 6, 7), 6)])
     with pytest.raises(DlbenchError, match=said):
         wave.decode(method)
+
+
+@dataclass
+class Skips(Method):
+    """Claims to exit only, and skips a layer."""
+
+    kv = ("recompute",)
+    each: bool = False
+
+    def route(self, view):
+        if view.layer != 1:
+            return Action.RUN
+        return torch.full((view.count,), int(Action.SKIP)) if self.each else Action.SKIP
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_a_method_that_skips_is_refused_under_recompute(each):
+    wave = Engine(tiny_models.backbone("llama", 3)).prefill([Request("a", (5, 6, 7), 6)])
+    with pytest.raises(DlbenchError, match="kv policy recompute is for methods that exit"):
+        wave.decode(Skips(each))
