@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlbench.console import open_console
 from dlbench.jobs import Job
 from dlbench.records import Record, Timing
 from dlbench.store import Store
@@ -24,22 +24,18 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
         minutes: that the run took.
     """
     from dlbench.leaderboard.headlines import headlines
-    from dlbench.leaderboard.runs import asked_ids
-    from dlbench.leaderboard.site import build as build_site
+    from dlbench.leaderboard.site import build, read_board
     from dlbench.leaderboard.text import closing_table
     from dlbench.leaderboard.tracks import cut_prompts
 
-    page = build_site([store.out], store.out / "site")
-    console = _console()
+    board = read_board([store.out])
+    page = build([store.out], store.out / "site", board)
+    console = open_console()
     console.print(closing_table(records, times, console.width))
     for line in cut_prompts(records):
         console.print(f"! {line}", markup=False, highlight=False)
-    asked = asked_ids(store.out)
-    scores = {
-        r.key: {i: s.score for i, s in store.samples(r.key).items() if i in asked.get(r.track, ())} for r in records
-    }
     said = Table.grid(padding=(0, 1, 0, 0))
-    for line in headlines(records, scores):
+    for line in headlines(records, board.runs.scores):
         said.add_row("•", Text(line))
     console.print(said, highlight=False)
     n = records[0].task.n if records else 0
@@ -66,9 +62,4 @@ def show_fits(jobs: Sequence[Job]) -> None:
                 )
                 where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
                 table.add_row(label, where, *shares, *counts, str(facts.seed))
-    _console().print(table)
-
-
-def _console() -> Console:
-    console = Console()
-    return console if console.is_terminal else Console(width=110)  # a log has no edge to wrap at
+    open_console().print(table)

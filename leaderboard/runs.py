@@ -68,7 +68,7 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     for path in _files(run_dirs, "usage.jsonl"):
         usage.update((line.key, line) for line in read_lines(path, Usage) if line.key in layers)
     tracks = {record.key: record.track for record in records}
-    asked = {run_dir: asked_ids(run_dir) for run_dir in run_dirs}
+    asked = {run_dir: _asked_ids(run_dir) for run_dir in run_dirs}
     for key in sorted(layers):
         for path in _files(run_dirs, f"samples/{key}.jsonl"):
             wanted = asked[path.parent.parent].get(tracks[key])
@@ -78,7 +78,7 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")))
 
 
-def asked_ids(run_dir: Path) -> dict[str, set[str]]:
+def _asked_ids(run_dir: Path) -> dict[str, set[str]]:
     """Return the documents of a folder's latest run by track; empty where the folder does not say.
 
     An earlier run of more documents leaves samples that the records do not count.

@@ -61,17 +61,22 @@ def read_board(run_dirs: Sequence[Path]) -> Board:
     return Board(runs, tuple(tracks), tuple(views), {view.slug: standings(view, runs.scores) for view in views})
 
 
-def build(run_dirs: Sequence[Path], out: Path) -> Path:
+def build(run_dirs: Sequence[Path], out: Path, board: Board | None = None) -> Path:
     """Build the site of one or several run folders and return its front page.
 
     The same records give the same bytes. Files of an earlier site that this one lacks are removed.
+
+    Args:
+        run_dirs: folders of runs.
+        out: the site's.
+        board: what `read_board` gave for these runs, where they have been read already.
 
     Raises:
         RecordError: a folder holds no records, or bad ones; the message names file and line.
         BoardError: `out` is no place for a site.
     """
     check_place(run_dirs, out)
-    board = read_board(run_dirs)
+    board = board or read_board(run_dirs)
     before = _listed(out)
     sums = {}
     for path, raw in site_files(board):

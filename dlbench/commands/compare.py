@@ -30,11 +30,8 @@ def compare(
     if as_json:
         print_json({"run": str(run), "a": a, "b": b, "tasks": [as_dict(one) for one in found]})
         return
-    from rich.console import Console
-
     from dlbench.compare_text import report
+    from dlbench.console import open_console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=100)  # a log has no edge to wrap at
+    console = open_console(100)
     console.print(report(found, described(found), console.width), highlight=False)

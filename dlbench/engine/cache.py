@@ -202,8 +202,8 @@ class RowCache(Cache):
     # ---- what the engine asks of it
 
     @contextmanager
-    def only(self, rows: Tensor | None) -> Iterator[None]:
-        """Limit `update` to these rows; None does not."""
+    def only(self, rows: Tensor) -> Iterator[None]:
+        """Limit `update` to these rows."""
         self._rows = rows
         try:
             yield

@@ -31,7 +31,7 @@ class _Some(Plan):
     """Some layers, whole, for some rows; from one of them on with other states than the layer below gave."""
 
     def __init__(self, layers: frozenset[int], depth: int) -> None:
-        self.layers, self.depth = layers, depth
+        self.layers, self.first = layers, min(layers, default=depth)
         self.slots: Slots | None = None
         """Rows that run; None for all."""
         self.states: Tensor | None = None
@@ -44,7 +44,7 @@ class _Some(Plan):
         return [(int(Action.RUN), self.slots)] if layer in self.layers else []
 
     def enters(self, layer: int, hidden: Tensor) -> Tensor:
-        return hidden if self.states is None or layer != min(self.layers) else self.states
+        return hidden if self.states is None or layer != self.first else self.states
 
 
 @final

@@ -19,6 +19,7 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from dlbench import __version__, memory, plan
 from dlbench.backbones import EMBEDDED, Backbone, embedded_folder, load
+from dlbench.console import open_console
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
@@ -278,13 +279,9 @@ class Training:
         )
 
     def _show(self, card: Card, remark: str = "") -> None:
-        from rich.console import Console
-
         if not self.main:
             return
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=110)  # a log has no edge to wrap at
+        console = open_console()
         if card.quality:
             console.print(rich_table(card))
             console.print(card.caption(), style="dim", markup=False, highlight=False)
