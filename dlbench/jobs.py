@@ -14,7 +14,7 @@ from dlbench.chat import ChatTemplate
 from dlbench.chat import choose as choose_template
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.fit import Facts, FitProbe, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.harness import load_task
 from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
@@ -41,6 +41,8 @@ class Job:
     oracles: dict[str, tuple[Oracle, list[Setting]]] = dataclasses.field(default_factory=dict)
     artifacts: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Content key → folder of the fit."""
+    readings: Readings = dataclasses.field(default_factory=Readings)
+    """What one fit has read and the next need not; empty once everything is settled."""
     chat: ChatTemplate | None = None
     """The model's chat template, where prompts go into one."""
 
@@ -184,6 +186,7 @@ class Planner:
                         self._add_method(job, given, made)
                 except ValueError as error:
                     raise DlbenchError(f"method {name!r}: {error}") from error
+            job.plain.readings = Readings()
 
     def _methods(self, depth: int) -> list[tuple[str, Method | Oracle]]:
         """Every method of the run, as given, with its parameters, checked against a depth."""
@@ -284,8 +287,8 @@ class Learner:
         label = f"{self.name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
         with self.planner.progress.stage(label) as say:
             start, realised = time.perf_counter(), None
-            kv = job.place.kv(self.method)
-            probe = FitProbe(job.engine.backbone, job.place.task, learn, rest, self.seed, budget, kv, say)
+            backbone, task, kv = job.engine.backbone, job.place.task, job.place.kv(self.method)
+            probe = FitProbe(backbone, task, learn, rest, self.seed, budget, kv, say, readings=job.readings)
             if learnt is None or not learnt.learns or learnt.fits_budget:
                 learnt = type(self.method).from_params(self.method.params())
                 if learnt.learns:

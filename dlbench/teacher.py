@@ -75,9 +75,41 @@ class Batch:
         """The same on a device."""
         return Batch(*(x.to(device) for x in (self.ids, self.mask, self.labels, self.routed)))
 
-    def decoded(self) -> Tensor:
-        """Labels of the decode forwards only: the first target is the prefill's."""
-        return self.labels.masked_fill(self.routed.roll(1, 1) == 0, IGNORED)
+
+@dataclass(frozen=True)
+class Parted:
+    """Texts parted where decoding begins: what a gate cannot change, then what it can."""
+
+    prompt: Tensor
+    """Padded on the left: [rows, longest prompt]."""
+    prompt_mask: Tensor
+    """1 on tokens, 0 on padding."""
+    ids: Tensor
+    """Tokens that decode forwards read, all targets but the last, padded on the right: [rows, steps]."""
+    mask: Tensor
+    labels: Tensor
+    """What each is to predict; IGNORED on padding."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Parted:
+        """Pad both parts to their longest; at least one target must have two tokens."""
+        rows = len(examples)
+        columns, steps = max(len(p) for p, _ in examples), max(len(t) - 1 for _, t in examples)
+        prompt, prompt_mask = (torch.zeros(rows, columns, dtype=torch.long) for _ in range(2))
+        ids, mask = (torch.zeros(rows, steps, dtype=torch.long) for _ in range(2))
+        labels = torch.full((rows, steps), IGNORED)
+        for i, (before, target) in enumerate(examples):
+            prompt[i, columns - len(before) :] = torch.tensor(before)
+            prompt_mask[i, columns - len(before) :] = 1
+            count = max(0, len(target) - 1)
+            ids[i, :count] = torch.tensor(target[:-1])
+            mask[i, :count] = 1
+            labels[i, :count] = torch.tensor(target[1:])
+        return cls(prompt, prompt_mask, ids, mask, labels)
+
+    def to(self, device: torch.device) -> Parted:
+        """The same on a device."""
+        return Parted(*(x.to(device) for x in (self.prompt, self.prompt_mask, self.ids, self.mask, self.labels)))
 
 
 @contextlib.contextmanager

@@ -13,10 +13,11 @@ import toy_task
 from tiny_models import without
 
 from dlbench.backbones import wrap
+from dlbench.engine import Engine
 from dlbench.engine.meter import Costs
 from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
-from dlbench.fit import Facts, FitProbe, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.fit.soft import SoftGates
 from dlbench.fit.trace import record, shares
 from dlbench.method import Action, LayerSet
@@ -29,7 +30,7 @@ from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.task import Document
-from dlbench.teacher import Batch, Example, example
+from dlbench.teacher import Example, Parted, example, shadowed, state_of, with_state
 
 DEPTH, WIDTH = 5, 32
 
@@ -81,10 +82,9 @@ def test_without_anything_that_fits_the_context_nothing_is_learnt(backbone):
 def loss_of(backbone, router, batch):
     """Cross entropy of decode forwards through the soft gates, and the executed share."""
     gates = SoftGates(backbone, router, batch, noise=False)
-    with gates.installed(), torch.no_grad():
-        logits = backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
-    labels = batch.decoded()[:, 1:].flatten()
-    entropy = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels, ignore_index=-100)
+    with torch.no_grad():
+        logits = gates.logits()
+    entropy = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100)
     return float(entropy), float(gates.executed())
 
 
@@ -96,9 +96,9 @@ def test_the_loss_of_open_gates_is_that_of_the_stock_model(backbone, documents):
             logits = backbone.model(torch.tensor([prompt + target])).logits[0].log_softmax(-1)
         # the prefill makes the first token at full depth: it is no decode forward
         losses += [-float(logits[len(prompt) - 1 + i, target[i]]) for i in range(1, len(target))]
-    entropy, share = loss_of(backbone, constant([50.0] * 3), Batch.of(examples))
+    entropy, share = loss_of(backbone, constant([50.0] * 3), Parted.of(examples))
     assert entropy == pytest.approx(np.mean(losses), rel=1e-5) and share == 1
-    _, share = loss_of(backbone, constant([50.0, -50.0, 50.0]), Batch.of(examples))
+    _, share = loss_of(backbone, constant([50.0, -50.0, 50.0]), Parted.of(examples))
     assert share == pytest.approx(4 / 5)
 
 
@@ -122,7 +122,7 @@ CLOSED = {layer: [[int(i != layer) * int(Action.RUN) for i in range(DEPTH)]] * 3
 
 
 def text_of(prompt, tokens):
-    return Batch.of([Example(list(prompt), list(tokens))])
+    return Parted.of([Example(list(prompt), list(tokens))])
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "gemma3"])
@@ -133,9 +133,9 @@ def test_soft_gates_do_what_decoding_does(family):
     expected = replay.replay(family_backbone, prompt, tokens, CLOSED[1])  # layer 1 closed
     batch = text_of(prompt, tokens)
     gates = SoftGates(family_backbone, constant([-50.0, 50.0, 50.0]), batch, noise=False)
-    with gates.installed(), torch.no_grad():
-        logits = family_backbone.model(batch.ids, use_cache=False).logits
-    torch.testing.assert_close(logits[0, 2:-1], expected, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        logits = gates.logits()
+    torch.testing.assert_close(logits[0], expected[1:], rtol=1e-9, atol=1e-9)
     assert float(gates.executed().detach()) == pytest.approx(4 / 5)
 
 
@@ -154,10 +154,10 @@ def test_soft_gates_on_attention_do_what_decoding_does(family, per):
             gate.bias.fill_(-50.0 if layer == 2 else 50.0)
     batch = text_of(prompt, tokens)
     gates = SoftGates(family_backbone, router, batch, noise=False)
-    with gates.installed(), torch.no_grad():
-        logits = family_backbone.model(batch.ids, use_cache=False).logits
+    with torch.no_grad():
+        logits = gates.logits()
     tolerance = 1e-9 if attention == "sdpa" else 1e-4
-    torch.testing.assert_close(logits[0, 2:-1], expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(logits[0], expected[1:], rtol=tolerance, atol=tolerance)
     costs = Costs(family_backbone)
     half = costs.parts[int(Action.ATTN)][2] / costs.layer[2]
     assert float(gates.executed()) == pytest.approx(1 - half / DEPTH)
@@ -178,10 +178,49 @@ def test_soft_gates_evict_and_spare():
     expected = replay.replay(backbone, prompt, tokens, [run, run, skip, skip], kv="evict")
     batch = text_of(prompt, tokens)
     gates = SoftGates(backbone, router, batch, noise=False)
-    with gates.installed(), torch.no_grad():
-        logits = backbone.model(batch.ids, use_cache=False).logits
-    torch.testing.assert_close(logits[0, 2:-1], expected, rtol=1e-9, atol=1e-9)
+    with torch.no_grad():
+        logits = gates.logits()
+    torch.testing.assert_close(logits[0], expected[1:], rtol=1e-9, atol=1e-9)
     assert float(gates.executed()) == pytest.approx(1 - 0.5 / DEPTH)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gemma3"])
+def test_prompts_that_are_read_apart_change_neither_logits_nor_gradients(family):
+    """Texts of several lengths, padded on both sides, against one forward over each whole text."""
+    attention = "eager" if family in tiny_models.EAGER_ONLY else "sdpa"
+    family_backbone = tiny_models.backbone(family, DEPTH, attention, "float32" if attention == "eager" else "float64")
+    tolerance = {"rtol": 1e-3, "atol": 1e-4} if attention == "eager" else {"rtol": 1e-7, "atol": 1e-9}
+    texts = [Example([5, 6, 7, 4], [8, 9, 10, 11]), Example([9], [7, 6, 5]), Example([3, 4], [12, 11, 10, 9, 8, 7])]
+    scores = [-0.4, 0.7, -0.2]
+
+    def gradients(router):
+        return [gate.bias.grad.clone() for gate in router.module(DEPTH, WIDTH).gates]
+
+    router, reference = constant(scores), constant(scores)
+    router.module(DEPTH, WIDTH).requires_grad_(True)
+    reference.module(DEPTH, WIDTH).requires_grad_(True)
+    logits = SoftGates(family_backbone, router, Parted.of(texts), noise=False).logits()
+    loss = torch.zeros((), dtype=logits.dtype)
+    for row, (prompt, target) in enumerate(texts):
+
+        def around(index, forward, hidden, *args, prompt=prompt, **kwargs):
+            given = forward(hidden, *args, **kwargs)
+            soft = reference.score(hidden, index, DEPTH).sigmoid()
+            keep = (soft >= 0.5).to(soft) + soft - soft.detach()
+            keep = torch.cat([torch.ones_like(keep[:, : len(prompt)]), keep[:, len(prompt) :]], 1)[..., None]
+            return with_state(given, hidden + keep.to(hidden) * (state_of(given) - hidden))
+
+        with shadowed({i: family_backbone.layers[i] for i in (1, 2, 3)}, around):
+            whole = family_backbone.model(torch.tensor([prompt + target[:-1]]), use_cache=False).logits
+        expected = whole[0, len(prompt) :]
+        torch.testing.assert_close(logits[row, : len(expected)], expected, **tolerance)
+        loss = loss + torch.nn.functional.cross_entropy(expected, torch.tensor(target[1:]), reduction="sum")
+    loss.backward()
+    labels = Parted.of(texts).labels.flatten()
+    torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=-100, reduction="sum").backward()
+    assert all(gradient.abs().max() > 1e-6 for gradient in gradients(reference))
+    for found, expected in zip(gradients(router), gradients(reference), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
 def test_soft_gates_leave_no_trace(backbone):
@@ -411,3 +450,22 @@ def test_a_damaged_artifact_is_one_clear_line(tmp_path, damage):
         facts.write_text(json.dumps({"params": {"kind": "mlp"}}))
     with pytest.raises(DlbenchError, match=r"is damaged .*delete that folder"):
         load_artifact(tmp_path, HiddenRouter)
+
+
+def test_fits_that_share_what_was_read_find_and_count_the_same(backbone, documents, monkeypatch):
+    """Several knobs one after the other, alone and with common readings, which spare the second prefill."""
+    read = []
+    prefill = Engine.prefill
+    monkeypatch.setattr(Engine, "prefill", lambda self, *args, **more: read.append(1) or prefill(self, *args, **more))
+
+    def found(readings):
+        facts = []
+        for method, seed in ((StaticSkip(), 0), (Calm(), 0), (Calm(), 1)):
+            shared = {} if readings is None else {"readings": readings}
+            probe = probe_of(backbone, [], documents, seed=seed, **shared)
+            facts.append((tune(probe, method, 0.5), method.params(), probe.tokens))
+        return facts
+
+    alone, times = found(None), len(read)
+    assert found(Readings()) == alone
+    assert times == 3 and len(read) == 4

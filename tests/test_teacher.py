@@ -7,7 +7,7 @@ import toy_task
 
 from dlbench.backbones import wrap
 from dlbench.task import Document
-from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of, with_state
+from dlbench.teacher import IGNORED, Batch, Example, Parted, example, shadowed, state_of, with_state
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,13 @@ def test_decode_forwards_are_the_targets_that_predict_another():
     assert batch.mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]
     assert batch.labels.tolist() == [[no, no, 7, 8, 9], [no, 3, no, no, no]]
     assert batch.routed.tolist() == [[0, 0, 1, 1, 0], [0, 0, 0, 0, 0]]
-    assert batch.decoded().tolist() == [[no, no, no, 8, 9], [no] * 5]
+
+
+def test_texts_are_parted_where_decoding_begins():
+    batch = Parted.of([Example([5, 6], [7, 8, 9]), Example([4], [3])])
+    assert batch.prompt.tolist() == [[5, 6], [0, 4]] and batch.prompt_mask.tolist() == [[1, 1], [0, 1]]
+    assert batch.ids.tolist() == [[7, 8], [0, 0]] and batch.mask.tolist() == [[1, 1], [0, 0]]
+    assert batch.labels.tolist() == [[8, 9], [IGNORED, IGNORED]]
 
 
 def test_shadowed_layers_are_as_before_whatever_happens(backbone):

@@ -6,7 +6,7 @@ key, so that it is made once.
 """
 
 from dlbench.fit.artifacts import Facts, find_artifact, load_artifact, save_artifact
-from dlbench.fit.probe import FitProbe, halves
+from dlbench.fit.probe import FitProbe, Readings, halves
 from dlbench.fit.tune import tune
 
-__all__ = ["Facts", "FitProbe", "find_artifact", "halves", "load_artifact", "save_artifact", "tune"]
+__all__ = ["Facts", "FitProbe", "Readings", "find_artifact", "halves", "load_artifact", "save_artifact", "tune"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlbench.backbones import Backbone
-from dlbench.engine import Engine, Request, Wave
+from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.engine.meter import Costs
 from dlbench.engine.noise import key_of
 from dlbench.engine.view import exit_head
@@ -21,6 +21,9 @@ from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.prompts import limited_prompt
 from dlbench.task import Document, Task
 from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of
+
+if TYPE_CHECKING:
+    from dlbench.fit.trace import Trace
 
 LEARN_SHARE = 0.7
 TUNE_DOCUMENTS = 48
@@ -55,6 +58,19 @@ class States:
 
 
 @dataclass
+class Readings:
+    """What fits on one task and backbone have in common, and need not compute again one after the other."""
+
+    requests: dict[str, list[tuple[Document, Request]]] = field(default_factory=dict)
+    """Documents and their prompts' token ids, by part."""
+    engine: Engine | None = None
+    waves: tuple[frozenset[int], list[Wave]] | None = None
+    """Prompts to tune on as they were read last, and the layers whose states were kept."""
+    trace: tuple[int, Trace | None] | None = None
+    """References to tune on as they were passed through last, and the seed that drew them."""
+
+
+@dataclass
 class FitProbe:
     """See `dlbench.method.Probe`; the backbone stays frozen."""
 
@@ -69,7 +85,7 @@ class FitProbe:
     say: Callable[[int, int], None] = lambda done, steps: None
     tokens: int = 0
     """Tokens that went through the backbone, forward."""
-    _encoded: dict[str, list[tuple[Document, Request]]] = field(default_factory=dict)
+    readings: Readings = field(default_factory=Readings)
     _waves: dict[tuple[str, frozenset[int]], list[Wave]] = field(default_factory=dict)
 
     @property
@@ -89,14 +105,15 @@ class FitProbe:
 
     def _requests(self, part: str) -> list[tuple[Document, Request]]:
         """Documents of a part with their prompts' token ids, where both fit the context."""
-        if part not in self._encoded:
+        known = self.readings.requests
+        if part not in known:
             found = []
             for d in self.learn if part == "learn" else self.tune:
                 ids = limited_prompt(self.backbone, d, self.backbone.encode(d.prompt))
                 if len(ids) + d.limit <= self.backbone.context:
                     found.append((d, Request(d.id, tuple(ids), d.limit, d.stop)))
-            self._encoded[part] = found
-        return self._encoded[part]
+            known[part] = found
+        return known[part]
 
     # ---- under teacher forcing
 
@@ -221,19 +238,28 @@ class FitProbe:
         )
 
     def run(self, method: Method | None, part: str = "tune") -> list[Written]:
-        reads = frozenset() if method is None else method.reads(self.depth)
         found: list[Written] = []
+        for document, generation in self._written(method, part):
+            text = self.backbone.tokenizer.decode(generation.tokens, skip_special_tokens=True)
+            score = self.task.score(document, text)[self.task.metric]
+            found.append(Written(document.id, text, score, self._share(generation)))
+        return found
+
+    def realised(self, method: Method) -> float:
+        """Mean layer share of the texts that a method writes for the documents to tune on."""
+        return float(np.mean([self._share(generation) for _, generation in self._written(method, "tune")]))
+
+    def _written(self, method: Method | None, part: str) -> Iterator[tuple[Document, Generation]]:
+        reads = frozenset() if method is None else method.reads(self.depth)
+        kv = self.kv if method is not None and self.kv in method.kv else None
         documents = iter(self.documents(part))
         for wave in self._prefilled(part, reads):
-            kv = self.kv if method is not None and self.kv in method.kv else None
             for generation in wave.decode(method, seed=self.seed, kv=kv):
-                document = next(documents)
-                text = self.backbone.tokenizer.decode(generation.tokens, skip_special_tokens=True)
-                share = float(np.mean(generation.layers)) / self.depth if generation.layers else 1.0
-                score = self.task.score(document, text)[self.task.metric]
-                found.append(Written(document.id, text, score, share))
                 self.tokens += len(generation.tokens)
-        return found
+                yield next(documents), generation
+
+    def _share(self, generation: Generation) -> float:
+        return float(np.mean(generation.layers)) / self.depth if generation.layers else 1.0
 
     def likeness(self, text: str, other: str) -> float:
         from dlbench.tasks.metrics import rouge
@@ -253,7 +279,17 @@ class FitProbe:
                     "the fit split gives nothing to tune on: no prompt fits the context with its new tokens"
                 )
             self.tokens += sum(len(r.ids) for r in made)
-            engine = Engine(self.backbone, metered=False)
-            parts = [made[i : i + SLOTS] for i in range(0, len(made), SLOTS)]
-            self._waves[part, reads] = [engine.prefill(p, reads=reads) for p in parts]
+            self._waves[part, reads] = self._read(made, part, reads)
         return self._waves[part, reads]
+
+    def _read(self, requests: Sequence[Request], part: str, reads: frozenset[int]) -> list[Wave]:
+        known = self.readings
+        if part == "tune" and known.waves is not None and known.waves[0] == reads:
+            return known.waves[1]
+        engine = known.engine = known.engine or Engine(self.backbone, metered=False)
+        if part == "tune":
+            known.waves = None  # their memory is needed
+        waves = [engine.prefill(requests[i : i + SLOTS], reads=reads) for i in range(0, len(requests), SLOTS)]
+        if part == "tune":
+            known.waves = reads, waves
+        return waves

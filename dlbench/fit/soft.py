@@ -1,6 +1,7 @@
-"""Train a router through the frozen backbone: straight-through gates over whole texts.
+"""Train a router through the frozen backbone: straight-through gates over the decode forwards of references.
 
-Every layer runs on every token; what a closed gate governs is not taken. Decode forwards are gated, prompts are not.
+Prompts run at full depth, so they are read without a gradient. Then every layer runs on every decoded token; what a
+closed gate governs is not taken.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache, DynamicCache
 
 from dlbench.backbones import Backbone
 from dlbench.engine.halves import Halves
 from dlbench.engine.meter import Costs
 from dlbench.families import resolve
 from dlbench.method import Action, Router
-from dlbench.teacher import IGNORED, Batch, shadowed, state_of, with_state
+from dlbench.teacher import IGNORED, Parted, shadowed, state_of, with_state
 
 if TYPE_CHECKING:
     from dlbench.fit.probe import FitProbe
@@ -47,15 +49,11 @@ def train(
     losses = []
     for step in range(steps):
         picked = order.choice(len(examples), size=min(BATCH, len(examples)), replace=False)
-        batch = Batch.of([examples[i] for i in picked]).to(probe.backbone.device)
-        probe.tokens += int(batch.mask.sum())
+        batch = Parted.of([examples[i] for i in picked]).to(probe.backbone.device)
+        probe.tokens += int(batch.prompt_mask.sum() + batch.mask.sum())
         gates = SoftGates(probe.backbone, router, batch, noise=noise)
-        with gates.installed():
-            logits = probe.forward(batch)
-        labels = batch.decoded()  # the first target is full depth: nothing to learn
-        loss = nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=IGNORED
-        )
+        logits = gates.logits()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED)
         loss = loss + weight * _cost(gates, cost, share)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -79,7 +77,7 @@ def _cost(gates: SoftGates, cost: Cost, share: float) -> Tensor:
 class SoftGates:
     """Gates of one router over one batch of texts."""
 
-    def __init__(self, backbone: Backbone, router: Router, batch: Batch, *, noise: bool) -> None:
+    def __init__(self, backbone: Backbone, router: Router, batch: Parted, *, noise: bool) -> None:
         """Prepare.
 
         Args:
@@ -89,14 +87,44 @@ class SoftGates:
             noise: whether gates are sampled or cut at the threshold.
         """
         self.backbone, self.router, self.batch, self.noise = backbone, router, batch, noise
-        self.gated = sorted(router.gated(backbone.depth))
-        self.routed = batch.routed.bool()
+        self.gated = {i: backbone.layers[i] for i in sorted(router.gated(backbone.depth))}
         self.kept: list[Tensor] = []
         """Share of the decode forwards for which each gate was open, with a gradient."""
         self._costs = Costs(backbone)
-        spared = router.spared((batch.routed.cumsum(1) - 1).long())
-        self._always = ~self.routed if spared is None else ~self.routed | spared.to(self.routed.device)
+        self._routed = batch.mask.bool()
+        spared = router.spared(torch.arange(batch.ids.shape[1]).expand_as(batch.ids))
+        self._always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
+        self._means: dict[int, Tensor] = {}
         self._inside: Tensor | None = None
+
+    def logits(self) -> Tensor:
+        """Read the prompts, then the decode forwards through the gates: [rows, steps, vocabulary]."""
+        batch, past = self.batch, DynamicCache(config=self.backbone.model.config)
+        lengths = batch.prompt_mask.sum(1, keepdim=True)
+        positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
+        with torch.no_grad(), shadowed(self.gated if self.router.scope == "sequence" else {}, self._look):
+            self._forward(batch.prompt, batch.prompt_mask, positions, past, 1)
+        positions = lengths + torch.arange(batch.ids.shape[1], device=batch.ids.device)
+        mask = torch.cat([batch.prompt_mask, batch.mask], 1)
+        with self.installed():
+            return self._forward(batch.ids, mask, positions.clamp(max=self.backbone.context - 1), past, 0)
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, past: Cache, keep: int) -> Tensor:
+        logits: Tensor = self.backbone.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=keep,
+        ).logits
+        return logits
+
+    def _look(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Keep the mean of the prompt's states."""
+        there = self.batch.prompt_mask[..., None].to(hidden.dtype)
+        self._means[index] = (hidden * there).sum(1) / there.sum(1)
+        return forward(hidden, *args, **kwargs)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -104,7 +132,7 @@ class SoftGates:
         with contextlib.ExitStack() as stack:
             if self.router.part != Action.RUN:
                 self._install_inside(stack)
-            stack.enter_context(shadowed({i: self.backbone.layers[i] for i in self.gated}, self._layer))
+            stack.enter_context(shadowed(self.gated, self._layer))
             yield
 
     def executed(self) -> Tensor:
@@ -123,9 +151,7 @@ class SoftGates:
         router = self.router
         module = router.module(self.backbone.depth, self.backbone.width)
         if router.scope == "sequence":
-            prompt = self.batch.mask.bool() & ~self.routed & (self.routed.cumsum(1) == 0)
-            mean = (hidden * prompt[..., None]).sum(1) / prompt.sum(1, keepdim=True)
-            score = module(mean.float(), index)[:, None].expand(hidden.shape[:2])
+            score = module(self._means[index].float(), index)[:, None].expand(hidden.shape[:2])
         else:
             score = module(hidden.float(), index)
         margin = score - router.threshold
@@ -135,7 +161,7 @@ class SoftGates:
         soft = torch.sigmoid(margin)
         keep = (soft >= 0.5).to(soft) + soft - soft.detach()
         keep = torch.where(self._always, torch.ones_like(keep), keep)
-        self.kept.append((keep * self.routed).sum() / self.routed.sum())
+        self.kept.append((keep * self._routed).sum() / self._routed.sum())
         return keep, score
 
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -151,7 +177,7 @@ class SoftGates:
         given = forward(hidden, *args, **kwargs)
         taken = keep[..., None]
         if self.router.scaled:
-            taken = taken * torch.where(self.routed, torch.sigmoid(score), 1.0)[..., None]
+            taken = taken * torch.sigmoid(score)[..., None]
         out = hidden + taken.to(hidden.dtype) * (state_of(given) - hidden)
         if (bypass := self.router.bypass(index)) is not None:
             out = out + ((1 - keep)[..., None] * bypass(hidden.float())).to(hidden.dtype)
@@ -181,16 +207,17 @@ class SoftGates:
         return with_state(given, keep[..., None].to(state.dtype) * state)
 
 
-def _evicted(mask: Any, keep: Tensor) -> Tensor:
-    """A layer's mask over whole texts that also hides the keys of closed gates; a token still sees itself."""
-    length = keep.shape[1]
-    ones = torch.ones(length, length, dtype=torch.bool, device=keep.device)
-    seen = ones.tril() & (keep[:, None, None, :] | torch.eye(length, dtype=torch.bool, device=keep.device))
+def _evicted(mask: Any, keep: Tensor) -> Any:
+    """A layer's mask over prompts and decode forwards that also hides the keys of closed gates, [rows, steps].
+
+    A token still sees itself. None where no mask is needed: of a single new token everything before it is prompt.
+    """
     if mask is None:
-        return seen
-    if mask.dtype == torch.bool:
-        return mask & seen  # type: ignore[no-any-return]
-    return torch.where(seen, mask, torch.finfo(mask.dtype).min)
+        return None
+    steps = keep.shape[1]
+    own = torch.eye(steps, dtype=torch.bool, device=keep.device)
+    seen = nn.functional.pad(keep[:, None, None, :] | own, (mask.shape[-1] - steps, 0), value=True)
+    return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, torch.finfo(mask.dtype).min)
 
 
 @contextlib.contextmanager

@@ -39,19 +39,30 @@ class Trace:
     limit: NDArray[np.int64]
     keys: noise.Words
     """A word of noise per text."""
+    tokens: int
+    """That went through the backbone."""
 
     @property
     def texts(self) -> int:
         return len(self.keys)
 
 
-def record(probe: FitProbe, part: Literal["learn", "tune"] = "tune") -> Trace | None:
-    """Pass the references of a part through the backbone once; documents that cannot be written freely are left out.
+def record(probe: FitProbe) -> Trace | None:
+    """Pass the references to tune on through the backbone once; documents that cannot be written freely are left out.
 
     Returns:
         None where no reference has a token to decode.
     """
-    documents = {d.id: d for d in probe.documents(part)}
+    if probe.readings.trace is None or probe.readings.trace[0] != probe.seed:
+        probe.readings.trace = probe.seed, _record(probe)
+    _, trace = probe.readings.trace
+    if trace is not None:
+        probe.tokens += trace.tokens
+    return trace
+
+
+def _record(probe: FitProbe) -> Trace | None:
+    documents = {d.id: d for d in probe.documents("tune")}
     ids, examples = [], []
     for d, e in zip(documents.values(), probe.examples_of(list(documents.values())), strict=True):
         if len(e.target) > 1:
@@ -59,11 +70,11 @@ def record(probe: FitProbe, part: Literal["learn", "tune"] = "tune") -> Trace | 
             examples.append(e)
     if not examples:
         return None
-    states, row, step, position = [], [], [], []
+    states, row, step, position, tokens = [], [], [], [], 0
     for first in range(0, len(examples), 8):
         several = examples[first : first + 8]
         batch = Batch.of(several).to(probe.backbone.device)
-        probe.tokens += int(batch.mask.sum())
+        tokens += int(batch.mask.sum())
         states.append(torch.stack(probe.text(batch).states))
         for i, e in enumerate(several):
             count = len(e.target) - 1
@@ -79,6 +90,7 @@ def record(probe: FitProbe, part: Literal["learn", "tune"] = "tune") -> Trace | 
         np.array(position, dtype=np.int64),
         limits[rows],
         np.array([noise.key_of(i) for i in ids], dtype=np.uint64),
+        tokens,
     )
 
 
