@@ -95,7 +95,11 @@ class Backbone(Part):
 
 
 class MethodUsed(Part):
-    """The routing method, its parameters as they ran, and the one among them (if any) that was tuned to the budget."""
+    """The routing method, its parameters as they ran, and the one among them (if any) that was tuned to the budget.
+
+    `scope` tells for how long a decision holds; files written before it was kept say "token". Where it is another, a
+    token never comes back to a layer that it left out, and all kv policies are one.
+    """
 
     name: Name
     params: Params
@@ -103,6 +107,7 @@ class MethodUsed(Part):
     deployable: bool
     kind: Name
     knob: Name | None = None
+    scope: Literal["static", "sequence", "token"] = "token"
 
 
 class Task(Part):

@@ -192,6 +192,7 @@ def build(
             deployable=deployable,
             kind=kind,
             knob=None if used is None or kind == "oracle" else used.name,
+            scope=setting.method.scope,
         ),
         task=TaskUsed(
             name=place.task.name,

@@ -47,9 +47,10 @@ class Entry:
 
     @property
     def where(self) -> tuple[float | None, str, str, str]:
-        """What two entries share that are compared at one budget."""
+        """Budget, backbone, dtype and kv policy, which is empty where all are one."""
         record = self.row.record
-        return record.run.budget, record.backbone.sha256, record.backbone.dtype, record.run.kv
+        policy = record.run.kv if record.method.scope == "token" else ""
+        return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
 
 
 def entries(track: Track, scores: Scores, *, unreachable: bool = False) -> list[Entry]:
@@ -78,6 +79,13 @@ def entries(track: Track, scores: Scores, *, unreachable: bool = False) -> list[
     return found
 
 
+def comparable(entry: Entry, other: Entry) -> bool:
+    """Whether two entries ran on one backbone under one kv policy: what has no use for a policy stands under each."""
+    *mine, policy = entry.where[1:]
+    *its, other_policy = other.where[1:]
+    return mine == its and (not policy or not other_policy or policy == other_policy)
+
+
 def matched(entry: Entry, controls: Iterable[Entry]) -> Entry | None:
     """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
 
@@ -85,7 +93,7 @@ def matched(entry: Entry, controls: Iterable[Entry]) -> Entry | None:
     """
     curves: dict[str, list[Entry]] = defaultdict(list)
     for control in controls:
-        if control.scores is not None and control.ids == entry.ids and control.where[1:] == entry.where[1:]:
+        if control.scores is not None and control.ids == entry.ids and comparable(entry, control):
             curves[control.row.label].append(control)
     best: Entry | None = None
     for several in curves.values():

@@ -28,6 +28,7 @@ RECORD = {
         "deployable": True,
         "kind": "static",
         "knob": "keep",
+        "scope": "static",
     },
     "task": {
         "name": "nano_summary",

@@ -124,6 +124,17 @@ def test_control_out_of_reach_is_not_met():
     assert len(claims(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.48))))) == 1
 
 
+def test_controls_are_met_under_the_same_kv_policy_where_they_have_any():
+    """The router evicts, the random control projects: no pair. What is static has no use for a policy."""
+    evict = ("hidden_router", BASE + 0.1, {"run": {"kv": "evict"}})
+    assert claims(*made(evict, ("random_skip", BASE, {}))) == []
+    assert claims(*made(evict, ("unified_skip", BASE, {}))) == []  # nothing says that it is static
+    (claim,) = claims(*made(evict, ("unified_skip", BASE, {"method": {"scope": "static"}})))
+    assert claim.difference.estimate == pytest.approx(0.1)
+    (claim,) = claims(*made(evict, ("random_skip", BASE, {"run": {"kv": "evict"}})))
+    assert claim.difference.estimate == pytest.approx(0.1)
+
+
 def test_fit_seeds_are_one_row():
     seeds = [
         ("hidden_router", BASE + 0.02 + off, {"run": {"seed": seed}, "method": {"params": {"fixed_input": False}}})
