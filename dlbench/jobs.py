@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -41,8 +42,6 @@ class Job:
     oracles: dict[str, tuple[Oracle, list[Setting]]] = dataclasses.field(default_factory=dict)
     artifacts: dict[str, Path] = dataclasses.field(default_factory=dict)
     """Content key → folder of the fit."""
-    readings: Readings = dataclasses.field(default_factory=Readings)
-    """What one fit has read and the next need not; empty once everything is settled."""
     chat: ChatTemplate | None = None
     """The model's chat template, where prompts go into one."""
 
@@ -66,11 +65,20 @@ class Job:
         return list({s.key: s for s in [*self.settings, *candidates]}.values())
 
 
+@contextlib.contextmanager
+def _blaming(method: str) -> Iterator[None]:
+    """Name the method whose parameters, rules or fit fail."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise DlbenchError(f"method {method!r}: {error}") from error
+
+
 class Planner:
-    """Makes the jobs of a run. In a run of several processes one of them fits and the others wait for it."""
+    """Makes the jobs of a run. The processes of a run share out what must be fitted, and wait for each other."""
 
     def __init__(
-        self, spec: RunSpec, device: str, progress: Progress, first: bool, processes: int, wait: Callable[[], None]
+        self, spec: RunSpec, device: str, progress: Progress, process: int, processes: int, wait: Callable[[], None]
     ) -> None:
         """Prepare.
 
@@ -78,13 +86,14 @@ class Planner:
             spec: the run.
             device: the torch device of this process.
             progress: shows the fits.
-            first: whether this process fits.
-            processes: how many share the documents.
+            process: index of this one.
+            processes: how many share the documents and the fits.
             wait: returns when all processes have called it.
         """
         self.spec, self.device, self.progress, self.wait = spec, device, progress, wait
-        self.first, self.processes = first, processes
+        self.process, self.processes = process, processes
         self.started = time.time()
+        self._read: tuple[Job, Readings] | None = None
 
     def load(self) -> list[Job]:
         """Load backbones and tasks and check every method against every depth; nothing is written yet.
@@ -172,21 +181,40 @@ class Planner:
         Raises:
             DlbenchError: a method fails, or refuses a budget.
         """
+        learners: list[Learner] = []
         for job in jobs:
             job.settings.append(job.place.with_key(Setting("full", "full", plan.full(), None, self.spec.seed)))
             backbone = job.engine.backbone
             if backbone.source not in self.spec.models or backbone.dtype != self.spec.dtype:
                 continue  # it stands beside the others at its full depth
-            for given, made in self._methods(job.engine.backbone.depth):
-                name = registry.name_of(given)
-                try:
-                    if isinstance(made, Oracle):
-                        self._add_oracle(job, given, made)
-                    elif name != "full":
-                        self._add_method(job, given, made)
-                except ValueError as error:
-                    raise DlbenchError(f"method {name!r}: {error}") from error
-            job.plain.readings = Readings()
+            for given, made in self._methods(backbone.depth):
+                if isinstance(made, Oracle):
+                    self._add_oracle(job, given, made)
+                elif registry.name_of(given) != "full":
+                    learners += self._learners(job, given, made)
+        if self.processes > 1:
+            self._share_fits(learners)
+        for learner in learners:
+            learner.settle()
+        self._read = None
+
+    def _share_fits(self, learners: Sequence[Learner]) -> None:
+        """Make this process's share of the fits, and wait for the others."""
+        units: list[tuple[Learner, Sequence[float | None]]] = []
+        for learner in sorted(learners, key=lambda one: not one.method.learns):  # those that take long are dealt first
+            apart = learner.method.learns and learner.method.fits_budget
+            units += [(learner, [b]) for b in learner.budgets] if apart else [(learner, learner.budgets)]
+        for learner, budgets in units[self.process :: self.processes]:
+            for budget in budgets:
+                learner.at(budget)
+        with self.progress.stage("fits of the other processes"):
+            self.wait()
+
+    def readings(self, job: Job) -> Readings:
+        """What fits on a job have read; that of the job before is let go."""
+        if self._read is None or self._read[0] is not job:
+            self._read = job, Readings()
+        return self._read[1]
 
     def _methods(self, depth: int) -> list[tuple[str, Method | Oracle]]:
         """Every method of the run, as given, with its parameters, checked against a depth."""
@@ -195,11 +223,9 @@ class Planner:
             name = registry.name_of(given)
             cls = registry.load(given)
             for params in plan.variants(cls, self.spec.settings.get(name, {})):
-                try:
+                with _blaming(name):
                     made = cls.from_params(params)
                     made.validate(depth)
-                except (ValueError, TypeError) as error:
-                    raise DlbenchError(f"method {name!r}: {error}") from error
                 found.append((given, made))
         return found
 
@@ -208,30 +234,22 @@ class Planner:
             # A likelihood has no noise to draw several full-depth outputs by, which an oracle must be held against.
             self.progress.note(f"{registry.name_of(given)} has no control where answers are weighed: it has no row")
             return
-        settings = plan.oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)
+        with _blaming(registry.name_of(given)):
+            settings = plan.oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)
         job.oracles[given] = oracle, [job.place.with_key(s) for s in settings]
 
-    def _add_method(self, job: Job, given: str, method: Method) -> None:
+    def _learners(self, job: Job, given: str, method: Method) -> list[Learner]:
+        """A method's seeds on a job; none where it has no row."""
         name, depth = registry.name_of(given), job.engine.backbone.depth
         if self.spec.prompt == "routed" and (method.scope == "token" or method.reads(depth)):
             why = "decides per token" if method.scope == "token" else "decides from a prompt at full depth"
             self.progress.note(f"{name} {why}: it has no row under prompt = routed")
-            return
+            return []
         if lacking := lacks_policy(method, self.spec.kv):
             self.progress.note(f"{name} {lacking}; it has no row")
-            return
-        knob, chosen = method.knob, self.spec.settings.get(name, {})
-        pinned = not method.tuned or knob is None or knob.name in chosen
-        for seed in range(self.spec.seed, self.spec.seed + (self.spec.fit_seeds if method.learns else 1)):
-            learner = Learner(self, job, given, method, seed)
-            for budget in (None,) if pinned else self.spec.budgets:
-                setting, artifact = learner.at(budget)
-                setting = job.place.with_key(setting)
-                if artifact is not None:
-                    job.artifacts[setting.key] = artifact
-                job.settings.append(setting)
-                if setting.budget is None:  # a set given outright has nothing to tune: one row
-                    break
+            return []
+        seeds = range(self.spec.seed, self.spec.seed + (self.spec.fit_seeds if method.learns else 1))
+        return [Learner(self, job, given, method, seed) for seed in seeds]
 
 
 class Learner:
@@ -240,9 +258,31 @@ class Learner:
     def __init__(self, planner: Planner, job: Job, given: str, method: Method, seed: int) -> None:
         self.planner, self.job, self.given, self.method, self.seed = planner, job, given, method, seed
         self.name = registry.name_of(given)
+        spec, knob = planner.spec, method.knob
+        pinned = not method.tuned or knob is None or knob.name in spec.settings.get(self.name, {})
+        self.budgets: tuple[float | None, ...] = (None,) if pinned else spec.budgets
+
+    def settle(self) -> None:
+        """Give the job the method at every budget."""
+        for budget in self.budgets:
+            setting, artifact = self.at(budget)
+            setting = self.job.place.with_key(setting)
+            if artifact is not None:
+                self.job.artifacts[setting.key] = artifact
+            self.job.settings.append(setting)
+            if setting.budget is None:  # a set given outright has nothing to tune: one row
+                break
 
     def at(self, budget: float | None) -> tuple[Setting, Path | None]:
-        """The method at a budget, None for as it stands; and the artifact that it comes from, if any."""
+        """The method at a budget, None for as it stands; and the artifact that it comes from, if any.
+
+        Raises:
+            DlbenchError: the method fails, or refuses the budget.
+        """
+        with _blaming(self.name):
+            return self._at(budget)
+
+    def _at(self, budget: float | None) -> tuple[Setting, Path | None]:
         depth, method = self.job.engine.backbone.depth, self.method
         artifact: Path | None = None
         facts: Facts | None = None
@@ -270,9 +310,7 @@ class Learner:
         folder = None if planner.spec.fit and not self._fresh(own / key) else find_artifact(key, [own])
         if folder is None:
             folder = own / key
-            if planner.first:
-                self._fit(learner, budget, learnt, documents, folder)
-        planner.wait()
+            self._fit(learner, budget, learnt, documents, folder)
         return folder, *load_artifact(folder, type(self.method))
 
     def _fresh(self, folder: Path) -> bool:
@@ -288,7 +326,9 @@ class Learner:
         with self.planner.progress.stage(label) as say:
             start, realised = time.perf_counter(), None
             backbone, task, kv = job.engine.backbone, job.place.task, job.place.kv(self.method)
-            probe = FitProbe(backbone, task, learn, rest, self.seed, budget, kv, say, readings=job.readings)
+            probe = FitProbe(
+                backbone, task, learn, rest, self.seed, budget, kv, say, readings=self.planner.readings(job)
+            )
             if learnt is None or not learnt.learns or learnt.fits_budget:
                 learnt = type(self.method).from_params(self.method.params())
                 if learnt.learns:

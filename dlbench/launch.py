@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,14 +28,45 @@ WAIT = timedelta(hours=2)
 """Longest wait of one process for another, before it gives up with an error."""
 
 
+SMALL = 64 * 2**20
+"""Bytes of weights up to which a model's layers stay in the caches of one core, more or less."""
+MOST, FEW = 8, 32
+"""Processes at most, and documents below which one is enough."""
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def suitable(models: Sequence[Path], device: str, documents: int | None) -> int:
+    """Processes that finish soonest: one per core for small models on a CPU, else one.
+
+    The products of a small model are too short for several threads to share, and its weights fit the caches, so that
+    processes do not wait for each other's memory.
+
+    Args:
+        models: their folders; one that is not there counts as large.
+        device: of torch.
+        documents: of each task, None for all.
+    """
+    if device != "cpu" or (documents is not None and documents < FEW):
+        return 1
+    for folder in models:
+        weights = list(folder.glob("*.safetensors"))
+        if not weights or sum(path.stat().st_size for path in weights) > SMALL:
+            return 1
+    return min(cores(), MOST)
+
+
 def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> None:
-    """Run `python -m MODULE SPEC.json` in several processes of this machine.
+    """Run `python -m MODULE SPEC.json WHAT` in several processes of this machine.
 
     Args:
         module: what each process runs.
         spec: written to the file as JSON, its fields by name.
         processes: how many.
-        what: what the processes do, for people: "run".
+        what: what the processes do, in a word: "run".
 
     Raises:
         DlbenchError: one of them failed; it has said why, and the others were ended.
@@ -49,7 +81,7 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
         try:
             for rank in range(processes):
                 env = {**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                started.append(subprocess.Popen([sys.executable, "-m", module, str(path)], env=env))
+                started.append(subprocess.Popen([sys.executable, "-m", module, str(path), what], env=env))
             while not (failed := [p.returncode for p in started if p.poll()]) and None in [p.poll() for p in started]:
                 time.sleep(0.1)
         finally:

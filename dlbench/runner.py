@@ -20,10 +20,11 @@ import torch
 from accelerate import PartialState
 
 from dlbench import __version__, ceiling, timing
+from dlbench.backbones import EMBEDDED, embedded_folder
 from dlbench.closing import show_fits, show_results
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
-from dlbench.launch import WAIT, launch
+from dlbench.launch import WAIT, cores, launch, suitable
 from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
@@ -42,9 +43,9 @@ def execute(spec: RunSpec) -> list[Record]:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
-    if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
-        launch("dlbench.runner", spec, spec.processes, "run")
-        return []
+    if (processes := _processes(spec, spec.limit)) > 1:
+        launch("dlbench.runner", spec, processes, "run")
+        return list(read_lines(spec.out / "records.jsonl", Record))
     return Runner(spec).run()
 
 
@@ -54,7 +55,20 @@ def fit_only(spec: RunSpec) -> None:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
-    Runner(spec).fit()
+    if (processes := _processes(spec, None)) > 1:
+        launch("dlbench.runner", spec, processes, "fit")
+    else:
+        Runner(spec).fit()
+
+
+def _processes(spec: RunSpec, documents: int | None) -> int:
+    """How many must be started: 1 where this one has been."""
+    if "LOCAL_RANK" in os.environ:
+        return 1
+    if spec.processes is not None:
+        return spec.processes
+    folders = [embedded_folder(name) if name in EMBEDDED else Path(name) for name in spec.models]
+    return 1 if spec.device_map else suitable(folders, resolve_device(spec.device), documents)
 
 
 class Runner:
@@ -64,7 +78,7 @@ class Runner:
         device = resolve_device(spec.device)
         self.state = PartialState(cpu=device == "cpu", timeout=WAIT)
         if self.state.num_processes > 1:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.state.num_processes))
+            torch.set_num_threads(max(1, cores() // self.state.num_processes))
             device = str(self.state.device)
         self.spec, self.device = spec, device
         self.main = self.state.is_main_process
@@ -93,7 +107,8 @@ class Runner:
 
     def _planner(self) -> Planner:
         state = self.state
-        return Planner(self.spec, self.device, self.progress, self.main, state.num_processes, state.wait_for_everyone)
+        index, count = state.process_index, state.num_processes
+        return Planner(self.spec, self.device, self.progress, index, count, state.wait_for_everyone)
 
     def _open(self) -> None:
         """Make the run's folder; all processes go on when it is there."""
@@ -270,15 +285,16 @@ def _asked(jobs: Sequence[Job]) -> list[Asked]:
     ]
 
 
-def _worker(path: Path) -> int:
-    """A process of a run that `execute` started."""
+def _worker(path: Path, what: str) -> int:
+    """A process of a run, or of the fits of one, that was started here."""
     content = json.loads(path.read_text())
     content["out"] = Path(content["out"])
     content["sources"] = Sources.from_json(content["sources"])
     for name in ("models", "tasks", "methods", "budgets"):
         content[name] = tuple(content[name])
     try:
-        Runner(RunSpec(**content)).run()
+        runner = Runner(RunSpec(**content))
+        runner.fit() if what == "fit" else runner.run()
     except DlbenchError as error:
         print(f"dlbench: {error}", file=sys.stderr)
         return error.exit_code
@@ -289,4 +305,4 @@ def _worker(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_worker(Path(sys.argv[1])))
+    sys.exit(_worker(Path(sys.argv[1]), sys.argv[2]))

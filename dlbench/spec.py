@@ -91,7 +91,8 @@ class RunSpec:
     """Policy for the keys and values of skipped tokens; None takes each method's own."""
     kernels: Literal["auto", "stock"] = "auto"
     """auto: fused layers where they prove equal to the model's own; stock: the model's own only."""
-    processes: int = 1
+    processes: int | None = None
+    """None: as many as finish soonest, see `dlbench.launch.suitable`."""
     fit: bool = False
     """Fit again what learns, even where a fitted artifact exists."""
     fit_seeds: int = 1
@@ -145,7 +146,7 @@ class RunSpec:
             raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
         if self.fit_seeds < 1:
             raise DlbenchError(f"{self.fit_seeds} fit seeds: give at least 1")
-        if self.processes < 1:
+        if self.processes is not None and self.processes < 1:
             raise DlbenchError(f"{self.processes} processes: give at least 1")
         if not 0 <= self.seed < 2**63:
             raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")

@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_model
 
+from dlbench import launch
 from dlbench.cli import main
 from dlbench.families import FAMILIES
-from dlbench.jobs import Planner
+from dlbench.jobs import Job, Learner, Planner
 from dlbench.leaderboard.tracks import build_tracks
 from dlbench.lines import read_lines
 from dlbench.progress import Progress
@@ -307,3 +309,48 @@ def test_cut_prompts_are_told_counted_and_shown(tiny: Path, tmp_path: Path, caps
 def test_run_json_says_what_was_asked(finished: Path) -> None:
     facts = json.loads((finished / "run.json").read_text())
     assert facts["spec"]["limit"] == 8 and facts["spec"]["methods"] == METHODS
+
+
+def test_processes_share_the_fits_and_make_none_twice(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, Any]] = []
+    fit = Learner._fit
+
+    def noted(self: Learner, *arguments: Any) -> None:
+        made.append((self.planner.process, arguments[-1].name))
+        fit(self, *arguments)
+
+    monkeypatch.setattr(Learner, "_fit", noted)
+    spec = RunSpec(
+        models=(str(tiny),), tasks=("nano_summary",), methods=("full", "hidden_router", "mue", "static_skip"),
+        budgets=(0.5, 0.75), settings={"hidden_router": {"steps": 1}}, limit=1, out=tmp_path,
+    )  # fmt: skip
+
+    def settled(process: int, wait: Callable[[], None]) -> list[Job]:
+        planner = Planner(spec, "cpu", Progress(shown=False), process, 2, wait)
+        jobs = planner.load()
+        planner.settle(jobs)
+        return jobs
+
+    others: list[Job] = []
+    mine = settled(0, lambda: others.extend(settled(1, lambda: None)))  # the other one comes while this one waits
+    keys = [key for _, key in made]
+    assert len(keys) == len(set(keys)) == 6  # the router and its constant, mue, at two budgets
+    assert {sum(process == one for process, _ in made) for one in (0, 1)} <= {2, 3, 4}  # about half each
+    assert [s.key for s in mine[0].settings] == [s.key for s in others[0].settings]
+    assert len(mine[0].settings) == 1 + 6 + 2
+
+
+@pytest.mark.parametrize(
+    ("device", "megabytes", "documents", "processes"),
+    [("cpu", 10, 200, 4), ("cpu", 10, None, 4), ("cpu", 10, 8, 1), ("cpu", 200, 200, 1), ("cuda:0", 10, 200, 1)],
+)
+def test_small_models_on_a_cpu_get_a_process_per_core(
+    device: str, megabytes: int, documents: int | None, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "cores", lambda: 4)
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.truncate(megabytes * 2**20)
+    assert launch.suitable([tmp_path], device, documents) == processes
+    assert launch.suitable([tmp_path, tmp_path / "elsewhere"], device, documents) == 1

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, unique
+from dlbench.commands.terminal import interrupted, number, unique
 from dlbench.errors import DlbenchError
 
 
@@ -29,6 +29,9 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
     kv: Annotated[str | None, typer.Option(help="Policy under which knobs are tuned. [the method's own]")] = None,
+    processes: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that share the fits; auto: as many as `run` takes.")
+    ] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Fit anew, though a fit exists.")] = False,
 ) -> None:
     """Learn and tune methods on the fit split, without running them on the test documents.
@@ -51,6 +54,7 @@ def fit(
             device=device,
             dtype=dtype,
             kv=kv,
+            processes=number("processes", processes, "auto"),
             fit=again,
             timing=False,
         )

@@ -65,7 +65,13 @@ def run(
     kernels: Annotated[
         str, typer.Option(help="auto: fused layers where proved equal; stock: the model's own.")
     ] = "auto",
-    processes: Annotated[int, typer.Option(help="Processes that share the documents.")] = 1,
+    processes: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that share documents and fits; auto: one per core for small models on a CPU.",
+        ),
+    ] = "auto",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again, though fitted ones exist.")] = False,
     fit_seeds: Annotated[int, typer.Option(help="Fits of each method that learns; each is a row.")] = 1,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times after the quality run.")] = True,
@@ -110,7 +116,7 @@ def run(
             prompt=prompt,  # type: ignore[arg-type]  # checked in the next line
             kv=kv,
             kernels=kernels,  # type: ignore[arg-type]  # checked likewise
-            processes=processes,
+            processes=number("processes", processes, "auto"),
             fit=fit,
             fit_seeds=fit_seeds,
             timing=timing,

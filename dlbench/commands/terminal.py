@@ -21,13 +21,13 @@ def unique(values: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def number(what: str, text: str, word: str) -> int | None:
-    """A number of documents, or None for the word that stands in its place."""
+    """A number, or None for the word that stands in its place."""
     if text == word:
         return None
     try:
         return int(text)
     except ValueError:
-        raise DlbenchError(f"{what} {text!r}: give a number of documents, or `{word}`") from None
+        raise DlbenchError(f"{what} {text!r}: give a number, or `{word}`") from None
 
 
 def interrupted(rest: str) -> typer.Exit:

@@ -23,7 +23,7 @@ from dlbench.console import open_console
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
-from dlbench.launch import WAIT, launch
+from dlbench.launch import WAIT, cores, launch
 from dlbench.lines import write_text
 from dlbench.progress import Progress
 from dlbench.spec import resolve_device
@@ -71,7 +71,7 @@ class Training:
         if self.accelerator.distributed_type in sharded:
             raise DlbenchError("training shares out documents, not weights: launch without FSDP, DeepSpeed or Megatron")
         if self.accelerator.num_processes > 1:
-            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.accelerator.num_processes))
+            torch.set_num_threads(max(1, cores() // self.accelerator.num_processes))
             device = str(self.accelerator.device)
         self.spec, self.device, self.main = spec, torch.device(device), self.accelerator.is_main_process
         self.recipe = spec.made()
