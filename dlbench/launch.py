@@ -6,6 +6,7 @@ with a traceback of its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +59,17 @@ def suitable(models: Sequence[Path], device: str, documents: int | None) -> int:
         if not weights or sum(path.stat().st_size for path in weights) > SMALL:
             return 1
     return min(cores(), MOST)
+
+
+@contextlib.contextmanager
+def own_threads() -> Iterator[None]:
+    """Let accelerate join the processes without a word on threads, or a number of them for all that is started here."""
+    chosen = os.environ.get("OMP_NUM_THREADS")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
+        yield
+    if chosen is None:
+        os.environ.pop("OMP_NUM_THREADS", None)
 
 
 def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> None:

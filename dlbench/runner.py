@@ -24,7 +24,7 @@ from dlbench.backbones import EMBEDDED, embedded_folder
 from dlbench.closing import show_fits, show_results
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
-from dlbench.launch import WAIT, cores, launch, suitable
+from dlbench.launch import WAIT, cores, launch, own_threads, suitable
 from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
@@ -76,7 +76,8 @@ class Runner:
 
     def __init__(self, spec: RunSpec) -> None:
         device = resolve_device(spec.device)
-        self.state = PartialState(cpu=device == "cpu", timeout=WAIT)
+        with own_threads():
+            self.state = PartialState(cpu=device == "cpu", timeout=WAIT)
         if self.state.num_processes > 1:
             torch.set_num_threads(max(1, cores() // self.state.num_processes))
             device = str(self.state.device)

@@ -10,11 +10,14 @@ from dlbench.errors import DlbenchError
 from dlbench.launch import launch
 
 JOIN = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 from accelerate import PartialState
+from dlbench.launch import own_threads
 
 spec = json.loads(pathlib.Path(sys.argv[1]).read_text())
-state = PartialState(cpu=True)
+with own_threads():
+    state = PartialState(cpu=True)
+assert "OMP_NUM_THREADS" not in os.environ
 state.wait_for_everyone()
 pathlib.Path(spec["out"], f"{state.process_index} of {state.num_processes}").touch()
 state.destroy_process_group()
@@ -38,9 +41,11 @@ def module(folder, monkeypatch, source):
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def test_processes_find_each_other(tmp_path, monkeypatch):
+def test_processes_find_each_other(tmp_path, monkeypatch, capfd):
     module(tmp_path, monkeypatch, JOIN)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     launch("launched", Spec(tmp_path), 2, "run")
+    assert "OMP_NUM_THREADS" not in capfd.readouterr().err
     assert {p.name for p in tmp_path.glob("* of *")} == {"0 of 2", "1 of 2"}
 
 

@@ -23,7 +23,7 @@ from dlbench.console import open_console
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
-from dlbench.launch import WAIT, cores, launch
+from dlbench.launch import WAIT, cores, launch, own_threads
 from dlbench.lines import write_text
 from dlbench.progress import Progress
 from dlbench.spec import resolve_device
@@ -61,12 +61,13 @@ class Training:
 
     def __init__(self, spec: TrainSpec) -> None:
         device = resolve_device(spec.device)
-        self.accelerator = Accelerator(
-            cpu=device == "cpu",
-            device_placement=False,
-            mixed_precision="no",  # the objective casts by itself
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
-        )
+        with own_threads():
+            self.accelerator = Accelerator(
+                cpu=device == "cpu",
+                device_placement=False,
+                mixed_precision="no",  # the objective casts by itself
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
+            )
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
         if self.accelerator.distributed_type in sharded:
             raise DlbenchError("training shares out documents, not weights: launch without FSDP, DeepSpeed or Megatron")
