@@ -133,7 +133,7 @@ def _likeliest(
             newton = new + value / slope.sum(axis=0)
         old = new
         # A step that goes astray is replaced by halving.
-        new = np.where((newton > left) & (newton < right), newton, (left + right) / 2)
+        new = np.where((newton >= left) & (newton <= right), newton, (left + right) / 2)
         if (np.abs(new - old) <= 1e-11 * np.abs(old) + 1e-300).all():
             break
     tilt[:] = new
