@@ -147,7 +147,7 @@ def _entry_pages(
     samples = _read(runs.samples[record.key], order)
     depth = record.backbone.layers
     shelf = Shelf(first_page(view, entry, runs) or "")
-    template = environment().get_template("document.html.j2")
+    render = environment().get_template("document.html.j2").module.article  # type: ignore[attr-defined]  # a macro
     pages: list[list[str]] = [[]]
     marks: list[tuple[str, str, int, int]] = []  # anchor, verdict, height, page
     size = 0
@@ -161,7 +161,7 @@ def _entry_pages(
         anchor = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
         full = None if same else base.get(id_)
         document = _document(samples[id_], full, asked.get(id_, Markup()), anchor, depth, base_scores.get(id_))
-        article = template.render(one=document, metric=view.metric)
+        article = str(render(document, view.metric)).rstrip("\n")
         size += len(article.encode())
         if pages[-1] and size > LARGEST - _ROOM:
             pages.append([])
