@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -63,7 +64,14 @@ class Workers:
     def _submit(self, call: Callable[[], Result]) -> Future[Result]:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self.processes, mp_context=get_context("spawn"), initializer=_begin)
-        return self._pool.submit(call)
+        if sys.platform == "win32":
+            return self._pool.submit(call)
+        # A worker that starts here keeps the mask: Ctrl-C waits until it is ready to end without a word.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._pool.submit(call)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _results(self, waiting: deque[Future[Result]], rest: Iterator[Callable[[], Result]]) -> Iterator[Result]:
         try:
@@ -96,5 +104,7 @@ def _begin() -> None:
     """Prepare a worker."""
     # Ctrl-C reaches every process of the terminal; the one that people started tells of it.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Read when numpy is imported, which is later: the workers together keep the cores busy.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
