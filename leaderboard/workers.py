@@ -103,7 +103,8 @@ def enough(run_dirs: Iterable[Path]) -> int:
 def _begin() -> None:
     """Prepare a worker."""
     # Ctrl-C reaches every process of the terminal; the one that people started tells of it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # Read when numpy is imported, which is later: the workers together keep the cores busy.

@@ -49,7 +49,16 @@ def test_a_worker_that_was_killed_is_told_in_one_line():
     assert "\n" not in str(refusal.value)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """What a shell starts in the background ignores the signal, and so would the processes that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a process group")
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_ends_all_processes_with_one_line(run_dir, tmp_path):
     command = [sys.executable, "-m", "dlbench", "board", run_dir, "--out", tmp_path / "site", "--processes", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as build:
