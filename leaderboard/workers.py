@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -59,7 +60,8 @@ class Workers:
         if self.processes == 1:
             return (call() for call in calls)
         rest = iter(calls)
-        return self._results(deque(map(self._submit, islice(rest, 2 * self.processes))), rest)
+        with _told():
+            return self._results(deque(map(self._submit, islice(rest, 2 * self.processes))), rest)
 
     def _submit(self, call: Callable[[], Result]) -> Future[Result]:
         if self._pool is None:
@@ -74,15 +76,11 @@ class Workers:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _results(self, waiting: deque[Future[Result]], rest: Iterator[Callable[[], Result]]) -> Iterator[Result]:
-        try:
-            while waiting:
+        while waiting:
+            with _told():
                 result = waiting.popleft().result()
                 waiting.extend(map(self._submit, islice(rest, 1)))
-                yield result
-        except BrokenProcessPool:
-            raise WorkerError(
-                "a worker of the board was killed, as happens where memory runs out; --processes 1 takes least"
-            ) from None
+            yield result
 
 
 ALONE = Workers(1)
@@ -98,6 +96,17 @@ def enough(run_dirs: Iterable[Path]) -> int:
     """Return how many processes suit the size of these runs on this machine."""
     files = (path for run_dir in run_dirs for path in (*run_dir.glob("*.jsonl"), *run_dir.glob("samples/*.jsonl")))
     return min(MOST, os.cpu_count() or 1) if sum(path.stat().st_size for path in files) >= LARGE else 1
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say in words that a worker is gone."""
+    try:
+        yield
+    except BrokenProcessPool:
+        raise WorkerError(
+            "a worker of the board was killed, as happens where memory runs out; --processes 1 takes least"
+        ) from None
 
 
 def _begin() -> None:
