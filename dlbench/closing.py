@@ -23,13 +23,14 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
         times: as far as they were measured.
         minutes: that the run took.
     """
+    from dlbench.leaderboard.board import read_board
     from dlbench.leaderboard.headlines import headlines
-    from dlbench.leaderboard.site import build, read_board
+    from dlbench.leaderboard.site import build
     from dlbench.leaderboard.text import closing_table
     from dlbench.leaderboard.tracks import cut_prompts
 
     board = read_board([store.out])
-    page = build([store.out], store.out / "site", board)
+    page = build(board, store.out / "site")
     console = open_console()
     console.print(closing_table(records, times, console.width))
     for line in cut_prompts(records):

@@ -7,7 +7,8 @@ the documents of all are taken together, each weighted so that every task counts
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +21,23 @@ from dlbench.stats.resample import FloatArray
 
 MOST_COMPARED = 400
 """Rows of a view that are tested against each other: the tests grow with the square."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Rows that are tested against each other.
+
+    Attributes:
+        place: entry → its row.
+        documents: what they were scored on.
+        scores: means over fit seeds, [rows, documents].
+        pairs: every row against every other.
+    """
+
+    place: Mapping[str, int]
+    documents: Sequence[str]
+    scores: FloatArray
+    pairs: stats.Pairs
 
 
 class Field:
@@ -68,14 +86,12 @@ class Field:
         return found[0].mean(axis=0) if found else None
 
     @cached_property
-    def compared(self) -> list[Entry]:
-        """The entries that are tested against each other: the tests grow with the square."""
-        return self.entries[:MOST_COMPARED]
-
-    @cached_property
-    def whole(self) -> stats.Table:
-        """All of these as one table."""
-        return self.table(self.compared)
+    def compared(self) -> Compared:
+        """The first entries, tested against each other: the tests grow with the square."""
+        entries = self.entries[:MOST_COMPARED]
+        table = self.table(entries)
+        place = {entry.id: row for row, entry in enumerate(entries)}
+        return Compared(place, self.documents, table.scores, table.pairs)
 
     def limits(self, rows: Iterable[FloatArray]) -> tuple[float, float]:
         """Return the least and the greatest score that there can be among such rows."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
 from dlbench.leaderboard import curves, drawing, looks, spending
 from dlbench.leaderboard.about import About, about, command
-from dlbench.leaderboard.pages import Site, environment, file_of
+from dlbench.leaderboard.exports import bibtex
+from dlbench.leaderboard.pages import File, Site, environment, file_of
 from dlbench.leaderboard.runs import Runs
-from dlbench.leaderboard.samples import Shelf
+from dlbench.leaderboard.samples import first_page
 from dlbench.leaderboard.views import Entry, View
 
 _KINDS = {
@@ -31,17 +32,10 @@ def page_name(method: str, deployable: bool) -> str:
     return "oracle" if not deployable and method in ("oracle", "oracle@full", "oracle_cross") else method
 
 
-def method_files(
-    site: Site, runs: Runs, shelves: Mapping[tuple[str, str], Shelf], papers: list[str]
-) -> Iterator[tuple[str, str]]:
-    """Yield the pages of all methods and the page that lists them.
-
-    Args:
-        site: what is shown.
-        runs: where it comes from.
-        shelves: (view's slug, entry's id) → where its samples stand.
-        papers: filled with the papers that the methods name.
-    """
+def method_files(site: Site, views: Sequence[View], runs: Runs) -> list[File]:
+    """Return the pages of all methods, the page that lists them, and what to cite for them."""
+    files: list[File] = []
+    papers: list[str] = []
     names: dict[str, set[str]] = {}
     for record in runs.records:
         names.setdefault(page_name(record.method.name, record.method.deployable), set()).add(record.method.name)
@@ -50,19 +44,13 @@ def method_files(
         rows = [record for record in runs.records if record.method.name in members]
         introduced[name] = about(name, {record.method.source_sha256 for record in rows})
         papers += introduced[name].papers
-        yield f"methods/{site.pages[min(members)]}.html", _page(site, runs, shelves, name, members, introduced[name])
-    yield "methods.html", _list(site, names, introduced)
+        page = _page(site, views, runs, name, members, introduced[name])
+        files.append((f"methods/{site.pages[min(members)]}.html", page))
+    return [*files, ("methods.html", _list(site, views, names, introduced)), ("dlbench.bib", bibtex(runs, papers))]
 
 
-def _page(
-    site: Site,
-    runs: Runs,
-    shelves: Mapping[tuple[str, str], Shelf],
-    name: str,
-    members: set[str],
-    introduced: About,
-) -> str:
-    tasks = [view for view in site.views if not view.suite]
+def _page(site: Site, views: Sequence[View], runs: Runs, name: str, members: set[str], introduced: About) -> str:
+    tasks = [view for view in views if not view.suite]
     mine = [(view, [entry for entry in view.entries if entry.method in members]) for view in tasks]
     mine = [(view, entries) for view, entries in mine if entries]
     own = [entry for _, entries in mine for entry in entries]
@@ -91,7 +79,7 @@ def _page(
     context: dict[str, Any] = {
         "root": "../",
         "here": "methods",
-        "records": len(site.records),
+        "records": site.records,
         "name": name,
         "about": introduced,
         "kind": _KINDS[kinds[0]] if len(kinds) == 1 else " and ".join(_KINDS[kind] for kind in kinds),
@@ -111,17 +99,15 @@ def _page(
         "heat_ticks": _ticks,
         "depth_ticks": _ticks,
         "extras": _extras(own),
-        "rows": [_row(site, view, entry, shelves) for view, entries in mine for entry in entries],
+        "rows": [_row(site, view, entry, runs) for view, entries in mine for entry in entries],
         "sources": sorted({row.record.method.source_sha256 for entry in own for rows in entry.rows for row in rows}),
     }
     return environment().get_template("method.html.j2").render(context)
 
 
-def _row(
-    site: Site, view: View, entry: Entry, shelves: Mapping[tuple[str, str], Shelf]
-) -> tuple[View, Entry, str, str]:
-    shelf = shelves.get((view.slug, entry.id))
-    return view, entry, f"../{file_of(site, view)}#{entry.id}", f"../{shelf.file}.html" if shelf else ""
+def _row(site: Site, view: View, entry: Entry, runs: Runs) -> tuple[View, Entry, str, str]:
+    samples = first_page(view, entry, runs)
+    return view, entry, f"../{file_of(site, view)}#{entry.id}", f"../{samples}.html" if samples else ""
 
 
 def _extras(entries: Iterable[Entry]) -> list[str]:
@@ -141,10 +127,10 @@ def _ticks(count: int) -> list[int]:
     return ticks
 
 
-def _list(site: Site, names: Mapping[str, set[str]], introduced: Mapping[str, About]) -> str:
+def _list(site: Site, views: Sequence[View], names: Mapping[str, set[str]], introduced: Mapping[str, About]) -> str:
     groups: dict[str, list[dict[str, Any]]] = {"Methods": [], "Controls": [], "References and oracles": []}
     for name, members in names.items():
-        entries = [entry for view in site.views for entry in view.entries if entry.method in members]
+        entries = [entry for view in views for entry in view.entries if entry.method in members]
         if not entries:
             continue
         kinds = {looks.kind_of(entry) for entry in entries}
@@ -164,7 +150,7 @@ def _list(site: Site, names: Mapping[str, set[str]], introduced: Mapping[str, Ab
     context = {
         "root": "",
         "here": "methods",
-        "records": len(site.records),
+        "records": site.records,
         "groups": [(title, cards) for title, cards in groups.items() if cards],
     }
     return environment().get_template("methods.html.j2").render(context)

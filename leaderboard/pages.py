@@ -20,7 +20,6 @@ from dlbench.leaderboard.places import RERUN
 from dlbench.leaderboard.standings import Standings
 from dlbench.leaderboard.tracks import cut_prompts
 from dlbench.leaderboard.views import Entry, View
-from dlbench.records import Record
 
 TRUSTS = {
     "self-reported": "its author alone stands for it",
@@ -48,11 +47,25 @@ MOST_ROWS = 150
 """Rows that a view's first page shows; beyond, one per method, and all on a page of their own."""
 
 
+File = tuple[str, str | bytes]
+"""A path within the site, with what stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """A view as others link to it."""
+
+    slug: str
+    title: str
+    backbone: str
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What all pages of a site have in common.
+    """What all pages of a site have in common; small, since every worker gets it with every view.
 
     Attributes:
+        records: how many there are.
         pages: a method's name → the stem of its page.
         downloads: file names with what they hold.
         provenance: what the records say about where they come from.
@@ -60,8 +73,8 @@ class Site:
         warnings: banners.
     """
 
-    views: tuple[View, ...]
-    records: tuple[Record, ...]
+    views: tuple[Heading, ...]
+    records: int
     marks: Mapping[str, Mark]
     pages: Mapping[str, str]
     downloads: tuple[tuple[str, str], ...]
@@ -70,7 +83,7 @@ class Site:
     warnings: tuple[str, ...]
 
 
-def file_of(site: Site, view: View) -> str:
+def file_of(site: Site, view: View | Heading) -> str:
     """Return the file of a view: the first is the front page."""
     return "index.html" if view.slug == site.views[0].slug else f"{view.slug}.html"
 
@@ -136,7 +149,7 @@ def view_page(
     context: dict[str, Any] = {
         "root": "",
         "here": "board",
-        "records": len(site.records),
+        "records": site.records,
         "view": view,
         "marks": [site.marks[label] for label in labels],
         "symbol_of": {label: place for place, label in enumerate(labels)},
@@ -191,7 +204,7 @@ def _backbone_facts(view: View) -> str:
 
 
 def _picks(site: Site, view: View) -> dict[str, list[dict[str, Any]]]:
-    backbones: dict[str, View] = {}
+    backbones: dict[str, Heading] = {}
     for one in site.views:
         backbones.setdefault(one.backbone, one)
     return {
@@ -347,4 +360,4 @@ def _one_each(view: View) -> list[Entry]:
     return list(best.values())[:MOST_ROWS]
 
 
-__all__ = ["Site", "file_of", "headline", "style", "view_page"]
+__all__ = ["File", "Heading", "Site", "file_of", "headline", "style", "view_page"]

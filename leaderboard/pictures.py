@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from dlbench.leaderboard import chart, drawing, looks
-from dlbench.leaderboard.site import Board, put
+from dlbench.leaderboard.board import Board
+from dlbench.leaderboard.site import put
 
 
 def save_pictures(board: Board, folder: Path, kind: Literal["svg", "png"]) -> list[Path]:

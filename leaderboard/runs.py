@@ -13,6 +13,7 @@ from dlbench.records import Asked, Record, RecordError, Sample, Timing, Trust, U
 from dlbench.records import Scores as ScoresLine
 
 Item = TypeVar("Item", bound=JsonLine)
+Value = TypeVar("Value")
 Scores = Mapping[str, Mapping[str, float]]
 """Record key → document id → primary score."""
 
@@ -34,6 +35,15 @@ class Runs:
     usage: Mapping[str, Usage] = field(default_factory=dict)
     samples: Mapping[str, Path] = field(default_factory=dict)
     asked: tuple[Path, ...] = ()
+
+    def of(self, keys: Container[str]) -> Runs:
+        """Return what belongs to some record keys: all that a process needs to know of them."""
+
+        def some(found: Mapping[str, Value]) -> dict[str, Value]:
+            return {key: value for key, value in found.items() if key in keys}
+
+        records = tuple(record for record in self.records if record.key in keys)
+        return Runs(records, (), some(self.scores), some(self.usage), some(self.samples))
 
     def documents(self) -> dict[str, dict[str, Asked]]:
         """Return prompts and references by track and document id."""

@@ -14,7 +14,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dlbench.leaderboard import figures
-from dlbench.leaderboard.pages import Site, environment, file_of
+from dlbench.leaderboard.pages import File, Site, environment, file_of
 from dlbench.leaderboard.runs import Runs
 from dlbench.leaderboard.tokenmap import TokenMap, tints, token_map
 from dlbench.leaderboard.views import Entry, View
@@ -75,13 +75,24 @@ class Document:
     facts: str
 
 
-Pages = list[tuple[str, str]]
-"""Paths, with what stands there."""
+def first_page(view: View, entry: Entry, runs: Runs) -> str | None:
+    """Return the path of an entry's first page, without the ending; None where its samples are not published."""
+    there = not view.suite and _key(entry) in runs.samples and entry.method not in _NO_TEXT
+    return f"samples/{view.slug}/{entry.id}" if there else None
 
 
-def entry_files(site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]) -> Iterator[tuple[Entry, Shelf, Pages]]:
-    """Yield, for every entry of a task's view with published samples, where they stand and the pages that hold them."""
-    entries = [entry for entry in view.entries if _key(entry) in runs.samples and entry.method not in _NO_TEXT]
+def entry_files(
+    site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]
+) -> Iterator[tuple[Entry, Shelf, list[File]]]:
+    """Yield, for every entry of a view with published samples, where they stand and the pages that hold them.
+
+    Args:
+        site: what all pages have in common.
+        view: of one task; of several there are no pages.
+        runs: the view's.
+        asked: the task's prompts and references, by document id.
+    """
+    entries = [entry for entry in view.entries if first_page(view, entry, runs)]
     if not entries:
         return
     full = next((entry for entry in entries if entry.role == "full"), None)
@@ -131,12 +142,12 @@ def _entry_pages(
     base: Mapping[str, dict[str, Any]],
     base_scores: Mapping[str, float],
     asked: Mapping[str, Markup],
-) -> tuple[Entry, Shelf, Pages]:
+) -> tuple[Entry, Shelf, list[File]]:
     record = entry.first.record
     samples = _read(runs.samples[record.key], order)
     depth = record.backbone.layers
-    shelf = Shelf(f"samples/{view.slug}/{entry.id}")
-    template = environment().get_template("document.html.j2")
+    shelf = Shelf(first_page(view, entry, runs) or "")
+    render = environment().get_template("document.html.j2").module.article  # type: ignore[attr-defined]  # a macro
     pages: list[list[str]] = [[]]
     marks: list[tuple[str, str, int, int]] = []  # anchor, verdict, height, page
     size = 0
@@ -150,7 +161,7 @@ def _entry_pages(
         anchor = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
         full = None if same else base.get(id_)
         document = _document(samples[id_], full, asked.get(id_, Markup()), anchor, depth, base_scores.get(id_))
-        article = template.render(one=document, metric=view.metric)
+        article = str(render(document, view.metric)).rstrip("\n")
         size += len(article.encode())
         if pages[-1] and size > LARGEST - _ROOM:
             pages.append([])
@@ -160,13 +171,13 @@ def _entry_pages(
         shelf.anchor[id_] = anchor
         change = abs(scores[id_] - base_scores.get(id_, scores[id_]))
         marks.append((anchor, document.verdict, 1 + round(7 * change / spread), len(pages) - 1))
-    files = []
+    files: list[File] = []
     name = entry.id
     for number, articles in enumerate(pages):
         context = {
             "root": "../../",
             "here": "samples",
-            "records": len(site.records),
+            "records": site.records,
             "view": view,
             "entry": entry,
             "back": f"../../{file_of(site, view)}",

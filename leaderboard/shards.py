@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from dlbench.leaderboard import chart, figures
 from dlbench.leaderboard.chart import Frontiers
-from dlbench.leaderboard.field import Field
+from dlbench.leaderboard.field import Compared
 from dlbench.leaderboard.looks import COLOURS, Mark
 from dlbench.leaderboard.samples import Shelf
 from dlbench.leaderboard.views import View
@@ -59,12 +59,12 @@ MOST_DOCUMENTS = 3000
 """Documents whose wins and losses can be laid side by side."""
 
 
-def pair_shards(view: View, found: Field) -> Iterator[tuple[str, str]]:
+def pair_shards(view: View, found: Compared) -> Iterator[tuple[str, str]]:
     """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
-    entries = found.compared
+    entries = list(found.place)
     if len(entries) < 2:
         return
-    pairs = found.whole.pairs
+    pairs = found.pairs
     percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
     arrays = {
         "d": np.rint(100 * percent * pairs.estimate),
@@ -79,7 +79,7 @@ def pair_shards(view: View, found: Field) -> Iterator[tuple[str, str]]:
     rows = [{name: values[row].tolist() for name, values in whole.items()} for row in range(len(entries))]
     block = max(1, CELLS // len(entries))
     blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
-    index: dict[str, Any] = {"ids": [entry.id for entry in entries], "block": block, "blocks": len(blocks)}
+    index: dict[str, Any] = {"ids": entries, "block": block, "blocks": len(blocks)}
     if len(blocks) == 1:
         index["data"] = rows
     else:
@@ -88,30 +88,28 @@ def pair_shards(view: View, found: Field) -> Iterator[tuple[str, str]]:
     yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
 
 
-def document_shard(view: View, found: Field, shelves: Mapping[str, Shelf]) -> str:
+def document_shard(view: View, found: Compared, shelves: Mapping[str, Shelf]) -> str:
     """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
 
     Args:
         view: what is shown.
-        found: its scores.
+        found: its rows with their scores.
         shelves: entry → where its samples stand.
     """
-    entries = found.compared
-    scores = np.stack([found.rows[entry.id].mean(axis=0) for entry in entries])[:, :MOST_DOCUMENTS]
-    ranks = rankdata(scores, method="dense", axis=0).astype(np.int64)
+    ranks = rankdata(found.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
     documents = found.documents[:MOST_DOCUMENTS]
     pages = {}
-    for entry in entries:
-        shelf = shelves.get(entry.id)
+    for entry in found.place:
+        shelf = shelves.get(entry)
         if shelf is not None:
             shards = [shelf.shard.get(one, -1) for one in documents]
-            pages[entry.id] = {"file": shelf.file, "shard": shards if any(shards) else None}
+            pages[entry] = {"file": shelf.file, "shard": shards if any(shards) else None}
     return script(
         f"docs:{view.slug}",
         {
             "documents": documents,
             "anchors": [f"d-{figures.slug(one)}" for one in documents],
-            "ranks": {entry.id: row.tolist() for entry, row in zip(entries, ranks, strict=True)},
+            "ranks": {entry: row.tolist() for entry, row in zip(found.place, ranks, strict=True)},
             "pages": pages,
         },
     )

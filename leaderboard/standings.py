@@ -9,7 +9,7 @@ import numpy as np
 
 from dlbench import stats
 from dlbench.leaderboard.chart import Curve, Frontiers
-from dlbench.leaderboard.field import Field
+from dlbench.leaderboard.field import Compared, Field
 from dlbench.leaderboard.looks import kind_of
 from dlbench.leaderboard.places import Place, competitors, ranked_places
 from dlbench.leaderboard.runs import Scores
@@ -25,7 +25,7 @@ class Standings:
     """The statistics of a view; what its records do not allow is missing.
 
     Attributes:
-        scores: what all of it comes from.
+        compared: the rows that are tested against each other, with these tests.
         bounds: entry → interval of what is kept, where its record alone does not say.
         places: entry → rank among the rows of its budget.
         fronts: entry → whether it is on the front as measured, and how likely it is.
@@ -33,7 +33,7 @@ class Standings:
         summaries: per method, best first.
     """
 
-    scores: Field | None = None
+    compared: Compared | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     places: Mapping[str, Place] = field(default_factory=dict)
     fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
@@ -47,7 +47,7 @@ def standings(view: View, scores: Scores) -> Standings:
     if not found.rows or found.full is None:
         return Standings(fronts=_fronts(view, None))
     return Standings(
-        scores=found,
+        compared=found.compared,
         bounds=_bounds(found),
         places=_places(found),
         fronts=_fronts(view, found),
@@ -101,11 +101,11 @@ def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | No
 
 def _surely_beaten(found: Field, entry: Entry, others: Iterable[Entry]) -> bool:
     """Whether a row that is no dearer is better beyond doubt: then it is on no front, and none is without it."""
-    number = {one.id: place for place, one in enumerate(found.compared)}
+    number = found.compared.place
     here = number.get(entry.id)
     if here is None:
         return False
-    pairs = found.whole.pairs
+    pairs = found.compared.pairs
     return any(
         pairs.different[place, here] and pairs.estimate[place, here] > 0
         for one in others

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.leaderboard import chart, figures, looks
-from dlbench.leaderboard.site import Board
+from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.textplot import plot
 from dlbench.leaderboard.tracks import Row, build_tracks
 from dlbench.records import Record, Timing

@@ -63,14 +63,15 @@ def token_map(routes: Routes) -> TokenMap | None:
         if len(columns) >= WIDEST:
             break
         columns += [route] * min(times, WIDEST - len(columns))
-    rows = [_PROMPT + "".join(row).translate(_PIXEL) for row in zip(*columns, strict=True)]
+    pixels = "".join(columns).translate(_PIXEL)
+    rows = [_PROMPT + pixels[layer::layers] for layer in range(layers)]
     total = sum(times for _, times in routes)
     return TokenMap(
         columns=len(columns) + 1,
         layers=layers,
         picture="data:image/png;base64," + base64.b64encode(_png(rows[::-1])).decode(),
         cut=total - len(columns),
-        varies=len({_worth(route) for route, _ in routes}) > 1,
+        varies=any(_worth(route) != _worth(routes[0][0]) for route, _ in routes),
     )
 
 
@@ -97,16 +98,22 @@ def tints(routes: Routes, pieces: Sequence[str]) -> list[tuple[int, str]]:
     """
     steps = [STEPS]
     for route, times in routes:
-        steps += [round(STEPS * _worth(route) / len(route))] * min(times, len(pieces))
+        steps += [_step(route)] * min(times, len(pieces))
         if len(steps) >= len(pieces):
             break
     found: list[tuple[int, str]] = []
+    same, text = STEPS, ""
     for step, piece in zip(steps, pieces, strict=False):
-        if found and found[-1][0] == step:
-            found[-1] = (step, found[-1][1] + piece)
-        else:
-            found.append((step, piece))
-    return found
+        if step != same:
+            found.append((same, text))
+            same, text = step, ""
+        text += piece
+    return [*found, (same, text)]
+
+
+@lru_cache(1 << 16)
+def _step(route: str) -> int:
+    return round(STEPS * _worth(route) / len(route))
 
 
 @lru_cache(1 << 16)

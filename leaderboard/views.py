@@ -163,6 +163,11 @@ class View:
         """Test documents of all its tasks."""
         return sum(track.task.n for track in self.tracks)
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of all its records."""
+        return frozenset(row.record.key for track in self.tracks for row in track.rows)
+
     def of(self, *roles: Role) -> list[Entry]:
         """Return the entries of these roles, in order."""
         return [entry for entry in self.entries if entry.role in roles]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 LONGEST = 4000
 """Letters of a prompt, reference or output that a page shows."""
+_PLAIN = re.compile(r"[\w .,:;!?()/+*=-]*", re.ASCII)
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 
 
@@ -17,8 +19,10 @@ def shorten(text: str, longest: int = LONGEST) -> tuple[str, int]:
 def html(text: str) -> str:
     """Return a text as HTML: escaped, with control, format and unpaired characters named in place of themselves.
 
-    Sample pages hold hundreds of thousands of pieces, hence plain strings.
+    Sample pages hold hundreds of thousands of pieces, hence plain strings, and a short way for plain words.
     """
+    if _PLAIN.fullmatch(text):
+        return text
     if not text.isascii() or not text.isprintable():
         strange = [ord(letter) for letter in set(text) if not _harmless(letter)]
         named = {number: f'<i class="ctl">U+{number:04X}</i>' for number in strange}

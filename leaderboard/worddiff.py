@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 LONGEST = 3000
 """Words of a text beyond which nothing is compared: nobody reads such a difference, and time grows with the square."""
@@ -21,11 +21,22 @@ def word_diff(old: str, new: str) -> tuple[Parts, Parts]:
     White space goes with the word after it, and does not make it another word. Texts of more than `LONGEST` words come
     back as one piece each, shared only where they are equal.
     """
-    ours, theirs = _WORD.findall(old), _WORD.findall(new)
+    (ours, places), theirs = _known(old), _WORD.findall(new)
     if old == new or max(len(ours), len(theirs)) > LONGEST:
         return _whole(old, old == new), _whole(new, old == new)
-    first, second = _shared([piece.strip() for piece in ours], [piece.strip() for piece in theirs])
+    first, second = _shared(len(ours), places, [piece.strip() for piece in theirs])
     return _join(ours, first), _join(theirs, second)
+
+
+@lru_cache(1024)  # full depth's text stands beside every row's
+def _known(text: str) -> tuple[list[str], Mapping[str, int]]:
+    """Return the pieces of a text, and for each word a number whose bits are its places among them."""
+    pieces = _WORD.findall(text)
+    places: dict[str, int] = defaultdict(int)
+    if len(pieces) <= LONGEST:
+        for place, piece in enumerate(pieces):
+            places[piece.strip()] |= 1 << place
+    return pieces, places
 
 
 def _whole(text: str, same: bool) -> Parts:
@@ -34,29 +45,29 @@ def _whole(text: str, same: bool) -> Parts:
 
 def _join(pieces: Sequence[str], kept: Sequence[bool]) -> Parts:
     joined = []
-    for same, run in groupby(zip(kept, pieces, strict=True), key=lambda one: one[0]):
-        joined.append((same, "".join(piece for _, piece in run)))
+    start = 0
+    for end in range(1, len(pieces) + 1):
+        if end == len(pieces) or kept[end] != kept[start]:
+            joined.append((kept[start], "".join(pieces[start:end])))
+            start = end
     return joined
 
 
-def _shared(ours: Sequence[str], theirs: Sequence[str]) -> tuple[list[bool], list[bool]]:
+def _shared(ours: int, places: Mapping[str, int], theirs: Sequence[str]) -> tuple[list[bool], list[bool]]:
     """Return, for every piece of both, whether it is part of one longest common subsequence.
 
     Row j of the usual table is kept as a number whose bit i is 0 where the value grows from column i to i + 1 (Hyyrö
     2004): a row costs a few operations on whole numbers instead of one step per cell.
     """
-    places: dict[str, int] = defaultdict(int)
-    for i, piece in enumerate(ours):
-        places[piece] |= 1 << i
-    everything = (1 << len(ours)) - 1
+    everything = (1 << ours) - 1
     row = everything
     rows = [row]
     for piece in theirs:
         hits = row & places.get(piece, 0)
         row = ((row + hits) | (row - hits)) & everything
         rows.append(row)
-    first, second = [False] * len(ours), [False] * len(theirs)
-    i, j = len(ours), len(theirs)
+    first, second = [False] * ours, [False] * len(theirs)
+    i, j = ours, len(theirs)
     while i and j:
         if rows[j] >> (i - 1) & 1:
             i -= 1

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlbench.commands.terminal import interrupted
 from dlbench.errors import DlbenchError
 
 
@@ -22,6 +23,9 @@ def board(
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: fail where the site or index is stale.")
     ] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share the work. [one, or for a large board one per core]")
+    ] = None,
 ) -> None:
     """Build the leaderboard of one or more runs: static pages that open from the file system."""
     for folder in run_dir:
@@ -30,28 +34,29 @@ def board(
     if check and (text or png or svg):
         raise DlbenchError("--check compares a site (--out) or an index (--index); leave out --text, --png and --svg")
     from dlbench.leaderboard import site
+    from dlbench.leaderboard.board import read_board
+    from dlbench.leaderboard.pictures import save_pictures
+    from dlbench.leaderboard.text import print_board
+    from dlbench.leaderboard.workers import Workers, enough
 
-    if index is not None:
-        if check:
-            site.check_index(run_dir, index)
-        else:
-            site.write_index(run_dir, index)
-        typer.echo(f"{index}: {'as these records give it' if check else 'written'}")
-    if text or png or svg:
-        from dlbench.leaderboard.pictures import save_pictures
-        from dlbench.leaderboard.text import print_board
-
-        read = site.read_board(run_dir)
-        if text:
-            print_board(read)
-        if png is not None:
-            typer.echo(f"{len(save_pictures(read, png, 'png'))} charts in {png}")
-        if svg is not None:
-            typer.echo(f"{len(save_pictures(read, svg, 'svg'))} charts in {svg}")
-    if out is None and (index or text or png or svg):
-        return
-    place = out or Path("site")
-    if check:
-        typer.echo(f"{place}: {site.check(run_dir, place)} files, all as these records give them")
-    else:
-        typer.echo(site.build(run_dir, place))
+    place = out or (None if index or text or png or svg else Path("site"))
+    if place is not None:
+        site.check_place(run_dir, place)
+    try:
+        with Workers(processes or enough(run_dir)) as workers:
+            read = read_board(run_dir, workers)
+            if index is not None:
+                (site.check_index if check else site.write_index)(read, index)
+                typer.echo(f"{index}: {'as these records give it' if check else 'written'}")
+            if text:
+                print_board(read)
+            if png is not None:
+                typer.echo(f"{len(save_pictures(read, png, 'png'))} charts in {png}")
+            if svg is not None:
+                typer.echo(f"{len(save_pictures(read, svg, 'svg'))} charts in {svg}")
+            if place is not None and check:
+                typer.echo(f"{place}: {site.check(read, place, workers)} files, all as these records give them")
+            elif place is not None:
+                typer.echo(site.build(read, place, workers))
+    except KeyboardInterrupt:
+        raise interrupted("the same command builds the board again") from None

@@ -61,8 +61,8 @@ def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArra
     chosen = np.flatnonzero(score)
     if chosen.size:
         low[chosen], high[chosen] = _score_bounds(off[chosen], centre[chosen], samples, chosen, level)
-    for start in range(0, len(off), 256):
-        dense = np.flatnonzero(~score[start : start + 256]) + start
+    for start in range(0, len(off), 64):
+        dense = np.flatnonzero(~score[start : start + 64]) + start
         if dense.size:
             influence = off_units[dense] - off_units[dense].mean(axis=1, keepdims=True)
             estimate = samples.values[dense].mean(axis=1)

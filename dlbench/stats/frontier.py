@@ -183,7 +183,9 @@ class Curve:
         else:
             bottom = paired_rows(values[0], full)[1][0] - chance
             span = (least - chance, greatest - chance)
-            found = ratio_bounds(values - chance, bottom, (span, span), resample, level)
+            # Full may score what no setting of the curve does, and what was seen is possible.
+            below = (min(span[0], float(bottom.min())), max(span[1], float(bottom.max())))
+            found = ratio_bounds(values - chance, bottom, (span, below), resample, level)
             if found is None:
                 return Band(*(np.zeros(0) for _ in range(4)))
             scale = float(bottom.mean())

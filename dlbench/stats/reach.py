@@ -74,6 +74,8 @@ def compute_at(
     if base.mean() <= 0:
         return ComputeAt(target, None, "full depth scores nothing")
     for point in sorted(points, key=lambda one: one.cost):
+        if paired_rows(point.scores, full)[0].mean() < target * base.mean():
+            continue  # no bound lies above its estimate
         kept = contrast(
             [point.scores, full],
             [1.0, -target],

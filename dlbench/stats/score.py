@@ -131,9 +131,13 @@ def _likeliest(
         right = np.where(value <= 0, np.minimum(new, right), right)
         with np.errstate(all="ignore"):
             newton = new + value / slope.sum(axis=0)
+        inside = (newton > left) & (newton < right)
+        # A step of no length has arrived where the terms cancel; beside a pole of the sum it has not.
+        still = np.flatnonzero(newton == new)
+        inside[still] = np.abs(value[still]) <= 1e-6 * np.abs(share[:, still] * ratio[:, still]).sum(axis=0)
         old = new
         # A step that goes astray is replaced by halving.
-        new = np.where((newton > left) & (newton < right), newton, (left + right) / 2)
+        new = np.where(inside, newton, (left + right) / 2)
         if (np.abs(new - old) <= 1e-11 * np.abs(old) + 1e-300).all():
             break
     tilt[:] = new

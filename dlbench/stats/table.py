@@ -163,8 +163,8 @@ class Table:
             swapped = np.concatenate(
                 [centred @ signs.T for signs in swaps(rows.shape[1], self.resample.resamples, self.seed)], axis=1
             )
-            for start in range(0, many.size, 256):
-                some = many[start : start + 256]
+            for start in range(0, many.size, 64):
+                some = many[start : start + 64]
                 seen, total = pairs[some].sum(axis=1), size[some].sum(axis=1)
                 p[some] = drawn_p(swapped[first[some]] - swapped[second[some]], seen, total)
         return p

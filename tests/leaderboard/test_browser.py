@@ -6,6 +6,7 @@ import pytest
 from browser import Watched, axe, browsing, chromium, until
 from record_factory import record, synthetic_run
 
+from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.site import build
 from dlbench.records import write_lines
 
@@ -22,7 +23,7 @@ def browser():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     folder = synthetic_run(documents=20, tasks=["nano_summary", "nano_math"]).write(tmp_path_factory.mktemp("run"))
-    return build([folder], tmp_path_factory.mktemp("site")).parent
+    return build(read_board([folder]), tmp_path_factory.mktemp("site")).parent
 
 
 @pytest.fixture
@@ -280,7 +281,7 @@ def test_hostile_records_run_nothing(browser, tmp_path):
     folder = run.write(tmp_path / "run")
     evil = record(EVIL, task="nano_math", method={"params": {EVIL: EVIL}}, notes=(EVIL,), env={EVIL: EVIL})
     write_lines(folder / "records.jsonl", [*run.records, evil])
-    site = build([folder], tmp_path / "site").parent
+    site = build(read_board([folder]), tmp_path / "site").parent
     context = browser.new_context()
     watched = Watched(context.new_page())
     for path in sorted(site.rglob("*.html")):

@@ -7,12 +7,22 @@ import pytest
 from record_factory import record, synthetic_run
 
 from dlbench.errors import DlbenchError
+from dlbench.leaderboard import site as sites
+from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.looks import COLOURS
 from dlbench.leaderboard.runs import read_runs
-from dlbench.leaderboard.site import BoardError, build, check
+from dlbench.leaderboard.site import BoardError
 from dlbench.records import Record, RecordError, Scores, Timing, Usage, read_lines, write_lines
 
 EVIL = '<script>alert("1")</script>\'"><img src=x onerror=alert(1)> & {{ 7*7 }}'
+
+
+def build(run_dirs, out):
+    return sites.build(read_board(run_dirs), out)
+
+
+def check(run_dirs, out):
+    return sites.check(read_board(run_dirs), out)
 
 
 class Page(HTMLParser):

@@ -10,6 +10,7 @@ from dlbench.stats import (
     matched_difference,
     paired_difference,
     pareto_probability,
+    reach,
 )
 
 RNG = np.random.default_rng(0)
@@ -147,6 +148,14 @@ def test_pareto_probability_resamples_costs_and_seeds():
     assert 0.05 < pareto_probability([Point(0.5, flat(0.5, 50)), Point(0.5, seeds)])[1] < 0.5
 
 
+def test_full_depth_may_score_what_no_setting_does():
+    rng = np.random.default_rng(3)
+    full = rng.uniform(0.2, 1, 12)
+    row = full * rng.uniform(0.3, 0.6, 12)
+    narrow, wide = (Curve([Point(0.5, row)], bounds=(0, top)).band([0.5], full=full) for top in (row.max(), 1))
+    assert narrow.low == pytest.approx(wide.low, rel=1e-9)  # what the settings may score bounds only them
+
+
 def test_compute_at_is_the_cheapest_that_surely_keeps_it():
     points = [Point(0.9, FULL * 0.99), Point(0.5, FULL * 0.9), Point(0.7, FULL * 0.96), Point(0.6, FULL * 0.5)]
     assert compute_at(points, FULL) == ComputeAt(0.95, 0.7)
@@ -159,6 +168,11 @@ def test_compute_at_wants_the_bound_not_the_estimate():
     noisy = FULL * 0.96 + noise - noise.mean()
     assert noisy.mean() > 0.95 * FULL.mean()
     assert compute_at([Point(0.5, noisy)], FULL).cost is None
+
+
+def test_compute_at_tests_nothing_that_misses_the_target_as_measured(monkeypatch):
+    monkeypatch.setattr(reach, "contrast", None)
+    assert compute_at([Point(0.5, FULL * 0.9), Point(0.7, LOW)], FULL) == ComputeAt(0.95, None, "not reached")
 
 
 def test_compute_at_by_hand():

@@ -13,6 +13,7 @@ from dlbench.stats import (
     permutation_p,
     ratio_interval,
     retained,
+    score,
 )
 
 Z2 = scipy_stats.norm.ppf(0.975) ** 2
@@ -236,3 +237,16 @@ def test_refuses_scores_that_do_not_pair(function, bad):
 def test_refuses_clusters_that_do_not_fit():
     with pytest.raises(ValueError, match="3 clusters"):
         paired_difference([1.0, 0.0], [0.0, 0.0], clusters=["a", "b", "c"])
+
+
+def test_the_search_for_the_ends_takes_few_steps(monkeypatch):
+    a = np.random.default_rng(0).normal(0.2, 1, (25, 200))
+    low, high = a.min(axis=0) - 1, a.max(axis=0) + 1
+    units = np.full(200, 25.0)
+
+    def ends():
+        return score.score_ends(a, np.ones_like(a), np.ones_like(a), units, lambda x: (low - x, high - x), 0.95)
+
+    settled = ends()
+    monkeypatch.setattr(score, "_STEPS", 12)
+    assert np.abs(np.subtract(ends(), settled)).max() < 1e-9

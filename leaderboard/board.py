@@ -1,0 +1,48 @@
+"""A board: run folders, and what the statistics say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dlbench.leaderboard.runs import Runs, read_runs
+from dlbench.leaderboard.standings import Standings, standings
+from dlbench.leaderboard.tracks import Track, build_tracks
+from dlbench.leaderboard.views import View, build_views
+from dlbench.leaderboard.workers import ALONE, Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Runs, and what was found out about them.
+
+    Attributes:
+        run_dirs: the runs' folders.
+        found: by the view's slug.
+    """
+
+    run_dirs: tuple[Path, ...]
+    runs: Runs
+    tracks: tuple[Track, ...]
+    views: tuple[View, ...]
+    found: Mapping[str, Standings]
+
+
+def read_board(run_dirs: Sequence[Path], workers: Workers = ALONE) -> Board:
+    """Read run folders and work out all statistics.
+
+    Args:
+        run_dirs: folders of runs.
+        workers: take over the views.
+
+    Raises:
+        RecordError: a folder holds no records, or bad ones; the message names file and line.
+    """
+    runs = read_runs(run_dirs)
+    tracks = build_tracks(runs.records, runs.timings)
+    views = build_views(tracks)
+    found = workers.run(partial(standings, view, runs.of(view.keys).scores) for view in views)
+    by_view = {view.slug: one for view, one in zip(views, found, strict=True)}
+    return Board(tuple(run_dirs), runs, tuple(tracks), tuple(views), by_view)
