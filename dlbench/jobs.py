@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from dlbench.chat import ChatTemplate
 from dlbench.chat import choose as choose_template
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit import Readings
 from dlbench.harness import load_task
+from dlbench.learner import Learner, blaming
 from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
 from dlbench.plan import Place, Setting
@@ -63,15 +63,6 @@ class Job:
         """Every setting once, by content key."""
         candidates = [s for _, several in self.oracles.values() for s in several]
         return list({s.key: s for s in [*self.settings, *candidates]}.values())
-
-
-@contextlib.contextmanager
-def _blaming(method: str) -> Iterator[None]:
-    """Name the method whose parameters, rules or fit fail."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise DlbenchError(f"method {method!r}: {error}") from error
 
 
 class Planner:
@@ -138,7 +129,7 @@ class Planner:
             chat_sha256=None if chat is None else chat.sha256,
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
-        batches = waves(prompted, most_rows(slots, len(documents), self.processes))
+        batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
         return Job(place, engine, documents, batches, slots, chat=chat)
 
     def _tell_cuts(self, task: Task, backbone: Backbone, prompted: Sequence[Prompted]) -> None:
@@ -202,8 +193,11 @@ class Planner:
         """Make this process's share of the fits, and wait for the others."""
         units: list[tuple[Learner, Sequence[float | None]]] = []
         for learner in sorted(learners, key=lambda one: not one.method.learns):  # those that take long are dealt first
-            apart = learner.method.learns and learner.method.fits_budget
-            units += [(learner, [b]) for b in learner.budgets] if apart else [(learner, learner.budgets)]
+            method = learner.method
+            if method.learns and not method.fits_budget:
+                units.append((learner, learner.budgets))  # learnt once, then tuned to each
+            elif method.learns or type(method).at is Method.at:  # what has a closed form needs no fit
+                units += [(learner, [budget]) for budget in learner.budgets]
         for learner, budgets in units[self.process :: self.processes]:
             for budget in budgets:
                 learner.at(budget)
@@ -223,7 +217,7 @@ class Planner:
             name = registry.name_of(given)
             cls = registry.load(given)
             for params in plan.variants(cls, self.spec.settings.get(name, {})):
-                with _blaming(name):
+                with blaming(name):
                     made = cls.from_params(params)
                     made.validate(depth)
                 found.append((given, made))
@@ -234,7 +228,7 @@ class Planner:
             # A likelihood has no noise to draw several full-depth outputs by, which an oracle must be held against.
             self.progress.note(f"{registry.name_of(given)} has no control where answers are weighed: it has no row")
             return
-        with _blaming(registry.name_of(given)):
+        with blaming(registry.name_of(given)):
             settings = plan.oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)
         job.oracles[given] = oracle, [job.place.with_key(s) for s in settings]
 
@@ -250,101 +244,3 @@ class Planner:
             return []
         seeds = range(self.spec.seed, self.spec.seed + (self.spec.fit_seeds if method.learns else 1))
         return [Learner(self, job, given, method, seed) for seed in seeds]
-
-
-class Learner:
-    """Gives one method its settings on one job, with what it learns and what is tuned."""
-
-    def __init__(self, planner: Planner, job: Job, given: str, method: Method, seed: int) -> None:
-        self.planner, self.job, self.given, self.method, self.seed = planner, job, given, method, seed
-        self.name = registry.name_of(given)
-        spec, knob = planner.spec, method.knob
-        pinned = not method.tuned or knob is None or knob.name in spec.settings.get(self.name, {})
-        self.budgets: tuple[float | None, ...] = (None,) if pinned else spec.budgets
-
-    def settle(self) -> None:
-        """Give the job the method at every budget."""
-        for budget in self.budgets:
-            setting, artifact = self.at(budget)
-            setting = self.job.place.with_key(setting)
-            if artifact is not None:
-                self.job.artifacts[setting.key] = artifact
-            self.job.settings.append(setting)
-            if setting.budget is None:  # a set given outright has nothing to tune: one row
-                break
-
-    def at(self, budget: float | None) -> tuple[Setting, Path | None]:
-        """The method at a budget, None for as it stands; and the artifact that it comes from, if any.
-
-        Raises:
-            DlbenchError: the method fails, or refuses the budget.
-        """
-        with _blaming(self.name):
-            return self._at(budget)
-
-    def _at(self, budget: float | None) -> tuple[Setting, Path | None]:
-        depth, method = self.job.engine.backbone.depth, self.method
-        artifact: Path | None = None
-        facts: Facts | None = None
-        if method.learns and not method.fits_budget:
-            artifact, method, facts = self._artifact(None, None)
-        if budget is not None:
-            closed = None if method.fits_budget else method.at(budget, depth)
-            if closed is None:
-                artifact, method, facts = self._artifact(budget, method)
-            else:
-                budget, method = (None if closed is method else budget), closed
-                if artifact is not None:
-                    artifact = None  # all that was learnt is in the parameters
-                method.validate(depth)
-        elif method.learns and method.fits_budget:
-            artifact, method, facts = self._artifact(None, None)
-        return Setting(self.name, self.given, method, budget, self.seed, fit=facts), artifact
-
-    def _artifact(self, budget: float | None, learnt: Method | None) -> tuple[Path, Method, Facts]:
-        """What the fit for a budget left, made now if it is not there; `learnt`: what is to be tuned only."""
-        learner, planner = self.job.plain, self.planner
-        documents, sha256 = learner.fit_documents
-        key = learner.place.fit_key(self.given, self.method, budget, self.seed, sha256)
-        own = planner.spec.out / "fits"
-        folder = None if planner.spec.fit and not self._fresh(own / key) else find_artifact(key, [own])
-        if folder is None:
-            folder = own / key
-            self._fit(learner, budget, learnt, documents, folder)
-        return folder, *load_artifact(folder, type(self.method))
-
-    def _fresh(self, folder: Path) -> bool:
-        """Whether an artifact was made by this very run: with --fit, older ones do not count."""
-        made = folder / "fit.json"
-        return made.is_file() and made.stat().st_mtime >= self.planner.started
-
-    def _fit(
-        self, job: Job, budget: float | None, learnt: Method | None, documents: Sequence[Document], folder: Path
-    ) -> None:
-        learn, rest = halves(documents)
-        label = f"{self.name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
-        with self.planner.progress.stage(label) as say:
-            start, realised = time.perf_counter(), None
-            backbone, task, kv = job.engine.backbone, job.place.task, job.place.kv(self.method)
-            probe = FitProbe(
-                backbone, task, learn, rest, self.seed, budget, kv, say, readings=self.planner.readings(job)
-            )
-            if learnt is None or not learnt.learns or learnt.fits_budget:
-                learnt = type(self.method).from_params(self.method.params())
-                if learnt.learns:
-                    learnt.fit(probe)
-            if budget is not None and learnt.knob is not None:
-                realised = tune(probe, learnt, budget)
-            seconds = round(time.perf_counter() - start, 1)
-        facts = Facts(
-            method=self.name,
-            task=job.place.task.name,
-            seed=self.seed,
-            budget=budget,
-            realised=realised,
-            learnt_from=len(learn) if learnt.learns else 0,
-            tuned_on=0 if realised is None else len(probe.documents("tune")),
-            tokens=probe.tokens,
-            seconds=seconds,
-        )
-        save_artifact(folder, learnt, facts)

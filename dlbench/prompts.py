@@ -103,7 +103,15 @@ def _begins_once(backbone: Backbone, id_: str, ids: Sequence[int]) -> None:
         raise DlbenchError(f"document {id_}: the prompt begins with two begin-of-text tokens; give it one")
 
 
-def waves(prompted: Sequence[Prompted], size: int) -> list[list[Prompted]]:
-    """Batches of prompts of similar length: little padding, and the same batches whatever the number of processes."""
+def waves(prompted: Sequence[Prompted], size: int, processes: int = 1) -> list[list[Prompted]]:
+    """Batches of prompts of similar length: little padding.
+
+    Args:
+        prompted: in any order.
+        size: most prompts of a batch.
+        processes: how many take turns; the batches of a round are alike, so that none waits for the others.
+    """
     ordered = sorted(prompted, key=lambda p: (len(p.request.ids), p.document.index))
-    return [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    rounds = (ordered[i : i + size * processes] for i in range(0, len(ordered), size * processes))
+    dealt = (several[i::processes] for several in rounds for i in range(processes))
+    return [batch for batch in dealt if batch]

@@ -13,11 +13,12 @@ from dlbench.leaderboard.claims import Claim, claims
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.headlines import headlines
 from dlbench.leaderboard.methodpages import method_files, page_stems
-from dlbench.leaderboard.pages import MOST_ROWS, File, Heading, Site, file_of, style, view_page
+from dlbench.leaderboard.pages import MOST_ROWS, File, Heading, Site, file_of, view_page
 from dlbench.leaderboard.runs import Runs
 from dlbench.leaderboard.samples import Shelf, entry_files
 from dlbench.leaderboard.shards import chart_shard, document_shard, pair_shards
 from dlbench.leaderboard.standings import Standings
+from dlbench.leaderboard.templating import style
 from dlbench.leaderboard.views import View
 from dlbench.leaderboard.workers import ALONE, Workers
 from dlbench.lines import JsonLine, format_line

@@ -10,9 +10,10 @@ from markupsafe import Markup
 from dlbench.leaderboard import curves, drawing, looks, spending
 from dlbench.leaderboard.about import About, about, command
 from dlbench.leaderboard.exports import bibtex
-from dlbench.leaderboard.pages import File, Site, environment, file_of
+from dlbench.leaderboard.pages import File, Site, file_of
 from dlbench.leaderboard.runs import Runs
 from dlbench.leaderboard.samples import first_page
+from dlbench.leaderboard.templating import environment
 from dlbench.leaderboard.views import Entry, View
 
 _KINDS = {

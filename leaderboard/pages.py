@@ -6,43 +6,19 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-import dlbench
-from dlbench.leaderboard import figures, looks
+from dlbench.leaderboard import figures
 from dlbench.leaderboard.claims import Claim
 from dlbench.leaderboard.looks import Mark, kind_of, shown, view_marks
 from dlbench.leaderboard.places import RERUN
 from dlbench.leaderboard.standings import Standings
+from dlbench.leaderboard.templating import environment
 from dlbench.leaderboard.tracks import cut_prompts
 from dlbench.leaderboard.views import Entry, View
 
-TRUSTS = {
-    "self-reported": "its author alone stands for it",
-    "validated": "a maintainer checked its files",
-    "rerun": "a maintainer ran it again and got the same",
-    "reproduced": "somebody else ran it independently and got the same",
-}
-THEME = (
-    ("paper", "#fffffe", "#16181c"),
-    ("raised", "#f6f6f3", "#1e2126"),
-    ("ink", "#17191d", "#e9e8e3"),
-    ("soft", "#5a5f68", "#a8adb8"),
-    ("line", "#d9d9d4", "#3b4049"),
-    ("hair", "#ebebe7", "#272b32"),
-    ("accent", "#2159b8", "#86b4ff"),
-    ("fill", "#cbd6e6", "#3a4a63"),
-    ("better", "#1d5fb0", "#7fb4ff"),
-    ("worse", "#b4430c", "#ff9d66"),
-    ("wonbg", "#e6eefa", "#1b2a40"),
-    ("lostbg", "#fbebe2", "#3a2418"),
-    ("base", "#efece2", "#33312a"),
-    ("tie", "#f0eee6", "#2a2a27"),
-)
 MOST_ROWS = 150
 """Rows that a view's first page shows; beyond, one per method, and all on a page of their own."""
 
@@ -86,38 +62,6 @@ class Site:
 def file_of(site: Site, view: View | Heading) -> str:
     """Return the file of a view: the first is the front page."""
     return "index.html" if view.slug == site.views[0].slug else f"{view.slug}.html"
-
-
-@cache
-def environment() -> Environment:
-    """Return the templates, with the board's ways of writing figures."""
-    made = Environment(
-        loader=PackageLoader("dlbench.leaderboard"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters.update(
-        score=figures.score,
-        percent=figures.hundredths,
-        whole=figures.whole,
-        number=figures.number,
-        milliseconds=figures.milliseconds,
-    )
-    made.globals.update(
-        version=dlbench.__version__,
-        counted=figures.counted,
-        kind_of=kind_of,
-        trusts=TRUSTS,
-        paper=looks.PAPER[0],
-    )
-    return made
-
-
-def style() -> str:
-    """Return the style sheet of all pages."""
-    return environment().get_template("board.css").render(theme=THEME, colours=looks.COLOURS)
 
 
 def view_page(
@@ -360,4 +304,4 @@ def _one_each(view: View) -> list[Entry]:
     return list(best.values())[:MOST_ROWS]
 
 
-__all__ = ["File", "Heading", "Site", "file_of", "headline", "style", "view_page"]
+__all__ = ["File", "Heading", "Site", "file_of", "headline", "view_page"]

@@ -14,8 +14,9 @@ from typing import Any
 from markupsafe import Markup
 
 from dlbench.leaderboard import figures
-from dlbench.leaderboard.pages import File, Site, environment, file_of
+from dlbench.leaderboard.pages import File, Site, file_of
 from dlbench.leaderboard.runs import Runs
+from dlbench.leaderboard.templating import environment
 from dlbench.leaderboard.tokenmap import TokenMap, tints, token_map
 from dlbench.leaderboard.views import Entry, View
 from dlbench.leaderboard.visible import html, shorten

@@ -71,7 +71,7 @@ def test_prompts_that_cannot_be_run_are_refused():
         tokenise(engine(Beginning()), [Document("a", "\\AB", ("x",), 4, (), 0, None)])
 
 
-def test_waves_do_not_depend_on_the_processes():
+def test_waves_are_of_similar_length_and_alike_for_all_processes():
     prompted = tokenise(engine(), documents(9))
     made = waves(prompted, 4)
     assert [len(w) for w in made] == [4, 4, 1]
@@ -79,7 +79,11 @@ def test_waves_do_not_depend_on_the_processes():
     assert lengths == sorted(lengths)  # little padding
     again = waves(prompted[::-1], 4)
     assert [[p.document.id for p in w] for w in again] == [[p.document.id for p in w] for w in made]
-    counts = [total(made, [None] * 3, process, 2) for process in (0, 1)]
+    shared = waves(prompted, 2, 2)
+    assert [[len(p.request.ids) for p in w] for w in shared] == [
+        lengths[0:4:2], lengths[1:4:2], lengths[4:8:2], lengths[5:8:2], lengths[8:]
+    ]  # fmt: skip
+    counts = [total(shared, [None] * 3, process, 2) for process in (0, 1)]
     assert counts == [3 * 5, 3 * 4]
 
 

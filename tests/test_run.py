@@ -19,8 +19,9 @@ import small_model
 from dlbench import launch
 from dlbench.cli import main
 from dlbench.families import FAMILIES
-from dlbench.jobs import Job, Learner, Planner
+from dlbench.jobs import Job, Planner
 from dlbench.leaderboard.tracks import build_tracks
+from dlbench.learner import Learner
 from dlbench.lines import read_lines
 from dlbench.progress import Progress
 from dlbench.quality import QualityRun

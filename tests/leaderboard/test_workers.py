@@ -73,7 +73,7 @@ def test_ctrl_c_ends_all_processes_with_one_line(run_dir, tmp_path):
 
 
 def test_a_small_board_takes_one_process_and_a_large_one_several(run_dir, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(pool, "cores", lambda: 64)
     assert enough([run_dir]) == 1
     monkeypatch.setattr(pool, "LARGE", 10_000)
     assert enough([run_dir]) == pool.MOST
