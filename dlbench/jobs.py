@@ -201,7 +201,7 @@ class Planner:
         for learner, budgets in units[self.process :: self.processes]:
             for budget in budgets:
                 learner.at(budget)
-        with self.progress.stage("fits of the other processes"):
+        with self.progress.stage("waiting for the other processes"):
             self.wait()
 
     def readings(self, job: Job) -> Readings:

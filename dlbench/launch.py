@@ -72,17 +72,24 @@ def own_threads() -> Iterator[None]:
         os.environ.pop("OMP_NUM_THREADS", None)
 
 
+def tell(spec: Path, error: DlbenchError) -> int:
+    """Leave an error where `launch` finds it, and return the exit code of the process that met it."""
+    spec.with_name(f"error-{os.environ['RANK']}").write_text(str(error))
+    return error.exit_code
+
+
 def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> None:
     """Run `python -m MODULE SPEC.json WHAT` in several processes of this machine.
 
     Args:
-        module: what each process runs.
+        module: what each process runs; errors of people go to `tell`.
         spec: written to the file as JSON, its fields by name.
         processes: how many.
         what: what the processes do, in a word: "run".
 
     Raises:
-        DlbenchError: one of them failed; it has said why, and the others were ended.
+        DlbenchError: one of them failed, and the others were ended; with what the first of them told, or the exit code
+            of one that told nothing and left its traceback.
     """
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         path = Path(folder) / "spec.json"
@@ -102,5 +109,6 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
                 process.terminate()
             for process in started:
                 process.wait()
-    if failed:
-        raise DlbenchError(f"a process of the {what} failed (exit code {failed[0]}); its message stands above")
+        if failed:
+            told = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
+            raise DlbenchError(told[0] if told else f"a process of the {what} failed (exit code {failed[0]}); what it printed stands above")

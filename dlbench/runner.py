@@ -24,7 +24,7 @@ from dlbench.backbones import EMBEDDED, embedded_folder
 from dlbench.closing import show_fits, show_results
 from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
-from dlbench.launch import WAIT, cores, launch, own_threads, suitable
+from dlbench.launch import WAIT, cores, launch, own_threads, suitable, tell
 from dlbench.lines import read_lines, write_lines
 from dlbench.plan import Setting
 from dlbench.progress import Progress
@@ -297,8 +297,7 @@ def _worker(path: Path, what: str) -> int:
         runner = Runner(RunSpec(**content))
         runner.fit() if what == "fit" else runner.run()
     except DlbenchError as error:
-        print(f"dlbench: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell(path, error)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

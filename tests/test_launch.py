@@ -55,3 +55,20 @@ def test_a_failure_ends_the_others(tmp_path, monkeypatch):
     with pytest.raises(DlbenchError, match=r"a process of the training failed \(exit code 7\)"):
         launch("launched", Spec(tmp_path), 2, "training")
     assert time.monotonic() - start < 30
+
+
+TELL = """
+import pathlib, sys
+
+from dlbench.errors import DlbenchError
+from dlbench.launch import tell
+
+sys.exit(tell(pathlib.Path(sys.argv[1]), DlbenchError("no such task")))
+"""
+
+
+def test_an_error_is_said_once(tmp_path, monkeypatch, capfd):
+    module(tmp_path, monkeypatch, TELL)
+    with pytest.raises(DlbenchError, match=r"^no such task$"):
+        launch("launched", Spec(tmp_path), 2, "run")
+    assert capfd.readouterr().err == ""

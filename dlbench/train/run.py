@@ -23,7 +23,7 @@ from dlbench.console import open_console
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
-from dlbench.launch import WAIT, cores, launch, own_threads
+from dlbench.launch import WAIT, cores, launch, own_threads, tell
 from dlbench.lines import write_text
 from dlbench.progress import Progress
 from dlbench.spec import resolve_device
@@ -306,8 +306,7 @@ def _worker(path: Path) -> int:
     try:
         execute(TrainSpec.read(path))
     except DlbenchError as error:
-        print(f"dlbench: {error}", file=sys.stderr)
-        return error.exit_code
+        return tell(path, error)
     return 0
 
 
