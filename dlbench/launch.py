@@ -111,4 +111,5 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
                 process.wait()
         if failed:
             told = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
-            raise DlbenchError(told[0] if told else f"a process of the {what} failed (exit code {failed[0]}); what it printed stands above")
+            code = f"a process of the {what} failed (exit code {failed[0]}); what it printed stands above"
+            raise DlbenchError(told[0] if told else code)
