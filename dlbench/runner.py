@@ -68,7 +68,9 @@ def _processes(spec: RunSpec, documents: int | None) -> int:
     if spec.processes is not None:
         return spec.processes
     folders = [embedded_folder(name) if name in EMBEDDED else Path(name) for name in spec.models]
-    return 1 if spec.device_map else suitable(folders, resolve_device(spec.device), documents)
+    # Processes talk to each other through sockets, and an offline run opens none unasked.
+    alone = spec.offline or spec.device_map
+    return 1 if alone else suitable(folders, resolve_device(spec.device), documents)
 
 
 class Runner:

@@ -108,7 +108,7 @@ def test_prompts_longer_than_the_context_are_counted_and_refused_in_an_official_
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps({"input": "word " * n, "references": ["x"]}) + "\n" for n in range(1, 41)))
     line = ["run", "--model", str(folder), "--task", f"file:{path}", "--method", "full", "--max-new-tokens", "4"]
-    assert main([*line, "--limit", "all", "--no-timing", "--out", str(tmp_path / "out")]) == 0
+    assert main([*line, "--limit", "all", "--no-timing", "--processes", "1", "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     (record,) = read_lines(tmp_path / "out" / "records.jsonl", Record)
     cut = record.task.truncated
