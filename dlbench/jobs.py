@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 from dlbench import plan, registry
 from dlbench.backbones import EMBEDDED, Backbone, load, plain_dtype
@@ -16,6 +18,7 @@ from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.fit import Readings
 from dlbench.harness import load_task
+from dlbench.launch import Turns
 from dlbench.learner import Learner, blaming
 from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
@@ -69,7 +72,7 @@ class Planner:
     """Makes the jobs of a run. The processes of a run share out what must be fitted, and wait for each other."""
 
     def __init__(
-        self, spec: RunSpec, device: str, progress: Progress, process: int, processes: int, wait: Callable[[], None]
+        self, spec: RunSpec, device: str, progress: Progress, processes: int, meet: Callable[[str], str]
     ) -> None:
         """Prepare.
 
@@ -77,12 +80,11 @@ class Planner:
             spec: the run.
             device: the torch device of this process.
             progress: shows the fits.
-            process: index of this one.
             processes: how many share the documents and the fits.
-            wait: returns when all processes have called it.
+            meet: returns when all processes have called it, with what the first of them gave.
         """
-        self.spec, self.device, self.progress, self.wait = spec, device, progress, wait
-        self.process, self.processes = process, processes
+        self.spec, self.device, self.progress = spec, device, progress
+        self.processes, self.meet = processes, meet
         self.started = time.time()
         self._read: tuple[Job, Readings] | None = None
 
@@ -190,7 +192,7 @@ class Planner:
         self._read = None
 
     def _share_fits(self, learners: Sequence[Learner]) -> None:
-        """Make this process's share of the fits, and wait for the others."""
+        """Make fits that nobody else has begun, until there are none left, and wait for the others."""
         units: list[tuple[Learner, Sequence[float | None]]] = []
         for learner in sorted(learners, key=lambda one: not one.method.learns):  # those that take long are dealt first
             method = learner.method
@@ -198,11 +200,14 @@ class Planner:
                 units.append((learner, learner.budgets))  # learnt once, then tuned to each
             elif method.learns or type(method).at is Method.at:  # what has a closed form needs no fit
                 units += [(learner, [budget]) for budget in learner.budgets]
-        for learner, budgets in units[self.process :: self.processes]:
-            for budget in budgets:
-                learner.at(budget)
+        turns = Turns(self.spec.out / "fits" / f".{self.meet(uuid4().hex)}")
+        for number, (learner, budgets) in enumerate(units):
+            if turns.take(number):
+                for budget in budgets:
+                    learner.at(budget)
         with self.progress.stage("waiting for the other processes"):
-            self.wait()
+            self.meet("")
+        shutil.rmtree(turns.folder, ignore_errors=True)
 
     def readings(self, job: Job) -> Readings:
         """What fits on a job have read; that of the job before is let go."""

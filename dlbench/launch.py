@@ -61,6 +61,26 @@ def suitable(models: Sequence[Path], device: str, documents: int | None) -> int:
     return min(cores(), MOST)
 
 
+class Turns:
+    """Pieces of work that the processes of a run take one after the other, each piece once.
+
+    Args:
+        folder: of this run alone; whoever takes a piece leaves a file there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def take(self, piece: int) -> bool:
+        """Whether the piece is this process's."""
+        try:
+            (self.folder / str(piece)).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+
 @contextlib.contextmanager
 def own_threads() -> Iterator[None]:
     """Let accelerate join the processes without a word on threads, or a number of them for all that is started here."""

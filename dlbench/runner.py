@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 
 from dlbench import __version__, ceiling, timing
 from dlbench.backbones import EMBEDDED, embedded_folder
@@ -109,9 +110,14 @@ class Runner:
         return records
 
     def _planner(self) -> Planner:
-        state = self.state
-        index, count = state.process_index, state.num_processes
-        return Planner(self.spec, self.device, self.progress, index, count, state.wait_for_everyone)
+        return Planner(self.spec, self.device, self.progress, self.state.num_processes, self._meet)
+
+    def _meet(self, word: str) -> str:
+        """Wait for all processes; returns the word of the main one."""
+        words = [word]
+        broadcast_object_list(words)
+        self.state.wait_for_everyone()
+        return words[0]
 
     def _open(self) -> None:
         """Make the run's folder; all processes go on when it is there."""

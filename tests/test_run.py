@@ -8,8 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import small_model
 from dlbench import launch
 from dlbench.cli import main
 from dlbench.families import FAMILIES
-from dlbench.jobs import Job, Planner
+from dlbench.jobs import Planner
 from dlbench.leaderboard.tracks import build_tracks
 from dlbench.learner import Learner
 from dlbench.lines import read_lines
@@ -315,32 +316,42 @@ def test_run_json_says_what_was_asked(finished: Path) -> None:
 def test_processes_share_the_fits_and_make_none_twice(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[tuple[int, Any]] = []
+    made: list[tuple[str, str]] = []
     fit = Learner._fit
 
     def noted(self: Learner, *arguments: Any) -> None:
-        made.append((self.planner.process, arguments[-1].name))
+        made.append((threading.current_thread().name, arguments[-1].name))
         fit(self, *arguments)
 
     monkeypatch.setattr(Learner, "_fit", noted)
     spec = RunSpec(
-        models=(str(tiny),), tasks=("nano_summary",), methods=("full", "hidden_router", "mue", "static_skip"),
-        budgets=(0.5, 0.75), settings={"hidden_router": {"steps": 1}}, limit=1, out=tmp_path,
-    )  # fmt: skip
+        models=(str(tiny),),
+        tasks=("nano_summary",),
+        methods=("full", "hidden_router", "mue", "static_skip"),
+        budgets=(0.5, 0.75),
+        settings={"hidden_router": {"steps": 1}},
+        limit=1,
+        out=tmp_path,
+    )
+    barrier = threading.Barrier(2)
 
-    def settled(process: int, wait: Callable[[], None]) -> list[Job]:
-        planner = Planner(spec, "cpu", Progress(shown=False), process, 2, wait)
+    def meet(_: str) -> str:
+        barrier.wait(60)
+        return "word"
+
+    def settled() -> list[str]:
+        planner = Planner(spec, "cpu", Progress(shown=False), 2, meet)
         jobs = planner.load()
         planner.settle(jobs)
-        return jobs
+        return [s.key for s in jobs[0].settings]
 
-    others: list[Job] = []
-    mine = settled(0, lambda: others.extend(settled(1, lambda: None)))  # the other one comes while this one waits
+    with ThreadPoolExecutor(2, "process") as pool:
+        mine, others = (one.result() for one in [pool.submit(settled), pool.submit(settled)])
+    assert mine == others and len(mine) == 1 + 6 + 2
     keys = [key for _, key in made]
-    assert len(keys) == len(set(keys)) == 6  # the router and its constant, mue, at two budgets
-    assert {sum(process == one for process, _ in made) for one in (0, 1)} <= {2, 3, 4}  # about half each
-    assert [s.key for s in mine[0].settings] == [s.key for s in others[0].settings]
-    assert len(mine[0].settings) == 1 + 6 + 2
+    assert len(keys) == len(set(keys)) == 6  # the router and its constant, mue: at two budgets
+    assert len({name for name, _ in made}) == 2
+    assert not list((tmp_path / "fits").glob(".*"))
 
 
 @pytest.mark.parametrize(
