@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -87,7 +88,14 @@ class Learner:
         if folder is None:
             folder = own / key
             self._fit(learner, budget, learnt, documents, folder)
-        return folder, *load_artifact(folder, type(self.method))
+        method, facts = load_artifact(folder, type(self.method))
+        return folder, method, dataclasses.replace(facts, learnt=self._learnt(method))
+
+    def _learnt(self, fitted: Method) -> tuple[str, ...]:
+        """The parameters that a fit has set, the knob apart."""
+        before, knob = self.method.params(), self.method.knob
+        changed = (name for name, value in fitted.params().items() if value != before[name])
+        return tuple(sorted(name for name in changed if knob is None or name != knob.name))
 
     def _fresh(self, folder: Path) -> bool:
         """Whether an artifact was made by this very run: with --fit, older ones do not count."""
@@ -122,5 +130,6 @@ class Learner:
             tuned_on=0 if realised is None else len(probe.documents("tune")),
             tokens=probe.tokens,
             seconds=seconds,
+            learnt=self._learnt(learnt),
         )
         save_artifact(folder, learnt, facts)

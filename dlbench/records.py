@@ -160,6 +160,7 @@ class Fit(Part):
         realised: layer share of the documents that the knob was tuned on.
         learnt_from, tuned_on: documents.
         tokens: went through the backbone, forward, to learn and to tune.
+        learnt: parameters that the fit set, the knob apart; they tell no variants of a method.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**64)]
@@ -168,6 +169,7 @@ class Fit(Part):
     learnt_from: Count = 0
     tuned_on: Count = 0
     tokens: Count = 0
+    learnt: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
 
 
 class Quality(Part):

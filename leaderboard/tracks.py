@@ -172,7 +172,10 @@ def _role(record: Record, depth: int, dtype: str) -> Role:
 
 
 def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
-    """Return, per method and backbone, the parameters that differ between rows of one budget: these name variants."""
+    """Return, per method and backbone, the parameters that differ between rows of one budget: these name variants.
+
+    What a fit has set tells none: with another seed it is another.
+    """
     rows: dict[tuple[str, str], dict[float | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in members:
         rows[record.method.name, record.backbone.name][record.run.budget].append(record)
@@ -180,6 +183,7 @@ def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
     for which, by_budget in rows.items():
         names = {name for same in by_budget.values() for record in same for name in record.method.params}
         names -= {record.method.knob or "" for same in by_budget.values() for record in same}
+        names -= {name for same in by_budget.values() for record in same if record.fit for name in record.fit.learnt}
         telling[which] = sorted(
             name
             for name in names

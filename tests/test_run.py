@@ -20,7 +20,7 @@ import small_model
 from dlbench import launch
 from dlbench.cli import main
 from dlbench.families import FAMILIES
-from dlbench.jobs import Planner
+from dlbench.jobs import Job, Planner
 from dlbench.leaderboard.tracks import build_tracks
 from dlbench.learner import Learner
 from dlbench.lines import read_lines
@@ -227,7 +227,7 @@ def test_in_a_run_of_all_methods_those_without_the_policy_are_left_out(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = RunSpec((str(tiny),), ("nano_summary",), ("hidden_router", "static_skip"), kv="recompute", limit=2)
-    planner = Planner(spec, "cpu", Progress(shown=True), True, 1, lambda: None)
+    planner = Planner(spec, "cpu", Progress(shown=True), 1, str)
     (job,) = jobs = planner.load()
     planner.settle(jobs)
     assert {s.name for s in job.settings} == {"full", "static_skip"}
@@ -339,14 +339,14 @@ def test_processes_share_the_fits_and_make_none_twice(
         barrier.wait(60)
         return "word"
 
-    def settled() -> list[str]:
-        planner = Planner(spec, "cpu", Progress(shown=False), 2, meet)
-        jobs = planner.load()
+    def settled(planner: Planner, jobs: list[Job]) -> list[str]:
         planner.settle(jobs)
         return [s.key for s in jobs[0].settings]
 
+    planners = [Planner(spec, "cpu", Progress(shown=False), 2, meet) for _ in range(2)]
+    loaded = [planner.load() for planner in planners]  # one by one: transformers sets what holds for all threads
     with ThreadPoolExecutor(2, "process") as pool:
-        mine, others = (one.result() for one in [pool.submit(settled), pool.submit(settled)])
+        mine, others = pool.map(settled, planners, loaded)
     assert mine == others and len(mine) == 1 + 6 + 2
     keys = [key for _, key in made]
     assert len(keys) == len(set(keys)) == 6  # the router and its constant, mue: at two budgets

@@ -39,6 +39,17 @@ def test_variants_are_named_by_what_differs_not_by_the_knob():
     assert labels(random) == ["random_skip · sequence", "random_skip · token"]
 
 
+def test_what_a_fit_has_set_names_no_variant():
+    def one(seed, order, learnt):
+        fit = {"seed": seed, "learnt_from": 9, "learnt": learnt}
+        return record("sleb", method={"params": {"order": order, "keep": 3}}, run={"seed": seed}, fit=fit)
+
+    (track,) = build_tracks([one(0, (1, 2), ["order"]), one(1, (2, 1), ["order"])])
+    assert [row.label for row in track.rows] == ["sleb", "sleb"]
+    (track,) = build_tracks([one(0, (1, 2), []), one(1, (2, 1), [])])  # given outright: two variants
+    assert [row.label for row in track.rows] == ["sleb · order=1 2", "sleb · order=2 1"]
+
+
 def test_fine_tuned_backbone_is_named_and_no_smaller_dense_model():
     same_depth = {"name": "nano-tuned", "sha256": "cd" * 32}
     rows = build_tracks(
