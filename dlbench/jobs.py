@@ -85,6 +85,7 @@ class Planner:
         """
         self.spec, self.device, self.progress = spec, device, progress
         self.processes, self.meet = processes, meet
+        self.fits = spec.out / "fits"
         self.started = time.time()
         self._read: tuple[Job, Readings] | None = None
 
@@ -200,7 +201,7 @@ class Planner:
                 units.append((learner, learner.budgets))  # learnt once, then tuned to each
             elif method.learns or type(method).at is Method.at:  # what has a closed form needs no fit
                 units += [(learner, [budget]) for budget in learner.budgets]
-        turns = Turns(self.spec.out / "fits" / f".{self.meet(uuid4().hex)}")
+        turns = Turns(self.fits / f".{self.meet(uuid4().hex)}")
         for number, (learner, budgets) in enumerate(units):
             if turns.take(number):
                 for budget in budgets:
@@ -222,7 +223,7 @@ class Planner:
             name = registry.name_of(given)
             cls = registry.load(given)
             for params in plan.variants(cls, self.spec.settings.get(name, {})):
-                with blaming(name):
+                with blaming(name, (ValueError, TypeError)):
                     made = cls.from_params(params)
                     made.validate(depth)
                 found.append((given, made))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def blaming(method: str) -> Iterator[None]:
-    """Name the method whose parameters, rules or fit fail."""
+def blaming(method: str, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Name the method that such an error comes from."""
     try:
         yield
-    except (ValueError, TypeError) as error:
+    except errors as error:
         raise DlbenchError(f"method {method!r}: {error}") from error
 
 
@@ -65,31 +64,27 @@ class Learner:
         facts: Facts | None = None
         if method.learns and not method.fits_budget:
             artifact, method, facts = self._artifact(None, None)
-        if budget is not None:
-            closed = None if method.fits_budget else method.at(budget, depth)
-            if closed is None:
-                artifact, method, facts = self._artifact(budget, method)
-            else:
-                budget, method = (None if closed is method else budget), closed
-                if artifact is not None:
-                    artifact = None  # all that was learnt is in the parameters
-                method.validate(depth)
-        elif method.learns and method.fits_budget:
-            artifact, method, facts = self._artifact(None, None)
-        return Setting(self.name, self.given, method, budget, self.seed, fit=facts), artifact
+        closed = None if budget is None or method.fits_budget else method.at(budget, depth)
+        if closed is not None:
+            artifact = None  # all that was learnt is in the parameters
+            budget = None if closed is method else budget
+            closed.validate(depth)
+        elif budget is not None or (method.learns and method.fits_budget):
+            artifact, method, facts = self._artifact(budget, method)
+        made, learnt = method if closed is None else closed, self._learnt(method)
+        return Setting(self.name, self.given, made, budget, self.seed, fit=facts, learnt=learnt), artifact
 
     def _artifact(self, budget: float | None, learnt: Method | None) -> tuple[Path, Method, Facts]:
         """What the fit for a budget left, made now if it is not there; `learnt`: what is to be tuned only."""
         learner, planner = self.job.plain, self.planner
         documents, sha256 = learner.fit_documents
         key = learner.place.fit_key(self.given, self.method, budget, self.seed, sha256)
-        own = planner.spec.out / "fits"
-        folder = None if planner.spec.fit and not self._fresh(own / key) else find_artifact(key, [own])
+        own = planner.fits / key
+        folder = None if planner.spec.fit and not self._fresh(own) else find_artifact(key, [planner.fits])
         if folder is None:
-            folder = own / key
+            folder = own
             self._fit(learner, budget, learnt, documents, folder)
-        method, facts = load_artifact(folder, type(self.method))
-        return folder, method, dataclasses.replace(facts, learnt=self._learnt(method))
+        return folder, *load_artifact(folder, type(self.method))
 
     def _learnt(self, fitted: Method) -> tuple[str, ...]:
         """The parameters that a fit has set, the knob apart."""
@@ -130,6 +125,5 @@ class Learner:
             tuned_on=0 if realised is None else len(probe.documents("tune")),
             tokens=probe.tokens,
             seconds=seconds,
-            learnt=self._learnt(learnt),
         )
         save_artifact(folder, learnt, facts)

@@ -45,6 +45,8 @@ class Setting:
     key: str = ""
     fit: Facts | None = None
     """How it was fitted; None where nothing was."""
+    learnt: tuple[str, ...] = ()
+    """Parameters that the fit set, the knob apart."""
 
     def alike(self, depth: int) -> tuple[Any, ...] | None:
         """Settings with an equal answer decode the same way and need to run once; None where that is unknown."""

@@ -108,7 +108,7 @@ def _fit(setting: Setting) -> Fit | None:
         learnt_from=facts.learnt_from,
         tuned_on=facts.tuned_on,
         tokens=facts.tokens,
-        learnt=facts.learnt,
+        learnt=setting.learnt,
     )
 
 

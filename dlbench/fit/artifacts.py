@@ -34,8 +34,6 @@ class Facts:
     tokens: int = 0
     """Tokens that went through the backbone, forward, to learn and to tune."""
     seconds: float = 0.0
-    learnt: tuple[str, ...] = ()
-    """Parameters that the fit set, the knob apart."""
 
 
 def _shipped() -> Path:
@@ -65,7 +63,7 @@ def load_artifact(folder: Path, cls: type[Method]) -> tuple[Method, Facts]:
     try:
         content = json.loads((folder / "fit.json").read_text())
         method = cls.from_params(content.pop("params"))
-        facts = Facts(**{**content, "learnt": tuple(content.get("learnt", ()))})
+        facts = Facts(**content)
         if (weights := folder / "weights.safetensors").is_file():
             method.load_weights(load_file(weights))
         elif isinstance(method, Router):
