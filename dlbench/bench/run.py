@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dlbench import __version__
+from dlbench import __version__, processor
 from dlbench.bench.decode import decode, wide
 from dlbench.bench.memory import memory
 from dlbench.bench.options import Options
@@ -113,7 +113,7 @@ def machine_facts(device: str) -> dict[str, Any]:
     """The machine and the versions, and how busy it was at the start."""
     return {
         "device": device,
-        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor(),
+        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor.name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
@@ -125,12 +125,3 @@ def machine_facts(device: str) -> dict[str, Any]:
         },
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _processor() -> str:
-    facts = Path("/proc/cpuinfo")
-    if facts.is_file():
-        for line in facts.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -17,6 +17,7 @@ from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method, Route
 
 CODES = frozenset(int(a) for a in (Action.SKIP, Action.ATTN, Action.MLP, Action.RUN, Action.EXIT))
+_RUN = int(Action.RUN)
 _STAYS = CODES - {int(Action.EXIT)}
 _Result = TypeVar("_Result")
 
@@ -99,10 +100,10 @@ def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
         )
     if answer.is_floating_point():
         _refuse(method, answer.dtype)
-    codes = answer.to("cpu", torch.int64)
     if answer.dtype == torch.bool:
-        codes = codes * int(Action.RUN)
-    found = codes.numpy()
+        runs = answer.numpy(force=True)
+        return runs * _RUN if runs.any() and not runs.all() else _RUN * int(runs[0])
+    found = answer.to("cpu", torch.int64).numpy()
     if strange := set(found.tolist()) - CODES:
         _refuse(method, min(strange))
     return int(found[0]) if (found == found[0]).all() else found

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dlbench.backbones import Backbone
+from dlbench.engine.cache import Slots, on
 from dlbench.engine.debts import Past, add_to_mask
 from dlbench.families import resolve
 
@@ -72,26 +73,28 @@ class Angles:
         for table, a in zip(self._tables[kind], angles, strict=True):
             table[where] = a[:, 0] if a.shape[0] == len(where) else a[:, 0].expand(len(where), -1)
 
-    def of(self, layer: int, where: Tensor) -> tuple[Tensor, ...]:
-        """Angles of single tokens at these true positions: each [M, 1, D]."""
-        return tuple(table[where][:, None] for table in self._tables[self._kinds[layer]])
+    def of(self, layer: int, where: Slots, *, run: bool) -> tuple[Tensor, ...]:
+        """Angles of single tokens at these true positions, which may be a run of neighbours: each [M, 1, D]."""
+        tables = self._tables[self._kinds[layer]]
+        chosen = slice(int(where[0]), int(where[-1]) + 1) if run else on(where, tables[0].device)
+        return tuple(table[chosen][:, None] for table in tables)
 
 
 def of_past(
-    kwargs: dict[str, Any], past: Past, start: Tensor, angles: tuple[Tensor, ...] | None, batch: int
+    kwargs: dict[str, Any], past: Past, where: Slots, angles: tuple[Tensor, ...] | None, batch: int
 ) -> dict[str, Any]:
     """A layer's arguments for past tokens, one batch entry each.
 
     Args:
         kwargs: its arguments for the tokens under way.
         past: M tokens.
-        start: first true column of each one's row, [M].
+        where: their true positions, [M].
         angles: their rotary angles.
         batch: rows under way.
     """
     new = dict(kwargs)
     if new.get("position_ids") is not None:
-        new["position_ids"] = (past.at - start)[:, None]
+        new["position_ids"] = on(where, past.states.device)[:, None]
     if angles is not None:
         new["position_embeddings"] = angles
     new["attention_mask"] = None

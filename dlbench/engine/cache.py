@@ -24,6 +24,12 @@ from transformers.cache_utils import Cache, DynamicCache
 Slots = NDArray[np.int64]
 
 
+def on(slots: Slots, device: torch.device) -> Tensor:
+    """The same on a device; where that is the host, the memory is shared."""
+    found = torch.from_numpy(slots)
+    return found if device.type == "cpu" else found.to(device)
+
+
 class Written(Exception):
     """Keys and values are stored, nothing after that is wanted; raised through the stock layer, caught by the gate."""
 
@@ -176,12 +182,20 @@ class RowCache(Cache):
         values[self._rows, :, start:end] = value_states
         return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
 
-    def store(self, keys: Tensor, values: Tensor, layer: int, rows: Tensor, columns: Tensor) -> None:
-        """Keep the keys and values of past tokens, one row and column per entry: each [M, H, 1, D]."""
+    def store(self, keys: Tensor, values: Tensor, layer: int, rows: Tensor | int, columns: Tensor | slice) -> None:
+        """Keep the keys and values of past tokens, each [M, H, 1, D].
+
+        Args:
+            keys: to keep.
+            values: to keep.
+            layer: of these.
+            rows: slot of each entry; a number where all have the same.
+            columns: column of each entry; a slice where all have the same slot.
+        """
         if layer not in self._keys:
             self._allocate(layer, keys, values)
-        self._keys[layer][rows, :, columns] = keys[:, :, 0]
-        self._values[layer][rows, :, columns] = values[:, :, 0]
+        for into, x in ((self._keys[layer], keys), (self._values[layer], values)):
+            into[rows, :, columns] = x[:, :, 0].transpose(0, 1) if isinstance(rows, int) else x[:, :, 0]
 
     def _allocate(self, layer: int, keys: Tensor, values: Tensor) -> None:
         for store, x in ((self._keys, keys), (self._values, values)):

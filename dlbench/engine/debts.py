@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache, Slots, on
 
 Flags = NDArray[np.bool_]
 
@@ -33,21 +34,35 @@ class Past:
     """[M] which of their row's decoded tokens they are, on the host."""
     columns: Slots
     """[M] columns of the cache, on the host."""
-    rows: Tensor
-    """`slots` on the device."""
-    at: Tensor
-    """`columns` on the device."""
     states: Tensor
     """[M, W], what enters the layer."""
+    run: bool = False
+    """Whether they are neighbours of one slot, in order."""
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """`slots` on the device."""
+        return on(self.slots, self.states.device)
+
+    @cached_property
+    def at(self) -> Tensor:
+        """`columns` on the device."""
+        return on(self.columns, self.states.device)
+
+    @property
+    def places(self) -> tuple[Tensor, Tensor] | tuple[int, slice]:
+        """Slots and columns, as the cache takes them."""
+        if self.run:
+            return int(self.slots[0]), slice(int(self.columns[0]), int(self.columns[-1]) + 1)
+        return self.rows, self.at
 
     def by_column(self) -> list[Past]:
         """The same, those of one column together."""
         found = []
         for column in np.unique(self.columns):
             part = np.flatnonzero(self.columns == column)
-            i = torch.from_numpy(part).to(self.rows.device)
             host = self.slots[part], self.steps[part], self.columns[part]
-            found.append(Past(*host, self.rows[i], self.at[i], self.states[i]))
+            found.append(Past(*host, self.states[on(part, self.states.device)]))
         return found
 
 
@@ -59,10 +74,8 @@ class Owed:
     """What enters the layer: [M, W]."""
     angles: tuple[Tensor, ...] | None
     """Their rotary angles: each [M, 1, R]."""
-    rows: Tensor
-    """Slot of each: [M]."""
-    at: Tensor
-    """Column of each: [M]."""
+    places: tuple[Tensor, Tensor] | tuple[int, slice]
+    """Slot and column of each, as the cache takes them."""
 
 
 class Debts(ABC):
@@ -127,14 +140,15 @@ class Debts(ABC):
         if slots is not None:
             host = slots[host]
         columns = self.cache.bases[host] + steps
-        rows, step, at = (torch.from_numpy(x).to(states.device) for x in (host, steps, columns))
-        return Past(host, steps, columns, rows, at, states[rows, step])
+        slot, first, end = int(host[0]), int(steps[0]), int(steps[-1]) + 1
+        if slot == host[-1] and end - first == len(steps):  # always so at batch 1: views instead of copies
+            return Past(host, steps, columns, states[slot, first:end], run=True)
+        return Past(host, steps, columns, states[on(host, states.device), on(steps, states.device)])
 
     def _put(self, states: Tensor, slots: Slots, hidden: Tensor) -> None:
         """Keep `hidden` [len(slots), W] as the states of these slots' present tokens."""
         steps = self.cache.steps[slots]
-        rows, step = torch.from_numpy(slots).to(states.device), torch.from_numpy(steps).to(states.device)
-        states[rows, step] = hidden
+        states[on(slots, states.device), on(steps, states.device)] = hidden
 
 
 class Project(Debts):
@@ -157,7 +171,7 @@ class Project(Debts):
         else:
             steps = cache.steps
             chosen = np.arange(len(steps)) if slots is None else slots
-            self._put(states, chosen, hidden if slots is None else hidden[torch.from_numpy(slots).to(hidden.device)])
+            self._put(states, chosen, hidden if slots is None else hidden[on(slots, hidden.device)])
             owed[chosen, steps[chosen]] = True
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
@@ -198,7 +212,7 @@ class Evict(Debts):
         if slots is None:
             self._there[layer][: self.cache.alive, self.cache.seen] = False
         else:
-            self._there[layer][torch.from_numpy(slots).to(hidden.device), self.cache.seen] = False
+            self._there[layer][on(slots, hidden.device), self.cache.seen] = False
 
     def seen(self, layer: int, rows: Tensor | None) -> Tensor | None:
         there = self._there.get(layer)
@@ -214,7 +228,7 @@ class Evict(Debts):
 
     def clear(self, slots: Slots) -> None:
         for there in self._there.values():
-            there[torch.from_numpy(slots).to(there.device)] = True
+            there[on(slots, there.device)] = True
 
     def shift(self, columns: int) -> None:
         for there in self._there.values():
@@ -247,7 +261,7 @@ class Recompute(Debts):
         left = slots[self._before[slots, steps[slots]] == self._GONE]  # those that left just here
         if len(left):
             self._before[left, steps[left]] = layer
-            self._put(self._states, left, hidden[torch.from_numpy(left).to(hidden.device)])
+            self._put(self._states, left, hidden[on(left, hidden.device)])
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
         if self._states is None:
@@ -258,7 +272,7 @@ class Recompute(Debts):
 
     def settled(self, layer: int, past: Past, states: Tensor) -> None:
         assert self._states is not None
-        self._states[past.rows, torch.from_numpy(past.steps).to(states.device)] = states
+        self._states[past.rows, on(past.steps, states.device)] = states
         last = layer + 1 == len(self.cache.windows)
         self._before[past.slots, past.steps] = self._GONE if last else layer + 1
 

@@ -142,7 +142,7 @@ class FusedLayer:
         x = x if self.enter is None else self.enter(x)
         kv = self._split(self.kv(x))
         k, v = self._turned(kv[rows:], 0, owed.angles)
-        kwargs[self.cache].store(k.unsqueeze(2), v.unsqueeze(2), self.index, owed.rows, owed.at)
+        kwargs[self.cache].store(k.unsqueeze(2), v.unsqueeze(2), self.index, *owed.places)
         return torch.cat((self._split(self.q(x[:rows])), kv[:rows]), 1)
 
     # ---- heads

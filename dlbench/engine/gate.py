@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlbench.backbones import Backbone
 from dlbench.engine.answers import counted
 from dlbench.engine.arguments import Angles, of_past, past_mask, take
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache, Slots, on
 from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
@@ -281,9 +281,9 @@ class Gates:
             return None
         if not debts.attends:
             self.ledger.fill(index, past.slots)
-            called, _ = self._of_past(index, past, kwargs, hidden)
+            called = self._of_past(index, past, kwargs, hidden)
             if one and isinstance(forward, FusedLayer) and forward.merges:
-                return Owed(past.states, called.get("position_embeddings"), past.rows, past.at)
+                return Owed(past.states, called.get("position_embeddings"), past.places)
             self._fill(past, forward, called)
         elif self.backbone.family.counts_keys:
             # earlier columns first: later ones attend to them
@@ -307,11 +307,11 @@ class Gates:
         self, index: int, debts: Debts, past: Past, end: int, forward: Forward, kwargs: dict[str, Any], hidden: Tensor
     ) -> None:
         """Run past tokens through the layer, each over what it saw when it was new; columns to `end` are handed out."""
-        called, start = self._of_past(index, past, kwargs, hidden)
+        called = self._of_past(index, past, kwargs, hidden)
         called["attention_mask"] = past_mask(
             kwargs.get("attention_mask"),
             past,
-            start,
+            self._on(self.starts[past.slots], hidden),
             self.cache.windows[index],
             range(self.cache.left, end),
             len(hidden),
@@ -323,10 +323,11 @@ class Gates:
         context = past.columns + 1 - self.starts[past.slots]
         self.ledger.past_layer(index, past.slots, context, end - self.cache.left)
 
-    def _of_past(self, index: int, past: Past, kwargs: dict[str, Any], hidden: Tensor) -> tuple[dict[str, Any], Tensor]:
-        start = self._on(self.starts[past.slots], hidden)
-        angles = self.angles.of(index, past.at - start) if kwargs.get("position_embeddings") is not None else None
-        return of_past(kwargs, past, start, angles, len(hidden)), start
+    def _of_past(self, index: int, past: Past, kwargs: dict[str, Any], hidden: Tensor) -> dict[str, Any]:
+        where = past.columns - self.starts[past.slots]
+        given = kwargs.get("position_embeddings") is not None
+        angles = self.angles.of(index, where, run=past.run) if given else None
+        return of_past(kwargs, past, where, angles, len(hidden))
 
     def _query(self, forward: Forward, width: int, hidden: Tensor) -> Any:
         """A query projection is not needed while only K and V are written."""
@@ -334,4 +335,4 @@ class Gates:
 
     @staticmethod
     def _on(slots: Slots, like: Tensor) -> Tensor:
-        return torch.from_numpy(slots).to(like.device)
+        return on(slots, like.device)

@@ -1,15 +1,17 @@
 """Products of few rows with a weight matrix, as a decode step has them, faster than torch's own on a CPU.
 
-For float32 on a CPU torch hands `x @ weight.T` to BLAS as it stands. One row is then a matrix-vector product, which
-is not threaded, and a handful of rows is a shape that BLAS blocks badly. The same product is written differently here:
+For float32 on a CPU torch hands `x @ weight.T` to BLAS as it stands, and a handful of rows is a shape that BLAS blocks
+badly. Where it is not Intel's own on a processor of Intel's, one row is not even threaded. The same product is written
+differently here:
 
 - split: the weight in parts, one batched product: threaded, and bound by memory alone;
-- swap: `weight @ x.T`, for up to 8 rows that fit the innermost cache, and for 16, 32, ... rows and a small weight;
-- blocks: as split, with x on the left, for other numbers of rows and a small weight;
+- swap: `weight @ x.T`;
+- blocks: as split, with x on the left;
 - onednn: the kernel that torch's own compiler calls for a linear layer.
 
-Which of them is decided by the shape and the number of threads, never by a measurement: the same call rounds alike on
-every run. Any other dtype or device, and anything that records gradients, goes to `torch.nn.functional.linear`.
+Which of them is decided by the shape, the number of threads and the kind of processor, never by a measurement: the same
+call rounds alike on every run. Any other dtype or device, and anything that records gradients, goes to
+`torch.nn.functional.linear`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as stock_linear
 from transformers.pytorch_utils import Conv1D
 
+from dlbench import processor
+
 Way = Literal["split", "swap", "blocks", "onednn", "torch"]
 
 MOST_ROWS = 128
@@ -33,7 +37,13 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-def way(rows: int, outputs: int, inputs: int, *, threads: int, transposed: bool = False) -> Way:
+INTEL = torch.backends.mkl.is_available() and processor.vendor() == "GenuineIntel"  # type: ignore[no-untyped-call]
+"""Whether BLAS is Intel's on a processor of Intel's: it has other strengths there than on any other."""
+
+
+def way(
+    rows: int, outputs: int, inputs: int, *, threads: int, transposed: bool = False, intel: bool | None = None
+) -> Way:
     """How the product of [rows, inputs] with [outputs, inputs] is best computed in float32 on a CPU.
 
     Args:
@@ -42,11 +52,20 @@ def way(rows: int, outputs: int, inputs: int, *, threads: int, transposed: bool 
         inputs: columns of the weight.
         threads: threads that torch may use.
         transposed: whether the weight lies in memory as [inputs, outputs].
+        intel: whether BLAS is Intel's on a processor of Intel's; None as on this machine.
     """
     if rows > MOST_ROWS or rows < 1:
         return "torch"
     small = outputs * inputs <= 1 << 18  # 1 MiB
     rest: Way = "torch" if _ONEDNN is None or (small and threads == 1) else "onednn"
+    if INTEL if intel is None else intel:
+        if transposed or rows <= 3:
+            return "torch"
+        if rows > 48:
+            return "torch" if small else rest
+        if small:
+            return "torch" if rows <= 12 and (threads == 1 or inputs > outputs) else "swap"
+        return "swap" if rows >= 16 else rest
     if small and threads > 1 and rows % 16 == 0:  # the width of the swapped product's own blocks
         return "swap"
     if transposed:
@@ -55,7 +74,7 @@ def way(rows: int, outputs: int, inputs: int, *, threads: int, transposed: bool 
         return "torch" if threads == 1 or inputs % 2 else "split"
     if rows == 1:
         return rest if outputs % 2 else "split"
-    if rows <= 8 and rows * inputs < 1 << 12:  # 16 KiB
+    if rows <= 8 and rows * inputs < 1 << 12:  # 16 KiB: fits the innermost cache
         return "swap"
     return "blocks" if small and threads > 1 else rest
 

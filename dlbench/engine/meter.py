@@ -139,6 +139,8 @@ class Ledger:
 
     def fill(self, index: int, slots: Ints) -> None:
         """Keys and values of past tokens are made, one per entry of `slots`."""
+        if not self.metered:
+            return
         flops = np.full(len(slots), int(self.costs.fill[index]), dtype=np.int64)
         self._charge("kv", self.rows[slots], flops, flops, repeated=True)
 

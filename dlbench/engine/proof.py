@@ -83,7 +83,7 @@ def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tu
     if step.merges:  # the last token of the prompt, as if its keys and values were still owed
         before = slice(length - 1, length)
         known = arguments(before, Past())
-        owed = Owed(states[:, length - 1], known.get("position_embeddings"), *(torch.arange(3),) * 2)
+        owed = Owed(states[:, length - 1], known.get("position_embeddings"), (torch.arange(3),) * 2)
         merged = Past(*prompt)
         got = step(hidden, owed=owed, **arguments(last, merged))
         yield gap(got, expected, hidden), "the output beside owed keys and values is"

@@ -1,5 +1,6 @@
 import copy
 import itertools
+from functools import partial
 
 import pytest
 import tiny_models
@@ -28,9 +29,15 @@ def threads(request, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 
+@pytest.fixture(params=[True, False], ids=["intel", "other"])
+def processors(request, monkeypatch):
+    """The rules of both kinds of processors, on whichever this is."""
+    monkeypatch.setattr(module, "INTEL", request.param)
+
+
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
 @pytest.mark.parametrize("transposed", [False, True])
-def test_equals_the_stock_product(outputs, inputs, transposed, threads):
+def test_equals_the_stock_product(outputs, inputs, transposed, threads, processors):
     weight = torch.randn(inputs, outputs).t() if transposed else torch.randn(outputs, inputs)
     for rows, bias in itertools.product(ROWS, (None, torch.randn(outputs))):
         x = torch.randn(rows, inputs)
@@ -56,7 +63,7 @@ def test_equals_the_stock_product(outputs, inputs, transposed, threads):
     ],
     ids=lambda x: f"{tuple(x.shape)}-{x.stride()}",
 )
-def test_any_layout_of_the_left_factor(x, threads):
+def test_any_layout_of_the_left_factor(x, threads, processors):
     for weight in (torch.randn(40, 192), torch.randn(192, 40).t(), torch.randn(2048, 192)):
         bias = torch.randn(len(weight))
         torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias), **CLOSE)
@@ -88,18 +95,37 @@ def test_autocasting_is_left_to_torch():
 
 
 def test_the_rule():
-    assert {way(1, 192, 192, threads=n) for n in (1, 2)} == {"split"}
-    assert {way(r, 192, 192, threads=n) for n in (1, 2) for r in (2, 8)} == {"swap"}
-    assert way(2, 4096, 2816, threads=2) != "swap"
-    assert [way(r, 192, 192, threads=2) for r in (9, 15, 16, 17)] == ["blocks", "blocks", "swap", "blocks"]
-    assert {way(r, 192, 192, threads=1) for r in (9, 15, 16, 17)} == {"torch"}
-    assert [way(r, 192, 192, threads=2, transposed=True) for r in (1, 16)] == ["split", "swap"]
-    assert way(MOST_ROWS + 1, 4096, 4096, threads=2) == "torch"
+    rule = partial(way, intel=False)
+    assert {rule(1, 192, 192, threads=n) for n in (1, 2)} == {"split"}
+    assert {rule(r, 192, 192, threads=n) for n in (1, 2) for r in (2, 8)} == {"swap"}
+    assert rule(2, 4096, 2816, threads=2) != "swap"
+    assert [rule(r, 192, 192, threads=2) for r in (9, 15, 16, 17)] == ["blocks", "blocks", "swap", "blocks"]
+    assert {rule(r, 192, 192, threads=1) for r in (9, 15, 16, 17)} == {"torch"}
+    assert [rule(r, 192, 192, threads=2, transposed=True) for r in (1, 16)] == ["split", "swap"]
+    assert rule(MOST_ROWS + 1, 4096, 4096, threads=2) == "torch"
+
+
+def test_the_rule_where_blas_is_at_home():
+    rule = partial(way, intel=True)
+    sizes = (192, 192), (4096, 192), (1024, 2816)
+    assert {rule(r, *size, threads=n) for r in (1, 2, 3) for n in (1, 2) for size in sizes} == {"torch"}
+    assert [rule(r, 576, 192, threads=2) for r in (4, 48, 49)] == ["swap", "swap", "torch"]
+    assert [rule(r, 192, 512, threads=2) for r in (12, 13)] == ["torch", "swap"]
+    assert [rule(r, 576, 192, threads=1) for r in (12, 13)] == ["torch", "swap"]
+    assert rule(16, 1024, 1024, threads=2) == "swap"
+    assert rule(4, 1024, 1024, threads=2) == rule(64, 1024, 1024, threads=2) == rule(1, 97, 64, threads=2, intel=False)
+    assert {rule(r, 2304, 768, threads=2, transposed=True) for r in (1, 4, 16, 64)} == {"torch"}
+    assert rule(MOST_ROWS + 1, 4096, 4096, threads=2) == "torch"
+
+
+def test_this_machine_decides_unless_told(processors):
+    assert way(1, 192, 192, threads=2) == way(1, 192, 192, threads=2, intel=module.INTEL)
+    assert way(1, 192, 192, threads=2) == ("torch" if module.INTEL else "split")
 
 
 def test_without_onednn_the_rest_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(module, "_ONEDNN", None)
-    assert way(16, 4096, 4096, threads=2) == way(1, 97, 64, threads=2) == "torch"
+    assert way(15, 4096, 4096, threads=2) == way(1, 97, 64, threads=2) == "torch"
     x, weight = torch.randn(1, 64), torch.randn(97, 64)
     assert torch.equal(linear(x, weight), F.linear(x, weight))
 
