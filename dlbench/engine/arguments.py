@@ -62,7 +62,7 @@ class Angles:
         """Whether this forward has not yet told the angles of a layer's kind."""
         return self._kinds[layer] not in self._noted
 
-    def note(self, layer: int, kwargs: dict[str, Any], where: Tensor) -> None:
+    def note(self, layer: int, kwargs: dict[str, Any], where: Slots) -> None:
         """Keep what a layer is handed for the tokens at these true positions, [rows]."""
         kind, angles = self._kinds[layer], kwargs.get("position_embeddings")
         self._noted.add(kind)
@@ -70,8 +70,9 @@ class Angles:
             return
         if kind not in self._tables:
             self._tables[kind] = tuple(a.new_zeros(self._length, a.shape[-1]) for a in angles)
+        chosen = int(where[0]) if len(where) == 1 else on(where, angles[0].device)
         for table, a in zip(self._tables[kind], angles, strict=True):
-            table[where] = a[:, 0] if a.shape[0] == len(where) else a[:, 0].expand(len(where), -1)
+            table[chosen] = a[:, 0] if a.shape[0] == len(where) else a[:, 0].expand(len(where), -1)
 
     def of(self, layer: int, where: Slots, *, run: bool) -> tuple[Tensor, ...]:
         """Angles of single tokens at these true positions, which may be a run of neighbours: each [M, 1, D]."""

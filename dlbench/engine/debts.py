@@ -152,18 +152,25 @@ class Debts(ABC):
 
 
 class Project(Debts):
-    """K and V of the passing state, made when first needed."""
+    """K and V of the passing state, made when first needed.
+
+    As long as all rows pass a layer together, as at batch 1, the states are kept as they are; where rows part ways they
+    move to a table.
+    """
 
     def __init__(self, cache: RowCache, span: int) -> None:
         super().__init__(cache, span)
+        self._together: dict[int, list[tuple[int, Tensor]]] = {}
+        """Per layer what everybody owes, since everybody last paid: the step, and states of the first slots."""
         self._states: dict[int, Tensor] = {}  # [B, S, W]
         self._owed: dict[int, Flags] = {}  # [B, S]
 
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
-        if layer not in self._states:
-            self._states[layer] = hidden.new_empty(self.cache.batch, self.span, hidden.shape[-1])
-            self._owed[layer] = np.zeros((self.cache.batch, self.span), dtype=bool)
-        states, owed, cache = self._states[layer], self._owed[layer], self.cache
+        cache = self.cache
+        if slots is None and cache.level and layer not in self._states:
+            self._together.setdefault(layer, []).append((cache.seen - int(cache.bases[0]), hidden))
+            return
+        states, owed = self._table(layer, hidden)
         if cache.level:
             now = cache.seen - int(cache.bases[0])
             states[: cache.alive, now] = hidden  # of every row: what nobody owes is never read
@@ -175,15 +182,46 @@ class Project(Debts):
             owed[chosen, steps[chosen]] = True
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
-        owed = self._owed.get(layer)
-        if owed is None:
+        together = self._together.get(layer)
+        if together is not None and slots is None:
+            del self._together[layer]
+            return self._of_all(together)
+        if together is None and layer not in self._states:
             return None
-        past = self._past(owed[: self.cache.alive, : int(self.cache.steps.max())], slots, self._states[layer])
+        states, owed = self._table(layer)
+        past = self._past(owed[: self.cache.alive, : int(self.cache.steps.max())], slots, states)
         if past is not None:
             owed[past.slots, past.steps] = False
         return past
 
+    def _of_all(self, together: list[tuple[int, Tensor]]) -> Past:
+        alive, count = self.cache.alive, len(together)
+        steps = np.array([step for step, _ in together])
+        states = [hidden[:alive] for _, hidden in together]
+        if alive == 1:
+            host, run = np.zeros(count, dtype=np.int64), bool(steps[-1] - steps[0] == count - 1)
+            return Past(host, steps, self.cache.bases[:1] + steps, torch.cat(states), run)
+        host, steps = np.repeat(np.arange(alive), count), np.tile(steps, alive)
+        return Past(host, steps, self.cache.bases[host] + steps, torch.stack(states, 1).flatten(0, 1))
+
+    def _table(self, layer: int, like: Tensor | None = None) -> tuple[Tensor, Flags]:
+        """States and flags of a layer, each slot for itself."""
+        if layer not in self._states:
+            together = self._together.pop(layer, [])
+            like = together[0][1] if like is None else like
+            states = self._states[layer] = like.new_empty(self.cache.batch, self.span, like.shape[-1])
+            owed = self._owed[layer] = np.zeros((self.cache.batch, self.span), dtype=bool)
+            for step, hidden in together:
+                states[: len(hidden), step] = hidden
+                owed[: len(hidden), step] = True
+        return self._states[layer], self._owed[layer]
+
+    def _part_ways(self) -> None:
+        for layer in list(self._together):
+            self._table(layer)
+
     def move(self, target: Slots, source: Slots) -> None:
+        self._part_ways()
         for owed in self._owed.values():
             owed[target] = owed[source]
         to, origin = torch.from_numpy(target), torch.from_numpy(source)
@@ -191,11 +229,13 @@ class Project(Debts):
             states[to.to(states.device)] = states[origin.to(states.device)]
 
     def clear(self, slots: Slots) -> None:
+        self._part_ways()
         for owed in self._owed.values():
             owed[slots] = False
 
     def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self._states.values())
+        kept = [*self._states.values(), *(hidden for several in self._together.values() for _, hidden in several)]
+        return sum(t.numel() * t.element_size() for t in kept)
 
 
 class Evict(Debts):

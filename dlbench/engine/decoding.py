@@ -28,6 +28,27 @@ _SAMPLING = 0x5A
 """Keeps the noise of sampling apart from a method's."""
 
 
+def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
+    """The place of each row's highest score, the first of equal ones, and how far it is above the next.
+
+    Args:
+        scores: [rows, n], float32; changed on the way, and put back: a copy of so many numbers would cost more.
+    """
+    if scores.is_cpu:  # numpy finds a place in a fraction of the time
+        table = scores.contiguous().numpy()
+        found = table.argmax(-1)
+        at = np.arange(len(table)), found
+        highest = table[at]
+        table[at] = -np.inf
+        margins = (highest - table.max(-1)).tolist()
+        table[at] = highest
+        return torch.from_numpy(found), margins
+    best, places = scores.max(-1, keepdim=True)
+    second = scores.scatter_(1, places, -torch.inf).amax(-1)
+    scores.scatter_(1, places, best)
+    return places[:, 0], (best[:, 0] - second).tolist()
+
+
 class Run(ABC):
     """Writes every text of a wave once: rows take slots, and those that wait enter as others end."""
 
@@ -157,16 +178,13 @@ class Run(ABC):
         if self.sample is not None:  # Gumbel-max: an argmax again, so one code path
             u = noise.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
-        best, places = scores.max(-1, keepdim=True)
-        second = scores.scatter_(1, places, -torch.inf).amax(-1)
-        scores.scatter_(1, places, best)  # as it was: a copy of so many numbers would cost more
-        margins = (best[:, 0] - second).tolist()
+        places, margins = likeliest(scores)
         for row, step, margin in zip(rows.tolist(), steps.tolist(), margins, strict=True):
             if not margin >= self.close:
                 if margin != margin:
                     raise DlbenchError(f"document {self.wave.requests[row].id}: the logits are not finite")
                 self.tight[row].append((step, margin))
-        return places[:, 0]  # type: ignore[no-any-return]
+        return places
 
     def _generation(self, row: int) -> Generation:
         prompts, ledger = self.wave.ledger, self.ledger

@@ -152,7 +152,13 @@ class Gates:
         hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
         if debts is not None and self.angles.wanted(index):
-            self.angles.note(index, kwargs, self._on(self.cache.seen - self.starts, hidden))
+            self.angles.note(index, kwargs, self.cache.seen - self.starts)
+        if not groups:  # the most frequent cases are short
+            self.ledger.acted = True
+            if debts is not None:
+                self._pass(index, routing, [], hidden)
+            out = self._bypass(index, routing, groups, hidden, hidden) if routing.bypasses else hidden
+            return (out, None) if self.backbone.family.returns_tuple else out
         attending = [slots for code, slots in groups if code & _ATTN]
         owed = None
         if debts is not None and attending:
@@ -164,7 +170,8 @@ class Gates:
         if len(groups) != 1 or groups[0][0] != _RUN or groups[0][1] is not None:
             self.ledger.acted = True
             self._pass(index, routing, attending, hidden)
-            out = self._bypass(index, routing, groups, hidden, out)
+            if routing.bypasses:
+                out = self._bypass(index, routing, groups, hidden, out)
         return (out, None) if self.backbone.family.returns_tuple else out
 
     def _run(
@@ -230,7 +237,7 @@ class Gates:
                 absent[slots] = False
             rest = np.flatnonzero(absent)
         if rest is None or len(rest):
-            routing.debts.passed(index, rest, hidden[:, 0])
+            routing.debts.passed(index, rest, hidden.select(1, 0))
 
     def _bypass(self, index: int, routing: Plan, groups: Groups, hidden: Tensor, out: Tensor) -> Tensor:
         """Put those that skip the layer through what the method has for them instead."""

@@ -65,7 +65,7 @@ def way(
             return "torch" if small else rest
         if small:
             return "torch" if rows <= 12 and (threads == 1 or inputs > outputs) else "swap"
-        return "swap" if rows >= 16 else rest
+        return "swap" if rows >= 16 and outputs <= 4 * inputs else rest  # swapped logits are slow to search
     if small and threads > 1 and rows % 16 == 0:  # the width of the swapped product's own blocks
         return "swap"
     if transposed:

@@ -35,6 +35,8 @@ class Plan(ABC):
     """Layers that may run; None for all."""
     scale: Tensor | None = None
     """What the layer adds is multiplied by this for the tokens that run it, or a half of it: [alive]."""
+    bypasses: bool = False
+    """Whether `passing` tokens may go through something instead of a layer."""
     known: Sequence[tuple[Slots, Tensor]] = ()
     """Slots whose logits need not be computed, and these, without a soft cap."""
 
@@ -59,7 +61,7 @@ class Plan(ABC):
         return
 
     def bypass(self, layer: int) -> nn.Module | None:
-        """What `passing` tokens go through instead of a layer."""
+        """What `passing` tokens go through instead of a layer; asked only where `bypasses` says so."""
         return None
 
     def passing(self, groups: Groups) -> Slots:
@@ -88,6 +90,7 @@ class Routing(Plan):
         self.free = self.live is None and not self.lasting
         """Whether the method has promised nothing."""
         self.fixed = method.actions(view.depth) if isinstance(method, Static) else None
+        self.bypasses = type(method).bypass is not Method.bypass
         view.head = method.head
         self.awake: Slots | None = None
         """Slots of the tokens that have not exited; None for all."""

@@ -112,8 +112,9 @@ class Stack:
                     there = torch.zeros((), dtype=hidden.dtype).where(there, torch.finfo(hidden.dtype).min)
                 found["attention_mask"] = there
             if self.rotary is not None:
-                table = self._table(group[0], int(positions.max()))
-                found["position_embeddings"] = tuple(x[at][:, None] for x in table)
+                last = int(positions.max())
+                chosen = slice(last, last + 1) if len(positions) == 1 else at
+                found["position_embeddings"] = tuple(x[chosen][:, None] for x in self._table(group[0], last))
             arguments[group] = found
         return hidden, arguments
 

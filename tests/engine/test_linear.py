@@ -112,7 +112,7 @@ def test_the_rule_where_blas_is_at_home():
     assert [rule(r, 576, 192, threads=2) for r in (4, 48, 49)] == ["swap", "swap", "torch"]
     assert [rule(r, 192, 512, threads=2) for r in (12, 13)] == ["torch", "swap"]
     assert [rule(r, 576, 192, threads=1) for r in (12, 13)] == ["torch", "swap"]
-    assert rule(16, 1024, 1024, threads=2) == "swap"
+    assert [rule(16, outputs, 1024, threads=2) == "swap" for outputs in (1024, 4096, 8192)] == [True, True, False]
     assert rule(4, 1024, 1024, threads=2) == rule(64, 1024, 1024, threads=2) == rule(1, 97, 64, threads=2, intel=False)
     assert {rule(r, 2304, 768, threads=2, transposed=True) for r in (1, 4, 16, 64)} == {"torch"}
     assert rule(MOST_ROWS + 1, 4096, 4096, threads=2) == "torch"
