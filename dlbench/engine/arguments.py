@@ -52,20 +52,12 @@ class Angles:
     def __init__(self, kinds: Sequence[str], length: int) -> None:
         self._kinds, self._length = kinds, length
         self._tables: dict[str, tuple[Tensor, ...]] = {}
-        self._noted: set[str] = set()
-
-    def begin(self) -> None:
-        """A new forward is under way."""
-        self._noted.clear()
-
-    def wanted(self, layer: int) -> bool:
-        """Whether this forward has not yet told the angles of a layer's kind."""
-        return self._kinds[layer] not in self._noted
+        self.firsts = frozenset(kinds.index(kind) for kind in kinds)
+        """The first layer of each kind, at which a forward's angles are to be noted."""
 
     def note(self, layer: int, kwargs: dict[str, Any], where: Slots) -> None:
         """Keep what a layer is handed for the tokens at these true positions, [rows]."""
         kind, angles = self._kinds[layer], kwargs.get("position_embeddings")
-        self._noted.add(kind)
         if angles is None:
             return
         if kind not in self._tables:

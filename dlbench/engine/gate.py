@@ -118,7 +118,6 @@ class Gates:
         self.starts: Slots = cache.starts[: cache.alive]
         if routing is not None:
             routing.begin(cache, ledger)
-        angles.begin()
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         return self.layer(index, forward, hidden, {**dict(zip(self.names, args, strict=False)), **kwargs})
@@ -149,9 +148,10 @@ class Gates:
             self.ledger.whole_layer(index)
             out = forward(hidden, **kwargs)
             return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
-        hidden = routing.enters(index, hidden)
+        if routing.resumes:
+            hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
-        if debts is not None and self.angles.wanted(index):
+        if debts is not None and index in self.angles.firsts:
             self.angles.note(index, kwargs, self.cache.seen - self.starts)
         if not groups:  # the most frequent cases are short
             self.ledger.acted = True

@@ -35,6 +35,8 @@ class Plan(ABC):
     """Layers that may run; None for all."""
     scale: Tensor | None = None
     """What the layer adds is multiplied by this for the tokens that run it, or a half of it: [alive]."""
+    resumes: bool = False
+    """Whether something else than what the layer below gave may enter a layer."""
     bypasses: bool = False
     """Whether `passing` tokens may go through something instead of a layer."""
     known: Sequence[tuple[Slots, Tensor]] = ()
@@ -53,7 +55,7 @@ class Plan(ABC):
         """
 
     def enters(self, layer: int, hidden: Tensor) -> Tensor:
-        """What enters a layer, where that is not what the layer below gave."""
+        """What enters a layer; asked only where `resumes` says so."""
         return hidden
 
     def ran(self, slots: Slots | None, hidden: Tensor) -> None:
@@ -116,7 +118,8 @@ class Routing(Plan):
         if self.fixed is not None:
             return [(int(self.fixed[layer]), None)] if self.fixed[layer] else []
         groups = self._ask(layer, hidden)
-        self._hold(layer, groups)
+        if not self.free:
+            self._hold(layer, groups)
         return groups
 
     def _ask(self, layer: int, hidden: Tensor) -> Groups:
@@ -222,8 +225,6 @@ class Routing(Plan):
         Raises:
             DlbenchError: a row changed its answer, or runs a layer said never to run.
         """
-        if self.free:
-            return
         name = type(self.method).__name__
         if self.live is not None and layer not in self.live and groups:
             raise DlbenchError(f"method {name} ran layer {layer}, which its live() leaves out")

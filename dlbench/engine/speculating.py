@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 class _Some(Plan):
     """Some layers, whole, for some rows; from one of them on with other states than the layer below gave."""
 
+    resumes = True
+
     def __init__(self, layers: frozenset[int], depth: int) -> None:
         self.layers, self.first = layers, min(layers, default=depth)
         self.slots: Slots | None = None
