@@ -16,8 +16,8 @@ def name() -> str:
 
 def vendor() -> str:
     """Its maker's own mark, such as GenuineIntel or AuthenticAMD; empty where the system does not tell."""
-    known = platform.processor()  # on Windows the last word of a description
-    return _fact("vendor_id") or (known.rpartition(", ")[2] if ", " in known else "")
+    # Windows tells it behind a description; elsewhere asking costs a process
+    return _fact("vendor_id") or platform.processor().partition(", ")[2]
 
 
 @cache

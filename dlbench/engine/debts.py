@@ -36,8 +36,11 @@ class Past:
     """[M] columns of the cache, on the host."""
     states: Tensor
     """[M, W], what enters the layer."""
-    run: bool = False
-    """Whether they are neighbours of one slot, in order."""
+
+    @cached_property
+    def run(self) -> bool:
+        """Whether they are neighbours of one slot; slot by slot, each in order, they always stand."""
+        return bool(self.slots[0] == self.slots[-1] and self.columns[-1] - self.columns[0] + 1 == len(self.columns))
 
     @cached_property
     def rows(self) -> Tensor:
@@ -140,9 +143,6 @@ class Debts(ABC):
         if slots is not None:
             host = slots[host]
         columns = self.cache.bases[host] + steps
-        slot, first, end = int(host[0]), int(steps[0]), int(steps[-1]) + 1
-        if slot == host[-1] and end - first == len(steps):  # always so at batch 1: views instead of copies
-            return Past(host, steps, columns, states[slot, first:end], run=True)
         return Past(host, steps, columns, states[on(host, states.device), on(steps, states.device)])
 
     def _put(self, states: Tensor, slots: Slots, hidden: Tensor) -> None:
@@ -197,12 +197,9 @@ class Project(Debts):
     def _of_all(self, together: list[tuple[int, Tensor]]) -> Past:
         alive, count = self.cache.alive, len(together)
         steps = np.array([step for step, _ in together])
-        states = [hidden[:alive] for _, hidden in together]
-        if alive == 1:
-            host, run = np.zeros(count, dtype=np.int64), bool(steps[-1] - steps[0] == count - 1)
-            return Past(host, steps, self.cache.bases[:1] + steps, torch.cat(states), run)
+        states = torch.stack([hidden[:alive] for _, hidden in together], 1).flatten(0, 1)
         host, steps = np.repeat(np.arange(alive), count), np.tile(steps, alive)
-        return Past(host, steps, self.cache.bases[host] + steps, torch.stack(states, 1).flatten(0, 1))
+        return Past(host, steps, self.cache.bases[host] + steps, states)
 
     def _table(self, layer: int, like: Tensor | None = None) -> tuple[Tensor, Flags]:
         """States and flags of a layer, each slot for itself."""

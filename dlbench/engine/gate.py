@@ -153,12 +153,6 @@ class Gates:
         groups, debts = routing.decide(index, hidden), routing.debts
         if debts is not None and index in self.angles.firsts:
             self.angles.note(index, kwargs, self.cache.seen - self.starts)
-        if not groups:  # the most frequent cases are short
-            self.ledger.acted = True
-            if debts is not None:
-                self._pass(index, routing, [], hidden)
-            out = self._bypass(index, routing, groups, hidden, hidden) if routing.bypasses else hidden
-            return (out, None) if self.backbone.family.returns_tuple else out
         attending = [slots for code, slots in groups if code & _ATTN]
         owed = None
         if debts is not None and attending:
