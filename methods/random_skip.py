@@ -41,10 +41,9 @@ class RandomSkip(Method):
 
     def route(self, view: View) -> Tensor:
         noise = view.uniform(view.depth + 1, per=self.per)  # [n, depth + 1]
-        target = self.share * view.depth
-        count = (noise[:, -1:] + target).floor()  # whole layers, one more with probability frac(target)
-        order = noise[:, :-1].clone()
+        count = (noise[:, -1] + self.share * view.depth).floor()  # whole layers, one more with probability frac(count)
+        order = noise[:, :-1]
         if self.first:
             order[:, 0] = -1
-        rank = (order < order[:, view.layer : view.layer + 1]).sum(1, keepdim=True)
-        return (rank < count)[:, 0]
+        rank = (order < order[:, view.layer, None]).sum(1)
+        return rank < count

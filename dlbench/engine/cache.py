@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 Slots = NDArray[np.int64]
+_COPIED = 600_000
+"""Bytes of keys and values that a CPU copies in the time of one more call of the attention kernel."""
 
 
 def on(slots: Slots, device: torch.device) -> Tensor:
@@ -173,14 +176,36 @@ class RowCache(Cache):
                 raise Written
             seen = slice(self.left, self._end)
             return self._gather(keys[:, :, seen], 0), self._gather(values[:, :, seen], 1)
-        first, start, end = self.first(layer_idx), self.seen, self.seen + key_states.shape[2]
+        first, end = self.first(layer_idx), self.seen + key_states.shape[2]
         if self._rows is None:
-            keys[: self.alive, :, start:end] = key_states
-            values[: self.alive, :, start:end] = value_states
+            keys[: self.alive, :, self.seen : end] = key_states
+            values[: self.alive, :, self.seen : end] = value_states
             return keys[: self.alive, :, first:end], values[: self.alive, :, first:end]
-        keys[self._rows, :, start:end] = key_states
-        values[self._rows, :, start:end] = value_states
+        keys[self._rows, :, self.seen : end] = key_states
+        values[self._rows, :, self.seen : end] = value_states
         return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
+
+    def append(self, key_states: Tensor, value_states: Tensor, layer: int) -> list[tuple[slice, Tensor, Tensor]]:
+        """As `update`, but where much would be copied, slots that are neighbours are handed out together as views.
+
+        Returns:
+            Entries of the batch, which follow one another, and the keys and values that these may attend to.
+        """
+        rows = self._rows
+        if rows is not None and rows.is_cpu and self._columns is None and layer in self._keys:
+            first, end = self.first(layer), self.seen + 1
+            slots = rows.numpy()
+            cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
+            if 2 * key_states.nbytes * (end - first) > (len(cuts) - 1) * _COPIED:
+                keys, values = self._keys[layer], self._values[layer]
+                keys[rows, :, self.seen : end] = key_states
+                values[rows, :, self.seen : end] = value_states
+                found = []
+                for begin, stop in pairwise(cuts):
+                    run = slice(int(slots[begin]), int(slots[begin]) + stop - begin)
+                    found.append((slice(begin, stop), keys[run, :, first:end], values[run, :, first:end]))
+                return found
+        return [(slice(None), *self.update(key_states, value_states, layer))]
 
     def store(self, keys: Tensor, values: Tensor, layer: int, rows: Tensor | int, columns: Tensor | slice) -> None:
         """Keep the keys and values of past tokens, each [M, H, 1, D].

@@ -24,6 +24,7 @@ from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.backbones import Backbone
+from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Owed
 from dlbench.engine.linear import Product, join
 from dlbench.engine.norms import Map, epsilon, norm, root_norm
@@ -32,6 +33,7 @@ from dlbench.families import resolve
 from dlbench.method import Action
 
 _RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
+_ALL = slice(None)
 _ACTIVATIONS: dict[type, Map] = {
     SiLUActivation: F.silu,
     nn.SiLU: F.silu,
@@ -111,7 +113,7 @@ class FusedLayer:
 
     def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
         """What attention adds: [B, W]."""
-        q, keys, values = self._store(self._project(state, kwargs, owed), self.heads, kwargs)
+        q, past = self._store(self._project(state, kwargs, owed), self.heads, kwargs)
         mask = kwargs.get("attention_mask")
         rows = len(q)
         grouped = self.heads != self.kv_heads
@@ -121,7 +123,13 @@ class FusedLayer:
             q = q.unsqueeze(2)
         if q.stride(-1) != 1:
             q = q.contiguous()  # else the fast kernels refuse it
-        x = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=self.scale, enable_gqa=grouped)
+        parts = [
+            F.scaled_dot_product_attention(
+                q[entries], keys, values, attn_mask=_of(mask, entries), scale=self.scale, enable_gqa=grouped
+            )
+            for entries, keys, values in past
+        ]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)
         x = self.out(x.reshape(rows, -1))
         return x if self.leave is None else self.leave(x)
 
@@ -153,15 +161,17 @@ class FusedLayer:
             x = x.view(len(x), self.heads, 3, self.head_width).transpose(1, 2)
         return x.reshape(len(x), -1, self.head_width)
 
-    def _store(self, x: Tensor, queries: int, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def _store(
+        self, x: Tensor, queries: int, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
         """Norm and turn the heads x, of which the first are queries, and write the rest to the cache.
 
         Returns:
-            Queries [B, H, D], and the K and V to attend to, [B, G, T, D].
+            Queries [B, H, D], and what `RowCache.append` gives: rows with their K and V to attend to, [.., G, T, D].
         """
         qk, values = self._turned(x, queries, kwargs.get("position_embeddings"))
-        keys, values = kwargs[self.cache].update(qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
-        return qk[:, :queries], keys, values
+        cache, new = kwargs[self.cache], (qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
+        return qk[:, :queries], cache.append(*new) if isinstance(cache, RowCache) else [(_ALL, *cache.update(*new))]
 
     def _turned(self, x: Tensor, queries: int, angles: tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor]:
         """Normed and turned queries and keys, and the values, of the heads x, of which the first are queries."""
@@ -200,6 +210,11 @@ class FusedLayer:
             return torch.cat(parts, -1).view(x.shape)
 
         return both, lambda x: wide_k(x.flatten(1)).view(x.shape)
+
+
+def _of(mask: Tensor | None, entries: slice) -> Tensor | None:
+    """A mask's part for some entries of the batch."""
+    return mask if mask is None or mask.shape[0] == 1 else mask[entries]
 
 
 def cache_name(layer: Any) -> str:

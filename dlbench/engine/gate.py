@@ -145,7 +145,7 @@ class Gates:
         if self.fused is not None and hidden.shape[1] == 1:
             forward = self.fused[index]
         if routing is None:
-            self.ledger.whole_layer(index)
+            self.ledger.layer(index, _RUN, None)
             out = forward(hidden, **kwargs)
             return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
         if routing.resumes:

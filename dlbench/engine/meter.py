@@ -58,13 +58,13 @@ class Costs:
         config, family, model = backbone.model.config, backbone.family, backbone.model
         layers = list(backbone.layers)
         self.windows = windows(config, len(layers))
+        self.spans = {w: [i for i, other in enumerate(self.windows) if other == w] for w in set(self.windows)}
+        """The layers of each window."""
         self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64)  # [depth]
-        attention = [linear_flops(resolve(layer, family.attention)) for layer in layers]
-        self.parts = {
-            int(Action.ATTN): np.array(attention, dtype=np.int64),
-            int(Action.MLP): self.layer - np.array(attention, dtype=np.int64),
-            int(Action.RUN): self.layer,
-        }
+        attention = np.array([linear_flops(resolve(layer, family.attention)) for layer in layers], dtype=np.int64)
+        mlp, nothing = self.layer - attention, np.zeros_like(attention)
+        self.parts = np.stack([nothing, attention, mlp, self.layer])
+        """By Action, from SKIP to RUN, and layer."""
         self.fill = np.array(
             [sum(linear_flops(resolve(layer, path)) for path in family.fill) for layer in layers], dtype=np.int64
         )  # [depth]
@@ -105,29 +105,12 @@ class Ledger:
     def begin(self, rows: Ints, traffic: Traffic) -> None:
         """A forward of these rows starts: slot i is rows[i]."""
         self.rows, self.traffic = rows, traffic
-        self._whole: list[int] = []
-
-    def whole_layer(self, index: int) -> None:
-        """Every row runs the whole layer."""
-        self._whole.append(index)
+        self._ran = np.zeros((len(self.costs.layer), len(rows)), dtype=np.uint8)
+        self._filled: list[tuple[int, Ints]] = []
 
     def layer(self, index: int, part: int, slots: Ints | None) -> None:
         """Some rows, or all, run a layer or half of it."""
-        if slots is None and part == Action.RUN:
-            self._whole.append(index)
-            return
-        rows = self.rows if slots is None else self.rows[slots]
-        self._codes[rows, index] = part
-        linear = int(self.costs.parts[part][index])
-        tokens = self.traffic.tokens if slots is None else self.traffic.tokens[slots]
-        self.calls[rows] += tokens * (linear / self.costs.layer[index])
-        if not self.metered:
-            return
-        self._charge("layers", rows, linear * tokens, linear * self.traffic.columns)
-        if part & Action.ATTN:
-            keys, padded = self.traffic.pairs(self.costs.windows[index])
-            per_key = self.costs.attention_per_key
-            self._charge("attention", rows, per_key * (keys if slots is None else keys[slots]), per_key * padded)
+        self._ran[index, slice(None) if slots is None else slots] = part
 
     def past_layer(self, index: int, slots: Ints, context: Ints, padded: int) -> None:
         """Past tokens, one per entry of `slots`, run a layer over their context of that time."""
@@ -139,10 +122,7 @@ class Ledger:
 
     def fill(self, index: int, slots: Ints) -> None:
         """Keys and values of past tokens are made, one per entry of `slots`."""
-        if not self.metered:
-            return
-        flops = np.full(len(slots), int(self.costs.fill[index]), dtype=np.int64)
-        self._charge("kv", self.rows[slots], flops, flops, repeated=True)
+        self._filled.append((index, slots))
 
     def router(self, rows: Ints, flops: int) -> None:
         """The method's own products for these rows; what they share is spread over them, to the last FLOP."""
@@ -162,17 +142,22 @@ class Ledger:
             keep: positions whose logits were made, of every row.
             wanted: positions of each row whose logits were wanted; None for those made, as far as they are true tokens.
         """
-        self.calls[self.rows] += len(self._whole) * self.traffic.tokens
-        self._codes[self.rows[:, None], self._whole] = int(Action.RUN)
+        tokens, columns, ran = self.traffic.tokens, self.traffic.columns, self._ran
+        linear = self.costs.parts[ran, np.arange(len(ran))[:, None]]  # [depth, alive]
+        self.calls[self.rows] += tokens * (linear / self.costs.layer[:, None]).sum(0)
+        self._codes[self.rows] = np.where(ran.T, ran.T, self._codes[self.rows])
         if not self.metered:
             return
-        tokens, columns = self.traffic.tokens, self.traffic.columns
-        linear = int(self.costs.layer[self._whole].sum())
-        self._charge("layers", self.rows, linear * tokens, linear * columns)
-        for window in set(self.costs.windows):
-            times = sum(self.costs.windows[i] == window for i in self._whole) * self.costs.attention_per_key
+        self._charge("layers", self.rows, linear.sum(0) * tokens, linear.sum(0) * columns)
+        attended = ran & int(Action.ATTN) > 0
+        for window, layers in self.costs.spans.items():
+            times = attended[layers].sum(0) * self.costs.attention_per_key
             keys, padded = self.traffic.pairs(window)
             self._charge("attention", self.rows, times * keys, times * padded)
+        if self._filled:
+            slots = np.concatenate([slots for _, slots in self._filled])
+            flops = np.concatenate([np.full(len(slots), self.costs.fill[index]) for index, slots in self._filled])
+            self._charge("kv", self.rows[slots], flops, flops, repeated=True)
         # projections around the stack run at every position, the LM head where logits are wanted
         fixed = self.costs.input + self.costs.head - self.costs.vocabulary
         wanted = np.minimum(tokens, keep) if wanted is None else wanted.copy()
@@ -185,7 +170,6 @@ class Ledger:
         """End one decode forward, or several that came to the given number of tokens of each living row."""
         for place, row in enumerate(self.rows.tolist()):
             count = 1 if tokens is None else tokens[place]
-            # rounded: which layers the whole batch ran decides the order of the sum
             self.depths[row] += [round(float(self.calls[row]) / count, 9)] * count
             route, runs = self._codes[row].tobytes(), self.routes[row]
             if runs and runs[-1][0] == route:

@@ -1,8 +1,8 @@
 """Count the matrix products of a plugin's callback.
 
-Every torch function that a callback calls passes by here. One that may hold a product is taken apart, operator by
-operator, and its products counted; that one never does is learnt when it is first taken apart, and costs next to
-nothing from then on: a callback is asked before every layer of every step.
+Every torch function that a callback calls passes by here. A linear map is counted by its shape. Any other function that
+may hold a product is taken apart, operator by operator, and its products counted; that one never does is learnt when it
+is first taken apart, and costs next to nothing from then on: a callback is asked before every layer of every step.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -19,6 +21,7 @@ _VECTOR = (torch.ops.aten.mv, torch.ops.aten.dot, torch.ops.aten.vdot)
 """Products that torch's registry leaves out: 2 FLOPs per element of the first argument."""
 _MAYBE = ("mm", "matmul", "mv", "dot", "linear", "einsum", "conv", "attention", "cdist", "cov", "corr", "inner", "kron")
 """Parts of names of functions that are always taken apart: their products may depend on the arguments."""
+_PLAIN = (Tensor, nn.Parameter)
 _idle: set[Any] = set()
 """Functions that are known to hold no product."""
 
@@ -35,6 +38,10 @@ class TensorWork(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused or func in _idle:
             return func(*args, **kwargs)
+        if func is linear and len(args) > 1 and type(args[0]) in _PLAIN and type(args[1]) in _PLAIN:
+            out = func(*args, **kwargs)
+            self.flops += 2 * out.numel() * args[0].shape[-1]
+            return out
         with _Products() as products:
             out = func(*args, **kwargs)
         self.flops += products.flops

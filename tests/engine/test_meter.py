@@ -156,6 +156,8 @@ def test_all_products_of_a_callback_are_counted(mode):
     products = {
         lambda: x @ matrix: 2 * 3 * 8 * 2,
         lambda: linear(x): 2 * 3 * 8 * 2,
+        lambda: linear(x[0]): 2 * 8 * 2,
+        lambda: torch.nn.functional.linear(input=x[None], weight=matrix.t()): 2 * 3 * 8 * 2,
         lambda: x @ vector: 2 * 3 * 8,
         lambda: x[0] @ vector: 2 * 8,
         lambda: torch.matmul(x[None], matrix): 2 * 3 * 8 * 2,

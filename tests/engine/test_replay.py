@@ -37,8 +37,9 @@ class Chaos(Method):
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @pytest.mark.parametrize(("attention", "dtype"), [("sdpa", "float64"), ("sdpa", "float32"), ("eager", "float32")])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_any_decisions(monkeypatch, family, attention, dtype, seed):
+@pytest.mark.parametrize(("seed", "copied"), [(0, 1 << 40), (1, 0)], ids=["copies", "views"])
+def test_any_decisions(monkeypatch, family, attention, dtype, seed, copied):
+    monkeypatch.setattr("dlbench.engine.cache._COPIED", copied)
     backbone = tiny_models.backbone(family, DEPTH, attention, dtype)
     written, runs = replay.check(monkeypatch, backbone, Chaos(), PROMPTS, LIMITS, seed=seed, tolerance=TOLERANCE[dtype])
     assert [len(g.tokens) for g in written] == LIMITS

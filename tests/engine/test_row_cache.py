@@ -1,11 +1,14 @@
 """The cache against a plain reference: whatever rows leave, come back or owe, each keeps its own content."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dlbench.engine import cache as engine_cache
 from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Evict, Project
 
@@ -25,7 +28,15 @@ def run(cache, layer, slots=None):
     if slots is None:
         return chosen, *cache.update(new, -new, layer)
     with cache.only(torch.tensor(slots)):
-        return chosen, *cache.update(new, -new, layer)
+        if layer == 1:
+            return chosen, *cache.update(new, -new, layer)
+        entries, keys, values = zip(*cache.append(new, -new, layer), strict=True)
+    assert torch.cat([torch.arange(len(slots))[run] for run in entries]).tolist() == list(range(len(slots)))
+    runs = 1 + sum(b - a > 1 for a, b in pairwise(slots))  # neighbours stand together
+    assert len(entries) == (1 if engine_cache._COPIED else runs)
+    kept = cache._keys[layer].untyped_storage().data_ptr()
+    assert all((x.untyped_storage().data_ptr() == kept) is not bool(engine_cache._COPIED) for x in keys)
+    return chosen, torch.cat(keys), torch.cat(values)
 
 
 def prefilled(rows, columns, length, layers=range(DEPTH)):
@@ -41,9 +52,16 @@ def prefilled(rows, columns, length, layers=range(DEPTH)):
     return cache
 
 
+@pytest.mark.parametrize("copied", [0, 1 << 40], ids=["views", "copies"])
 @settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_rows_keep_their_content(data):
+@given(data=st.data())
+def test_rows_keep_their_content(copied, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dlbench.engine.cache._COPIED", copied)
+        keep_content(data)
+
+
+def keep_content(data):
     rows, columns = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
     cache = prefilled(rows, columns, columns + 8)
     for _ in range(data.draw(st.integers(1, 2))):  # decode twice from the same prefix
