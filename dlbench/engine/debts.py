@@ -99,6 +99,10 @@ class Debts(ABC):
         self.cache, self.span = cache, span
 
     @abstractmethod
+    def concern(self, layer: int) -> bool:
+        """Whether anybody may owe a layer anything, or be hidden in it; where not, it is run as it stands."""
+
+    @abstractmethod
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         """Note who makes no keys and values in a layer.
 
@@ -164,6 +168,9 @@ class Project(Debts):
         """Per layer what everybody owes, since everybody last paid: the step, and states of the first slots."""
         self._states: dict[int, Tensor] = {}  # [B, S, W]
         self._owed: dict[int, Flags] = {}  # [B, S]
+
+    def concern(self, layer: int) -> bool:
+        return layer in self._together or layer in self._states
 
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         cache = self.cache
@@ -242,6 +249,9 @@ class Evict(Debts):
         super().__init__(cache, span)
         self._there: dict[int, Tensor] = {}  # [B, T]
 
+    def concern(self, layer: int) -> bool:
+        return layer in self._there
+
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         if layer not in self._there:
             shape = self.cache.batch, self.cache.length
@@ -288,6 +298,9 @@ class Recompute(Debts):
         self._states: Tensor | None = None  # [B, S, W]
         self._before = np.full((cache.batch, span), self._GONE, dtype=np.int32)
         """The layer that each token stands before; -1 where it has run all, or does not exist."""
+
+    def concern(self, layer: int) -> bool:
+        return self._states is not None
 
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         if self._states is None:

@@ -145,14 +145,16 @@ class Gates:
         if self.fused is not None and hidden.shape[1] == 1:
             forward = self.fused[index]
         if routing is None:
-            self.ledger.layer(index, _RUN, None)
-            out = forward(hidden, **kwargs)
-            return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
+            return self._whole(index, forward, hidden, kwargs)
         if routing.resumes:
             hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
         if debts is not None and index in self.angles.firsts:
             self.angles.note(index, kwargs, self.cache.seen - self.starts)
+        everybody = len(groups) == 1 and groups[0][1] is None and groups[0][0] == _RUN
+        if everybody and routing.scale is None and (debts is None or not debts.concern(index)):
+            routing.ran(None, hidden)
+            return self._whole(index, forward, hidden, kwargs)
         attending = [slots for code, slots in groups if code & _ATTN]
         owed = None
         if debts is not None and attending:
@@ -161,12 +163,18 @@ class Gates:
         for code, slots in groups:
             out = self._run(index, code, slots, forward, kwargs, hidden, out, owed if code & _ATTN else None)
             routing.ran(slots, hidden)
-        if len(groups) != 1 or groups[0][0] != _RUN or groups[0][1] is not None:
+        if not everybody:
             self.ledger.acted = True
             self._pass(index, routing, attending, hidden)
             if routing.bypasses:
                 out = self._bypass(index, routing, groups, hidden, out)
         return (out, None) if self.backbone.family.returns_tuple else out
+
+    def _whole(self, index: int, forward: Forward, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
+        """Every row runs the whole layer, as it stands."""
+        self.ledger.layer(index, _RUN, None)
+        out = forward(hidden, **kwargs)
+        return (out, None) if self.backbone.family.returns_tuple and isinstance(out, Tensor) else out
 
     def _run(
         self,

@@ -91,7 +91,10 @@ class Routing(Plan):
         """Whether no answer has ever come with a scale or something to remember."""
         self.free = self.live is None and not self.lasting
         """Whether the method has promised nothing."""
-        self.fixed = method.actions(view.depth) if isinstance(method, Static) else None
+        self.fixed: list[Groups] | None = None
+        """The groups of every layer, where they are known."""
+        if isinstance(method, Static):
+            self.fixed = [[(int(code), None)] if code else [] for code in method.actions(view.depth)]
         self.bypasses = type(method).bypass is not Method.bypass
         view.head = method.head
         self.awake: Slots | None = None
@@ -109,14 +112,14 @@ class Routing(Plan):
         self.view.attach(self.rows, cache, ledger)
 
     def ran(self, slots: Slots | None, hidden: Tensor) -> None:
-        self.view.ran(slots, hidden)
+        self.view.trail.append((slots, hidden))
 
     def bypass(self, layer: int) -> nn.Module | None:
         return self.method.bypass(layer)
 
     def decide(self, layer: int, hidden: Tensor) -> Groups:
         if self.fixed is not None:
-            return [(int(self.fixed[layer]), None)] if self.fixed[layer] else []
+            return self.fixed[layer]
         groups = self._ask(layer, hidden)
         if not self.free:
             self._hold(layer, groups)

@@ -81,6 +81,8 @@ class LiveView(View):
         """The method's own exit heads."""
         self.looked: Tensor | None = None
         """Logits of the tokens before the present layer, without a soft cap, if the method looked: [n, vocabulary]."""
+        self.trail: list[tuple[Slots | None, Tensor]] = []
+        """Who ran a layer of the forward under way, and what entered it, one after the other."""
         self._routed = True
         self._steps: Slots = np.zeros(0, dtype=np.int64)
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
@@ -96,7 +98,7 @@ class LiveView(View):
         if self._routed:
             self._steps = np.full(len(rows), -1, dtype=np.int64)
         self._awake: Slots | None = None
-        self._trail: list[tuple[Slots | None, Tensor]] = []
+        self.trail = []
         self._noise.clear()
 
     def arrive(self, layer: int, hidden: Tensor, awake: Slots | None) -> None:
@@ -104,10 +106,6 @@ class LiveView(View):
         self.layer, self._state, self._awake, self.looked = layer, hidden, awake, None
         if layer == 0:
             self._embedded = hidden
-
-    def ran(self, slots: Slots | None, hidden: Tensor) -> None:
-        """Note who ran the layer, and what entered it."""
-        self._trail.append((slots, hidden))
 
     @property
     def count(self) -> int:
@@ -138,7 +136,7 @@ class LiveView(View):
 
     @property
     def before(self) -> Tensor | None:
-        trail = self._trail
+        trail = self.trail
         if not trail:
             return None
         if trail[-1][0] is None:  # the usual case: everybody ran the last layer that anybody ran
