@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from dlbench.engine import noise
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache, Slots, on
 from dlbench.engine.debts import POLICIES, Debts
-from dlbench.engine.meter import Ledger, Traffic
+from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.request import Generation
 from dlbench.engine.routing import Routing
 from dlbench.engine.view import tight_below
@@ -114,7 +114,7 @@ class Run(ABC):
                     break
             counts.append(count)
         last = [tokens[count - 1] for tokens, count in zip(texts, counts, strict=True)]
-        self.tokens[: len(last)] = torch.tensor(last, device=self.tokens.device)
+        self.tokens[: len(last)] = on(np.array(last), self.tokens.device)
         return counts, gone
 
     def _replace(self, gone: list[int]) -> None:

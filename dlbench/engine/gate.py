@@ -20,8 +20,9 @@ from dlbench.engine.cache import RowCache, Slots, on
 from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
+from dlbench.engine.ledger import Ledger
 from dlbench.engine.linear import quick
-from dlbench.engine.meter import Costs, Ledger
+from dlbench.engine.meter import Costs
 from dlbench.engine.routing import Groups, Plan
 from dlbench.families import resolve
 from dlbench.method import Action

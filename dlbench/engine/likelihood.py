@@ -18,7 +18,8 @@ from dlbench.engine import noise
 from dlbench.engine.arguments import Angles
 from dlbench.engine.cache import RowCache
 from dlbench.engine.engine import Engine
-from dlbench.engine.meter import CATEGORIES, Ledger, Traffic
+from dlbench.engine.ledger import Ledger, Traffic
+from dlbench.engine.meter import CATEGORIES
 from dlbench.engine.routing import NOBODY, Routing
 from dlbench.engine.view import LiveView, tight_below
 from dlbench.errors import DlbenchError

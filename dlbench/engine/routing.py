@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlbench.engine import answers
 from dlbench.engine.cache import RowCache, Slots
 from dlbench.engine.debts import Debts, Flags
-from dlbench.engine.meter import Ledger
+from dlbench.engine.ledger import Ledger
 from dlbench.engine.prompts import PromptStates
 from dlbench.engine.view import LiveView
 from dlbench.errors import DlbenchError

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlbench.engine.cache import RowCache, Slots
 from dlbench.engine.decoding import Run
-from dlbench.engine.meter import Ledger, Traffic
+from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.request import Generation
 from dlbench.engine.routing import Groups, Plan
 from dlbench.method import Action, Draft

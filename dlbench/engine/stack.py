@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dlbench.backbones import Backbone
 from dlbench.engine.arguments import kind_of, rotary_of
-from dlbench.engine.cache import RowCache, windows
+from dlbench.engine.cache import RowCache, on, windows
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.norms import norm
 from dlbench.engine.proof import gap
@@ -72,6 +72,8 @@ class Stack:
         kinds_of = [kind_of(backbone, self.rotary, i) if self.rotary is not None else () for i in range(backbone.depth)]
         self.groups = list(zip(kinds_of, spans, strict=True))
         """Per layer, what its arguments depend on."""
+        self.firsts = {group: self.groups.index(group) for group in self.groups}
+        """The first layer of each."""
         head, *self.rest = (module for path in family.head if (module := resolve(model, path)) is not None)
         self.norm = norm(head, recipe.offset)
         self._tables: dict[tuple[str, ...], tuple[Tensor, ...]] = {}
@@ -95,26 +97,17 @@ class Stack:
         """States before the first layer, [B, 1, W], and the layers' other arguments by group."""
         starts = cache.starts[: cache.alive]
         positions = cache.seen - (starts if cache.padded else starts[:1])
-        at = torch.from_numpy(positions).to(ids.device)
+        at, last = on(positions, ids.device), int(positions.max())
         hidden = self.embed(ids)
         if self.places is not None:
             hidden = hidden + F.embedding(at + self.first, self.places)[:, None]
         arguments: dict[Any, dict[str, Any]] = {}
-        for index, group in enumerate(self.groups):
-            if group in arguments:
-                continue
-            found: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": None}
-            if (starts > (first := cache.first(index))).any():
-                columns = torch.arange(first, cache.seen + 1, device=ids.device)
-                begin = torch.from_numpy(starts.copy()).to(ids.device)
-                there = (columns >= begin[:, None])[:, None, None]
-                if there.is_cpu:  # the kernel would turn booleans into this in every layer
-                    there = torch.zeros((), dtype=hidden.dtype).where(there, torch.finfo(hidden.dtype).min)
-                found["attention_mask"] = there
+        for group, index in self.firsts.items():
+            mask = _padding(cache, cache.first(index), hidden)
+            found: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": mask}
             if self.rotary is not None:
-                last = int(positions.max())
                 chosen = slice(last, last + 1) if len(positions) == 1 else at
-                found["position_embeddings"] = tuple(x[chosen][:, None] for x in self._table(group[0], last))
+                found["position_embeddings"] = tuple(x[chosen] for x in self._table(group[0], last))
             arguments[group] = found
         return hidden, arguments
 
@@ -126,14 +119,26 @@ class Stack:
         return capped(self.backbone, hidden)
 
     def _table(self, kind: tuple[str, ...], last: int) -> tuple[Tensor, ...]:
-        """Rotary angles of all positions up to the last one that is needed, and some more: each [positions, D]."""
+        """Rotary angles of all positions up to the last one that is needed, and some more: each [positions, 1, D]."""
         table = self._tables.get(kind)
         if table is None or len(table[0]) <= last:
             like = self.layers[0].out.weight
             positions = torch.arange(max(256, 2 * last), device=like.device)
             made = self.rotary(like.new_zeros(1), positions[None], *kind)
-            table = self._tables[kind] = tuple(x[0] for x in made)
+            table = self._tables[kind] = tuple(x[0, :, None] for x in made)
         return table
+
+
+def _padding(cache: RowCache, first: int, like: Tensor) -> Tensor | None:
+    """What hides the columns before each row's own, of those from the first on: [B, 1, 1, columns]; None if none is."""
+    starts = cache.starts[: cache.alive]
+    if not cache.padded or not (starts > first).any():
+        return None
+    columns = torch.arange(first, cache.seen + 1, device=like.device)
+    there = (columns >= on(starts.copy(), like.device)[:, None])[:, None, None]
+    if like.is_cpu:  # the kernel would turn booleans into this in every layer
+        there = torch.zeros((), dtype=like.dtype).where(there, torch.finfo(like.dtype).min)
+    return there
 
 
 def _rope_types(config: Any) -> set[str]:

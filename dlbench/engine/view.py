@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
 from dlbench.engine.cache import RowCache, Slots
-from dlbench.engine.meter import Ledger
+from dlbench.engine.ledger import Ledger
 from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve

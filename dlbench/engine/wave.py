@@ -15,7 +15,7 @@ from dlbench.engine import noise
 from dlbench.engine.arguments import Angles
 from dlbench.engine.cache import RowCache, Slots
 from dlbench.engine.decoding import Decoding, Run
-from dlbench.engine.meter import Ledger, Traffic
+from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.prompts import PromptStates
 from dlbench.engine.request import Generation, Request
 from dlbench.engine.routing import NOBODY, Plan, Routing
