@@ -109,7 +109,7 @@ class Debts(ABC):
         Args:
             layer: the layer.
             slots: those rows; None for all alive.
-            hidden: [alive, W], what would have entered it.
+            hidden: [alive, 1, W], what would have entered it; kept as it is.
         """
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
@@ -150,9 +150,9 @@ class Debts(ABC):
         return Past(host, steps, columns, states[on(host, states.device), on(steps, states.device)])
 
     def _put(self, states: Tensor, slots: Slots, hidden: Tensor) -> None:
-        """Keep `hidden` [len(slots), W] as the states of these slots' present tokens."""
+        """Keep `hidden` [len(slots), 1, W] as the states of these slots' present tokens."""
         steps = self.cache.steps[slots]
-        states[on(slots, states.device), on(steps, states.device)] = hidden
+        states[on(slots, states.device), on(steps, states.device)] = hidden[:, 0]
 
 
 class Project(Debts):
@@ -180,7 +180,7 @@ class Project(Debts):
         states, owed = self._table(layer, hidden)
         if cache.level:
             now = cache.seen - int(cache.bases[0])
-            states[: cache.alive, now] = hidden  # of every row: what nobody owes is never read
+            states[: cache.alive, now] = hidden[:, 0]  # of every row: what nobody owes is never read
             owed[slice(cache.alive) if slots is None else slots, now] = True
         else:
             steps = cache.steps
@@ -204,7 +204,7 @@ class Project(Debts):
     def _of_all(self, together: list[tuple[int, Tensor]]) -> Past:
         alive, count = self.cache.alive, len(together)
         steps = np.array([step for step, _ in together])
-        states = torch.stack([hidden[:alive] for _, hidden in together], 1).flatten(0, 1)
+        states = torch.cat([hidden[:alive] for _, hidden in together], 1).flatten(0, 1)
         host, steps = np.repeat(np.arange(alive), count), np.tile(steps, alive)
         return Past(host, steps, self.cache.bases[host] + steps, states)
 
@@ -216,7 +216,7 @@ class Project(Debts):
             states = self._states[layer] = like.new_empty(self.cache.batch, self.span, like.shape[-1])
             owed = self._owed[layer] = np.zeros((self.cache.batch, self.span), dtype=bool)
             for step, hidden in together:
-                states[: len(hidden), step] = hidden
+                states[: len(hidden), step] = hidden[:, 0]
                 owed[: len(hidden), step] = True
         return self._states[layer], self._owed[layer]
 

@@ -231,16 +231,14 @@ class Gates:
         """Note who made no keys and values in a layer, where anybody may come back to it."""
         if routing.debts is None or (routing.live is not None and index not in routing.live):
             return
-        if any(slots is None for slots in attending):
-            return
         rest = None
         if attending:
             absent = np.ones(self.cache.alive, dtype=bool)
             for slots in attending:
-                absent[slots] = False
+                absent[slice(None) if slots is None else slots] = False
             rest = np.flatnonzero(absent)
         if rest is None or len(rest):
-            routing.debts.passed(index, rest, hidden.select(1, 0))
+            routing.debts.passed(index, rest, hidden)
 
     def _bypass(self, index: int, routing: Plan, groups: Groups, hidden: Tensor, out: Tensor) -> Tensor:
         """Put those that skip the layer through what the method has for them instead."""
