@@ -23,6 +23,8 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
 Slots = NDArray[np.int64]
+Places = tuple[Tensor, Tensor | int] | tuple[int, slice]
+"""Slots and columns of several tokens: each has both, or all have one column, or they are a run of one slot."""
 _COPIED = 600_000
 """Bytes of keys and values that a CPU copies in the time of one more call of the attention kernel."""
 
@@ -171,7 +173,7 @@ class RowCache(Cache):
             self._allocate(layer_idx, key_states, value_states)
         keys, values = self._keys[layer_idx], self._values[layer_idx]
         if self._columns is not None and self._rows is not None:
-            self.store(key_states, value_states, layer_idx, self._rows, self._columns)
+            self.store(key_states, value_states, layer_idx, (self._rows, self._columns))
             if self._end is None:
                 raise Written
             seen = slice(self.left, self._end)
@@ -185,40 +187,64 @@ class RowCache(Cache):
         values[self._rows, :, self.seen : end] = value_states
         return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
 
-    def append(self, key_states: Tensor, value_states: Tensor, layer: int) -> list[tuple[slice, Tensor, Tensor]]:
-        """As `update`, but where much would be copied, slots that are neighbours are handed out together as views.
+    def append(
+        self, keys: Tensor, values: Tensor, layer: int, past: Places | None = None
+    ) -> list[tuple[slice, Tensor, Tensor]]:
+        """As `update` with the new tokens of the active rows; where many keys would be copied, it hands out views.
+
+        Args:
+            keys: of the new tokens, and behind them of past ones, [B + M, H, 1, D].
+            values: likewise.
+            layer: of these.
+            past: where the past tokens are kept; None for no such tokens.
 
         Returns:
             Entries of the batch, which follow one another, and the keys and values that these may attend to.
         """
         rows = self._rows
-        if rows is not None and rows.is_cpu and self._columns is None and layer in self._keys:
-            first, end = self.first(layer), self.seen + 1
+        if rows is None or self._columns is not None or layer not in self._keys:
+            if past is not None:
+                new = self.alive if rows is None else len(rows)
+                self.store(keys[new:], values[new:], layer, past)
+                keys, values = keys[:new], values[:new]
+            return [(slice(None), *self.update(keys, values, layer))]
+        slots, columns = past or (None, None)
+        if isinstance(slots, Tensor) and isinstance(columns, Tensor):
+            now = rows.new_full(rows.shape, self.seen)
+            self.store(keys, values, layer, (torch.cat((rows, slots)), torch.cat((now, columns))))
+        else:
+            new = len(rows)
+            self.store(keys[:new], values[:new], layer, (rows, self.seen))
+            if past is not None:
+                self.store(keys[new:], values[new:], layer, past)
+        return self._handed_out(layer, rows)
+
+    def _handed_out(self, layer: int, rows: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
+        """As views, neighbours together, or as one copy, whichever takes less time."""
+        keys, values, first, end = self._keys[layer], self._values[layer], self.first(layer), self.seen + 1
+        if rows.is_cpu:
             slots = rows.numpy()
             cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
-            if 2 * key_states.nbytes * (end - first) > (len(cuts) - 1) * _COPIED:
-                keys, values = self._keys[layer], self._values[layer]
-                keys[rows, :, self.seen : end] = key_states
-                values[rows, :, self.seen : end] = value_states
+            if 2 * len(slots) * (end - first) * keys[0, :, 0].nbytes > (len(cuts) - 1) * _COPIED:
                 found = []
                 for begin, stop in pairwise(cuts):
                     run = slice(int(slots[begin]), int(slots[begin]) + stop - begin)
                     found.append((slice(begin, stop), keys[run, :, first:end], values[run, :, first:end]))
                 return found
-        return [(slice(None), *self.update(key_states, value_states, layer))]
+        return [(slice(None), self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1))]
 
-    def store(self, keys: Tensor, values: Tensor, layer: int, rows: Tensor | int, columns: Tensor | slice) -> None:
-        """Keep the keys and values of past tokens, each [M, H, 1, D].
+    def store(self, keys: Tensor, values: Tensor, layer: int, places: Places) -> None:
+        """Keep keys and values, each [M, H, 1, D].
 
         Args:
             keys: to keep.
             values: to keep.
             layer: of these.
-            rows: slot of each entry; a number where all have the same.
-            columns: column of each entry; a slice where all have the same slot.
+            places: of each.
         """
         if layer not in self._keys:
             self._allocate(layer, keys, values)
+        rows, columns = places
         for into, x in ((self._keys[layer], keys), (self._values[layer], values)):
             into[rows, :, columns] = x[:, :, 0].transpose(0, 1) if isinstance(rows, int) else x[:, :, 0]
 

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlbench.engine.cache import RowCache, Slots, on
+from dlbench.engine.cache import Places, RowCache, Slots, on
 
 Flags = NDArray[np.bool_]
 
@@ -53,7 +53,7 @@ class Past:
         return on(self.columns, self.states.device)
 
     @property
-    def places(self) -> tuple[Tensor, Tensor] | tuple[int, slice]:
+    def places(self) -> Places:
         """Slots and columns, as the cache takes them."""
         if self.run:
             return int(self.slots[0]), slice(int(self.columns[0]), int(self.columns[-1]) + 1)
@@ -77,8 +77,8 @@ class Owed:
     """What enters the layer: [M, W]."""
     angles: tuple[Tensor, ...] | None
     """Their rotary angles: each [M, 1, R]."""
-    places: tuple[Tensor, Tensor] | tuple[int, slice]
-    """Slot and column of each, as the cache takes them."""
+    places: Places
+    """Where they are kept."""
 
 
 class Debts(ABC):

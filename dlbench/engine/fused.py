@@ -24,7 +24,7 @@ from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.backbones import Backbone
-from dlbench.engine.cache import RowCache
+from dlbench.engine.cache import Places
 from dlbench.engine.debts import Owed
 from dlbench.engine.linear import Product, join
 from dlbench.engine.norms import Map, epsilon, norm, root_norm
@@ -34,6 +34,7 @@ from dlbench.method import Action
 
 _RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
 _ALL = slice(None)
+Angles = tuple[Tensor, ...] | None
 _ACTIVATIONS: dict[type, Map] = {
     SiLUActivation: F.silu,
     nn.SiLU: F.silu,
@@ -104,21 +105,24 @@ class FusedLayer:
         """Write K and V of these states to the cache, [M, 1, W], and nothing else; what the cache raises passes."""
         state = hidden[:, 0]
         x = state if self.enter is None else self.enter(state)
+        angles = kwargs.get("position_embeddings")
         if self.kv is None:
-            self._store(self._split(self.qkv(x)), self.heads, kwargs)
+            self._store(self._split(self.qkv(x)), angles, kwargs, self.heads)
         else:
-            self._store(self._split(self.kv(x)), 0, kwargs)
+            self._store(self._split(self.kv(x)), angles, kwargs)
 
     # ---- halves
 
     def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
         """What attention adds: [B, W]."""
-        q, past = self._store(self._project(state, kwargs, owed), self.heads, kwargs)
-        mask = kwargs.get("attention_mask")
-        rows = len(q)
+        rows, mask = len(state), kwargs.get("attention_mask")
+        heads, angles = self._project(state, kwargs.get("position_embeddings"), owed)
+        q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places)
+        if owed is not None:
+            q = q[:rows]
         grouped = self.heads != self.kv_heads
         if grouped and mask is not None and not q.is_cpu:  # there only the kernels without a mask know of groups
-            q, grouped = q.view(rows, self.kv_heads, -1, self.head_width), False
+            q, grouped = q.reshape(rows, self.kv_heads, -1, self.head_width), False
         else:
             q = q.unsqueeze(2)
         if q.stride(-1) != 1:
@@ -140,18 +144,21 @@ class FusedLayer:
         x = self.down(x)
         return x if self.leave_mlp is None else self.leave_mlp(x)
 
-    def _project(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
-        """Heads of the new tokens, [B, H + 2 G, D]; K and V of past ones go to the cache on the way."""
+    def _project(self, state: Tensor, angles: Angles, owed: Owed | None) -> tuple[Tensor, Angles]:
+        """Heads of the new tokens, and behind them of past ones, without queries, [B + M, H + 2 G, D]; their angles."""
         if owed is None:
-            return self._split(self.qkv(state if self.enter is None else self.enter(state)))
+            return self._split(self.qkv(state if self.enter is None else self.enter(state))), angles
         assert self.q is not None and self.kv is not None
         rows = len(state)
         x = torch.cat((state, owed.states))
         x = x if self.enter is None else self.enter(x)
-        kv = self._split(self.kv(x))
-        k, v = self._turned(kv[rows:], 0, owed.angles)
-        kwargs[self.cache].store(k.unsqueeze(2), v.unsqueeze(2), self.index, *owed.places)
-        return torch.cat((self._split(self.q(x[:rows])), kv[:rows]), 1)
+        heads = x.new_zeros(len(x), self.heads + 2 * self.kv_heads, self.head_width)
+        heads[:rows, : self.heads] = self._split(self.q(x[:rows]))
+        heads[:, self.heads :] = self._split(self.kv(x))
+        if angles is not None and owed.angles is not None:
+            pairs = zip(angles, owed.angles, strict=True)
+            angles = tuple(torch.cat((new.expand(rows, -1, -1), old)) for new, old in pairs)
+        return heads, angles
 
     # ---- heads
 
@@ -162,18 +169,24 @@ class FusedLayer:
         return x.reshape(len(x), -1, self.head_width)
 
     def _store(
-        self, x: Tensor, queries: int, kwargs: dict[str, Any]
+        self,
+        x: Tensor,
+        angles: Angles,
+        kwargs: dict[str, Any],
+        queries: int = 0,
+        past: Places | None = None,
     ) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
         """Norm and turn the heads x, of which the first are queries, and write the rest to the cache.
 
         Returns:
-            Queries [B, H, D], and what `RowCache.append` gives: rows with their K and V to attend to, [.., G, T, D].
+            Queries [B + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
         """
-        qk, values = self._turned(x, queries, kwargs.get("position_embeddings"))
+        qk, values = self._turned(x, queries, angles)
         cache, new = kwargs[self.cache], (qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
-        return qk[:, :queries], cache.append(*new) if isinstance(cache, RowCache) else [(_ALL, *cache.update(*new))]
+        append = getattr(cache, "append", None)  # a stock cache has none
+        return qk[:, :queries], [(_ALL, *cache.update(*new))] if append is None else append(*new, past)
 
-    def _turned(self, x: Tensor, queries: int, angles: tuple[Tensor, ...] | None) -> tuple[Tensor, Tensor]:
+    def _turned(self, x: Tensor, queries: int, angles: Angles) -> tuple[Tensor, Tensor]:
         """Normed and turned queries and keys, and the values, of the heads x, of which the first are queries."""
         end = queries + self.kv_heads
         qk, values = x[:, :end], x[:, end:]

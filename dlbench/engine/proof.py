@@ -35,12 +35,14 @@ class Past:
     def __init__(self, *first: Tensor) -> None:
         self.first = self.last = first
 
-    def store(self, *states: Any) -> None:
-        self.kept = states[:2]
-
     def update(self, *states: Any) -> tuple[Tensor, ...]:
         self.last = states[:2]
         return tuple(torch.cat(x, 2) for x in zip(self.first, self.last, strict=True)) if self.first else self.last
+
+    def append(self, keys: Tensor, values: Tensor, layer: int, past: Any = None) -> list[tuple[Any, ...]]:
+        new = len(self.first[0]) if self.first else len(keys)
+        self.kept = keys[new:], values[new:]
+        return [(slice(None), *self.update(keys[:new], values[:new], layer))]
 
 
 def difference(layer: Any, step: Step, backbone: Backbone, index: int) -> tuple[float, str]:

@@ -107,7 +107,7 @@ def step(data, cache, layer, written, owed):
             if not layer % 2:
                 places = zip(due.slots.tolist(), due.columns.tolist(), strict=True)
                 each = [content(int(cache.order[slot]), at, layer, (HEADS, 1, WIDTH)) for slot, at in places]
-                cache.store(torch.stack(each), -torch.stack(each), layer, *due.places)
+                cache.store(torch.stack(each), -torch.stack(each), layer, due.places)
         assert found == expected
         for at in found:
             written[layer, at[0]].append(at[1])
