@@ -10,7 +10,7 @@ from typing import NoReturn, TypeVar
 import torch
 from torch import Tensor
 
-from dlbench.engine.cache import Slots
+from dlbench.engine.keyvalues import Slots
 from dlbench.engine.view import LiveView
 from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError

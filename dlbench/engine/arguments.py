@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dlbench.backbones import Backbone
-from dlbench.engine.cache import Slots, on
 from dlbench.engine.debts import Past, add_to_mask
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.families import resolve
 
 

@@ -1,4 +1,4 @@
-"""Keys and values of all layers, preallocated; the cache owns the positions.
+"""The cache of a batch whose rows come and go; it owns the positions.
 
 A stock cache asks layer 0 how long it is, so skipping layer 0 breaks positions. Here layers never count: `advance`
 does, once per forward. All rows end at the same column and begin where their length says, so that a row can enter
@@ -10,29 +10,16 @@ Shape letters: B slots, H key/value heads, T columns of the cache, D head width,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-Slots = NDArray[np.int64]
-Places = tuple[Tensor, Tensor | int] | tuple[int, slice]
-"""Slots and columns of several tokens: each has both, or all have one column, or they are a run of one slot."""
-_COPIED = 600_000
-"""Bytes of keys and values that a CPU copies in the time of one more call of the attention kernel."""
-
-
-def on(slots: Slots, device: torch.device) -> Tensor:
-    """The same on a device; where that is the host, the memory is shared."""
-    found = torch.from_numpy(slots)
-    return found if device.type == "cpu" else found.to(device)
+from dlbench.engine.keyvalues import KeyValues, Places, Slots
 
 
 class Written(Exception):
@@ -90,9 +77,7 @@ class RowCache(Cache):
         self.level = True
         """Whether all living rows have decoded as many tokens."""
         self.companion: Companion | None = None
-        self._keys: dict[int, Tensor] = {}
-        self._values: dict[int, Tensor] = {}
-        self._scratch: dict[int, Tensor] = {}
+        self.memory = KeyValues(slots, length)
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
         self._end: int | None = None
@@ -169,15 +154,12 @@ class RowCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return those that the active rows may attend to."""
-        if layer_idx not in self._keys:
-            self._allocate(layer_idx, key_states, value_states)
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
+        keys, values = self.memory.of(layer_idx, key_states, value_states)
         if self._columns is not None and self._rows is not None:
-            self.store(key_states, value_states, layer_idx, (self._rows, self._columns))
+            self.memory.store(layer_idx, key_states, value_states, (self._rows, self._columns))
             if self._end is None:
                 raise Written
-            seen = slice(self.left, self._end)
-            return self._gather(keys[:, :, seen], 0), self._gather(values[:, :, seen], 1)
+            return self.memory.gathered(layer_idx, self._rows, slice(self.left, self._end))
         first, end = self.first(layer_idx), self.seen + key_states.shape[2]
         if self._rows is None:
             keys[: self.alive, :, self.seen : end] = key_states
@@ -185,7 +167,7 @@ class RowCache(Cache):
             return keys[: self.alive, :, first:end], values[: self.alive, :, first:end]
         keys[self._rows, :, self.seen : end] = key_states
         values[self._rows, :, self.seen : end] = value_states
-        return self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1)
+        return self.memory.gathered(layer_idx, self._rows, slice(first, end))
 
     def append(
         self, keys: Tensor, values: Tensor, layer: int, past: Places | None = None
@@ -201,68 +183,23 @@ class RowCache(Cache):
         Returns:
             Entries of the batch, which follow one another, and the keys and values that these may attend to.
         """
-        rows = self._rows
-        if rows is None or self._columns is not None or layer not in self._keys:
+        rows, memory = self._rows, self.memory
+        if rows is None or self._columns is not None:
             if past is not None:
                 new = self.alive if rows is None else len(rows)
-                self.store(keys[new:], values[new:], layer, past)
+                memory.store(layer, keys[new:], values[new:], past)
                 keys, values = keys[:new], values[:new]
             return [(slice(None), *self.update(keys, values, layer))]
         slots, columns = past or (None, None)
         if isinstance(slots, Tensor) and isinstance(columns, Tensor):
             now = rows.new_full(rows.shape, self.seen)
-            self.store(keys, values, layer, (torch.cat((rows, slots)), torch.cat((now, columns))))
+            memory.store(layer, keys, values, (torch.cat((rows, slots)), torch.cat((now, columns))))
         else:
             new = len(rows)
-            self.store(keys[:new], values[:new], layer, (rows, self.seen))
+            memory.store(layer, keys[:new], values[:new], (rows, self.seen))
             if past is not None:
-                self.store(keys[new:], values[new:], layer, past)
-        return self._handed_out(layer, rows)
-
-    def _handed_out(self, layer: int, rows: Tensor) -> list[tuple[slice, Tensor, Tensor]]:
-        """As views, neighbours together, or as one copy, whichever takes less time."""
-        keys, values, first, end = self._keys[layer], self._values[layer], self.first(layer), self.seen + 1
-        if rows.is_cpu:
-            slots = rows.numpy()
-            cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
-            if 2 * len(slots) * (end - first) * keys[0, :, 0].nbytes > (len(cuts) - 1) * _COPIED:
-                found = []
-                for begin, stop in pairwise(cuts):
-                    run = slice(int(slots[begin]), int(slots[begin]) + stop - begin)
-                    found.append((slice(begin, stop), keys[run, :, first:end], values[run, :, first:end]))
-                return found
-        return [(slice(None), self._gather(keys[:, :, first:end], 0), self._gather(values[:, :, first:end], 1))]
-
-    def store(self, keys: Tensor, values: Tensor, layer: int, places: Places) -> None:
-        """Keep keys and values, each [M, H, 1, D].
-
-        Args:
-            keys: to keep.
-            values: to keep.
-            layer: of these.
-            places: of each.
-        """
-        if layer not in self._keys:
-            self._allocate(layer, keys, values)
-        rows, columns = places
-        for into, x in ((self._keys[layer], keys), (self._values[layer], values)):
-            into[rows, :, columns] = x[:, :, 0].transpose(0, 1) if isinstance(rows, int) else x[:, :, 0]
-
-    def _allocate(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        for store, x in ((self._keys, keys), (self._values, values)):
-            # zeros, not empty: masked positions still meet a multiplication, and 0 * NaN is NaN
-            store[layer] = x.new_zeros(self.batch, x.shape[1], self.length, x.shape[3])
-
-    def _gather(self, x: Tensor, which: int) -> Tensor:
-        """The active rows, in memory shared by all layers: fresh memory per copy costs several times the copy."""
-        assert self._rows is not None
-        shape = (len(self._rows), *x.shape[1:])
-        size = math.prod(shape)
-        scratch = self._scratch.get(which)
-        if scratch is None or scratch.numel() < size or scratch.dtype != x.dtype:
-            most = max(size, self.batch * x.shape[1] * self.length * x.shape[3])
-            scratch = self._scratch[which] = x.new_empty(most)
-        return torch.index_select(x, 0, self._rows, out=scratch[:size].view(shape))
+                memory.store(layer, keys[new:], values[new:], past)
+        return memory.handed_out(layer, rows, slice(self.first(layer), self.seen + 1))
 
     # ---- what the engine asks of it
 
@@ -323,11 +260,10 @@ class RowCache(Cache):
         count, end = source.seen, self.seen
         assert count <= end
         to, origin = torch.from_numpy(slots), torch.from_numpy(places)
-        for layer in source._keys if layers is None else source._keys.keys() & layers:
-            if layer not in self._keys:
-                self._allocate(layer, source._keys[layer], source._values[layer])
-            for into, x in ((self._keys[layer], source._keys[layer]), (self._values[layer], source._values[layer])):
-                into[:, :, end - count : end][to.to(x.device)] = x[origin.to(x.device), :, :count]
+        for layer, theirs in source.memory.layers.items():
+            if layers is None or layer in layers:
+                for into, x in zip(self.memory.of(layer, *theirs), theirs, strict=True):
+                    into[:, :, end - count : end][to.to(x.device)] = x[origin.to(x.device), :, :count]
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
         self.bases[slots] = end
@@ -362,9 +298,8 @@ class RowCache(Cache):
             return
         columns, alive = min(self.left, self.seen - least), self.alive
         assert columns > 0
-        for stores in (self._keys, self._values):
-            for x in stores.values():
-                x[:alive, :, : self.seen - columns] = x[:alive, :, columns : self.seen].clone()
+        for x in self.memory:
+            x[:alive, :, : self.seen - columns] = x[:alive, :, columns : self.seen].clone()
         self.seen -= columns
         self.starts -= columns
         self.bases -= columns
@@ -376,10 +311,9 @@ class RowCache(Cache):
         """Take back the last columns of some rows: what is left of them moves to the right, to the common end."""
         index, end = torch.from_numpy(slots), self.seen
         first = int(self.starts[slots].min())
-        for stores in (self._keys, self._values):
-            for x in stores.values():
-                rows = index.to(x.device)
-                x[:, :, first + columns : end][rows] = x[rows, :, first : end - columns]
+        for x in self.memory:
+            rows = index.to(x.device)
+            x[:, :, first + columns : end][rows] = x[rows, :, first : end - columns]
         self.starts[slots] += columns
         self.bases[slots] += columns
         self._bounds()
@@ -390,12 +324,10 @@ class RowCache(Cache):
         for each in (self.order, self.starts, self.bases):
             each[target] = each[source]
         to, origin = torch.from_numpy(target), torch.from_numpy(source)
-        for stores in (self._keys, self._values):
-            for x in stores.values():
-                part = x[:, :, : self.seen]
-                part[to.to(x.device)] = part[origin.to(x.device)]
+        for x in self.memory:
+            part = x[:, :, : self.seen]
+            part[to.to(x.device)] = part[origin.to(x.device)]
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        stores = (self._keys, self._values, self._scratch)
-        return sum(t.numel() * t.element_size() for store in stores for t in store.values())
+        return self.memory.nbytes()

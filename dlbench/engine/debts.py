@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlbench.engine.cache import Places, RowCache, Slots, on
+from dlbench.engine.cache import RowCache
+from dlbench.engine.keyvalues import Places, Slots, on
 
 Flags = NDArray[np.bool_]
 

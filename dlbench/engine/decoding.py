@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from dlbench.engine import noise
-from dlbench.engine.cache import RowCache, Slots, on
+from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import POLICIES, Debts
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.request import Generation
 from dlbench.engine.routing import Routing

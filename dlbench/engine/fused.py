@@ -24,8 +24,8 @@ from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.backbones import Backbone
-from dlbench.engine.cache import Places
 from dlbench.engine.debts import Owed
+from dlbench.engine.keyvalues import Places
 from dlbench.engine.linear import Product, join
 from dlbench.engine.norms import Map, epsilon, norm, root_norm
 from dlbench.engine.recipes import Recipe

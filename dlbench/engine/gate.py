@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from dlbench.backbones import Backbone
 from dlbench.engine.answers import counted
 from dlbench.engine.arguments import Angles, of_past, past_mask, take
-from dlbench.engine.cache import RowCache, Slots, on
+from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.linear import quick
 from dlbench.engine.meter import Costs

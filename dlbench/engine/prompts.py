@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlbench.engine.cache import Slots
+from dlbench.engine.keyvalues import Slots
 from dlbench.errors import DlbenchError
 
 

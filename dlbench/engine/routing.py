@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.engine import answers
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Debts, Flags
+from dlbench.engine.keyvalues import Slots
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.prompts import PromptStates
 from dlbench.engine.view import LiveView

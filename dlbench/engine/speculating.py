@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache
 from dlbench.engine.decoding import Run
+from dlbench.engine.keyvalues import Slots
 from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.request import Generation
 from dlbench.engine.routing import Groups, Plan

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from dlbench.backbones import Backbone
 from dlbench.engine.arguments import kind_of, rotary_of
-from dlbench.engine.cache import RowCache, on, windows
+from dlbench.engine.cache import RowCache, windows
 from dlbench.engine.fused import FusedLayer
+from dlbench.engine.keyvalues import on
 from dlbench.engine.norms import norm
 from dlbench.engine.proof import gap
 from dlbench.engine.recipes import RECIPES

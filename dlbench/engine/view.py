@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache
+from dlbench.engine.keyvalues import Slots
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from dlbench.engine import noise
 from dlbench.engine.arguments import Angles
-from dlbench.engine.cache import RowCache, Slots
+from dlbench.engine.cache import RowCache
 from dlbench.engine.decoding import Decoding, Run
+from dlbench.engine.keyvalues import Slots
 from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.prompts import PromptStates
 from dlbench.engine.request import Generation, Request

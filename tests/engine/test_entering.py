@@ -70,7 +70,9 @@ def test_routed_prompts(method):
     wave = engine.prefill(requests(), method(), slots=3)
     assert [facts(g) for g in wave.decode(method())] == [facts(g) for g in together]
     if isinstance(method(), StaticSkip):
-        assert all(set(chunk.cache._keys) == {1, 3} for chunk in wave.chunks) and set(wave._moving._keys) == {1, 3}
+        assert all(set(chunk.cache.memory.layers) == {1, 3} for chunk in wave.chunks) and set(
+            wave._moving.memory.layers
+        ) == {1, 3}
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -182,8 +182,7 @@ def test_an_evicted_position_is_never_attended_to():
     wave = engine.prefill([Request("a", PROMPTS[0], 12), Request("b", PROMPTS[2], 12)])
     plain = wave.decode(Pieces(), kv="evict")
     with torch.inference_mode():
-        for store in (wave.chunks[0].cache._keys, wave.chunks[0].cache._values):
-            for x in store.values():
-                x[:, :, wave.columns :] = 1e4  # what decoding finds where it writes nothing
+        for x in wave.chunks[0].cache.memory:
+            x[:, :, wave.columns :] = 1e4  # what decoding finds where it writes nothing
     assert wave.decode(Pieces(), kv="evict") == plain
     assert [g.tokens for g in wave.decode(Pieces(), kv="project")] != [g.tokens for g in plain]

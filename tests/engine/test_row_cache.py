@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.engine import cache as engine_cache
+from dlbench.engine import keyvalues
 from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Evict, Project
 
@@ -33,9 +33,9 @@ def run(cache, layer, slots=None):
         entries, keys, values = zip(*cache.append(new, -new, layer), strict=True)
     assert torch.cat([torch.arange(len(slots))[run] for run in entries]).tolist() == list(range(len(slots)))
     runs = 1 + sum(b - a > 1 for a, b in pairwise(slots))  # neighbours stand together
-    assert len(entries) == (1 if engine_cache._COPIED else runs)
-    kept = cache._keys[layer].untyped_storage().data_ptr()
-    assert all((x.untyped_storage().data_ptr() == kept) is not bool(engine_cache._COPIED) for x in keys)
+    assert len(entries) == (1 if keyvalues._COPIED else runs)
+    kept = cache.memory.layers[layer][0].untyped_storage().data_ptr()
+    assert all((x.untyped_storage().data_ptr() == kept) is not bool(keyvalues._COPIED) for x in keys)
     return chosen, torch.cat(keys), torch.cat(values)
 
 
@@ -57,7 +57,7 @@ def prefilled(rows, columns, length, layers=range(DEPTH)):
 @given(data=st.data())
 def test_rows_keep_their_content(copied, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dlbench.engine.cache._COPIED", copied)
+        patch.setattr("dlbench.engine.keyvalues._COPIED", copied)
         keep_content(data)
 
 
@@ -107,7 +107,7 @@ def step(data, cache, layer, written, owed):
             if not layer % 2:
                 places = zip(due.slots.tolist(), due.columns.tolist(), strict=True)
                 each = [content(int(cache.order[slot]), at, layer, (HEADS, 1, WIDTH)) for slot, at in places]
-                cache.store(torch.stack(each), -torch.stack(each), layer, due.places)
+                cache.memory.store(layer, torch.stack(each), -torch.stack(each), due.places)
         assert found == expected
         for at in found:
             written[layer, at[0]].append(at[1])
@@ -147,7 +147,7 @@ def test_living_rows_are_views_not_copies():
     cache.keep([0, 2])
     _, keys, _ = run(cache, 1)
     assert keys.shape == (2, HEADS, 3, WIDTH)
-    assert keys.untyped_storage().data_ptr() == cache._keys[1].untyped_storage().data_ptr()
+    assert keys.untyped_storage().data_ptr() == cache.memory.layers[1][0].untyped_storage().data_ptr()
 
 
 def test_memory_is_taken_at_the_first_write():
@@ -212,10 +212,10 @@ def test_rows_enter_and_columns_move():
         assert torch.equal(keys[0, :, 1:4], torch.stack([content(2, p, layer, (HEADS, WIDTH)) for p in (1, 2, 3)], 1))
         assert torch.equal(keys[1, :, 0:2], torch.stack([content(1, p, layer, (HEADS, WIDTH)) for p in (2, 3)], 1))
     cache.advance(1)
-    before = cache._keys[1][:, :, 2:7].clone()
+    before = cache.memory.layers[1][0][:, :, 2:7].clone()
     cache.make_room(6)
     assert (cache.seen, cache.left, cache.starts.tolist()) == (6, 1, [2, 1])  # six columns are to stay
-    assert torch.equal(cache._keys[1][:, :, 1:6], before)
+    assert torch.equal(cache.memory.layers[1][0][:, :, 1:6], before)
     due = debts.due(0, None)  # told by the row's own steps, so it finds them at their new columns
     assert due.slots.tolist() == [1, 1] and due.steps.tolist() == [0, 1] and due.columns.tolist() == [3, 4]
 
