@@ -159,7 +159,7 @@ def test_soft_gates_on_attention_do_what_decoding_does(family, per):
     tolerance = 1e-9 if attention == "sdpa" else 1e-4
     torch.testing.assert_close(logits[0], expected[1:], rtol=tolerance, atol=tolerance)
     costs = Costs(family_backbone)
-    half = costs.parts[int(Action.ATTN)][2] / costs.layer[2]
+    half = costs.shares[int(Action.ATTN), 2]
     assert float(gates.executed()) == pytest.approx(1 - half / DEPTH)
 
 

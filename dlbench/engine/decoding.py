@@ -146,7 +146,7 @@ class Run(ABC):
             if stay:
                 slots, free = np.array(free[: len(stay)]), free[len(stay) :]
                 self.cache.admit(slots, chunk.cache, np.array(places)[stay], self.live)
-                self.tokens[torch.from_numpy(slots).to(tokens.device)] = tokens[stay]
+                self.tokens[on(slots, tokens.device)] = tokens[stay]
                 if self.coupled:
                     break
         return free

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +22,9 @@ _COPIED = 600_000
 """Bytes of keys and values that a CPU copies in the time of one more call of the attention kernel."""
 
 
-def on(slots: Slots, device: torch.device) -> Tensor:
+def on(array: NDArray[Any], device: torch.device) -> Tensor:
     """The same on a device; where that is the host, the memory is shared."""
-    found = torch.from_numpy(slots)
+    found = torch.from_numpy(array)
     return found if device.type == "cpu" else found.to(device)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dlbench.engine.keyvalues import Slots
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.errors import DlbenchError
 
 
@@ -35,7 +35,7 @@ class PromptStates:
         if layer not in self._last:
             for store in (self._last, self._mean):
                 store[layer] = hidden.new_zeros(self._rows, hidden.shape[-1])
-        index, start = torch.from_numpy(rows).to(hidden.device), torch.from_numpy(starts).to(hidden.device)
+        index, start = on(rows, hidden.device), on(starts, hidden.device)
         there = (torch.arange(hidden.shape[1], device=hidden.device) >= start[:, None])[..., None]
         count = hidden.shape[1] - start[:, None]
         self._last[layer][index] = hidden[:, -1]

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import final
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dlbench.engine import answers
 from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Debts, Flags
-from dlbench.engine.keyvalues import Slots
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.prompts import PromptStates
 from dlbench.engine.view import LiveView
@@ -171,19 +170,19 @@ class Routing(Plan):
         slots = np.arange(self.cache.alive) if self.awake is None else self.awake
         self.awake = slots[~leaving]
         if (looked := self.view.looked) is not None:
-            self._known.append((slots[leaving], looked[torch.from_numpy(leaving).to(looked.device)]))
+            self._known.append((slots[leaving], looked[on(leaving, looked.device)]))
 
     def _spread(self, scale: Tensor) -> Tensor:
         """Numbers of the awake tokens as numbers of all living rows: [alive]."""
         if self.awake is None:
             return scale
-        return scale.new_ones(self.cache.alive).index_copy(0, torch.from_numpy(self.awake).to(scale.device), scale)
+        return scale.new_ones(self.cache.alive).index_copy(0, on(self.awake, scale.device), scale)
 
     def _remember(self, rows: Slots, memory: Tensor) -> None:
         view = self.view
         if view.remembered is None or view.remembered.shape[1] != memory.shape[1]:
             view.remembered = memory.new_zeros(len(view.keys), memory.shape[1])
-        view.remembered[torch.from_numpy(rows).to(memory.device)] = memory
+        view.remembered[on(rows, memory.device)] = memory
 
     def begin_texts(self, prompt: PromptStates, ledger: Ledger) -> None:
         """Ask for what each sequence remembers at first.

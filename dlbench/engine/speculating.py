@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dlbench.engine.cache import RowCache
 from dlbench.engine.decoding import Run
-from dlbench.engine.keyvalues import Slots
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.request import Generation
 from dlbench.engine.routing import Groups, Plan
@@ -137,7 +137,7 @@ class Speculating(Run):
                 break
             slots = np.flatnonzero(going)
             written = [len(texts[s]) for s in slots.tolist()]
-            chosen = self._choose(verified[torch.from_numpy(slots).to(verified.device), place], rows[slots], written)
+            chosen = self._choose(verified[on(slots, verified.device), place], rows[slots], written)
             for slot, token in zip(slots.tolist(), chosen.tolist(), strict=True):
                 texts[slot].append(token)
                 going[slot] = token == proposed[slot][place]

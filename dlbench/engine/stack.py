@@ -168,7 +168,7 @@ def _differences(stack: Stack, lengths: np.ndarray[Any, np.dtype[np.int64]]) -> 
     ids = torch.randint(model.config.vocab_size, (rows, columns + 1), generator=random).to(device)
     cache = RowCache([span for _, span in stack.groups], rows, columns + 1)
     cache.seat(np.arange(rows), lengths, columns)
-    there = torch.arange(columns + 1, device=device) >= torch.from_numpy(cache.starts[:, None]).to(device)
+    there = torch.arange(columns + 1, device=device) >= on(cache.starts[:, None], device)
     positions = (there.cumsum(-1) - 1).clamp_(min=0)
     entered: list[tuple[Tensor, dict[str, Any]]] = []
     left: list[Tensor] = []

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlbench.backbones import Backbone
 from dlbench.engine import noise
 from dlbench.engine.cache import RowCache
-from dlbench.engine.keyvalues import Slots
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
@@ -125,7 +125,7 @@ class LiveView(View):
         if self._routed:
             raise DlbenchError("a routed prompt shows no states: a method that reads them works per token")
         awake = self._awake
-        return x[:, 0].clone() if awake is None else x[torch.from_numpy(awake).to(x.device), 0]
+        return x[:, 0].clone() if awake is None else x[on(awake, x.device), 0]
 
     @property
     def hidden(self) -> Tensor:
@@ -147,7 +147,7 @@ class LiveView(View):
             if slots is None:
                 last = hidden
             else:
-                index = torch.from_numpy(slots).to(hidden.device)
+                index = on(slots, hidden.device)
                 last = last.index_copy(0, index, hidden[index])
         return self._pick(last)
 
@@ -172,7 +172,7 @@ class LiveView(View):
     def memory(self) -> Tensor | None:
         if self.remembered is None:
             return None
-        return self.remembered[torch.from_numpy(self._rows()).to(self.remembered.device)]
+        return self.remembered[on(self._rows(), self.remembered.device)]
 
     def logits(self) -> Tensor:
         if self.looked is None:
@@ -186,7 +186,7 @@ class LiveView(View):
         if not self.ahead:
             raise DlbenchError("a method that asks for what is to come says so: foresees = True, deployable = False")
         awake = self._awake
-        x = self.ahead[layer] if awake is None else self.ahead[layer][torch.from_numpy(awake).to(self._state.device)]
+        x = self.ahead[layer] if awake is None else self.ahead[layer][on(awake, self._state.device)]
         with self._unnoticed():
             return exit_head(self.backbone, x).argmax(-1)
 

@@ -15,7 +15,7 @@ from dlbench.engine import noise
 from dlbench.engine.arguments import Angles
 from dlbench.engine.cache import RowCache
 from dlbench.engine.decoding import Decoding, Run
-from dlbench.engine.keyvalues import Slots
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger, Traffic
 from dlbench.engine.prompts import PromptStates
 from dlbench.engine.request import Generation, Request
@@ -144,7 +144,7 @@ class Wave:
     def _stock(self, cache: RowCache, ids: Tensor, keep: int) -> Tensor:
         """The same by the model's own forward, with gates before its layers."""
         width, device = ids.shape[1], ids.device
-        starts = torch.from_numpy(cache.starts[: cache.alive, None].copy()).to(device)
+        starts = on(cache.starts[: cache.alive, None].copy(), device)
         begin, end = cache.seen, cache.seen + width
         positions = (torch.arange(begin, end, device=device) - starts).clamp_(min=0)
         mask = None

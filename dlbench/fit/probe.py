@@ -200,8 +200,7 @@ class FitProbe:
         return sums
 
     def cost(self, layer: int, part: Action) -> float:
-        costs = Costs(self.backbone)
-        return float(costs.parts[int(part)][layer] / costs.layer[layer])
+        return float(Costs(self.backbone).shares[int(part), layer])
 
     @torch.no_grad()
     def nll(self, method: Static, texts: int | None = None) -> float:

@@ -138,7 +138,7 @@ class SoftGates:
     def executed(self) -> Tensor:
         """Layer share of the decode forwards, with a gradient; halves count by their share of the FLOPs."""
         depth = self.backbone.depth
-        part = [float(self._costs.parts[int(self.router.part)][i] / self._costs.layer[i]) for i in self.gated]
+        part = [float(self._costs.shares[int(self.router.part), i]) for i in self.gated]
         saved = torch.stack([(1 - kept) * share for kept, share in zip(self.kept, part, strict=True)]).sum()
         return 1 - saved / depth
 

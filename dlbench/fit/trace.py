@@ -207,7 +207,7 @@ def shares(
             codes[awake[i]] = _codes(method, view)
             for part in (Action.ATTN, Action.MLP, Action.RUN):
                 ran = codes == part
-                calls[i][ran] += costs.parts[int(part)][layer] / costs.layer[layer]
+                calls[i][ran] += costs.shares[int(part), layer]
             last[i][np.isin(codes, (1, 2, 3))] = layer
             awake[i] &= codes != Action.EXIT
     count = np.bincount(trace.row, minlength=trace.texts)
