@@ -41,7 +41,8 @@ class RandomSkip(Method):
 
     def route(self, view: View) -> Tensor:
         noise = view.uniform(view.depth + 1, per=self.per)  # [n, depth + 1]
-        count = (noise[:, -1] + self.share * view.depth).floor()  # whole layers, one more with probability frac(count)
+        target = self.share * view.depth
+        count = (noise[:, -1] + target).floor()  # whole layers, one more with probability frac(target)
         order = noise[:, :-1]
         if self.first:
             order[:, 0] = -1

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-from dlbench.engine.keyvalues import KeyValues, Places, Slots
+from dlbench.engine.keyvalues import KeyValues, Places, Slots, on
 
 
 class Written(Exception):
@@ -259,11 +259,10 @@ class RowCache(Cache):
         """
         count, end = source.seen, self.seen
         assert count <= end
-        to, origin = torch.from_numpy(slots), torch.from_numpy(places)
         for layer, theirs in source.memory.layers.items():
             if layers is None or layer in layers:
                 for into, x in zip(self.memory.of(layer, *theirs), theirs, strict=True):
-                    into[:, :, end - count : end][to.to(x.device)] = x[origin.to(x.device), :, :count]
+                    into[:, :, end - count : end][on(slots, x.device)] = x[on(places, x.device), :, :count]
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
         self.bases[slots] = end
@@ -309,10 +308,10 @@ class RowCache(Cache):
 
     def retreat(self, slots: Slots, columns: int) -> None:
         """Take back the last columns of some rows: what is left of them moves to the right, to the common end."""
-        index, end = torch.from_numpy(slots), self.seen
+        end = self.seen
         first = int(self.starts[slots].min())
         for x in self.memory:
-            rows = index.to(x.device)
+            rows = on(slots, x.device)
             x[:, :, first + columns : end][rows] = x[rows, :, first : end - columns]
         self.starts[slots] += columns
         self.bases[slots] += columns
@@ -323,10 +322,9 @@ class RowCache(Cache):
             self.companion.move(target, source)
         for each in (self.order, self.starts, self.bases):
             each[target] = each[source]
-        to, origin = torch.from_numpy(target), torch.from_numpy(source)
         for x in self.memory:
             part = x[:, :, : self.seen]
-            part[to.to(x.device)] = part[origin.to(x.device)]
+            part[on(target, x.device)] = part[on(source, x.device)]
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""

@@ -229,9 +229,8 @@ class Project(Debts):
         self._part_ways()
         for owed in self._owed.values():
             owed[target] = owed[source]
-        to, origin = torch.from_numpy(target), torch.from_numpy(source)
         for states in self._states.values():
-            states[to.to(states.device)] = states[origin.to(states.device)]
+            states[on(target, states.device)] = states[on(source, states.device)]
 
     def clear(self, slots: Slots) -> None:
         self._part_ways()
@@ -270,9 +269,8 @@ class Evict(Debts):
         return there[:, self.cache.first(layer) : self.cache.seen + 1]
 
     def move(self, target: Slots, source: Slots) -> None:
-        to, origin = torch.from_numpy(target), torch.from_numpy(source)
         for there in self._there.values():
-            there[to.to(there.device)] = there[origin.to(there.device)]
+            there[on(target, there.device)] = there[on(source, there.device)]
 
     def clear(self, slots: Slots) -> None:
         for there in self._there.values():
@@ -330,9 +328,8 @@ class Recompute(Debts):
     def move(self, target: Slots, source: Slots) -> None:
         self._before[target] = self._before[source]
         if self._states is not None:
-            to, origin = torch.from_numpy(target), torch.from_numpy(source)
             device = self._states.device
-            self._states[to.to(device)] = self._states[origin.to(device)]
+            self._states[on(target, device)] = self._states[on(source, device)]
 
     def clear(self, slots: Slots) -> None:
         self._before[slots] = self._GONE

@@ -33,8 +33,8 @@ from dlbench.families import resolve
 from dlbench.method import Action
 
 _RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
-_ALL = slice(None)
-Angles = tuple[Tensor, ...] | None
+Rotary = tuple[Tensor, ...] | None
+"""Cosines and sines of the angles, as a stock layer takes them; None where positions are told otherwise."""
 _ACTIVATIONS: dict[type, Map] = {
     SiLUActivation: F.silu,
     nn.SiLU: F.silu,
@@ -122,7 +122,7 @@ class FusedLayer:
             q = q[:rows]
         grouped = self.heads != self.kv_heads
         if grouped and mask is not None and not q.is_cpu:  # there only the kernels without a mask know of groups
-            q, grouped = q.reshape(rows, self.kv_heads, -1, self.head_width), False
+            q, grouped = q.view(rows, self.kv_heads, -1, self.head_width), False
         else:
             q = q.unsqueeze(2)
         if q.stride(-1) != 1:
@@ -144,7 +144,7 @@ class FusedLayer:
         x = self.down(x)
         return x if self.leave_mlp is None else self.leave_mlp(x)
 
-    def _project(self, state: Tensor, angles: Angles, owed: Owed | None) -> tuple[Tensor, Angles]:
+    def _project(self, state: Tensor, angles: Rotary, owed: Owed | None) -> tuple[Tensor, Rotary]:
         """Heads of the new tokens, and behind them of past ones, without queries, [B + M, H + 2 G, D]; their angles."""
         if owed is None:
             return self._split(self.qkv(state if self.enter is None else self.enter(state))), angles
@@ -171,7 +171,7 @@ class FusedLayer:
     def _store(
         self,
         x: Tensor,
-        angles: Angles,
+        angles: Rotary,
         kwargs: dict[str, Any],
         queries: int = 0,
         past: Places | None = None,
@@ -184,9 +184,9 @@ class FusedLayer:
         qk, values = self._turned(x, queries, angles)
         cache, new = kwargs[self.cache], (qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
         append = getattr(cache, "append", None)  # a stock cache has none
-        return qk[:, :queries], [(_ALL, *cache.update(*new))] if append is None else append(*new, past)
+        return qk[:, :queries], [(slice(None), *cache.update(*new))] if append is None else append(*new, past)
 
-    def _turned(self, x: Tensor, queries: int, angles: Angles) -> tuple[Tensor, Tensor]:
+    def _turned(self, x: Tensor, queries: int, angles: Rotary) -> tuple[Tensor, Tensor]:
         """Normed and turned queries and keys, and the values, of the heads x, of which the first are queries."""
         end = queries + self.kv_heads
         qk, values = x[:, :end], x[:, end:]

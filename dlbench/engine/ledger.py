@@ -161,16 +161,16 @@ class Ledger:
             return
         ran = np.concatenate([f.ran for f in self._noted], 1)  # [L, N]
         rows = np.concatenate([f.rows for f in self._noted])
+        tokens = np.concatenate([f.traffic.tokens for f in self._noted])
         if self._closed:
-            self._steps(ran, rows)
+            self._steps(ran, rows, tokens)
         if self.metered:
-            self._flops_of(ran, rows)
+            self._flops_of(ran, rows, tokens)
         self._noted, self._closed = [], []
 
-    def _steps(self, ran: NDArray[np.uint8], rows: Ints) -> None:
+    def _steps(self, ran: NDArray[np.uint8], rows: Ints, tokens: Ints) -> None:
         """Depths and routes of the closed steps."""
         depth, shape = len(ran), (len(self._closed), len(self._depths))
-        tokens = np.concatenate([f.traffic.tokens for f in self._noted])
         steps = np.repeat([f.step for f in self._noted], [len(f.rows) for f in self._noted])
         calls = np.zeros(shape)
         np.add.at(calls, (steps, rows), tokens * self.costs.shares[ran, np.arange(depth)[:, None]].sum(0))
@@ -181,6 +181,7 @@ class Ledger:
             codes[forward.step, forward.rows] |= forward.ran.T
         for (living, counts), found, did in zip(self._closed, calls, codes, strict=True):
             for row, count in zip(living.tolist(), counts, strict=True):
+                # rounded: how many rows are summed at once may decide the order of the sum
                 self._depths[row] += [round(float(found[row]) / count, 9)] * count
                 route, runs = did[row].tobytes(), self._routes[row]
                 if runs and runs[-1][0] == route:
@@ -188,11 +189,10 @@ class Ledger:
                 else:
                     runs.append((route, count))
 
-    def _flops_of(self, ran: NDArray[np.uint8], rows: Ints) -> None:
+    def _flops_of(self, ran: NDArray[np.uint8], rows: Ints, tokens: Ints) -> None:
         """Charge the layers, attention, heads and keys and values."""
         noted, costs = self._noted, self.costs
         sizes = [len(f.rows) for f in noted]
-        tokens = np.concatenate([f.traffic.tokens for f in noted])
         past = np.concatenate([f.traffic.past for f in noted])
         columns = np.repeat([f.traffic.columns for f in noted], sizes)
         padded = np.repeat([f.traffic.padded_past for f in noted], sizes)

@@ -31,7 +31,7 @@ Way = Literal["split", "swap", "blocks", "onednn", "torch"]
 
 MOST_ROWS = 128
 """More rows than these are left to torch."""
-_PLAIN = (Tensor, nn.Parameter)
+PLAIN = (Tensor, nn.Parameter)
 _ONEDNN: Any = None
 if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -134,11 +134,11 @@ def quick(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
 def _special(weight: Tensor, bias: Tensor | None) -> bool:
     """Whether this is a plain float32 weight in CPU memory."""
     return (
-        type(weight) in _PLAIN
+        type(weight) in PLAIN
         and weight.dtype is torch.float32
         and weight.is_cpu
         and (weight.is_contiguous() or weight.t().is_contiguous())
-        and (bias is None or (type(bias) in _PLAIN and bias.dtype is torch.float32 and bias.is_cpu))
+        and (bias is None or (type(bias) in PLAIN and bias.dtype is torch.float32 and bias.is_cpu))
     )
 
 

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from dlbench.engine.linear import PLAIN
+
 _VECTOR = (torch.ops.aten.mv, torch.ops.aten.dot, torch.ops.aten.vdot)
 """Products that torch's registry leaves out: 2 FLOPs per element of the first argument."""
 _MAYBE = ("mm", "matmul", "mv", "dot", "linear", "einsum", "conv", "attention", "cdist", "cov", "corr", "inner", "kron")
 """Parts of names of functions that are always taken apart: their products may depend on the arguments."""
-_PLAIN = (Tensor, nn.Parameter)
 _idle: set[Any] = set()
 """Functions that are known to hold no product."""
 
@@ -38,7 +38,7 @@ class TensorWork(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.paused or func in _idle:
             return func(*args, **kwargs)
-        if func is linear and len(args) > 1 and type(args[0]) in _PLAIN and type(args[1]) in _PLAIN:
+        if func is linear and len(args) > 1 and type(args[0]) in PLAIN and type(args[1]) in PLAIN:
             out = func(*args, **kwargs)
             self.flops += 2 * out.numel() * args[0].shape[-1]
             return out
