@@ -45,6 +45,7 @@ class RandomSkip(Method):
         count = (noise[:, -1] + target).floor()  # whole layers, one more with probability frac(target)
         order = noise[:, :-1]
         if self.first:
+            order = order.clone()  # what a view gives is not said to be the method's own
             order[:, 0] = -1
         rank = (order < order[:, view.layer, None]).sum(1)
         return rank < count
