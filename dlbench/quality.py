@@ -73,7 +73,7 @@ class QualityRun:
             longest, new = max(len(r.ids) for r in requests), max(r.limit for r in requests)
             layers = max(self._kept(s) for s in settings)
             backbone = self.engine.backbone
-            free = memory.free_bytes(backbone.device, self.processes)
+            free = memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
             rows = min(rows, memory.rows_that_fit(backbone, longest, new, layers, self.slots, free))
         size = -(-len(batch) // -(-len(batch) // rows))
         return [batch[i : i + size] for i in range(0, len(batch), size)]
@@ -104,6 +104,7 @@ class QualityRun:
                 raise
             if len(batch) == 1:
                 raise self._too_large(batch[0]) from error
+        self.engine.release()
         memory.release()
         if self.most is None:
             self.note(

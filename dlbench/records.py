@@ -287,7 +287,7 @@ class Timing(JsonLine):
 
     `speedup` is full's decode time per token over this one's, interleaved in the same process; `spread` is the
     interquartile range of the repeats over their median. `kernels` says what ran the layers: "stock", the model's own,
-    or "fused".
+    "fused", or "captured", fused ones as graphs of a GPU.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 14

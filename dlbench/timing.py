@@ -156,6 +156,8 @@ def attempt(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> li
     except Exception as error:
         if not memory.ran_out(error):
             raise
+    for item in items:
+        item.engine.release()
     memory.release()
     return None
 

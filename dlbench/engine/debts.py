@@ -89,6 +89,8 @@ class Debts(ABC):
     """Whether a token may pass a layer by and run a later one."""
     attends: ClassVar[bool] = False
     """Whether past tokens run the whole layer, or make their keys and values only."""
+    hides: ClassVar[bool] = False
+    """Whether columns are hidden from a layer."""
 
     def __init__(self, cache: RowCache, span: int) -> None:
         """Prepare.
@@ -244,6 +246,8 @@ class Project(Debts):
 
 class Evict(Debts):
     """No K and V: a later token of the row does not attend to the column in that layer."""
+
+    hides = True
 
     def __init__(self, cache: RowCache, span: int) -> None:
         super().__init__(cache, span)

@@ -34,6 +34,9 @@ def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
 
     Args:
         scores: [rows, n], float32; changed on the way, and put back: a copy of so many numbers would cost more.
+
+    Returns:
+        Both on the host: the device is waited for once.
     """
     if scores.is_cpu:  # numpy finds a place in a fraction of the time
         table = scores.contiguous().numpy()
@@ -47,7 +50,8 @@ def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
     best, places = scores.max(-1, keepdim=True)
     second = scores.scatter_(1, places, -torch.inf).amax(-1)
     scores.scatter_(1, places, best)
-    return places[:, 0], (best[:, 0] - second).tolist()
+    found = torch.stack((places[:, 0].double(), (best[:, 0] - second).double())).cpu()
+    return found[0].long(), found[1].tolist()
 
 
 class Run(ABC):
@@ -92,6 +96,7 @@ class Run(ABC):
             self._admit(list(range(self.wave.slots)))
         while self.cache.alive:
             self._advance()
+        self.cache.companion = None  # else each would keep the other
         return [self._generation(row) for row in range(len(self.written))]
 
     @abstractmethod
@@ -146,7 +151,8 @@ class Run(ABC):
             if stay:
                 slots, free = np.array(free[: len(stay)]), free[len(stay) :]
                 self.cache.admit(slots, chunk.cache, np.array(places)[stay], self.live)
-                self.tokens[on(slots, tokens.device)] = tokens[stay]
+                device = self.tokens.device
+                self.tokens[on(slots, device)] = tokens[stay].to(device)
                 if self.coupled:
                     break
         return free
@@ -162,7 +168,7 @@ class Run(ABC):
         )
 
     def _choose(self, logits: Tensor, rows: Slots, ahead: Sequence[int] | None = None) -> Tensor:
-        """The next token of each row, [rows]; notes where the best two were close.
+        """The next token of each row, [rows], on the host; notes where the best two were close.
 
         Args:
             logits: [rows, vocabulary].

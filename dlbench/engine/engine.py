@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 
 from dlbench.backbones import Backbone
+from dlbench.engine.captured import recorder
+from dlbench.engine.captures import Captures
 from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.gate import Gates
 from dlbench.engine.meter import Costs
@@ -33,22 +35,41 @@ class Engine:
         self.backbone = backbone
         self.costs = Costs(backbone)
         self.metered = metered
-        self.kernels = "stock"
-        """What decode steps run: "fused" or "stock" layers."""
-        self.kernels_note = ""
-        """Why the layers, or the step around them, are not fused, where they were to be."""
-        fused = None
+        fused, self._note = None, ""
         self.stack: Stack | None = None
         """Stands in for the model's forward where one new token per row runs; None where the model's own runs."""
         if kernels == "auto":
             try:
                 fused = fuse(backbone)
-                self.kernels = "fused"
                 self.stack = Stack(backbone, fused)
             except (NotFused, NotStacked) as reason:
-                self.kernels_note = str(reason)
+                self._note = str(reason)
+        record = None if self.stack is None else recorder(backbone.device)
+        self.captures = None if self.stack is None or record is None else Captures(self.stack, record)
+        """Decode steps that a GPU has captured; None where there are none."""
         self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
         self.stopper = Stopper(backbone.tokenizer)
+
+    @property
+    def kernels(self) -> str:
+        """What decode steps run: "stock" layers, "fused" ones, or "captured", fused ones as graphs of a GPU."""
+        if self.gates.fused is None:
+            return "stock"
+        return "fused" if self.captures is None or self.captures.failed else "captured"
+
+    @property
+    def kernels_note(self) -> str:
+        """Why the layers, or the step around them, are not fused or captured, where they were to be."""
+        return self._note or ("" if self.captures is None else self.captures.failed)
+
+    def release(self) -> None:
+        """Give back memory that no wave uses, and that was kept for the next."""
+        if self.captures is not None:
+            self.captures.release()
+
+    def idle_bytes(self) -> int:
+        """How much memory that is, in bytes."""
+        return 0 if self.captures is None else self.captures.idle_bytes()
 
     @torch.inference_mode()
     def prefill(

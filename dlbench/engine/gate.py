@@ -17,6 +17,7 @@ from dlbench.backbones import Backbone
 from dlbench.engine.answers import counted
 from dlbench.engine.arguments import Angles, of_past, past_mask, take
 from dlbench.engine.cache import RowCache
+from dlbench.engine.captured import CapturedLayer
 from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
 from dlbench.engine.fused import FusedLayer
 from dlbench.engine.halves import Halves
@@ -122,6 +123,8 @@ class Gates:
             routing.begin(cache, ledger)
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self.fused is not None and hidden.shape[1] == 1:
+            forward = self.fused[index]
         return self.layer(index, forward, hidden, {**dict(zip(self.names, args, strict=False)), **kwargs})
 
     def layer(self, index: int, forward: Forward, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
@@ -129,7 +132,7 @@ class Gates:
 
         Args:
             index: of the layer.
-            forward: the stock layer's, without a gate.
+            forward: the stock layer's, without a gate, or what stands in for it.
             hidden: [alive, positions, W].
             kwargs: the layer's other arguments, by name; stay as they are.
         """
@@ -144,14 +147,13 @@ class Gates:
 
     def _routed(self, index: int, forward: Forward, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
         routing = self.routing
-        if self.fused is not None and hidden.shape[1] == 1:
-            forward = self.fused[index]
         if routing is None:
             return self._whole(index, forward, hidden, kwargs)
         if routing.resumes:
             hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
-        if debts is not None and index in self.angles.firsts:
+        captured = isinstance(forward, CapturedLayer)
+        if debts is not None and index in self.angles.firsts and not captured:
             self.angles.note(index, kwargs, self.cache.seen - self.starts)
         everybody = len(groups) == 1 and groups[0][1] is None and groups[0][0] == _RUN
         if everybody and routing.scale is None and (debts is None or not debts.concern(index)):
@@ -167,7 +169,8 @@ class Gates:
             routing.ran(slots, hidden)
         if not everybody:
             self.ledger.acted = True
-            self._pass(index, routing, attending, hidden)
+            # what captured layers pass on is written over in the next forward
+            self._pass(index, routing, attending, hidden.clone() if captured else hidden)
             if routing.bypasses:
                 out = self._bypass(index, routing, groups, hidden, out)
         return (out, None) if self.backbone.family.returns_tuple else out
@@ -190,6 +193,10 @@ class Gates:
         owed: Owed | None,
     ) -> Tensor:
         """One part of the layer for some rows, put into the states of all."""
+        if slots is not None and isinstance(forward, CapturedLayer):
+            out = forward.some(hidden, slots, code, into)
+            self.ledger.layer(index, code, slots)
+            return self._scaled(hidden, out, slots)
         rows = None if slots is None else self._on(slots, hidden)
         states = hidden if rows is None else hidden[rows]
         if rows is not None:
@@ -209,6 +216,14 @@ class Gates:
             out = states + scale[:, None, None] * (out - states)
         return out if rows is None else into.index_copy(0, rows, out)
 
+    def _scaled(self, before: Tensor, after: Tensor, slots: Slots) -> Tensor:
+        """What a layer made of some rows, [alive, 1, W], with what it has added to these multiplied by their scale."""
+        if self.routing is None or (scale := self.routing.scale) is None:
+            return after
+        rows = self._on(slots, before)
+        old = before[rows]
+        return after.index_copy(0, rows, old + scale[rows].to(old)[:, None, None] * (after[rows] - old))
+
     def _part(
         self,
         index: int,
@@ -218,7 +233,7 @@ class Gates:
         kwargs: dict[str, Any],
         owed: Owed | None = None,
     ) -> Tensor:
-        if isinstance(forward, FusedLayer):
+        if isinstance(forward, (FusedLayer, CapturedLayer)):
             return forward(states, part=code, owed=owed, **kwargs)
         if code == _RUN:
             out = forward(states, **kwargs)
@@ -290,6 +305,9 @@ class Gates:
             return None
         if not debts.attends:
             self.ledger.fill(index, past.slots)
+            if isinstance(forward, CapturedLayer):
+                forward.fill(past, past.columns - self.starts[past.slots])
+                return None
             called = self._of_past(index, past, kwargs, hidden)
             if one and isinstance(forward, FusedLayer) and forward.merges:
                 return Owed(past.states, called.get("position_embeddings"), past.places)

@@ -25,7 +25,13 @@ _COPIED = 600_000
 def on(array: NDArray[Any], device: torch.device) -> Tensor:
     """The same on a device; where that is the host, the memory is shared."""
     found = torch.from_numpy(array)
-    return found if device.type == "cpu" else found.to(device)
+    # CUDA reads so little before the call returns: the host need not wait for the device
+    return found if device.type == "cpu" else found.to(device, non_blocking=device.type == "cuda")
+
+
+def send(array: NDArray[Any], into: Tensor) -> None:
+    """Copy the same into memory of a device, of the same shape."""
+    into.copy_(torch.from_numpy(array), non_blocking=into.is_cuda)
 
 
 class KeyValues:

@@ -97,7 +97,7 @@ class Speculating(Run):
 
         def note(layer: int, hidden: Tensor) -> None:
             if layer == self.prefix:
-                states.append(hidden[:, 0])
+                states.append(hidden[:, 0].clone())
 
         watch: Callable[[int, Tensor], None] | None = None if self.prefix is None else note
         while going.any():

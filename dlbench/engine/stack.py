@@ -64,6 +64,7 @@ class Stack:
                 raise NotStacked(f"{name or 'the model'} has hooks")
         self.backbone, self.layers = backbone, layers
         self.embed = model.get_input_embeddings()
+        self.width = layers[0].out.outputs
         path, self.first = recipe.places or ("", 0)
         self.places = resolve(model, path).weight if path else None
         self.rotary = rotary_of(backbone)
@@ -99,18 +100,23 @@ class Stack:
         starts = cache.starts[: cache.alive]
         positions = cache.seen - (starts if cache.padded else starts[:1])
         at, last = on(positions, ids.device), int(positions.max())
-        hidden = self.embed(ids)
-        if self.places is not None:
-            hidden = hidden + F.embedding(at + self.first, self.places)[:, None]
+        hidden = self.embedded(ids, at)
         arguments: dict[Any, dict[str, Any]] = {}
         for group, index in self.firsts.items():
             mask = _padding(cache, cache.first(index), hidden)
             found: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": mask}
             if self.rotary is not None:
                 chosen = slice(last, last + 1) if len(positions) == 1 else at
-                found["position_embeddings"] = tuple(x[chosen] for x in self._table(group[0], last))
+                found["position_embeddings"] = tuple(x[chosen] for x in self.table(group[0], last))
             arguments[group] = found
         return hidden, arguments
+
+    def embedded(self, ids: Tensor, at: Tensor) -> Tensor:
+        """States of tokens [B, 1] at these positions, [B] or one of all: [B, 1, W]."""
+        hidden: Tensor = self.embed(ids)
+        if self.places is not None:
+            hidden = hidden + F.embedding(at + self.first, self.places)[:, None]
+        return hidden
 
     def leave(self, hidden: Tensor) -> Tensor:
         """Logits of states that leave the last layer: [B, 1, W] -> [B, 1, V]."""
@@ -119,7 +125,7 @@ class Stack:
             hidden = module(hidden)
         return capped(self.backbone, hidden)
 
-    def _table(self, kind: tuple[str, ...], last: int) -> tuple[Tensor, ...]:
+    def table(self, kind: tuple[str, ...], last: int) -> tuple[Tensor, ...]:
         """Rotary angles of all positions up to the last one that is needed, and some more: each [positions, 1, D]."""
         table = self._tables.get(kind)
         if table is None or len(table[0]) <= last:

@@ -67,6 +67,7 @@ class Wave:
         self.angles = Angles(engine.gates.kinds, int((self.lengths + self.limits).max()))
         self.ledger = Ledger(engine.costs, rows, engine.metered)
         self.view = None if method is None else self.look(seed)
+        self._moving: RowCache | None = None
         self.states = PromptStates(engine.backbone.depth, rows, watch)
         routing = None
         if method is not None and self.view is not None:
@@ -74,7 +75,6 @@ class Wave:
         with engine.gates.installed():
             starts = range(0, rows, self.slots)
             self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing) for i in starts]
-        self._moving: RowCache | None = None
 
     @property
     def in_place(self) -> bool:
@@ -85,9 +85,8 @@ class Wave:
         """Run the prompts of some rows."""
         lengths = self.lengths[rows]
         columns = int(lengths.max())
-        cache = RowCache(
-            self.engine.costs.windows, len(rows), columns + (self.span if len(rows) == len(self.requests) else 0)
-        )
+        stays = len(rows) == len(self.requests)
+        cache = self._cache(len(rows), columns + (self.span if stays else 0), lasting=stays)
         cache.seat(rows, lengths, columns)
         ids = torch.zeros(len(rows), columns, dtype=torch.long)
         for i, row in enumerate(rows.tolist()):
@@ -133,7 +132,9 @@ class Wave:
         gates, width, stack = self.engine.gates, ids.shape[1], self.engine.stack
         gates.begin(cache, ledger, routing, self.angles, watch)
         if stack is not None and width == 1:
-            logits = stack.step(gates, ids, cache)
+            captures = self.engine.captures
+            steps = stack if captures is None else captures.of(cache, routing) or stack
+            logits = steps.step(gates, ids, cache)
         else:
             logits = self._stock(cache, ids, keep)
         cache.advance(width)
@@ -207,9 +208,17 @@ class Wave:
         # twice the new tokens: when it is full, all columns that the living do not fill are on the left
         length = self.columns + 2 * self.span + (more or 0)
         if self._moving is None or self._moving.length < length:
-            self._moving = RowCache(self.engine.costs.windows, self.slots, length)
+            self._moving = self._cache(self.slots, length, lasting=True)
         self._moving.empty(self.columns)
         return self._moving
+
+    def _cache(self, slots: int, length: int, *, lasting: bool) -> RowCache:
+        """An empty cache; in memory that outlives the wave where steps are captured over it."""
+        cache = RowCache(self.engine.costs.windows, slots, length)
+        if lasting and self.engine.captures is not None:
+            depth = self.engine.backbone.depth
+            self.engine.captures.settle(cache, None if self.method is None else self.method.live(depth))
+        return cache
 
     def nbytes(self) -> int:
         """Memory that the wave's keys and values hold, in bytes."""
