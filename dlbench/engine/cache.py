@@ -5,7 +5,7 @@ does, once per forward. All rows end at the same column and begin where their le
 while others are under way, and windows keep their meaning. Rows of the batch that have finished are swapped behind the
 living ones, which stay contiguous and are handed out as views.
 
-Shape letters: B slots, H key/value heads, T columns of the cache, D head width, W model width.
+Shape letters: B slots, G key/value heads, T columns of the cache, D head width, W model width, M past tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-from dlbench.engine.keyvalues import KeyValues, Places, Slots, on
+from dlbench.engine.keyvalues import KeyValues, Places, Slots, halves, on
 
 
 class Written(Exception):
@@ -49,7 +49,7 @@ def windows(config: Any, depth: int) -> list[int | None]:
 
 
 class RowCache(Cache):
-    """K and V as [B, H, T, D] per layer; `seen` columns are filled, slots 0..alive-1 are alive."""
+    """K and V as [B, G, T, D] per layer; `seen` columns are filled, slots 0..alive-1 are alive."""
 
     is_compileable = False
 
@@ -154,29 +154,27 @@ class RowCache(Cache):
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
         """Store the new keys and values; return those that the active rows may attend to."""
-        keys, values = self.memory.of(layer_idx, key_states, value_states)
+        heads = key_states.shape[1]
+        whole = self.memory.of(layer_idx, 2 * heads, key_states)
         if self._columns is not None and self._rows is not None:
-            self.memory.store(layer_idx, key_states, value_states, (self._rows, self._columns))
+            new = torch.cat((key_states, value_states), 1)[:, :, 0]
+            self.memory.store(layer_idx, new, (self._rows, self._columns))
             if self._end is None:
                 raise Written
             return self.memory.gathered(layer_idx, self._rows, slice(self.left, self._end))
         first, end = self.first(layer_idx), self.seen + key_states.shape[2]
         if self._rows is None:
-            keys[: self.alive, :, self.seen : end] = key_states
-            values[: self.alive, :, self.seen : end] = value_states
-            return keys[: self.alive, :, first:end], values[: self.alive, :, first:end]
-        keys[self._rows, :, self.seen : end] = key_states
-        values[self._rows, :, self.seen : end] = value_states
+            whole[: self.alive, :heads, self.seen : end] = key_states
+            whole[: self.alive, heads:, self.seen : end] = value_states
+            return halves(whole[: self.alive, :, first:end])
+        whole[self._rows, :, self.seen : end] = torch.cat((key_states, value_states), 1)
         return self.memory.gathered(layer_idx, self._rows, slice(first, end))
 
-    def append(
-        self, keys: Tensor, values: Tensor, layer: int, past: Places | None = None
-    ) -> list[tuple[slice, Tensor, Tensor]]:
+    def append(self, new: Tensor, layer: int, past: Places | None = None) -> list[tuple[slice, Tensor, Tensor]]:
         """As `update` with the new tokens of the active rows; where many keys would be copied, it hands out views.
 
         Args:
-            keys: of the new tokens, and behind them of past ones, [B + M, H, 1, D].
-            values: likewise.
+            new: keys, then values, of the new tokens, and behind them of past ones, [B + M, 2 G, D].
             layer: of these.
             past: where the past tokens are kept; None for no such tokens.
 
@@ -184,21 +182,22 @@ class RowCache(Cache):
             Entries of the batch, which follow one another, and the keys and values that these may attend to.
         """
         rows, memory = self._rows, self.memory
-        if rows is None or self._columns is not None:
-            if past is not None:
-                new = self.alive if rows is None else len(rows)
-                memory.store(layer, keys[new:], values[new:], past)
-                keys, values = keys[:new], values[:new]
-            return [(slice(None), *self.update(keys, values, layer))]
+        if self._columns is not None:
+            return [(slice(None), *self.update(*(x.unsqueeze(2) for x in halves(new)), layer))]
         slots, columns = past or (None, None)
-        if isinstance(slots, Tensor) and isinstance(columns, Tensor):
+        if rows is not None and isinstance(slots, Tensor) and isinstance(columns, Tensor):
             now = rows.new_full(rows.shape, self.seen)
-            memory.store(layer, keys, values, (torch.cat((rows, slots)), torch.cat((now, columns))))
+            memory.store(layer, new, (torch.cat((rows, slots)), torch.cat((now, columns))))
         else:
-            new = len(rows)
-            memory.store(layer, keys[:new], values[:new], (rows, self.seen))
+            count = self.alive if rows is None else len(rows)
             if past is not None:
-                memory.store(layer, keys[new:], values[new:], past)
+                memory.store(layer, new[count:], past)
+                new = new[:count]
+            if rows is None:
+                whole = memory.of(layer, new.shape[1], new)
+                whole[:count, :, self.seen] = new
+                return [(slice(None), *halves(whole[:count, :, self.first(layer) : self.seen + 1]))]
+            memory.store(layer, new, (rows, self.seen))
         return memory.handed_out(layer, rows, slice(self.first(layer), self.seen + 1))
 
     # ---- what the engine asks of it
@@ -261,8 +260,8 @@ class RowCache(Cache):
         assert count <= end
         for layer, theirs in source.memory.layers.items():
             if layers is None or layer in layers:
-                for into, x in zip(self.memory.of(layer, *theirs), theirs, strict=True):
-                    into[:, :, end - count : end][on(slots, x.device)] = x[on(places, x.device), :, :count]
+                into = self.memory.of(layer, theirs.shape[1], theirs)
+                into[:, :, end - count : end][on(slots, into.device)] = theirs[on(places, into.device), :, :count]
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
         self.bases[slots] = end

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Past
-from dlbench.engine.keyvalues import KeyValues, Places, Slots, send
+from dlbench.engine.keyvalues import KeyValues, Places, Slots, halves, send
 from dlbench.engine.stack import Stack
 from dlbench.method import Action
 
@@ -93,26 +93,18 @@ class Fixed:
         """
         self.memory, self.rows, self.at, self.columns = memory, rows, at, columns
 
-    def append(
-        self, keys: Tensor, values: Tensor, layer: int, past: Places | None = None
-    ) -> list[tuple[slice, Tensor, Tensor]]:
+    def append(self, new: Tensor, layer: int, past: Places | None = None) -> list[tuple[slice, Tensor, Tensor]]:
         """As `RowCache.append`, without past tokens."""
         assert past is None
-        kept = self.memory.of(layer, keys, values)
-        for into, x in zip(kept, (keys, values), strict=True):
-            if isinstance(self.rows, slice):
-                into[self.rows].index_copy_(2, self.at, x)
-            else:
-                into[self.rows, :, self.at] = x[:, :, 0]
+        rows, whole = self.rows, self.memory.of(layer, new.shape[1], new)
+        if isinstance(rows, slice):
+            whole[rows].index_copy_(2, self.at, new.unsqueeze(2))
+        else:
+            whole[rows, :, self.at] = new
         if not self.columns:
             return []
-        shown = (x[:, :, : self.columns] for x in kept)
-        rows = self.rows
-        if isinstance(rows, slice):
-            k, v = (x[rows] for x in shown)
-        else:
-            k, v = (x.index_select(0, rows) for x in shown)
-        return [(slice(None), k, v)]
+        shown = whole[:, :, : self.columns]
+        return [(slice(None), *halves(shown[rows] if isinstance(rows, slice) else shown.index_select(0, rows)))]
 
 
 class Steps:
@@ -234,6 +226,7 @@ class Steps:
             layer.cache: Fixed(self.memory, rows, at, shown),
             "attention_mask": self.masks[window][..., :shown][rows],
             "position_embeddings": None if angles is None else tuple(x[rows] for x in angles),
+            "signed": True,
         }
         return layer(states.unsqueeze(1), part=part, **arguments)[:, 0]
 
@@ -257,6 +250,7 @@ class Steps:
         arguments: dict[str, Any] = {
             layer.cache: Fixed(self.memory, slots, columns, 0),
             "position_embeddings": None if table is None else tuple(x.index_select(0, where) for x in table),
+            "signed": True,
         }
         layer.fill(self.past_states[:most].unsqueeze(1), **arguments)
 

@@ -25,7 +25,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dlbench.backbones import Backbone
 from dlbench.engine.debts import Owed
-from dlbench.engine.keyvalues import Places
+from dlbench.engine.keyvalues import Places, halves
 from dlbench.engine.linear import Product, join
 from dlbench.engine.norms import Map, epsilon, norm, root_norm
 from dlbench.engine.recipes import Recipe
@@ -77,7 +77,6 @@ class FusedLayer:
         if recipe.head_norms is not None:
             q, k = (resolve(layer, name) for name in recipe.head_norms)
             self.norm_qk, self.norm_k = self._head_norms(q, k, recipe.offset)
-        self.signs: Tensor | None = None
 
     @property
     def merges(self) -> bool:
@@ -92,7 +91,8 @@ class FusedLayer:
             part: an Action: RUN; ATTN adds the attention half only, MLP the feed-forward half.
             owed: past tokens whose K and V are made and stored first, where the layer merges; its weights are then
                 read once for both.
-            **kwargs: what the stock layer's forward takes by name.
+            **kwargs: what the stock layer's forward takes by name; and `signed`, if the first half of each sine has
+                the sign already that turning gives it.
         """
         before = out = hidden[:, 0]
         if part & _ATTN:
@@ -181,34 +181,19 @@ class FusedLayer:
         Returns:
             Queries [B + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
         """
-        qk, values = self._turned(x, queries, angles)
-        cache, new = kwargs[self.cache], (qk[:, queries:].unsqueeze(2), values.unsqueeze(2), self.index)
-        append = getattr(cache, "append", None)  # a stock cache has none
-        return qk[:, :queries], [(slice(None), *cache.update(*new))] if append is None else append(*new, past)
-
-    def _turned(self, x: Tensor, queries: int, angles: Rotary) -> tuple[Tensor, Tensor]:
-        """Normed and turned queries and keys, and the values, of the heads x, of which the first are queries."""
-        end = queries + self.kv_heads
-        qk, values = x[:, :end], x[:, end:]
-        norm = self.norm_qk if queries else self.norm_k
-        if norm is not None:
-            qk = norm(qk)
+        x = x.contiguous()  # a swapped product's is not, and all that follows would be slower
+        qk = x[:, : queries + self.kv_heads]
+        if (norm := self.norm_qk if queries else self.norm_k) is not None:
+            qk.copy_(norm(qk))
         if self.rotary and angles is not None:
             cos, sin = angles
-            qk = self._turn(qk, cos, sin)
-        return qk, values
-
-    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotate heads [B, N, D] by the angles [B or 1, 1, R]; what lies behind R stays."""
-        width = cos.shape[-1]
-        if self.signs is None or self.signs.shape[0] != width:
-            self.signs = torch.ones(width, dtype=sin.dtype, device=sin.device)
-            self.signs[: width // 2] = -1
-        part = (x if width == self.head_width else x[..., :width]).to(sin.dtype)
-        turned = part.roll(width // 2, -1).mul_(sin * self.signs).addcmul_(part, cos).to(x.dtype)
-        if width == self.head_width:
-            return turned
-        return torch.cat((turned, x[..., width:]), -1)
+            turn(qk, cos, sin if kwargs.get("signed") else signed(sin))
+        cache, new = kwargs[self.cache], x[:, queries:]
+        append = getattr(cache, "append", None)
+        if append is not None:
+            return x[:, :queries], append(new, self.index, past)
+        keys, values = (part.unsqueeze(2) for part in halves(new))  # a stock cache
+        return x[:, :queries], [(slice(None), *cache.update(keys, values, self.index))]
 
     def _head_norms(self, q: Any, k: Any, offset: float) -> tuple[Map, Map]:
         """Norms of queries and keys together, [B, H + G, D], and of keys alone, [B, G, D]."""
@@ -223,6 +208,24 @@ class FusedLayer:
             return torch.cat(parts, -1).view(x.shape)
 
         return both, lambda x: wide_k(x.flatten(1)).view(x.shape)
+
+
+def signed(sin: Tensor) -> Tensor:
+    """Sines [.., R], the first half of each negated: what turning multiplies the other half of a head with."""
+    first, second = sin.chunk(2, -1)
+    return torch.cat((-first, second), -1)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate heads [B, N, D] in place by the angles [B or 1, 1, R], of signed sines; what lies behind R stays."""
+    width = cos.shape[-1]
+    into = x if width == x.shape[-1] else x[..., :width]
+    part = into.to(sin.dtype)
+    turned = part.roll(width // 2, -1).mul_(sin)
+    if part is into:
+        torch.addcmul(turned, part, cos, out=into)
+    else:
+        into.copy_(turned.addcmul_(part, cos))
 
 
 def _of(mask: Tensor | None, entries: slice) -> Tensor | None:

@@ -1,6 +1,6 @@
 """The memory of keys and values, and how parts of it are written and handed out.
 
-Shape letters: B slots, H key/value heads, T columns, D head width, M tokens.
+Shape letters: B slots, G heads of keys or of values, T columns, D head width, M tokens.
 """
 
 from __future__ import annotations
@@ -34,8 +34,14 @@ def send(array: NDArray[Any], into: Tensor) -> None:
     into.copy_(torch.from_numpy(array), non_blocking=into.is_cuda)
 
 
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """K and V of what holds both, [B, 2 G, ...]: views."""
+    count = x.shape[1] // 2
+    return x[:, :count], x[:, count:]
+
+
 class KeyValues:
-    """K and V of each layer, both [B, H, T, D], allocated when the layer first writes."""
+    """K and V of each layer, one behind the other: [B, 2 G, T, D], allocated when the layer first writes."""
 
     def __init__(self, slots: int, length: int) -> None:
         """Nothing is allocated yet.
@@ -45,33 +51,30 @@ class KeyValues:
             length: T.
         """
         self.slots, self.length = slots, length
-        self.layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._scratch: dict[int, Tensor] = {}
+        self.layers: dict[int, Tensor] = {}
+        self._scratch: Tensor | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
-        """All there are: [B, H, T, D] each."""
-        for pair in self.layers.values():
-            yield from pair
+        """All there are: [B, 2 G, T, D] each."""
+        return iter(self.layers.values())
 
-    def of(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """K and V of a layer, made for such as these, [.., H, .., D], where there are none."""
+    def of(self, layer: int, heads: int, like: Tensor) -> Tensor:
+        """K and V of a layer; where there are none, for so many heads of both, as wide as `like`, [.., D]."""
         found = self.layers.get(layer)
         if found is None:
             # zeros, not empty: masked positions still meet a multiplication, and 0 * NaN is NaN
-            k, v = (x.new_zeros(self.slots, x.shape[1], self.length, x.shape[3]) for x in (keys, values))
-            found = self.layers[layer] = k, v
+            found = self.layers[layer] = like.new_zeros(self.slots, heads, self.length, like.shape[-1])
         return found
 
-    def store(self, layer: int, keys: Tensor, values: Tensor, places: Places) -> None:
-        """Keep keys and values of single tokens, [M, H, 1, D] each, at their places."""
+    def store(self, layer: int, new: Tensor, places: Places) -> None:
+        """Keep keys and values of single tokens, [M, 2 G, D], at their places."""
         rows, columns = places
-        for into, x in zip(self.of(layer, keys, values), (keys, values), strict=True):
-            into[rows, :, columns] = x[:, :, 0].transpose(0, 1) if isinstance(rows, int) else x[:, :, 0]
+        into = self.of(layer, new.shape[1], new)
+        into[rows, :, columns] = new.transpose(0, 1) if isinstance(rows, int) else new
 
     def gathered(self, layer: int, rows: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-        """Copies for some slots, [len(rows), H, columns, D]; they stand until the next layer asks for its own."""
-        keys, values = self.layers[layer]
-        return self._copied(0, keys[:, :, columns], rows), self._copied(1, values[:, :, columns], rows)
+        """Copies for some slots, [len(rows), G, columns, D]; they stand until the next layer asks for its own."""
+        return halves(self._copied(self.layers[layer][:, :, columns], rows))
 
     def handed_out(self, layer: int, rows: Tensor, columns: slice) -> list[tuple[slice, Tensor, Tensor]]:
         """The same in parts: as views, neighbours together, or as one copy, whichever takes less time.
@@ -79,28 +82,28 @@ class KeyValues:
         Returns:
             Entries of `rows`, which follow one another, and their K and V.
         """
-        keys, values = self.layers[layer]
+        whole = self.layers[layer][:, :, columns]
         if rows.is_cpu:
             slots = rows.numpy()
             cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
-            if 2 * len(slots) * keys[0, :, columns].nbytes > (len(cuts) - 1) * _COPIED:
+            if len(slots) * whole[0].nbytes > (len(cuts) - 1) * _COPIED:
                 found = []
                 for begin, stop in pairwise(cuts):
                     run = slice(int(slots[begin]), int(slots[begin]) + stop - begin)
-                    found.append((slice(begin, stop), keys[run, :, columns], values[run, :, columns]))
+                    found.append((slice(begin, stop), *halves(whole[run])))
                 return found
         return [(slice(None), *self.gathered(layer, rows, columns))]
 
-    def _copied(self, which: int, x: Tensor, rows: Tensor) -> Tensor:
+    def _copied(self, x: Tensor, rows: Tensor) -> Tensor:
         """Some slots, in memory shared by all layers: fresh memory per copy costs several times the copy."""
         shape = (len(rows), *x.shape[1:])
         size = math.prod(shape)
-        scratch = self._scratch.get(which)
+        scratch = self._scratch
         if scratch is None or scratch.numel() < size or scratch.dtype != x.dtype:
             most = max(size, self.slots * x.shape[1] * self.length * x.shape[3])
-            scratch = self._scratch[which] = x.new_empty(most)
+            scratch = self._scratch = x.new_empty(most)
         return torch.index_select(x, 0, rows, out=scratch[:size].view(shape))
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return sum(x.nbytes for x in (*self, *self._scratch.values()))
+        return sum(x.nbytes for x in self) + (0 if self._scratch is None else self._scratch.nbytes)

@@ -11,6 +11,7 @@ from torch import Tensor
 from dlbench.backbones import Backbone
 from dlbench.engine.arguments import kind_of, rotary_of
 from dlbench.engine.debts import Owed
+from dlbench.engine.keyvalues import halves
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 """Largest difference to the stock layer, relative to what the layer adds to its row."""
@@ -39,10 +40,11 @@ class Past:
         self.last = states[:2]
         return tuple(torch.cat(x, 2) for x in zip(self.first, self.last, strict=True)) if self.first else self.last
 
-    def append(self, keys: Tensor, values: Tensor, layer: int, past: Any = None) -> list[tuple[Any, ...]]:
-        new = len(self.first[0]) if self.first else len(keys)
-        self.kept = keys[new:], values[new:]
-        return [(slice(None), *self.update(keys[:new], values[:new], layer))]
+    def append(self, new: Tensor, layer: int, past: Any = None) -> list[tuple[Any, ...]]:
+        keys, values = (x.unsqueeze(2) for x in halves(new))
+        count = len(self.first[0]) if self.first else len(keys)
+        self.kept = keys[count:], values[count:]
+        return [(slice(None), *self.update(keys[:count], values[:count], layer))]
 
 
 def difference(layer: Any, step: Step, backbone: Backbone, index: int) -> tuple[float, str]:

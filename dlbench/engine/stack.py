@@ -22,7 +22,7 @@ from torch import Tensor
 from dlbench.backbones import Backbone
 from dlbench.engine.arguments import kind_of, rotary_of
 from dlbench.engine.cache import RowCache, windows
-from dlbench.engine.fused import FusedLayer
+from dlbench.engine.fused import FusedLayer, signed
 from dlbench.engine.keyvalues import on
 from dlbench.engine.norms import norm
 from dlbench.engine.proof import gap
@@ -108,6 +108,7 @@ class Stack:
             if self.rotary is not None:
                 chosen = slice(last, last + 1) if len(positions) == 1 else at
                 found["position_embeddings"] = tuple(x[chosen] for x in self.table(group[0], last))
+                found["signed"] = True
             arguments[group] = found
         return hidden, arguments
 
@@ -126,13 +127,14 @@ class Stack:
         return capped(self.backbone, hidden)
 
     def table(self, kind: tuple[str, ...], last: int) -> tuple[Tensor, ...]:
-        """Rotary angles of all positions up to the last one that is needed, and some more: each [positions, 1, D]."""
+        """Cosines and signed sines of all positions up to the last one that is needed, and more: [positions, 1, D]."""
         table = self._tables.get(kind)
         if table is None or len(table[0]) <= last:
             like = self.layers[0].out.weight
             positions = torch.arange(max(256, 2 * last), device=like.device)
             made = self.rotary(like.new_zeros(1), positions[None], *kind)
-            table = self._tables[kind] = tuple(x[0, :, None] for x in made)
+            cos, sin = (x[0, :, None] for x in made)
+            table = self._tables[kind] = cos.contiguous(), signed(sin)
         return table
 
 
@@ -198,9 +200,10 @@ def _differences(stack: Stack, lengths: np.ndarray[Any, np.dtype[np.int64]]) -> 
         ours, width = arguments[group], columns + 1 - cache.first(index)
         same = bool((_allowed(ours, width) == _allowed(theirs, width)).all())
         yield f"the mask of layer {index} is", 0.0 if same else float("inf")
-        pairs = zip(*(x.get("position_embeddings") or () for x in (ours, theirs)), strict=True)
-        for mine, stock in pairs:
-            yield f"the angles of layer {index} are", gap(mine.expand_as(stock), stock)
+        if stack.rotary is not None:
+            cos, sin = theirs["position_embeddings"]
+            for mine, stock in zip(ours["position_embeddings"], (cos, signed(sin)), strict=True):
+                yield f"the angles of layer {index} are", gap(mine.expand_as(stock), stock)
     yield "the logits are", gap(stack.leave(left[-1]), logits)
 
 

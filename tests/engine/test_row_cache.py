@@ -30,11 +30,11 @@ def run(cache, layer, slots=None):
     with cache.only(torch.tensor(slots)):
         if layer == 1:
             return chosen, *cache.update(new, -new, layer)
-        entries, keys, values = zip(*cache.append(new, -new, layer), strict=True)
+        entries, keys, values = zip(*cache.append(torch.cat((new, -new), 1)[:, :, 0], layer), strict=True)
     assert torch.cat([torch.arange(len(slots))[run] for run in entries]).tolist() == list(range(len(slots)))
     runs = 1 + sum(b - a > 1 for a, b in pairwise(slots))  # neighbours stand together
     assert len(entries) == (1 if keyvalues._COPIED else runs)
-    kept = cache.memory.layers[layer][0].untyped_storage().data_ptr()
+    kept = cache.memory.layers[layer].untyped_storage().data_ptr()
     assert all((x.untyped_storage().data_ptr() == kept) is not bool(keyvalues._COPIED) for x in keys)
     return chosen, torch.cat(keys), torch.cat(values)
 
@@ -107,7 +107,8 @@ def step(data, cache, layer, written, owed):
             if not layer % 2:
                 places = zip(due.slots.tolist(), due.columns.tolist(), strict=True)
                 each = [content(int(cache.order[slot]), at, layer, (HEADS, 1, WIDTH)) for slot, at in places]
-                cache.memory.store(layer, torch.stack(each), -torch.stack(each), due.places)
+                new = torch.stack(each)[:, :, 0]
+                cache.memory.store(layer, torch.cat((new, -new), 1), due.places)
         assert found == expected
         for at in found:
             written[layer, at[0]].append(at[1])
@@ -147,7 +148,7 @@ def test_living_rows_are_views_not_copies():
     cache.keep([0, 2])
     _, keys, _ = run(cache, 1)
     assert keys.shape == (2, HEADS, 3, WIDTH)
-    assert keys.untyped_storage().data_ptr() == cache.memory.layers[1][0].untyped_storage().data_ptr()
+    assert keys.untyped_storage().data_ptr() == cache.memory.layers[1].untyped_storage().data_ptr()
 
 
 def test_memory_is_taken_at_the_first_write():
@@ -212,10 +213,10 @@ def test_rows_enter_and_columns_move():
         assert torch.equal(keys[0, :, 1:4], torch.stack([content(2, p, layer, (HEADS, WIDTH)) for p in (1, 2, 3)], 1))
         assert torch.equal(keys[1, :, 0:2], torch.stack([content(1, p, layer, (HEADS, WIDTH)) for p in (2, 3)], 1))
     cache.advance(1)
-    before = cache.memory.layers[1][0][:, :, 2:7].clone()
+    before = cache.memory.layers[1][:, :, 2:7].clone()
     cache.make_room(6)
     assert (cache.seen, cache.left, cache.starts.tolist()) == (6, 1, [2, 1])  # six columns are to stay
-    assert torch.equal(cache.memory.layers[1][0][:, :, 1:6], before)
+    assert torch.equal(cache.memory.layers[1][:, :, 1:6], before)
     due = debts.due(0, None)  # told by the row's own steps, so it finds them at their new columns
     assert due.slots.tolist() == [1, 1] and due.steps.tolist() == [0, 1] and due.columns.tolist() == [3, 4]
 
