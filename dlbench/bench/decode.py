@@ -113,7 +113,7 @@ def wide(bench: Workbench) -> None:
     """The wide model beside generate, and the realised speed-up of half of its layers, chosen in three ways."""
     sizes, shape = bench.sizes, bench.sizes.wide
     backbone = random_llama(shape, device=bench.device, dtype=bench.dtype)
-    fast, metered = bench.engine(backbone), bench.engine(backbone, kernels="stock", metered=True)
+    fast, metered = bench.engine(backbone), bench.engine(backbone, metered=True)
     limit = memory_bandwidth(bench)
     for batch in sorted({*MIXED, *sizes.wide_batches}):
         requests = random_requests(batch, sizes.prompt, sizes.wide_tokens, shape.vocabulary)

@@ -183,7 +183,8 @@ class RowCache(Cache):
         """
         rows, memory = self._rows, self.memory
         if self._columns is not None:
-            return [(slice(None), *self.update(*(x.unsqueeze(2) for x in halves(new)), layer))]
+            keys, values = halves(new.unsqueeze(2))
+            return [(slice(None), *self.update(keys, values, layer))]
         slots, columns = past or (None, None)
         if rows is not None and isinstance(slots, Tensor) and isinstance(columns, Tensor):
             now = rows.new_full(rows.shape, self.seen)

@@ -75,6 +75,10 @@ class Captures:
             return None
         return next((p.steps for p in self._places if p.steps.memory is cache.memory), None)
 
+    def has(self, cache: RowCache) -> bool:
+        """Whether steps over a cache may be captured."""
+        return any(p.steps.memory is cache.memory for p in self._places)
+
     def _recorded(self, work: Work) -> Work:
         """What replays a work; the work itself where it cannot be captured."""
         try:

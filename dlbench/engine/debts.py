@@ -87,6 +87,8 @@ class Debts(ABC):
 
     skips: ClassVar[bool] = True
     """Whether a token may pass a layer by and run a later one."""
+    volatile: bool = False
+    """Whether states that are handed in are written over in the next forward."""
     attends: ClassVar[bool] = False
     """Whether past tokens run the whole layer, or make their keys and values only."""
     hides: ClassVar[bool] = False
@@ -112,7 +114,7 @@ class Debts(ABC):
         Args:
             layer: the layer.
             slots: those rows; None for all alive.
-            hidden: [alive, 1, W], what would have entered it; kept as it is.
+            hidden: [alive, 1, W], what would have entered it; kept as it is, unless it is volatile.
         """
 
     def due(self, layer: int, slots: Slots | None) -> Past | None:
@@ -150,7 +152,8 @@ class Debts(ABC):
         if slots is not None:
             host = slots[host]
         columns = self.cache.bases[host] + steps
-        return Past(host, steps, columns, states[on(host, states.device), on(steps, states.device)])
+        places = on(host * self.span + steps, states.device)
+        return Past(host, steps, columns, states.flatten(0, 1).index_select(0, places))
 
     def _put(self, states: Tensor, slots: Slots, hidden: Tensor) -> None:
         """Keep `hidden` [len(slots), 1, W] as the states of these slots' present tokens."""
@@ -178,7 +181,8 @@ class Project(Debts):
     def passed(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         cache = self.cache
         if slots is None and cache.level and layer not in self._states:
-            self._together.setdefault(layer, []).append((cache.seen - int(cache.bases[0]), hidden))
+            kept = hidden.clone() if self.volatile else hidden
+            self._together.setdefault(layer, []).append((cache.seen - int(cache.bases[0]), kept))
             return
         states, owed = self._table(layer, hidden)
         if cache.level:

@@ -238,6 +238,8 @@ class Decoding(Run):
         if method.scope != "token":
             return None
         debts = POLICIES[policy](self.cache, self.wave.span)
+        captures = self.wave.engine.captures
+        debts.volatile = captures is not None and captures.has(self.cache)
         self.cache.companion = debts
         return debts
 

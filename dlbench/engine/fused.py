@@ -96,9 +96,9 @@ class FusedLayer:
         """
         before = out = hidden[:, 0]
         if part & _ATTN:
-            out = before + self._attend(before, kwargs, owed)
+            out = self._attend(before, kwargs, owed)
         if part & _MLP:
-            out = out + self._feed_forward(before if self.parallel else out)
+            out = self._feed_forward(before if self.parallel else out, out)
         return out.unsqueeze(1)
 
     def fill(self, hidden: Tensor, **kwargs: Any) -> None:
@@ -114,7 +114,7 @@ class FusedLayer:
     # ---- halves
 
     def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
-        """What attention adds: [B, W]."""
+        """The state and what attention adds to it: [B, W]."""
         rows, mask = len(state), kwargs.get("attention_mask")
         heads, angles = self._project(state, kwargs.get("position_embeddings"), owed)
         q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places)
@@ -134,15 +134,14 @@ class FusedLayer:
             for entries, keys, values in past
         ]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        x = self.out(x.reshape(rows, -1))
-        return x if self.leave is None else self.leave(x)
+        x = x.reshape(rows, -1)
+        return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
 
-    def _feed_forward(self, state: Tensor) -> Tensor:
-        """What the feed-forward adds: [B, W]."""
+    def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
+        """The sum of `onto` and what the feed-forward makes of a state: [B, W]."""
         x = self.up(state if self.enter_mlp is None else self.enter_mlp(state))
         x = self.act(x) if self.gated is None else self.act(x[:, : self.gated]).mul_(x[:, self.gated :])
-        x = self.down(x)
-        return x if self.leave_mlp is None else self.leave_mlp(x)
+        return self.down(x, onto) if self.leave_mlp is None else onto + self.leave_mlp(self.down(x))
 
     def _project(self, state: Tensor, angles: Rotary, owed: Owed | None) -> tuple[Tensor, Rotary]:
         """Heads of the new tokens, and behind them of past ones, without queries, [B + M, H + 2 G, D]; their angles."""

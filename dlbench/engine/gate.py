@@ -169,8 +169,7 @@ class Gates:
             routing.ran(slots, hidden)
         if not everybody:
             self.ledger.acted = True
-            # what captured layers pass on is written over in the next forward
-            self._pass(index, routing, attending, hidden.clone() if captured else hidden)
+            self._pass(index, routing, attending, hidden)
             if routing.bypasses:
                 out = self._bypass(index, routing, groups, hidden, out)
         return (out, None) if self.backbone.family.returns_tuple else out

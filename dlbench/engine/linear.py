@@ -32,6 +32,7 @@ Way = Literal["split", "swap", "blocks", "onednn", "torch"]
 MOST_ROWS = 128
 """More rows than these are left to torch."""
 PLAIN = (Tensor, nn.Parameter)
+_TORCH: Way = "torch"
 _ONEDNN: Any = None
 if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -95,13 +96,16 @@ class Product:
         """Some of the outputs."""
         return Product(self.weight[outputs], None if self.bias is None else self.bias[outputs])
 
-    def __call__(self, x: Tensor) -> Tensor:
-        rows = x.shape[0]
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The product; with `onto` [rows, N] their sum, which stays as it is."""
+        rows, found = x.shape[0], _TORCH
         if self.special and rows <= MOST_ROWS:
             threads = torch.get_num_threads()
             found = way(rows, self.outputs, self.inputs, threads=threads, transposed=self.transposed)
-            return _compute(found, x, self.weight, self.bias)
-        return stock_linear(x, self.weight, self.bias)
+        if found == "torch" and onto is not None and self.bias is None:
+            return torch.addmm(onto, x, self.weight.t())
+        out = _compute(found, x, self.weight, self.bias)
+        return out if onto is None else torch.add(onto, out)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

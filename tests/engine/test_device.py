@@ -62,6 +62,8 @@ def test_full_depth_equals_generate(engine):
         first = first_difference(generation.tokens, expected)
         assert first is None or first in [step for step, _ in generation.tight], (generation, expected)
         assert generation.layers == [DEPTH] * (LIMIT - 1)
+    assert not engine.kernels_note.startswith("not captured")
+    assert (engine.kernels == "captured") == (engine.stack is not None and torch.device(DEVICE).type == "cuda")
 
 
 @pytest.mark.parametrize("name", METHODS)
