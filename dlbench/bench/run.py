@@ -76,7 +76,7 @@ def measure(
         dtype: of all weights.
         threads: torch's threads; None leaves them as they are.
         parts: keys of PARTS.
-        out: the JSON file; None writes none.
+        out: the JSON file, written as measuring goes on: a run that is cut off leaves what it had; None writes none.
         console: where to print; the terminal unless given.
 
     Returns:
@@ -88,11 +88,23 @@ def measure(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     seconds: dict[str, float] = {}
+
+    def save(*, last: bool = False) -> dict[str, Any]:
+        found = as_json(bench, machine, seconds)
+        if out is not None and (last or out.is_file() or not out.exists()):  # a pipe gets one, whole
+            out.write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return found
+
     try:
         bench = Workbench(chosen, device, dtype, torch.get_num_threads())
         machine = machine_facts(device)
         with Progress(shown=True) as progress, progress.bar("bench", len(parts)) as done:
-            bench.say = lambda what: done(0, what)
+
+            def say(what: str) -> None:
+                done(0, what)
+                save()
+
+            bench.say = say
             for part in parts:
                 begun = time.perf_counter()
                 _RUN[part](bench)
@@ -102,11 +114,8 @@ def measure(
                 done(1)
     finally:
         torch.set_num_threads(before)
-    found = as_json(bench, machine, seconds)
-    if out is not None:
-        out.write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     show(console or Console(), bench, machine, seconds)
-    return found
+    return save(last=True)
 
 
 def machine_facts(device: str) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from dlbench.commands.terminal import interrupted
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models, fewer repeats: minutes.")] = False,
-    to: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write every measurement there.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--json", metavar="PATH", help="Write measurements there as they come.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's own choice]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32; GPU: bfloat16]")] = None,
@@ -33,4 +35,5 @@ def bench(
 
         execute(asked)
     except KeyboardInterrupt:
-        raise interrupted("nothing is kept of an unfinished benchmark") from None
+        without = "without --json nothing is kept of an unfinished benchmark"
+        raise interrupted(without if to is None else f"{to} has what was measured") from None

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from dlbench import cli
+from dlbench.bench import run
 from dlbench.bench.clock import Repeats
 from dlbench.bench.decode import EverySecond, bytes_per_step, same_tokens
 from dlbench.bench.models import random_llama, random_requests, random_texts, word_tokenizer
@@ -66,6 +67,25 @@ def measured(tmp_path_factory):
     console = Console(file=printed, width=80)
     measure(SIZES, device="cpu", dtype="float32", threads=1, out=out, console=console)
     return printed.getvalue(), json.loads(out.read_text())
+
+
+def test_a_run_that_is_cut_off_leaves_what_it_had(tmp_path, monkeypatch):
+    out = tmp_path / "bench.json"
+
+    def one(bench):
+        bench.say("a group")
+        bench.ratio("half_project_b1", [1.6, 1.8, 1.71])
+
+    def cut(bench):
+        bench.say("another group")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(run._RUN, "decode", one)
+    monkeypatch.setitem(run._RUN, "wide", cut)
+    with pytest.raises(KeyboardInterrupt):
+        measure(SIZES, device="cpu", dtype="float32", parts=("decode", "wide"), out=out)
+    found = json.loads(out.read_text())
+    assert found["ratios"] == {"half_project_b1": 1.71} and list(found["seconds"]) == ["decode"]
 
 
 def test_every_required_ratio_is_there(measured):
