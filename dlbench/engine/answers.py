@@ -102,7 +102,7 @@ def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
         _refuse(method, answer.dtype)
     if answer.dtype == torch.bool:
         runs = answer.numpy(force=True)
-        return runs * _RUN if runs.any() and not runs.all() else _RUN * int(runs[0])
+        return runs * _RUN if count > 1 and runs.any() and not runs.all() else _RUN * int(runs[0])
     found = answer.to("cpu", torch.int64).numpy()
     if strange := set(found.tolist()) - CODES:
         _refuse(method, min(strange))
