@@ -95,7 +95,8 @@ def measure(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> li
         if item.method is not None:
             reads |= item.method.reads(item.engine.backbone.depth)
     full = items[0].engine.prefill(items[0].prompts[:batch])
-    full.decode()  # warm-up
+    for _ in range(max(1, items[0].engine.warm_ups)):
+        full.decode()
     prefills: list[float] = []
     waves: list[Wave] = []
     shared: dict[str, tuple[float, Wave]] = {}
@@ -110,15 +111,21 @@ def measure(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> li
             seconds, wave = shared[name]
         prefills.append(seconds / len(group))
         waves.append(wave)
+    decodes = [
+        partial(wave.decode, item.method, seed=item.facts["seed"], kv=item.facts["kv"])
+        for wave, item in zip(waves, items, strict=True)
+    ]
+    for decode, item in zip(decodes, items, strict=True):
+        for _ in range(item.engine.warm_ups):
+            decode()
     took: list[list[float]] = [[] for _ in items]
     speedups: list[list[float]] = [[] for _ in items]
     forwards = [1] * len(items)
     for _ in range(ROUNDS):
-        for i, (wave, item) in enumerate(zip(waves, items, strict=True)):
+        for i, decode in enumerate(decodes):
             if i % FULL_EVERY == 0:
                 seconds, generations = clock.of(full.decode)
                 full_rate = seconds / _forwards(generations)
-            decode = partial(wave.decode, item.method, seed=item.facts["seed"], kv=item.facts["kv"])
             seconds, generations = clock.of(decode)
             forwards[i] = _forwards(generations)
             took[i].append(seconds)

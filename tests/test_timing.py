@@ -1,13 +1,17 @@
 """Times: what is measured together, and what becomes of a batch that does not fit the memory."""
 
+from dataclasses import replace
+
 import pytest
+import tape
 import tiny_models
 import torch
 
 from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
+from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.timing import Item, attempt
+from dlbench.timing import Clock, Item, attempt
 
 
 def items(count=16):
@@ -26,6 +30,26 @@ def test_times_stand_beside_those_of_full():
     full, skip = attempt(items(), 16, routed=False, task="toy")
     assert (full.speedup, full.batch_size, skip.batch_size, skip.task) == (1.0, 16, 16, "toy")
     assert full.ms_per_document > full.prefill_ms_per_document > 0 and skip.decode_ms_per_token > 0
+
+
+def test_nothing_is_captured_in_what_is_timed(monkeypatch):
+    monkeypatch.setattr("dlbench.engine.engine.recorder", lambda device: tape.record)
+    made = items()
+    made.append(replace(made[0], facts={**made[0].facts, "name": "r"}, method=RandomSkip(share=0.5)))
+    of, recorded = Clock.of, []
+
+    def watched(self, work):
+        before = tape.Tape.count
+        found = of(self, work)
+        if isinstance(found[1], list):  # generations, not a wave
+            recorded.append(tape.Tape.count - before)
+        return found
+
+    monkeypatch.setattr(Clock, "of", watched)
+    before = tape.Tape.count
+    times = attempt(made, 16, routed=False, task="toy")
+    assert [one.kernels for one in times] == ["captured"] * 3
+    assert tape.Tape.count > before and len(recorded) > 4 and not any(recorded)
 
 
 def test_a_batch_that_does_not_fit_has_no_times(monkeypatch):

@@ -62,6 +62,11 @@ class Engine:
         """Why the layers, or the step around them, are not fused or captured, where they were to be."""
         return self._note or ("" if self.captures is None else self.captures.failed)
 
+    @property
+    def warm_ups(self) -> int:
+        """Decoding runs after which the same run captures nothing more: what is met for the second time is captured."""
+        return 2 if self.kernels == "captured" else 0
+
     def release(self) -> None:
         """Give back memory that no wave uses, and that was kept for the next."""
         if self.captures is not None:
