@@ -259,10 +259,15 @@ class RowCache(Cache):
         """
         count, end = source.seen, self.seen
         assert count <= end
+        pairs = list(zip(slots.tolist(), places.tolist(), strict=True))
         for layer, theirs in source.memory.layers.items():
             if layers is None or layer in layers:
-                into = self.memory.of(layer, theirs.shape[1], theirs)
-                into[:, :, end - count : end][on(slots, into.device)] = theirs[on(places, into.device), :, :count]
+                into = self.memory.of(layer, theirs.shape[1], theirs)[:, :, end - count : end]
+                if into.is_cpu:  # a look-up of several would make a copy of its own first
+                    for slot, place in pairs:
+                        into[slot].copy_(theirs[place, :, :count])
+                else:
+                    into[on(slots, into.device)] = theirs[on(places, into.device), :, :count]
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
         self.bases[slots] = end
