@@ -151,8 +151,8 @@ class Steps:
         if self.alive not in self._views:
             self._views[self.alive] = [x[: self.alive].unsqueeze(1) for x in self.states]
         self.views = self._views[self.alive]
-        where = np.zeros(len(self.where), dtype=np.int64)
-        where[: cache.batch], where[-1] = cache.starts, cache.seen
+        where = np.full(len(self.where), cache.seen)  # a slot that nobody is in begins here: its position is 0
+        where[: self.alive] = cache.starts[: self.alive]
         send(where, self.where)
         self.ids[: self.alive].copy_(ids[:, 0])
         count = self.count

@@ -204,3 +204,16 @@ def test_sizes():
 
 def test_nothing_is_captured_on_a_cpu():
     assert captured.recorder(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("family", ["opt", "llama"])
+def test_slots_that_nobody_is_in_point_nowhere(monkeypatch, family):
+    """Rounding takes them along; where rows were long ago lies outside the tables of positions."""
+    ours, plain = engines(monkeypatch, family)
+    limits = [30, 30, 30, 25, 25, 25, 30]  # the last four begin; three enter at step 25, and one slot is left at 30
+    prompts = [tuple(2 + (i * 7 + j) % 50 for j in range(60 + i)) for i in range(len(limits))]
+    several = [Request(str(i), p, n) for i, (p, n) in enumerate(zip(prompts, limits, strict=True))]
+    expected = plain.prefill(several, slots=4).decode()
+    wave = ours.prefill(several, slots=4)
+    for _ in range(2):
+        same(wave.decode(), expected)
