@@ -39,7 +39,8 @@ class Captures:
         self._stack, self._record = stack, record
         self._places: list[_Place] = []
         self.failed = ""
-        """Why a step could not be captured; from then on none is."""
+        """Why a step could not be captured; from then on none is. Waves under way keep their steps, whose works then run
+        as they stand: they alone know the positions of what is owed. Later waves decode by plain steps."""
 
     def settle(self, cache: RowCache, layers: Collection[int] | None) -> None:
         """Give an empty cache memory that is free, or new memory; it is free again when the cache is gone.
@@ -48,6 +49,8 @@ class Captures:
             cache: has not been written to.
             layers: those that may keep keys and values; None for all.
         """
+        if self.failed:
+            return
         kept = None if layers is None else frozenset(layers)
         place = self._free(cache, kept)
         if place is None:
@@ -71,7 +74,7 @@ class Captures:
     def of(self, cache: RowCache, routing: Plan | None) -> Steps | None:
         """The captured steps of a cache; None where it has none, or a policy wants what they do not do."""
         debts = None if routing is None else routing.debts
-        if self.failed or (debts is not None and (debts.hides or debts.attends)):
+        if debts is not None and (debts.hides or debts.attends):
             return None
         return next((p.steps for p in self._places if p.steps.memory is cache.memory), None)
 
@@ -81,6 +84,8 @@ class Captures:
 
     def _recorded(self, work: Work) -> Work:
         """What replays a work; the work itself where it cannot be captured."""
+        if self.failed:
+            return work
         try:
             return self._record(work)
         except RuntimeError as error:

@@ -178,6 +178,9 @@ def test_what_cannot_be_captured_is_said(monkeypatch):
 
     ours.captures._record = fails
     assert ours.kernels == "captured"
+    wave, method = ours.prefill(REQUESTS), METHODS["token"]
+    same(wave.decode(method), plain.prefill(REQUESTS).decode(method))  # tokens before the failure are still owed
+    same(wave.decode(), plain.prefill(REQUESTS).decode())
     same(ours.prefill(REQUESTS).decode(), plain.prefill(REQUESTS).decode())
     assert ours.kernels == "fused"
     assert ours.kernels_note == "not captured: operation not permitted when stream is capturing"
