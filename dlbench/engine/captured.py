@@ -12,8 +12,8 @@ a captured layer touches stands still:
 
 Each work runs as it stands when it is first met, and is captured when it is met again.
 
-Shape letters: B slots and a spare one, n rows, m rows or past tokens, H key/value heads, T columns, D head width,
-W model width, R rotary width, V vocabulary.
+Shape letters: B slots and a spare one, n rows, m rows or past tokens, T columns, W model width, R rotary width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from dlbench.engine.cache import RowCache
 from dlbench.engine.debts import Past
 from dlbench.engine.keyvalues import KeyValues, Places, Slots, halves, send
-from dlbench.engine.stack import Stack
+from dlbench.engine.stack import Stack, hiding
 from dlbench.method import Action
 
 if TYPE_CHECKING:
@@ -294,9 +294,3 @@ class CapturedLayer:
     def fill(self, past: Past, where: Slots) -> None:
         """Make keys and values of past tokens; see `Steps.fill`."""
         self.steps.fill(self.index, past, where)
-
-
-def hiding(there: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores so that only columns that are there count: [n, T] -> [n, 1, 1, T]."""
-    seen, hidden = (torch.full((), x, dtype=dtype, device=there.device) for x in (0.0, torch.finfo(dtype).min))
-    return torch.where(there, seen, hidden)[:, None, None]

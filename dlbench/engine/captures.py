@@ -39,8 +39,11 @@ class Captures:
         self._stack, self._record = stack, record
         self._places: list[_Place] = []
         self.failed = ""
-        """Why a step could not be captured; from then on none is. Waves under way keep their steps, whose works then run
-        as they stand: they alone know the positions of what is owed. Later waves decode by plain steps."""
+        """Why a step could not be captured; from then on none is.
+
+        Waves under way keep their steps, whose works then run as they stand: they alone know the positions of what is
+        owed. Later waves decode by plain steps.
+        """
 
     def settle(self, cache: RowCache, layers: Collection[int] | None) -> None:
         """Give an empty cache memory that is free, or new memory; it is free again when the cache is gone.
@@ -77,10 +80,6 @@ class Captures:
         if debts is not None and (debts.hides or debts.attends):
             return None
         return next((p.steps for p in self._places if p.steps.memory is cache.memory), None)
-
-    def has(self, cache: RowCache) -> bool:
-        """Whether steps over a cache may be captured."""
-        return any(p.steps.memory is cache.memory for p in self._places)
 
     def _recorded(self, work: Work) -> Work:
         """What replays a work; the work itself where it cannot be captured."""

@@ -239,7 +239,7 @@ class Decoding(Run):
             return None
         debts = POLICIES[policy](self.cache, self.wave.span)
         captures = self.wave.engine.captures
-        debts.volatile = captures is not None and captures.has(self.cache)
+        debts.volatile = captures is not None and captures.of(self.cache, None) is not None
         self.cache.companion = debts
         return debts
 

@@ -44,9 +44,10 @@ class Engine:
                 self.stack = Stack(backbone, fused)
             except (NotFused, NotStacked) as reason:
                 self._note = str(reason)
-        record = None if self.stack is None else recorder(backbone.device)
-        self.captures = None if self.stack is None or record is None else Captures(self.stack, record)
+        self.captures: Captures | None = None
         """Decode steps that a GPU has captured; None where there are none."""
+        if self.stack is not None and (record := recorder(backbone.device)) is not None:
+            self.captures = Captures(self.stack, record)
         self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
         self.stopper = Stopper(backbone.tokenizer)
 

@@ -152,8 +152,7 @@ class Gates:
         if routing.resumes:
             hidden = routing.enters(index, hidden)
         groups, debts = routing.decide(index, hidden), routing.debts
-        captured = isinstance(forward, CapturedLayer)
-        if debts is not None and index in self.angles.firsts and not captured:
+        if debts is not None and index in self.angles.firsts and not isinstance(forward, CapturedLayer):
             self.angles.note(index, kwargs, self.cache.seen - self.starts)
         everybody = len(groups) == 1 and groups[0][1] is None and groups[0][0] == _RUN
         if everybody and routing.scale is None and (debts is None or not debts.concern(index)):
@@ -195,7 +194,10 @@ class Gates:
         if slots is not None and isinstance(forward, CapturedLayer):
             out = forward.some(hidden, slots, code, into)
             self.ledger.layer(index, code, slots)
-            return self._scaled(hidden, out, slots)
+            if self.routing is None or self.routing.scale is None:
+                return out
+            those = self._on(slots, hidden)
+            return out.index_copy(0, those, self._scaled(hidden[those], out[those], those))
         rows = None if slots is None else self._on(slots, hidden)
         states = hidden if rows is None else hidden[rows]
         if rows is not None:
@@ -210,18 +212,15 @@ class Gates:
             with self.cache.only(rows):
                 out = self._part(index, code, forward, states, kwargs, owed)
         self.ledger.layer(index, code, slots)
-        if self.routing is not None and (scale := self.routing.scale) is not None:
-            scale = (scale if rows is None else scale[rows]).to(states)
-            out = states + scale[:, None, None] * (out - states)
+        out = self._scaled(states, out, rows)
         return out if rows is None else into.index_copy(0, rows, out)
 
-    def _scaled(self, before: Tensor, after: Tensor, slots: Slots) -> Tensor:
-        """What a layer made of some rows, [alive, 1, W], with what it has added to these multiplied by their scale."""
+    def _scaled(self, states: Tensor, out: Tensor, rows: Tensor | None) -> Tensor:
+        """What a layer made of the states of these rows, or of all; what it has added is multiplied by their scale."""
         if self.routing is None or (scale := self.routing.scale) is None:
-            return after
-        rows = self._on(slots, before)
-        old = before[rows]
-        return after.index_copy(0, rows, old + scale[rows].to(old)[:, None, None] * (after[rows] - old))
+            return out
+        scale = (scale if rows is None else scale[rows]).to(states)
+        return states + scale[:, None, None] * (out - states)
 
     def _part(
         self,

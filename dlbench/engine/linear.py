@@ -32,7 +32,6 @@ Way = Literal["split", "swap", "blocks", "onednn", "torch"]
 MOST_ROWS = 128
 """More rows than these are left to torch."""
 PLAIN = (Tensor, nn.Parameter)
-_TORCH: Way = "torch"
 _ONEDNN: Any = None
 if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -98,7 +97,8 @@ class Product:
 
     def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """The product; with `onto` [rows, N] their sum, which stays as it is."""
-        rows, found = x.shape[0], _TORCH
+        rows = x.shape[0]
+        found: Way = "torch"
         if self.special and rows <= MOST_ROWS:
             threads = torch.get_num_threads()
             found = way(rows, self.outputs, self.inputs, threads=threads, transposed=self.transposed)

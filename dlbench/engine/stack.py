@@ -144,10 +144,16 @@ def _padding(cache: RowCache, first: int, like: Tensor) -> Tensor | None:
     if not cache.padded or not (starts > first).any():
         return None
     columns = torch.arange(first, cache.seen + 1, device=like.device)
-    there = (columns >= on(starts.copy(), like.device)[:, None])[:, None, None]
-    if like.is_cpu:  # the kernel would turn booleans into this in every layer
-        there = torch.zeros((), dtype=like.dtype).where(there, torch.finfo(like.dtype).min)
-    return there
+    there = columns >= on(starts.copy(), like.device)[:, None]
+    # on a CPU the kernel would turn booleans into this in every layer
+    return hiding(there, like.dtype) if like.is_cpu else there[:, None, None]
+
+
+def hiding(there: Tensor, dtype: torch.dtype) -> Tensor:
+    """What is added to scores so that only columns that are there count: [n, T] -> [n, 1, 1, T]."""
+    # both numbers are made on the device: a graph cannot fetch one from the host
+    seen, hidden = (torch.full((), x, dtype=dtype, device=there.device) for x in (0.0, torch.finfo(dtype).min))
+    return torch.where(there, seen, hidden)[:, None, None]
 
 
 def _rope_types(config: Any) -> set[str]:

@@ -67,7 +67,6 @@ class Wave:
         self.angles = Angles(engine.gates.kinds, int((self.lengths + self.limits).max()))
         self.ledger = Ledger(engine.costs, rows, engine.metered)
         self.view = None if method is None else self.look(seed)
-        self._moving: RowCache | None = None
         self.states = PromptStates(engine.backbone.depth, rows, watch)
         routing = None
         if method is not None and self.view is not None:
@@ -75,6 +74,7 @@ class Wave:
         with engine.gates.installed():
             starts = range(0, rows, self.slots)
             self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing) for i in starts]
+        self._moving: RowCache | None = None
 
     @property
     def in_place(self) -> bool:
