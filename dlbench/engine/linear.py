@@ -42,7 +42,14 @@ INTEL = torch.backends.mkl.is_available() and processor.vendor() == "GenuineInte
 
 
 def way(
-    rows: int, outputs: int, inputs: int, *, threads: int, transposed: bool = False, intel: bool | None = None
+    rows: int,
+    outputs: int,
+    inputs: int,
+    *,
+    threads: int,
+    transposed: bool = False,
+    columns: bool = False,
+    intel: bool | None = None,
 ) -> Way:
     """How the product of [rows, inputs] with [outputs, inputs] is best computed in float32 on a CPU.
 
@@ -52,6 +59,7 @@ def way(
         inputs: columns of the weight.
         threads: threads that torch may use.
         transposed: whether the weight lies in memory as [inputs, outputs].
+        columns: whether the left factor lies in memory as [inputs, rows], as a swapped product leaves it.
         intel: whether BLAS is Intel's on a processor of Intel's; None as on this machine.
     """
     if rows > MOST_ROWS or rows < 1:
@@ -64,7 +72,7 @@ def way(
         if rows > 48:
             return "torch" if small else rest
         if small:
-            return "torch" if rows <= 12 and (threads == 1 or inputs > outputs) else "swap"
+            return "torch" if rows <= 12 and not columns and (threads == 1 or inputs > outputs) else "swap"
         return "swap" if rows >= 16 and outputs <= 4 * inputs else rest  # swapped logits are slow to search
     if small and threads > 1 and rows % 16 == 0:  # the width of the swapped product's own blocks
         return "swap"
@@ -101,7 +109,8 @@ class Product:
         found: Way = "torch"
         if self.special and rows <= MOST_ROWS:
             threads = torch.get_num_threads()
-            found = way(rows, self.outputs, self.inputs, threads=threads, transposed=self.transposed)
+            shape = (rows, self.outputs, self.inputs)
+            found = way(*shape, threads=threads, transposed=self.transposed, columns=x.t().is_contiguous())
         if found == "torch" and onto is not None and self.bias is None:
             return torch.addmm(onto, x, self.weight.t())
         out = _compute(found, x, self.weight, self.bias)
@@ -114,10 +123,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows = x.numel() // inputs if inputs else 0
     if not 0 < rows <= MOST_ROWS or x.dtype is not torch.float32 or not _special(weight, bias) or _records(x, weight):
         return stock_linear(x, weight, bias)
-    found = way(rows, outputs, inputs, threads=torch.get_num_threads(), transposed=not weight.is_contiguous())
+    flat, transposed = x.reshape(rows, inputs), not weight.is_contiguous()
+    shape, columns = (rows, outputs, inputs), flat.t().is_contiguous()
+    found = way(*shape, threads=torch.get_num_threads(), transposed=transposed, columns=columns)
     if found == "torch":
         return stock_linear(x, weight, bias)
-    return _compute(found, x.reshape(rows, inputs), weight, bias).view(*x.shape[:-1], outputs)
+    return _compute(found, flat, weight, bias).view(*x.shape[:-1], outputs)
 
 
 def quick(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
@@ -154,10 +165,12 @@ def _records(x: Tensor, weight: Tensor) -> bool:
 def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One product by the way found: [rows, K] -> [rows, N]."""
     if found == "swap":
-        x = x.contiguous()
+        right = x.t()
+        if not right.is_contiguous():  # what another swapped product left is as it should be
+            right = x.contiguous().t()
         if bias is None:
-            return torch.mm(weight, x.t()).t()
-        return torch.addmm(bias.unsqueeze(1), weight, x.t()).t()
+            return torch.mm(weight, right).t()
+        return torch.addmm(bias.unsqueeze(1), weight, right).t()
     if found == "onednn":
         out: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return out

@@ -69,6 +69,19 @@ def test_any_layout_of_the_left_factor(x, threads, processors):
         torch.testing.assert_close(linear(x, weight, bias), F.linear(x, weight, bias), **CLOSE)
 
 
+def test_a_swapped_product_takes_what_another_left_as_it_is(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(module, "INTEL", True)
+    up, down, x = torch.randn(96, 32), torch.randn(32, 96), torch.randn(6, 32)
+    seen = []
+    mm = torch.mm
+    monkeypatch.setattr(torch, "mm", lambda a, b: seen.append(b) or mm(a, b))
+    middle = Product(up)(x)
+    out = Product(down)(middle)
+    assert seen[1].data_ptr() == middle.data_ptr() and out.t().is_contiguous()
+    torch.testing.assert_close(out, x @ up.t() @ down.t(), **CLOSE)
+
+
 def test_a_weight_in_parts_of_memory_is_left_to_torch():
     x, weight = torch.randn(2, 64), torch.randn(96, 128)[:, :64]
     assert torch.equal(linear(x, weight), F.linear(x, weight))
@@ -112,6 +125,7 @@ def test_the_rule_where_blas_is_at_home():
     assert [rule(r, 576, 192, threads=2) for r in (4, 48, 49)] == ["swap", "swap", "torch"]
     assert [rule(r, 192, 512, threads=2) for r in (12, 13)] == ["torch", "swap"]
     assert [rule(r, 576, 192, threads=1) for r in (12, 13)] == ["torch", "swap"]
+    assert [rule(r, 192, 512, threads=2, columns=True) for r in (3, 4, 48, 49)] == ["torch", "swap", "swap", "torch"]
     assert [rule(16, outputs, 1024, threads=2) == "swap" for outputs in (1024, 4096, 8192)] == [True, True, False]
     assert rule(4, 1024, 1024, threads=2) == rule(64, 1024, 1024, threads=2) == rule(1, 97, 64, threads=2, intel=False)
     assert {rule(r, 2304, 768, threads=2, transposed=True) for r in (1, 4, 16, 64)} == {"torch"}
