@@ -1,14 +1,15 @@
-"""Decoder layers in fewer calls: one decode step of a stock layer, proved equal to it on the model at hand.
+"""Decoder layers in fewer calls: a stock layer's `forward`, proved equal to it on the model at hand.
 
 A decode step of a small batch is bound by the number of calls, not by arithmetic. A fused layer stands in for one stock
-layer's `forward`, for one new token per row: queries, keys and values come from one product, gate and up from another,
-norms and rotary take few calls. Weights are not copied: projections that run together become neighbours in memory, and
-the stock parameters views of it, so that the stock layer works on as before.
+layer, for one new token per row and, on a CPU, for several: queries, keys and values come from one product, gate and up
+from another, norms and rotary take few calls. Weights are not copied: projections that run together become neighbours
+in memory, and the stock parameters views of it, so that the stock layer works on as before.
 
 A family is one row of RECIPES. What a row cannot know, `fusion.fuse` finds out: it runs each fused layer against the
 stock layer, and takes none that differs.
 
-Shape letters: B rows, M past tokens, W model width, H query heads, G key/value heads, D head width, T positions.
+Shape letters: B rows, S new tokens of each, M past tokens, W model width, H query heads, G key/value heads, D head
+width, T positions.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _ACTIVATIONS: dict[type, Map] = {
 
 
 class FusedLayer:
-    """One decode step of one stock layer: a new token per row, [B, 1, W] -> [B, 1, W].
+    """What one stock layer does with the new tokens of each row: [B, S, W] -> [B, S, W].
 
     Weights are the stock layer's own, as they are when this is made; norms are copied.
     """
@@ -83,23 +84,28 @@ class FusedLayer:
         """Whether keys and values of past tokens can come from the same product as those of the new ones."""
         return self.kv is not None
 
+    @property
+    def several(self) -> bool:
+        """Whether it may stand in for the layer where rows have several new tokens; a fill never has."""
+        return self.out.weight.is_cpu  # not measured elsewhere
+
     def __call__(self, hidden: Tensor, *, part: int = _RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
-        """Run the layer, or a half of it: [B, 1, W] -> [B, 1, W].
+        """Run the layer, or a half of it: [B, S, W] -> [B, S, W].
 
         Args:
-            hidden: state of each row's new token.
+            hidden: states of each row's new tokens; of one where others are owed.
             part: an Action: RUN; ATTN adds the attention half only, MLP the feed-forward half.
             owed: past tokens whose K and V are made and stored first, where the layer merges; its weights are then
                 read once for both.
             **kwargs: what the stock layer's forward takes by name; and `signed`, if the first half of each sine has
                 the sign already that turning gives it.
         """
-        before = out = hidden[:, 0]
+        before = out = hidden.flatten(0, 1)
         if part & _ATTN:
-            out = self._attend(before, kwargs, owed)
+            out = self._attend(before, kwargs, owed, hidden.shape[1])
         if part & _MLP:
             out = self._feed_forward(before if self.parallel else out, out)
-        return out.unsqueeze(1)
+        return out.view(hidden.shape)
 
     def fill(self, hidden: Tensor, **kwargs: Any) -> None:
         """Write K and V of these states to the cache, [M, 1, W], and nothing else; what the cache raises passes."""
@@ -113,28 +119,35 @@ class FusedLayer:
 
     # ---- halves
 
-    def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None) -> Tensor:
-        """The state and what attention adds to it: [B, W]."""
+    def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None, tokens: int) -> Tensor:
+        """The states and what attention adds to them: [B S, W]."""
         rows, mask = len(state), kwargs.get("attention_mask")
-        heads, angles = self._project(state, kwargs.get("position_embeddings"), owed)
-        q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places)
+        heads, angles = self._project(state, kwargs.get("position_embeddings"), owed, tokens)
+        q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, tokens)
         if owed is not None:
             q = q[:rows]
         grouped = self.heads != self.kv_heads
         if grouped and mask is not None and not q.is_cpu:  # there only the kernels without a mask know of groups
             q, grouped = q.view(rows, self.kv_heads, -1, self.head_width), False
         else:
-            q = q.unsqueeze(2)
+            q = q.view(-1, tokens, self.heads, self.head_width).transpose(1, 2)
         if q.stride(-1) != 1:
             q = q.contiguous()  # else the fast kernels refuse it
+        causal = tokens > 1 and mask is None  # so a stock model says it
         parts = [
             F.scaled_dot_product_attention(
-                q[entries], keys, values, attn_mask=_of(mask, entries), scale=self.scale, enable_gqa=grouped
+                q[entries],
+                keys,
+                values,
+                attn_mask=_of(mask, entries),
+                is_causal=causal,
+                scale=self.scale,
+                enable_gqa=grouped,
             )
             for entries, keys, values in past
         ]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        x = x.reshape(rows, -1)
+        x = x.transpose(1, 2).reshape(rows, -1)
         return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
 
     def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
@@ -143,9 +156,12 @@ class FusedLayer:
         x = self.act(x) if self.gated is None else self.act(x[:, : self.gated]).mul_(x[:, self.gated :])
         return self.down(x, onto) if self.leave_mlp is None else onto + self.leave_mlp(self.down(x))
 
-    def _project(self, state: Tensor, angles: Rotary, owed: Owed | None) -> tuple[Tensor, Rotary]:
-        """Heads of the new tokens, and behind them of past ones, without queries, [B + M, H + 2 G, D]; their angles."""
+    def _project(self, state: Tensor, angles: Rotary, owed: Owed | None, tokens: int) -> tuple[Tensor, Rotary]:
+        """Heads of new tokens, and behind them of past ones, without queries, [B S + M, H + 2 G, D]; their angles."""
         if owed is None:
+            if angles is not None and tokens > 1:
+                rows = len(state) // tokens
+                angles = tuple(x.expand(rows, -1, -1).reshape(rows * tokens, 1, -1) for x in angles)
             return self._split(self.qkv(state if self.enter is None else self.enter(state))), angles
         assert self.q is not None and self.kv is not None
         rows = len(state)
@@ -174,11 +190,12 @@ class FusedLayer:
         kwargs: dict[str, Any],
         queries: int = 0,
         past: Places | None = None,
+        tokens: int = 1,
     ) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
         """Norm and turn the heads x, of which the first are queries, and write the rest to the cache.
 
         Returns:
-            Queries [B + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
+            Queries [B S + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
         """
         x = x.contiguous()  # a swapped product's is not, and all that follows would be slower
         qk = x[:, : queries + self.kv_heads]
@@ -189,9 +206,9 @@ class FusedLayer:
             turn(qk, cos, sin if kwargs.get("signed") else signed(sin))
         cache, new = kwargs[self.cache], x[:, queries:]
         append = getattr(cache, "append", None)
-        if append is not None:
+        if append is not None and tokens == 1:
             return x[:, :queries], append(new, self.index, past)
-        keys, values = (part.unsqueeze(2) for part in halves(new))  # a stock cache
+        keys, values = halves(new.view(-1, tokens, *new.shape[1:]).transpose(1, 2))
         return x[:, :queries], [(slice(None), *cache.update(keys, values, self.index))]
 
     def _head_norms(self, q: Any, k: Any, offset: float) -> tuple[Map, Map]:

@@ -48,7 +48,7 @@ class Gates:
         Args:
             backbone: stays as it is.
             costs: what to charge.
-            fused: one per layer, for decode steps; None runs the stock layers.
+            fused: one per layer; None runs the stock layers.
             accelerate: whether plain linear maps may run as another, equal product.
         """
         self.backbone, self.costs, self.fused, self.accelerate = backbone, costs, fused, accelerate
@@ -123,7 +123,7 @@ class Gates:
             routing.begin(cache, ledger)
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if self.fused is not None and hidden.shape[1] == 1:
+        if self.fused is not None and (hidden.shape[1] == 1 or self.fused[index].several):
             forward = self.fused[index]
         return self.layer(index, forward, hidden, {**dict(zip(self.names, args, strict=False)), **kwargs})
 

@@ -18,9 +18,12 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
 
 
 class Step(Protocol):
-    """A decode step of one layer, as FusedLayer has it."""
+    """What stands in for one layer, as FusedLayer does."""
 
     cache: str
+
+    @property
+    def several(self) -> bool: ...
 
     @property
     def merges(self) -> bool: ...
@@ -50,8 +53,8 @@ class Past:
 def difference(layer: Any, step: Step, backbone: Backbone, index: int) -> tuple[float, str]:
     """Largest difference between a layer's fused step and the stock layer, in units of the tolerance, and where it is.
 
-    Three rows read a prompt and take one step, with and without a mask; their states are small, plain and large, so
-    that no epsilon hides.
+    Three rows read a prompt and take one step, each with and without a mask; their states are small, plain and large,
+    so that no epsilon hides.
     """
     gaps = list(_gaps(layer, step, backbone, index))
     return next((g for g in gaps if g[0] != g[0]), max(gaps))  # NaN is worse than any number
@@ -72,9 +75,18 @@ def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tu
         found = {step.cache: past, "attention_mask": mask, "position_ids": positions[rows, columns]}
         return found if angles is None else {**found, "position_embeddings": tuple(a[rows, columns] for a in angles)}
 
-    past = Past()
-    layer.forward(states[:, :length], **arguments(slice(length), past))
-    prompt, last = past.last, slice(length, None)
+    first, last = slice(length), slice(length, None)
+    before = mask[..., :length] & torch.ones(length, length, dtype=torch.bool, device=like.device).tril()
+    before |= torch.eye(length, dtype=torch.bool, device=like.device)  # a row that sees nothing would be NaN
+    prompt: tuple[Tensor, ...] = ()
+    for seen in (before, None):
+        stock, fused = Past(), Past()
+        expected = layer.forward(states[:, first], **arguments(first, stock, seen))
+        if step.several:
+            got = step(states[:, first], **arguments(first, fused, seen))
+            yield gap(got, expected, states[:, first]), "the output of several tokens is"
+            yield _apart(fused, stock), "keys and values of several tokens are"
+        prompt = stock.last
     hidden, alone = states[:, last], slice(1, 2)
     for seen in (mask, None):
         stock, fused, filled = (Past(*prompt) for _ in range(3))
@@ -83,10 +95,9 @@ def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tu
         yield gap(got, expected, hidden), "the output is"
         step.fill(hidden, **arguments(last, filled, seen))
         for past, what in ((fused, "keys and values are"), (filled, "keys and values alone are")):
-            yield max(gap(a, b) for a, b in zip(past.last, stock.last, strict=True)), what
+            yield _apart(past, stock), what
     if step.merges:  # the last token of the prompt, as if its keys and values were still owed
-        before = slice(length - 1, length)
-        known = arguments(before, Past())
+        known = arguments(slice(length - 1, length), Past())
         owed = Owed(states[:, length - 1], known.get("position_embeddings"), (torch.arange(3),) * 2)
         merged = Past(*prompt)
         got = step(hidden, owed=owed, **arguments(last, merged))
@@ -96,6 +107,11 @@ def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tu
     one = Past(*(x[alone] for x in prompt))
     got = step(hidden[alone], **arguments(last, one, rows=alone))
     yield gap(got, expected[alone], hidden[alone]), "the output of one row is"
+
+
+def _apart(past: Past, stock: Past) -> float:
+    """How far what was written to one is from what was written to the other."""
+    return max(gap(a, b) for a, b in zip(past.last, stock.last, strict=True))
 
 
 def gap(got: Tensor, expected: Tensor, origin: Tensor | float = 0.0) -> float:

@@ -1,5 +1,6 @@
 import copy
 import inspect
+import itertools
 
 import pytest
 import tiny_models
@@ -10,6 +11,7 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from dlbench.backbones import wrap
+from dlbench.engine import Engine, Request
 from dlbench.engine.cache import Written
 from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.proof import TOLERANCE, Past
@@ -29,19 +31,24 @@ PROMPT = [[5, 9, 17, 3, 40, 22, 31], [0, 0, 0, 8, 11, 50, 12], [0, 21, 6, 33, 2,
 
 
 class Recorder:
-    """Runs a model's prompt and one step, and keeps what went into and came out of each layer in the step."""
+    """Runs a model's prompt and one step, and keeps what went into and came out of each layer in the step.
 
-    def __init__(self, backbone, *, padded, rows=3):
-        self.backbone, self.calls = backbone, []
+    A step of several tokens is verification's; one of no prompt before it is the prompt itself.
+    """
+
+    def __init__(self, backbone, *, padded, rows=3, tokens=1):
+        self.backbone, self.calls, self.tokens = backbone, [], tokens
         ids = torch.tensor(PROMPT[:rows])
         mask = (ids != 0).long() if padded else torch.ones_like(ids)
         cache = DynamicCache(config=backbone.model.config)
         with torch.inference_mode():
-            backbone.model(ids, attention_mask=mask, past_key_values=cache)
+            if tokens < ids.shape[1]:
+                backbone.model(ids, attention_mask=mask, past_key_values=cache)
+                ids = ids[:, -tokens:] % 7 + 3
+                mask = torch.cat((mask, mask[:, -tokens:]), 1)
             for layer in backbone.layers:
                 layer.forward = self._around(layer.forward)
-            mask = torch.cat((mask, mask[:, -1:]), 1)
-            backbone.model(ids[:, -1:] % 7 + 3, attention_mask=mask, past_key_values=cache)
+            backbone.model(ids, attention_mask=mask, past_key_values=cache)
             for layer in backbone.layers:
                 del layer.forward
 
@@ -62,7 +69,8 @@ class Recorder:
     def __iter__(self):
         """Input, arguments, their cache's name, output, and the K and V after it, of each layer; a cache is fresh."""
         for hidden, kwargs, name, out, after in self.calls:
-            yield hidden, {**kwargs, name: copy.deepcopy(kwargs[name])}, name, out, [x[:, :, -1:] for x in after]
+            written = [x[:, :, -self.tokens :] for x in after]
+            yield hidden, {**kwargs, name: copy.deepcopy(kwargs[name])}, name, out, written
 
 
 def close(got, expected, origin=0.0):
@@ -84,15 +92,19 @@ def build(family="llama", **options):
 @torch.inference_mode()
 def test_a_fused_step_equals_the_stock_layer(family, dtype):
     backbone = build(family, dtype=dtype)
-    for padded, rows in ((True, 3), (False, 3), (False, 1)):
-        recorded = Recorder(backbone, padded=padded, rows=rows)
+    for padded, rows, tokens in itertools.product((True, False), (3, 1), (1, 3, len(PROMPT[0]))):
+        recorded = Recorder(backbone, padded=padded, rows=rows, tokens=tokens)
         fused = fuse(backbone)
         assert len(fused) == backbone.depth
         for index, (step, (hidden, kwargs, name, out, written)) in enumerate(zip(fused, recorded, strict=True)):
-            close(step(hidden, **kwargs), out, hidden)
-            layer = kwargs[name].layers[index]
-            close(layer.keys[:, :, -1:], written[0])
-            close(layer.values[:, :, -1:], written[1])
+            got, mask = step(hidden, **kwargs), kwargs["attention_mask"]
+            layer, seen = kwargs[name].layers[index], slice(None)
+            if mask is not None and rows > 1 and tokens == len(PROMPT[0]):  # what a pad makes is nobody's
+                seen = torch.tensor(PROMPT) != 0
+            assert hidden.shape[1] == tokens
+            close(got[seen], out[seen], hidden[seen])
+            close(layer.keys[:, :, -tokens:], written[0])
+            close(layer.values[:, :, -tokens:], written[1])
 
 
 def _nothing(width, attention):
@@ -243,6 +255,13 @@ def test_a_layer_that_computes_something_else_is_caught(cls, forward, monkeypatc
         fuse(backbone)
 
 
+def test_a_layer_that_differs_over_several_tokens_only_is_caught(monkeypatch):
+    stock = LlamaMLP.forward
+    monkeypatch.setattr(LlamaMLP, "forward", lambda self, x: stock(self, x) * (1 if x.shape[1] == 1 else 1.001))
+    with pytest.raises(NotFused, match=r"^layer 0: the output of several tokens is off by .* times the tolerance$"):
+        fuse(build())
+
+
 def test_the_layer_that_differs_is_named():
     backbone = build()
     backbone.layers[4].mlp.__class__ = type(
@@ -261,6 +280,15 @@ def test_a_failing_layer_gives_one_line():
     backbone.layers[1].mlp.__class__ = type("Failing", (LlamaMLP,), {"forward": fail})
     with pytest.raises(NotFused, match=r"^layer 1: ValueError: no$"):
         fuse(backbone)
+
+
+def test_prompts_run_through_fused_layers(monkeypatch):
+    engine = Engine(build())
+    monkeypatch.setattr(LlamaMLP, "forward", None)
+    [found] = engine.prefill([Request("a", (5, 9, 17), 4)]).decode()
+    monkeypatch.undo()
+    [expected] = Engine(build(), kernels="stock").prefill([Request("a", (5, 9, 17), 4)]).decode()
+    assert found.tokens == expected.tokens
 
 
 def _storages(model):
