@@ -62,7 +62,7 @@ class Times:
     """What each contender took, round by round."""
 
     warmups: dict[str, float]
-    """Seconds of each contender's first run, which counts nowhere else."""
+    """Seconds of each contender's warm-up, which counts nowhere else."""
     rounds: dict[str, tuple[float, ...]]
 
     def quotients(self, slow: str, fast: str) -> tuple[float, ...]:
@@ -75,15 +75,17 @@ def race(
     rounds: int,
     *,
     warm: Mapping[str, Callable[[], object]] | None = None,
+    warm_ups: int = 1,
     patience: float = math.inf,
     now: Now = time.perf_counter,
 ) -> Times:
-    """Run every contender once to warm up and then once per round; who begins moves on from round to round.
+    """Run every contender to warm up and then once per round; who begins moves on from round to round.
 
     Args:
         contenders: each runs once and returns its own measure, such as milliseconds per step.
         rounds: how often each is measured, at most.
         warm: what a contender runs to warm up, where its own work is long.
+        warm_ups: how often it does.
         patience: seconds after which no further round begins, once there are LEAST.
         now: a clock in seconds, for the warm-up and the patience.
     """
@@ -91,7 +93,8 @@ def race(
     warmups: dict[str, float] = {}
     for name in names:
         start = now()
-        warm.get(name, contenders[name])()
+        for _ in range(warm_ups):
+            warm.get(name, contenders[name])()
         warmups[name] = now() - start
     found: dict[str, list[float]] = {name: [] for name in names}
     begun = now()

@@ -101,7 +101,7 @@ def decode(bench: Workbench) -> None:
             _HALF: partial(step_ms, wave, EverySecond(), bench.watch),
             _PAID: partial(step_ms, wave, EverySecond(turns=True), bench.watch),
         }
-        times = _race(bench, "decode", shape, batch, contenders, sizes.narrow_rounds)
+        times = _race(bench, "decode", shape, fast, batch, contenders, sizes.narrow_rounds)
         _compare(bench, shape, generate, {_FULL: wave, _STOCK: plain})
         bench.ratio(f"decode_vs_generate_b{batch}", times.quotients(_GENERATE, _FULL), _path(fast))
         bench.ratio(f"decode_stock_vs_generate_b{batch}", times.quotients(_GENERATE, _STOCK), _path(stock))
@@ -126,7 +126,7 @@ def wide(bench: Workbench) -> None:
             contenders |= {name: partial(step_ms, wave, method, bench.watch) for name, method in _halves().items()}
         if batch == 16:
             contenders[_DENSE] = partial(step_ms, fast.prefill(requests[:8]), None, bench.watch)
-        times = _race(bench, "wide", shape, batch, contenders, sizes.wide_rounds)
+        times = _race(bench, "wide", shape, fast, batch, contenders, sizes.wide_rounds)
         if batch in sizes.wide_batches:
             _compare(bench, shape, generate, {_FULL: wave})
             bench.ratio(f"decode_vs_generate_wide_b{batch}", times.quotients(_GENERATE, _FULL), _path(fast))
@@ -175,11 +175,17 @@ def _flops(generations: Sequence[Generation]) -> dict[str, int]:
 
 
 def _race(
-    bench: Workbench, part: str, shape: Shape, batch: int, contenders: Mapping[str, Callable[[], float]], rounds: int
+    bench: Workbench,
+    part: str,
+    shape: Shape,
+    engine: Engine,
+    batch: int,
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
 ) -> Times:
     group = f"{shape}, batch {batch}"
     bench.say(f"{part}: {group}")
-    times = race(contenders, rounds, patience=bench.sizes.patience)
+    times = race(contenders, rounds, warm_ups=max(1, engine.warm_ups), patience=bench.sizes.patience)
     bench.keep_times(part, group, UNIT, times)
     return times
 

@@ -19,7 +19,10 @@ from dlbench.bench.clock import Repeats
 from dlbench.bench.targets import TARGETS
 from dlbench.bench.workbench import Ratio, Series, Workbench
 
-_HINTS = ("middle half: from the first to the third quartile", "first run: warm-up and compilation, in no median")
+_HINTS = (
+    "middle half: from the first to the third quartile",
+    "warm-up: first runs, compilation and capture, in no median",
+)
 ROOMY = 110
 """Columns from which on every ratio says what it means beside its value."""
 
@@ -50,7 +53,7 @@ def _series_json(series: Series) -> dict[str, Any]:
         "group": series.group,
         "name": series.name,
         "unit": series.unit,
-        "first_s": series.first_s,
+        "warm_up_s": series.warm_up_s,
         **_repeats_json(series.repeats),
     }
 
@@ -109,13 +112,13 @@ def _headline(bench: Workbench, machine: Mapping[str, Any]) -> str:
 
 def _times(bench: Workbench) -> Table:
     table = _table("measured")
-    for heading in ("median", "middle half", "n", "first run"):
+    for heading in ("median", "middle half", "n", "warm-up"):
         table.add_column(heading, justify="right", no_wrap=True)
     for (_, group, unit), several in groupby(bench.series, key=lambda s: (s.part, s.group, s.unit)):
         table.add_row(f"[bold]{escape(group)}[/] · [dim]{unit}[/]")
         for series in several:
             repeats = series.repeats
-            first = "" if series.first_s is None else f"{series.first_s:.1f} s"
+            first = "" if series.warm_up_s is None else f"{series.warm_up_s:.1f} s"
             spread = f"{_number(repeats.low)} – {_number(repeats.high)}" if len(repeats.values) > 1 else ""
             table.add_row(f"  {escape(series.name)}", _number(repeats.median), spread, str(len(repeats.values)), first)
         table.add_section()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dlbench.bench.clock import race
 from dlbench.bench.models import random_llama, random_texts, word_tokenizer
-from dlbench.bench.requests import LM_EVAL, OURS, LmEval, Ours, compare
+from dlbench.bench.requests import LM_EVAL, OURS, LmEval, Ours, compare, race_of
 from dlbench.bench.workbench import Workbench
 from dlbench.method import Method
 from dlbench.methods.calm import Calm
@@ -55,8 +54,7 @@ def sweep(bench: Workbench) -> None:
     theirs = LmEval(backbone, [documents], BATCH, bench.watch)
     ours = Ours(bench.engine(backbone, metered=True), [documents], BATCH, bench.watch, methods)
     single, whole = f"{LM_EVAL}, 1 run", f"{OURS}, {len(methods)} configurations"
-    warm = {single: theirs.warm_up, whole: ours.warm_up}
-    times = race({single: theirs, whole: ours}, sizes.sweep_rounds, warm=warm, patience=sizes.patience)
+    times = race_of(bench, {single: theirs, whole: ours}, sizes.sweep_rounds)
     bench.keep_times("sweep", group, "ms/prompt", times)
     quotients = [len(methods) * q for q in times.quotients(single, whole)]
     how = f"{len(quotients)} lm-eval runs measured, their time × {len(methods)}"

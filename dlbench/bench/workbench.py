@@ -25,8 +25,8 @@ class Series:
     name: str
     unit: str
     repeats: Repeats
-    first_s: float | None = None
-    """Seconds of the first run, warm-up and compilation included; it is none of the repeats."""
+    warm_up_s: float | None = None
+    """Seconds of the runs before, compilation and capture included; none of the repeats."""
 
 
 @dataclass(frozen=True)

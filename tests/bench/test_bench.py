@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -14,7 +15,7 @@ from dlbench.bench.decode import EverySecond, bytes_per_step, same_tokens
 from dlbench.bench.models import random_llama, random_requests, random_texts, word_tokenizer
 from dlbench.bench.options import Options
 from dlbench.bench.report import show
-from dlbench.bench.requests import compare
+from dlbench.bench.requests import Ours, compare, race_of
 from dlbench.bench.run import machine_facts, measure
 from dlbench.bench.sizes import Shape, Sizes, sizes
 from dlbench.bench.sweep import configurations
@@ -124,7 +125,7 @@ def test_the_tables_fit_eighty_columns(measured):
     printed, found = measured
     assert max(map(len, printed.splitlines())) <= 80
     assert all(name in printed for name in found["ratios"])
-    assert "first run" in printed and "≥ 1.30" in printed
+    assert "warm-up" in printed and "≥ 1.30" in printed
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -280,3 +281,22 @@ def test_an_interrupted_benchmark_says_so(capsys, monkeypatch):
     monkeypatch.setattr("dlbench.bench.run.execute", interrupted)
     assert cli.main(["bench"]) == 130
     assert capsys.readouterr().err.startswith("dlbench: interrupted")
+
+
+class Side(Ours):
+    """Notes what is run of it."""
+
+    def __call__(self):
+        self.texts["run"] = self.texts.get("run", 0) + 1
+        return 1.0
+
+    def warm_up(self):
+        self.texts["few"] = self.texts.get("few", 0) + 1
+
+
+@pytest.mark.parametrize(("captures", "ran"), [(0, {"few": 1, "run": 3}), (2, {"run": 5})])
+def test_captured_steps_warm_up_with_what_is_timed(captures, ran):
+    bench = Workbench(SIZES, "cpu", "float32", 1)
+    side = Side(SimpleNamespace(warm_ups=captures), [], 2, bench.watch)
+    assert race_of(bench, {"ours": side}, 3).rounds == {"ours": (1.0,) * 3}
+    assert side.texts == ran

@@ -46,6 +46,12 @@ def test_the_first_run_counts_nowhere():
     assert times.rounds == {"a": (1, 1), "b": (1, 1)}
 
 
+def test_a_contender_may_warm_up_twice():
+    clock = FakeClock()
+    times = race({"a": clock.work(50, 40, 1), "b": clock.work(9, 8, 2)}, 1, warm_ups=2, now=clock)
+    assert times.warmups == {"a": 90, "b": 17} and times.rounds == {"a": (1,), "b": (2,)}
+
+
 def test_a_slow_machine_gets_fewer_rounds_but_three():
     for seconds, rounds in ((1, 5), (2, 4), (9, LEAST)):
         clock = FakeClock()
