@@ -71,6 +71,10 @@ class FusedLayer:
         if not self.interleaved:
             self.q, self.kv = self.qkv.part(slice(first)), self.qkv.part(slice(first, None))
         self.out, self.up, self.down = (_product(layer, x) for x in ((recipe.out,), recipe.up, (recipe.down,)))
+        self.several = self.out.weight.is_cpu  # not measured elsewhere
+        """Whether it may stand in for the layer where rows have several new tokens."""
+        self.folds = not self.out.weight.is_cpu
+        """Whether heads that share keys go to the kernel as queries of one: others take no groups with a mask."""
         self.gated = self.up.outputs // 2 if recipe.gated else None
         act = resolve(layer, recipe.act)
         self.act: Map = _ACTIVATIONS.get(type(act), act)
@@ -83,11 +87,6 @@ class FusedLayer:
     def merges(self) -> bool:
         """Whether keys and values of past tokens can come from the same product as those of the new ones."""
         return self.kv is not None
-
-    @property
-    def several(self) -> bool:
-        """Whether it may stand in for the layer where rows have several new tokens; a fill never has."""
-        return self.out.weight.is_cpu  # not measured elsewhere
 
     def __call__(self, hidden: Tensor, *, part: int = _RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
         """Run the layer, or a half of it: [B, S, W] -> [B, S, W].
@@ -127,27 +126,25 @@ class FusedLayer:
         if owed is not None:
             q = q[:rows]
         grouped = self.heads != self.kv_heads
-        if grouped and mask is not None and not q.is_cpu:  # there only the kernels without a mask know of groups
-            q, grouped = q.view(rows, self.kv_heads, -1, self.head_width), False
+        fold = grouped and self.folds and mask is not None and tokens == 1
+        if fold:
+            q = q.view(rows, self.kv_heads, -1, self.head_width)
         else:
             q = q.view(-1, tokens, self.heads, self.head_width).transpose(1, 2)
-        if q.stride(-1) != 1:
-            q = q.contiguous()  # else the fast kernels refuse it
-        causal = tokens > 1 and mask is None  # so a stock model says it
         parts = [
             F.scaled_dot_product_attention(
                 q[entries],
                 keys,
                 values,
                 attn_mask=_of(mask, entries),
-                is_causal=causal,
+                is_causal=tokens > 1 and mask is None,  # so a stock model means it
                 scale=self.scale,
-                enable_gqa=grouped,
+                enable_gqa=grouped and not fold,
             )
             for entries, keys, values in past
         ]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        x = x.transpose(1, 2).reshape(rows, -1)
+        x = (x if fold else x.transpose(1, 2)).reshape(rows, -1)
         return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
 
     def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:

@@ -163,6 +163,16 @@ def test_a_mask_may_be_of_numbers():
         close(step(hidden, **{**kwargs, "attention_mask": mask}), out, hidden)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@torch.inference_mode()
+def test_heads_that_share_keys_may_be_queries_of_one(family):
+    backbone = build(family)
+    assert backbone.model.config.num_key_value_heads < backbone.model.config.num_attention_heads
+    for step, (hidden, kwargs, _, out, _) in zip(fuse(backbone), Recorder(backbone, padded=True), strict=True):
+        step.folds = True  # as on a GPU
+        close(step(hidden, **kwargs), out, hidden)
+
+
 @torch.inference_mode()
 def test_strided_keys_and_values_are_attended_to():
     step, width = fuse(build())[0], 8
