@@ -75,7 +75,7 @@ class FusedLayer:
         """Whether it may stand in for the layer where rows have several new tokens."""
         self.folds = not self.out.weight.is_cpu
         """Whether heads that share keys go to the kernel as queries of one: others take no groups with a mask."""
-        self.gated = self.up.outputs // 2 if recipe.gated else None
+        self.gated = recipe.gated
         act = resolve(layer, recipe.act)
         self.act: Map = _ACTIVATIONS.get(type(act), act)
         self.norm_qk = self.norm_k = None
@@ -120,7 +120,7 @@ class FusedLayer:
 
     def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None, tokens: int) -> Tensor:
         """The states and what attention adds to them: [B S, W]."""
-        rows, mask = len(state), kwargs.get("attention_mask")
+        rows, mask = state.shape[0], kwargs.get("attention_mask")
         heads, angles = self._project(state, kwargs.get("position_embeddings"), owed, tokens)
         q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, tokens)
         if owed is not None:
@@ -150,7 +150,11 @@ class FusedLayer:
     def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
         """The sum of `onto` and what the feed-forward makes of a state: [B, W]."""
         x = self.up(state if self.enter_mlp is None else self.enter_mlp(state))
-        x = self.act(x) if self.gated is None else self.act(x[:, : self.gated]).mul_(x[:, self.gated :])
+        if self.gated:
+            gate, up = x.chunk(2, 1)
+            x = self.act(gate).mul_(up)
+        else:
+            x = self.act(x)
         return self.down(x, onto) if self.leave_mlp is None else onto + self.leave_mlp(self.down(x))
 
     def _project(self, state: Tensor, angles: Rotary, owed: Owed | None, tokens: int) -> tuple[Tensor, Rotary]:
@@ -178,7 +182,7 @@ class FusedLayer:
         """Heads of a projection, such as [B, (H + 2 G) D] -> [B, H + 2 G, D]: queries, then keys, then values."""
         if self.interleaved:
             x = x.view(len(x), self.heads, 3, self.head_width).transpose(1, 2)
-        return x.reshape(len(x), -1, self.head_width)
+        return x.reshape(x.shape[0], -1, self.head_width)
 
     def _store(
         self,
@@ -195,18 +199,18 @@ class FusedLayer:
             Queries [B S + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
         """
         x = x.contiguous()  # a swapped product's is not, and all that follows would be slower
-        qk = x[:, : queries + self.kv_heads]
+        qk = x.narrow(1, 0, queries + self.kv_heads)
         if (norm := self.norm_qk if queries else self.norm_k) is not None:
             qk.copy_(norm(qk))
         if self.rotary and angles is not None:
             cos, sin = angles
             turn(qk, cos, sin if kwargs.get("signed") else signed(sin))
-        cache, new = kwargs[self.cache], x[:, queries:]
+        cache, (q, new) = kwargs[self.cache], x.split_with_sizes((queries, 2 * self.kv_heads), 1)
         append = getattr(cache, "append", None)
         if append is not None and tokens == 1:
-            return x[:, :queries], append(new, self.index, past)
+            return q, append(new, self.index, past)
         keys, values = halves(new.view(-1, tokens, *new.shape[1:]).transpose(1, 2))
-        return x[:, :queries], [(slice(None), *cache.update(keys, values, self.index))]
+        return q, [(slice(None), *cache.update(keys, values, self.index))]
 
     def _head_norms(self, q: Any, k: Any, offset: float) -> tuple[Map, Map]:
         """Norms of queries and keys together, [B, H + G, D], and of keys alone, [B, G, D]."""

@@ -36,8 +36,8 @@ def send(array: NDArray[Any], into: Tensor) -> None:
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:
     """K and V of what holds both, [B, 2 G, ...]: views."""
-    count = x.shape[1] // 2
-    return x[:, :count], x[:, count:]
+    keys, values = x.chunk(2, 1)
+    return keys, values
 
 
 class KeyValues:

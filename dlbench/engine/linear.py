@@ -108,9 +108,8 @@ class Product:
         rows = x.shape[0]
         found: Way = "torch"
         if self.special and rows <= MOST_ROWS:
-            threads = torch.get_num_threads()
-            shape = (rows, self.outputs, self.inputs)
-            found = way(*shape, threads=threads, transposed=self.transposed, columns=x.t().is_contiguous())
+            shape, threads = (rows, self.outputs, self.inputs), torch.get_num_threads()
+            found = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
         if found == "torch" and onto is not None and self.bias is None:
             return torch.addmm(onto, x, self.weight.t())
         out = _compute(found, x, self.weight, self.bias)
@@ -124,8 +123,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not 0 < rows <= MOST_ROWS or x.dtype is not torch.float32 or not _special(weight, bias) or _records(x, weight):
         return stock_linear(x, weight, bias)
     flat, transposed = x.reshape(rows, inputs), not weight.is_contiguous()
-    shape, columns = (rows, outputs, inputs), flat.t().is_contiguous()
-    found = way(*shape, threads=torch.get_num_threads(), transposed=transposed, columns=columns)
+    shape, threads = (rows, outputs, inputs), torch.get_num_threads()
+    found = way(*shape, threads=threads, transposed=transposed, columns=_columns(flat))
     if found == "torch":
         return stock_linear(x, weight, bias)
     return _compute(found, flat, weight, bias).view(*x.shape[:-1], outputs)
@@ -162,12 +161,15 @@ def _records(x: Tensor, weight: Tensor) -> bool:
     return (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)) or torch.is_autocast_enabled("cpu")
 
 
+def _columns(x: Tensor) -> bool:
+    """Whether a matrix [rows, K] lies in memory as [K, rows]."""
+    return x.stride() == (1, x.shape[0])
+
+
 def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One product by the way found: [rows, K] -> [rows, N]."""
     if found == "swap":
-        right = x.t()
-        if not right.is_contiguous():  # what another swapped product left is as it should be
-            right = x.contiguous().t()
+        right = (x if _columns(x) else x.contiguous()).t()  # what another swapped product left is as it should be
         if bias is None:
             return torch.mm(weight, right).t()
         return torch.addmm(bias.unsqueeze(1), weight, right).t()
