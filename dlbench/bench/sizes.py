@@ -38,7 +38,7 @@ class Sizes:
     documents: int = 64
     """Documents of each nano task."""
     request_batches: tuple[int, ...] = (16, 48)
-    request_rounds: int = 3
+    request_rounds: int = 5
     sweep_prompts: int = 64
     sweep_lengths: tuple[int, int] = (300, 360)
     """Shortest and longest prompt of the sweep, in tokens."""

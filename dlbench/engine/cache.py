@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-from dlbench.engine.keyvalues import KeyValues, Places, Slots, halves, on
+from dlbench.engine.keyvalues import KeyValues, Places, Slots, copy_rows, halves, on
 
 
 class Written(Exception):
@@ -78,6 +78,8 @@ class RowCache(Cache):
         """Whether all living rows have decoded as many tokens."""
         self.companion: Companion | None = None
         self.memory = KeyValues(slots, length)
+        self._returns = True
+        """Whether rows that are dropped can be asked for again, by `rewind`: those that were seated."""
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
         self._end: int | None = None
@@ -91,13 +93,13 @@ class RowCache(Cache):
             seen: column of the first decoded token of all of them.
         """
         count = len(rows)
-        self.alive, self.companion = count, None
+        self.alive, self.companion, self._returns = count, None, True
         self.order[:count], self.starts[:count], self.bases[:count] = rows, seen - lengths, seen
         self._bounds()
 
     def empty(self, seen: int) -> None:
         """Nobody is in; the next column is `seen`, and rows that enter end before it."""
-        self.alive, self.seen, self.companion = 0, seen, None
+        self.alive, self.seen, self.companion, self._returns = 0, seen, None, False
         self._bounds()
 
     @property
@@ -238,7 +240,7 @@ class RowCache(Cache):
 
     def rewind(self, length: int) -> None:
         """Back to the first `length` columns, every row alive and in the wave's order; the companion is let go."""
-        assert length <= self.seen
+        assert length <= self.seen and self._returns
         back = np.argsort(self.order)
         moved = np.flatnonzero(back != np.arange(self.batch))
         self.companion = None
@@ -259,15 +261,10 @@ class RowCache(Cache):
         """
         count, end = source.seen, self.seen
         assert count <= end
-        pairs = list(zip(slots.tolist(), places.tolist(), strict=True))
         for layer, theirs in source.memory.layers.items():
             if layers is None or layer in layers:
                 into = self.memory.of(layer, theirs.shape[1], theirs)[:, :, end - count : end]
-                if into.is_cpu:  # a look-up of several would make a copy of its own first
-                    for slot, place in pairs:
-                        into[slot].copy_(theirs[place, :, :count])
-                else:
-                    into[on(slots, into.device)] = theirs[on(places, into.device), :, :count]
+                copy_rows(into, slots, theirs[:, :, :count], places)
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
         self.bases[slots] = end
@@ -277,16 +274,19 @@ class RowCache(Cache):
             self.companion.clear(slots)
 
     def keep(self, slots: list[int]) -> list[int]:
-        """Drop all other alive rows, swapping them behind the kept. Returns the old slot of each kept row, in order."""
+        """Drop all other alive rows. Returns the old slot of each kept row, in order.
+
+        Seated rows are swapped behind the kept; those that were admitted are forgotten.
+        """
         count, kept = len(slots), set(slots)
         source = list(range(self.alive))
         holes = [s for s in range(count) if s not in kept]
         movers = [s for s in slots if s >= count]
         for hole, mover in zip(holes, movers, strict=True):
             source[hole], source[mover] = mover, hole
-        moved = np.array([i for i in range(self.alive) if source[i] != i], dtype=np.int64)
-        if len(moved):
-            self._move(moved, np.array(source)[moved])
+        moved = [i for i in range(self.alive if self._returns else count) if source[i] != i]
+        if moved:
+            self._move(np.array(moved), np.array(source)[moved])
         self.alive = count
         self._bounds()
         return source[:count]
@@ -328,8 +328,12 @@ class RowCache(Cache):
         for each in (self.order, self.starts, self.bases):
             each[target] = each[source]
         for x in self.memory:
-            part = x[:, :, : self.seen]
-            part[on(target, x.device)] = part[on(source, x.device)]
+            if self._returns:
+                part = x[:, :, : self.seen]
+                part[on(target, x.device)] = part[on(source, x.device)]
+            else:
+                part = x[:, :, self.left : self.seen]
+                copy_rows(part, target, part, source)
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""

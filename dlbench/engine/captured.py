@@ -178,7 +178,7 @@ class Steps:
             there = (self.columns >= starts[:, None]) & (self.columns <= self.column)
             if window is not None:
                 there &= self.columns > self.column - window
-            mask[:count].copy_(hiding(there, mask.dtype))
+            mask[:count].copy_(hiding(there[:, None, None], mask.dtype))
 
     def _leave(self, count: int) -> None:
         logits = self.stack.leave(self.states[-1][:count].unsqueeze(1))[:, -1]

@@ -151,7 +151,7 @@ class FusedLayer:
         """The sum of `onto` and what the feed-forward makes of a state: [B, W]."""
         x = self.up(state if self.enter_mlp is None else self.enter_mlp(state))
         if self.gated:
-            gate, up = x.chunk(2, 1)
+            gate, up = halves(x)
             x = self.act(gate).mul_(up)
         else:
             x = self.act(x)

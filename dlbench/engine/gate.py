@@ -19,13 +19,14 @@ from dlbench.engine.arguments import Angles, of_past, past_mask, take
 from dlbench.engine.cache import RowCache
 from dlbench.engine.captured import CapturedLayer
 from dlbench.engine.debts import Debts, Owed, Past, add_to_mask
-from dlbench.engine.fused import FusedLayer
+from dlbench.engine.fused import FusedLayer, signed
 from dlbench.engine.halves import Halves
 from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.linear import quick
 from dlbench.engine.meter import Costs
 from dlbench.engine.routing import Groups, Plan
+from dlbench.engine.stack import hiding
 from dlbench.families import resolve
 from dlbench.method import Action
 
@@ -87,7 +88,7 @@ class Gates:
                     del module.forward
                 else:
                     module.forward = before
-            for name in ("cache", "ledger", "routing", "angles", "watch"):
+            for name in ("cache", "ledger", "routing", "angles", "watch", "_eased"):
                 vars(self).pop(name, None)  # a wave's memory is its own
 
     def _shadow(self, module: nn.Module, forward: Forward) -> None:
@@ -119,13 +120,33 @@ class Gates:
         """
         self.cache, self.ledger, self.routing, self.angles, self.watch = cache, ledger, routing, angles, watch
         self.starts: Slots = cache.starts[: cache.alive]
+        self._eased: list[tuple[Any, Any, dict[str, Any]]] = []
         if routing is not None:
             routing.begin(cache, ledger)
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if self.fused is not None and (hidden.shape[1] == 1 or self.fused[index].several):
+        kwargs |= zip(self.names, args, strict=False)
+        several = hidden.shape[1] > 1
+        if self.fused is not None and (not several or self.fused[index].several):
             forward = self.fused[index]
-        return self.layer(index, forward, hidden, {**dict(zip(self.names, args, strict=False)), **kwargs})
+            if several and (self.routing is None or self.routing.debts is None):
+                kwargs |= self._ease(kwargs, hidden.dtype)
+        return self.layer(index, forward, hidden, kwargs)
+
+    def _ease(self, kwargs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+        """What fused layers would each make of a mask of booleans and of plain angles, made once per forward."""
+        mask, angles = kwargs.get("attention_mask"), kwargs.get("position_embeddings")
+        for known, turned, made in self._eased:
+            if known is mask and turned is angles:
+                return made
+        made = {}
+        if mask is not None and mask.dtype is torch.bool:
+            made["attention_mask"] = hiding(mask, dtype)
+        if angles is not None:
+            cos, sin = angles
+            made |= {"position_embeddings": (cos, signed(sin)), "signed": True}
+        self._eased.append((mask, angles, made))
+        return made
 
     def layer(self, index: int, forward: Forward, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
         """Route one layer: whoever runs it does so by `forward`, or its fused step where there is one.

@@ -35,9 +35,19 @@ def send(array: NDArray[Any], into: Tensor) -> None:
 
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """K and V of what holds both, [B, 2 G, ...]: views."""
-    keys, values = x.chunk(2, 1)
-    return keys, values
+    """The two halves of a tensor's second dimension, such as K and V of what holds both, [B, 2 G, ...]: views."""
+    half = x.shape[1] // 2
+    first, second = x.split_with_sizes((half, half), 1)  # cheaper than `chunk`, and asked for twice per layer and step
+    return first, second
+
+
+def copy_rows(into: Tensor, target: Slots, given: Tensor, source: Slots) -> None:
+    """Rows `target` of one tensor take rows `source` of another, or of the same where none of them is both."""
+    if into.is_cpu:  # a look-up of several would make a copy of its own first
+        for to, of in zip(target.tolist(), source.tolist(), strict=True):
+            into[to].copy_(given[of])
+    else:
+        into[on(target, into.device)] = given[on(source, into.device)]
 
 
 class KeyValues:

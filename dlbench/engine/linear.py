@@ -110,8 +110,11 @@ class Product:
         if self.special and rows <= MOST_ROWS:
             shape, threads = (rows, self.outputs, self.inputs), torch.get_num_threads()
             found = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
-        if found == "torch" and onto is not None and self.bias is None:
-            return torch.addmm(onto, x, self.weight.t())
+        if onto is not None and self.bias is None:
+            if found == "torch":
+                return torch.addmm(onto, x, self.weight.t())
+            if found == "swap":
+                return torch.addmm(onto.t(), self.weight, _right(x)).t()
         out = _compute(found, x, self.weight, self.bias)
         return out if onto is None else torch.add(onto, out)
 
@@ -166,13 +169,17 @@ def _columns(x: Tensor) -> bool:
     return x.stride() == (1, x.shape[0])
 
 
+def _right(x: Tensor) -> Tensor:
+    """The right factor of a swapped product: [rows, K] -> [K, rows]; what another one left is as it should be."""
+    return (x if _columns(x) else x.contiguous()).t()
+
+
 def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """One product by the way found: [rows, K] -> [rows, N]."""
     if found == "swap":
-        right = (x if _columns(x) else x.contiguous()).t()  # what another swapped product left is as it should be
         if bias is None:
-            return torch.mm(weight, right).t()
-        return torch.addmm(bias.unsqueeze(1), weight, right).t()
+            return torch.mm(weight, _right(x)).t()
+        return torch.addmm(bias.unsqueeze(1), weight, _right(x)).t()
     if found == "onednn":
         out: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return out

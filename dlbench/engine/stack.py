@@ -23,7 +23,7 @@ from dlbench.backbones import Backbone
 from dlbench.engine.arguments import kind_of, rotary_of
 from dlbench.engine.cache import RowCache, windows
 from dlbench.engine.fused import FusedLayer, signed
-from dlbench.engine.keyvalues import on
+from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.norms import norm
 from dlbench.engine.proof import gap
 from dlbench.engine.recipes import RECIPES
@@ -79,6 +79,8 @@ class Stack:
         head, *self.rest = (module for path in family.head if (module := resolve(model, path)) is not None)
         self.norm = norm(head, recipe.offset)
         self._tables: dict[tuple[str, ...], tuple[Tensor, ...]] = {}
+        self._hidden: tuple[Slots, Tensor] | None = None
+        """Columns where rows began, and what hides those before them, over a whole cache."""
         with torch.inference_mode():
             _prove(self)
 
@@ -103,14 +105,29 @@ class Stack:
         hidden = self.embedded(ids, at)
         arguments: dict[Any, dict[str, Any]] = {}
         for group, index in self.firsts.items():
-            mask = _padding(cache, cache.first(index), hidden)
+            mask = self._padding(cache, cache.first(index))
             found: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": mask}
             if self.rotary is not None:
-                chosen = slice(last, last + 1) if len(positions) == 1 else at
-                found["position_embeddings"] = tuple(x[chosen] for x in self.table(group[0], last))
+                table, one = self.table(group[0], last), slice(last, last + 1)
+                found["position_embeddings"] = tuple(
+                    x[one] if len(positions) == 1 else x.index_select(0, at) for x in table
+                )
                 found["signed"] = True
             arguments[group] = found
         return hidden, arguments
+
+    def _padding(self, cache: RowCache, first: int) -> Tensor | None:
+        """What hides columns before a row's own, of those from the first on: [B, 1, 1, columns]; None if none is."""
+        starts = cache.starts[: cache.alive]
+        if not cache.padded or not (starts > first).any():
+            return None
+        known = self._hidden
+        if known is None or known[1].shape[-1] != cache.length or not np.array_equal(known[0], starts):
+            like, starts = self.layers[0].out.weight, starts.copy()
+            there = torch.arange(cache.length, device=like.device) >= on(starts, like.device)[:, None]
+            # on a CPU the kernel would turn booleans into this in every layer
+            self._hidden = known = starts, (hiding(there, like.dtype) if like.is_cpu else there)[:, None, None]
+        return known[1][..., first : cache.seen + 1]
 
     def embedded(self, ids: Tensor, at: Tensor) -> Tensor:
         """States of tokens [B, 1] at these positions, [B] or one of all: [B, 1, W]."""
@@ -138,22 +155,11 @@ class Stack:
         return table
 
 
-def _padding(cache: RowCache, first: int, like: Tensor) -> Tensor | None:
-    """What hides the columns before each row's own, of those from the first on: [B, 1, 1, columns]; None if none is."""
-    starts = cache.starts[: cache.alive]
-    if not cache.padded or not (starts > first).any():
-        return None
-    columns = torch.arange(first, cache.seen + 1, device=like.device)
-    there = columns >= on(starts.copy(), like.device)[:, None]
-    # on a CPU the kernel would turn booleans into this in every layer
-    return hiding(there, like.dtype) if like.is_cpu else there[:, None, None]
-
-
 def hiding(there: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to scores so that only columns that are there count: [n, T] -> [n, 1, 1, T]."""
+    """What is added to scores so that only columns that are there count, of the same shape."""
     # both numbers are made on the device: a graph cannot fetch one from the host
     seen, hidden = (torch.full((), x, dtype=dtype, device=there.device) for x in (0.0, torch.finfo(dtype).min))
-    return torch.where(there, seen, hidden)[:, None, None]
+    return torch.where(there, seen, hidden)
 
 
 def _rope_types(config: Any) -> set[str]:

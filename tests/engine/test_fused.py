@@ -13,6 +13,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.engine.cache import Written
+from dlbench.engine.fused import FusedLayer
 from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.proof import TOLERANCE, Past
 from dlbench.families import resolve
@@ -342,3 +343,16 @@ def test_a_fused_model_can_be_saved_and_copied(tmp_path):
     backbone.model.save_pretrained(tmp_path)
     for model in (AutoModelForCausalLM.from_pretrained(tmp_path), copy.deepcopy(backbone.model)):
         assert all(torch.equal(x, state[name]) for name, x in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("family", "kinds"), [("llama", 1), ("gemma3", 2)])
+def test_mask_and_angles_of_a_prompt_are_made_once_per_kind_of_layer(family, kinds, monkeypatch):
+    backbone, seen = build(family), []
+    engine = Engine(backbone)
+    forward = FusedLayer._attend
+    monkeypatch.setattr(FusedLayer, "_attend", lambda *args: seen.append(args[2]) or forward(*args))
+    engine.prefill([Request(str(i), ids, 9, ()) for i, ids in enumerate(tiny_models.prompts(3))])
+    assert len(seen) == backbone.depth
+    assert all(x["signed"] and x["attention_mask"].dtype is torch.float32 for x in seen)
+    for name in ("attention_mask", "position_embeddings"):
+        assert len({id(x[name]) for x in seen}) == kinds

@@ -47,6 +47,18 @@ def test_equals_the_stock_product(outputs, inputs, transposed, threads, processo
         torch.testing.assert_close(Product(weight, bias)(x), expected, **close)
 
 
+@pytest.mark.parametrize(("outputs", "inputs"), SIZES)
+def test_a_sum_leaves_what_it_is_added_to_as_it_was(outputs, inputs, threads, processors):
+    weight = torch.randn(outputs, inputs)
+    for rows, bias, columns in itertools.product(ROWS, (None, torch.randn(outputs)), (False, True)):
+        x = torch.randn(rows, inputs)
+        onto = torch.randn(outputs, rows).t() if columns else torch.randn(rows, outputs)
+        before = onto.clone()
+        close = {"rtol": 1e-4, "atol": 1e-5 * inputs**0.5}
+        torch.testing.assert_close(Product(weight, bias)(x, onto), before + F.linear(x, weight, bias), **close)
+        assert torch.equal(onto, before)
+
+
 @pytest.mark.parametrize(
     "x",
     [

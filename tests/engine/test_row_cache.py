@@ -186,6 +186,27 @@ def test_an_error_inside_a_limited_layer_lifts_the_limit():
     assert run(cache, 0)[1].shape[0] == 2
 
 
+def test_admitted_rows_that_are_dropped_are_forgotten_and_the_others_keep_their_content():
+    """Their prompts stand elsewhere, so nothing is swapped: row 2 is copied over row 0, and stays where it was too."""
+    prompts = prefilled(3, 2, 2)
+    cache = RowCache([None] * DEPTH, 3, 8)
+    cache.empty(3)  # one column more than the prompts have
+    cache.admit(np.arange(3), prompts, np.arange(3), None)
+    run(cache, 1)
+    cache.advance(1)
+    whole = cache.memory.layers[1]
+    behind = whole[2].clone()
+    assert cache.keep([1, 2]) == [2, 1] and cache.order[:2].tolist() == [2, 1]
+    assert torch.equal(whole[2], behind)
+    _, keys, values = run(cache, 1)
+    assert torch.equal(values, -keys)
+    for slot, row in enumerate((2, 1)):
+        expected = [content(row, p, 1, (HEADS, WIDTH)) for p in (0, 1, 3, 4)]  # the new ones are told by their column
+        assert torch.equal(keys[slot], torch.stack(expected, 1))
+    with pytest.raises(AssertionError):
+        cache.rewind(3)
+
+
 def test_rows_enter_and_columns_move():
     """Prompts of 4 and 2 tokens stand right-aligned; the cache of 7 columns fills, and everything moves to the left."""
     prompts = prefilled(3, 4, 4)
