@@ -104,7 +104,7 @@ class FusedLayer:
             out = self._attend(before, kwargs, owed, hidden.shape[1])
         if part & _MLP:
             out = self._feed_forward(before if self.parallel else out, out)
-        return out.view(hidden.shape)
+        return out.view_as(hidden)
 
     def fill(self, hidden: Tensor, **kwargs: Any) -> None:
         """Write K and V of these states to the cache, [M, 1, W], and nothing else; what the cache raises passes."""
@@ -125,26 +125,26 @@ class FusedLayer:
         q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, tokens)
         if owed is not None:
             q = q[:rows]
-        grouped = self.heads != self.kv_heads
-        fold = grouped and self.folds and mask is not None and tokens == 1
+        grouped, one = self.heads != self.kv_heads, tokens == 1
+        fold = grouped and self.folds and mask is not None and one
         if fold:
             q = q.view(rows, self.kv_heads, -1, self.head_width)
         else:
-            q = q.view(-1, tokens, self.heads, self.head_width).transpose(1, 2)
+            q = q.unsqueeze(2) if one else q.view(-1, tokens, *q.shape[1:]).transpose(1, 2)
         parts = [
             F.scaled_dot_product_attention(
                 q[entries],
                 keys,
                 values,
                 attn_mask=_of(mask, entries),
-                is_causal=tokens > 1 and mask is None,  # so a stock model means it
+                is_causal=not one and mask is None,  # so a stock model means it
                 scale=self.scale,
                 enable_gqa=grouped and not fold,
             )
             for entries, keys, values in past
         ]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        x = (x if fold else x.transpose(1, 2)).reshape(rows, -1)
+        x = x.flatten(1) if one else x.transpose(1, 2).reshape(rows, -1)
         return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
 
     def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
@@ -237,7 +237,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
     """Rotate heads [B, N, D] in place by the angles [B or 1, 1, R], of signed sines; what lies behind R stays."""
     width = cos.shape[-1]
     into = x if width == x.shape[-1] else x[..., :width]
-    part = into.to(sin.dtype)
+    part = into if into.dtype is sin.dtype else into.to(sin.dtype)
     turned = part.roll(width // 2, -1).mul_(sin)
     if part is into:
         torch.addcmul(turned, part, cos, out=into)

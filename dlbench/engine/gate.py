@@ -23,7 +23,7 @@ from dlbench.engine.fused import FusedLayer, signed
 from dlbench.engine.halves import Halves
 from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
-from dlbench.engine.linear import quick
+from dlbench.engine.linear import LINEAR, quick
 from dlbench.engine.meter import Costs
 from dlbench.engine.routing import Groups, Plan
 from dlbench.engine.stack import hiding
@@ -52,7 +52,10 @@ class Gates:
             fused: one per layer; None runs the stock layers.
             accelerate: whether plain linear maps may run as another, equal product.
         """
-        self.backbone, self.costs, self.fused, self.accelerate = backbone, costs, fused, accelerate
+        self.backbone, self.costs, self.fused = backbone, costs, fused
+        self._linear: list[nn.Module] = []
+        if accelerate:
+            self._linear = [module for module in backbone.model.modules() if isinstance(module, LINEAR)]
         self.names = list(inspect.signature(backbone.layers[0].forward).parameters)[1:]  # after the hidden state
         self.depth = backbone.depth
         self.filling = False
@@ -69,7 +72,7 @@ class Gates:
         query, layers = self.backbone.family.query, self.backbone.layers
         assert not any(map(_gated, layers)), "this model is already in use by another engine"
         try:
-            for module in self.backbone.model.modules() if self.accelerate else ():
+            for module in self._linear:
                 if (faster := quick(module)) is not None:
                     self._shadow(module, faster)
             for index, layer in enumerate(layers):

@@ -27,7 +27,7 @@ from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.norms import norm
 from dlbench.engine.proof import gap
 from dlbench.engine.recipes import RECIPES
-from dlbench.engine.view import capped
+from dlbench.engine.view import capped, soft_cap
 from dlbench.families import resolve
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Stack:
         self.firsts = {group: self.groups.index(group) for group in self.groups}
         """The first layer of each."""
         head, *self.rest = (module for path in family.head if (module := resolve(model, path)) is not None)
-        self.norm = norm(head, recipe.offset)
+        self.norm, self.cap = norm(head, recipe.offset), soft_cap(backbone)
         self._tables: dict[tuple[str, ...], tuple[Tensor, ...]] = {}
         self._hidden: tuple[Slots, Tensor] | None = None
         """Columns where rows began, and what hides those before them, over a whole cache."""
@@ -141,7 +141,7 @@ class Stack:
         hidden = self.norm(hidden)
         for module in self.rest:
             hidden = module(hidden)
-        return capped(self.backbone, hidden)
+        return capped(hidden, self.cap)
 
     def table(self, kind: tuple[str, ...], last: int) -> tuple[Tensor, ...]:
         """Cosines and signed sines of all positions up to the last one that is needed, and more: [positions, 1, D]."""

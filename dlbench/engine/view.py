@@ -35,7 +35,7 @@ _PER = {"layer": 0, "token": 1, "sequence": 2}
 
 def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
     """Logits of states that leave the stack: the final norm, what follows it, and the soft cap of Gemma."""
-    return capped(backbone, raw_head(backbone, x))
+    return capped(raw_head(backbone, x), soft_cap(backbone))
 
 
 def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
@@ -46,9 +46,14 @@ def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
     return x
 
 
-def capped(backbone: Backbone, x: Tensor) -> Tensor:
-    """Logits under the model's soft cap, where it has one."""
-    cap = getattr(backbone.model.config, "final_logit_softcapping", None)
+def soft_cap(backbone: Backbone) -> float | None:
+    """What no logit exceeds; None where nothing holds them."""
+    cap: float | None = getattr(backbone.model.config, "final_logit_softcapping", None)
+    return cap
+
+
+def capped(x: Tensor, cap: float | None) -> Tensor:
+    """Logits under a soft cap, where there is one."""
     return x if cap is None else torch.tanh(x / cap) * cap
 
 
@@ -180,7 +185,7 @@ class LiveView(View):
             with self._unnoticed():
                 self.looked = raw_head(self.backbone, self.hidden) if own is None else own(self.hidden.float())
             self._ledger.exit_head(self._rows(), own)
-        return capped(self.backbone, self.looked.clone())
+        return capped(self.looked.clone(), soft_cap(self.backbone))
 
     def foreseen(self, layer: int) -> Tensor:
         if not self.ahead:
