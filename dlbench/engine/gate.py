@@ -23,7 +23,7 @@ from dlbench.engine.fused import FusedLayer, signed
 from dlbench.engine.halves import Halves
 from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
-from dlbench.engine.linear import LINEAR, quick
+from dlbench.engine.linear import quick
 from dlbench.engine.meter import Costs
 from dlbench.engine.routing import Groups, Plan
 from dlbench.engine.stack import hiding
@@ -53,9 +53,7 @@ class Gates:
             accelerate: whether plain linear maps may run as another, equal product.
         """
         self.backbone, self.costs, self.fused = backbone, costs, fused
-        self._linear: list[nn.Module] = []
-        if accelerate:
-            self._linear = [module for module in backbone.model.modules() if isinstance(module, LINEAR)]
+        self._plain = [m for m in backbone.model.modules() if quick(m) is not None] if accelerate else []
         self.names = list(inspect.signature(backbone.layers[0].forward).parameters)[1:]  # after the hidden state
         self.depth = backbone.depth
         self.filling = False
@@ -72,7 +70,7 @@ class Gates:
         query, layers = self.backbone.family.query, self.backbone.layers
         assert not any(map(_gated, layers)), "this model is already in use by another engine"
         try:
-            for module in self._linear:
+            for module in self._plain:
                 if (faster := quick(module)) is not None:
                     self._shadow(module, faster)
             for index, layer in enumerate(layers):
@@ -129,10 +127,10 @@ class Gates:
 
     def _layer(self, index: int, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         kwargs |= zip(self.names, args, strict=False)
-        several = hidden.shape[1] > 1
+        several = hidden.shape[1] > 1  # never where anything is owed: angles are noted as a stock layer takes them
         if self.fused is not None and (not several or self.fused[index].several):
             forward = self.fused[index]
-            if several and (self.routing is None or self.routing.debts is None):
+            if several:
                 kwargs |= self._ease(kwargs, hidden.dtype)
         return self.layer(index, forward, hidden, kwargs)
 

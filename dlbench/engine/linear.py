@@ -133,10 +133,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _compute(found, flat, weight, bias).view(*x.shape[:-1], outputs)
 
 
-LINEAR = (nn.Linear, Conv1D)
-"""Modules that hold such a product."""
-
-
 def quick(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     """A faster forward of a plain linear map; None where there is none, as for quantised or wrapped ones.
 

@@ -124,9 +124,9 @@ class Stack:
         known = self._hidden
         if known is None or known[1].shape[-1] != cache.length or not np.array_equal(known[0], starts):
             like, starts = self.layers[0].out.weight, starts.copy()
-            there = torch.arange(cache.length, device=like.device) >= on(starts, like.device)[:, None]
+            there = torch.arange(cache.length, device=like.device) >= on(starts, like.device)[:, None, None, None]
             # on a CPU the kernel would turn booleans into this in every layer
-            self._hidden = known = starts, (hiding(there, like.dtype) if like.is_cpu else there)[:, None, None]
+            self._hidden = known = starts, hiding(there, like.dtype) if like.is_cpu else there
         return known[1][..., first : cache.seen + 1]
 
     def embedded(self, ids: Tensor, at: Tensor) -> Tensor:
