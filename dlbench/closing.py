@@ -33,7 +33,7 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     page = build(board, store.out / "site")
     console = open_console()
     console.print(closing_table(records, times, console.width))
-    for line in cut_prompts(records):
+    for line in (*cut_prompts(records), *slow_kernels(records, times)):
         console.print(f"! {line}", markup=False, highlight=False)
     said = Table.grid(padding=(0, 1, 0, 0))
     for line in headlines(records, board.runs.scores):
@@ -42,6 +42,24 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     n = records[0].task.n if records else 0
     console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
     console.print(f"Any two rows against each other: dlbench compare {store.out} A B", markup=False)
+
+
+def slow_kernels(records: Sequence[Record], times: Sequence[Timing]) -> list[str]:
+    """A line per model and reason where its layers did not run as fast as was tried, and one where only times did not.
+
+    `env["kernels"]` of a record is the kind of layers that ran and, after a colon, why no faster kind did.
+    """
+    told = {(r.backbone.name, r.backbone.dtype, *r.env.get("kernels", "").partition(": ")[::2]) for r in records}
+    ran = {"stock": "the model's own layers ran, not fused ones", "fused": "fused layers ran, not captured ones"}
+    lines = [
+        f"{name} in {dtype}: {ran[kind]}, and times are slower for it: {reason}"
+        for name, dtype, kind, reason in sorted(told)
+        if reason and kind in ran
+    ]
+    quick = {r.key for r in records if r.env.get("kernels", "stock").partition(":")[0] != "stock"}
+    if slow := {t.key for t in times if t.kernels == "stock"} & quick:
+        lines.append(f"times of {len(slow)} rows were taken with the model's own layers, not with the fused ones")
+    return lines
 
 
 def show_fits(jobs: Sequence[Job]) -> None:

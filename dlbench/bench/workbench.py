@@ -69,8 +69,15 @@ class Workbench:
     def engine(
         self, backbone: Backbone, *, kernels: Literal["auto", "stock"] = "auto", metered: bool = False
     ) -> Engine:
-        """An engine; unmetered unless told otherwise, for a time is to be the work's alone."""
-        return Engine(backbone, metered=metered, kernels=kernels)
+        """An engine; unmetered unless told otherwise, for a time is to be the work's alone.
+
+        Where it does not run what was asked for, a note says so.
+        """
+        engine = Engine(backbone, metered=metered, kernels=kernels)
+        if reason := engine.kernels_note:
+            note = f"{backbone.name}: {engine.kernels} layers ran, none that are faster: {reason}"
+            self.notes += [note] * (note not in self.notes)
+        return engine
 
     def keep_times(self, part: str, group: str, unit: str, times: Times) -> None:
         """Keep what a race found."""

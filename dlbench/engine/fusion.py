@@ -1,4 +1,4 @@
-"""Make the fused steps of a model's layers, and prove each of them equal to the stock layer."""
+"""Make the fused steps of a model's layers, and prove each of them as exact as the stock layer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NotFused(Exception):
 
 
 def fuse(backbone: Backbone) -> list[FusedLayer]:
-    """Make the fused steps of all layers, each proved equal to the stock layer on random states.
+    """Make the fused steps of all layers, each proved as exact as the stock layer on random states.
 
     Projections that run together become neighbours in memory; parameters keep their identity and values.
 
@@ -42,7 +42,7 @@ def fuse(backbone: Backbone) -> list[FusedLayer]:
         except Exception as error:
             raise NotFused(f"layer {index}: {type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
         if not gap <= 1:
-            raise NotFused(f"layer {index}: {what} off by {gap:.3g} times the tolerance")
+            raise NotFused(f"layer {index}: {what} {gap:.3g} times as far from the exact result as is allowed")
     return fused
 
 

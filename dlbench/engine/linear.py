@@ -104,18 +104,16 @@ class Product:
         return Product(self.weight[outputs], None if self.bias is None else self.bias[outputs])
 
     def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        """The product; with `onto` [rows, N] their sum, which stays as it is."""
+        """The product; with `onto` [rows, N], which stays as it is, their sum."""
         rows = x.shape[0]
+        if onto is not None and self.bias is None and not self.special:
+            return torch.addmm(onto, x, self.weight.t())
         found: Way = "torch"
         if self.special and rows <= MOST_ROWS:
             shape, threads = (rows, self.outputs, self.inputs), torch.get_num_threads()
             found = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
-        if onto is not None and self.bias is None:
-            if found == "torch":
-                return torch.addmm(onto, x, self.weight.t())
-            if found == "swap":
-                return torch.addmm(onto.t(), self.weight, _right(x)).t()
         out = _compute(found, x, self.weight, self.bias)
+        # not by the product itself: in float32 some BLAS sum onto it term by term, and round at its size every time
         return out if onto is None else torch.add(onto, out)
 
 

@@ -25,7 +25,7 @@ from dlbench.engine.cache import RowCache, windows
 from dlbench.engine.fused import FusedLayer, signed
 from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.norms import norm
-from dlbench.engine.proof import gap
+from dlbench.engine.proof import TOLERANCE
 from dlbench.engine.recipes import RECIPES
 from dlbench.engine.view import capped, soft_cap
 from dlbench.families import resolve
@@ -207,7 +207,7 @@ def _differences(stack: Stack, lengths: np.ndarray[Any, np.dtype[np.int64]]) -> 
         cache.advance(part.stop - cache.seen)
     cache.seen = columns
     hidden, arguments = stack.enter(ids[:, columns:], cache)
-    yield "the state before the layers is", gap(hidden, entered[0][0])
+    yield "the state before the layers is", _off(hidden, entered[0][0])
     for index, ((_, theirs), group) in enumerate(zip(entered, stack.groups, strict=True)):
         ours, width = arguments[group], columns + 1 - cache.first(index)
         same = bool((_allowed(ours, width) == _allowed(theirs, width)).all())
@@ -215,8 +215,15 @@ def _differences(stack: Stack, lengths: np.ndarray[Any, np.dtype[np.int64]]) -> 
         if stack.rotary is not None:
             cos, sin = theirs["position_embeddings"]
             for mine, stock in zip(ours["position_embeddings"], (cos, signed(sin)), strict=True):
-                yield f"the angles of layer {index} are", gap(mine.expand_as(stock), stock)
-    yield "the logits are", gap(stack.leave(left[-1]), logits)
+                yield f"the angles of layer {index} are", _off(mine.expand_as(stock), stock)
+    yield "the logits are", _off(stack.leave(left[-1]), logits)
+
+
+def _off(got: Tensor, stock: Tensor) -> float:
+    """Largest difference of any row, over what is tolerated: a share of the row's largest number, and rounding."""
+    over = tuple(range(1, got.ndim))
+    tolerated = (TOLERANCE[got.dtype] + 4 * torch.finfo(got.dtype).eps) * stock.abs().amax(over)
+    return float(((got - stock).abs().amax(over) / (tolerated + torch.finfo(got.dtype).tiny)).max())
 
 
 @contextmanager
