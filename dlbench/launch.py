@@ -21,6 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlbench import group
 from dlbench.errors import DlbenchError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Turns:
 def own_threads() -> Iterator[None]:
     """Let accelerate join the processes without a word on threads, or a number of them for all that is started here."""
     chosen = os.environ.get("OMP_NUM_THREADS")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), group.joining():
         warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
         yield
     if chosen is None:
@@ -94,7 +95,7 @@ def own_threads() -> Iterator[None]:
 
 def tell(spec: Path, error: DlbenchError) -> int:
     """Leave an error where `launch` finds it, and return the exit code of the process that met it."""
-    spec.with_name(f"error-{os.environ['RANK']}").write_text(str(error))
+    spec.with_name(f"error-{group.rank()}").write_text(str(error))
     return error.exit_code
 
 

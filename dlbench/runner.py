@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from dlbench import __version__, ceiling, timing
+from dlbench import __version__, ceiling, group, timing
 from dlbench.backbones import EMBEDDED, embedded_folder
 from dlbench.closing import show_fits, show_results
 from dlbench.errors import DlbenchError
@@ -64,7 +64,7 @@ def fit_only(spec: RunSpec) -> None:
 
 def _processes(spec: RunSpec, documents: int | None) -> int:
     """How many must be started: 1 where this one has been."""
-    if "LOCAL_RANK" in os.environ:
+    if group.launched():
         return 1
     if spec.processes is not None:
         return spec.processes
@@ -264,7 +264,7 @@ class Runner:
         }
         job_file.write_text(json.dumps(content))
         command = [sys.executable, "-m", "dlbench.timing", str(job_file)]
-        env = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "LOCAL_RANK", "RANK", "WORLD"))}
+        env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_") and k not in group.LAUNCHED}
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as worker:
             assert worker.stdout is not None and worker.stderr is not None
             for line in worker.stdout:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from dlbench import harness, offline, registry
+from dlbench import group, harness, offline, registry
 from dlbench.errors import DlbenchError
 from dlbench.families import FAMILIES
 from dlbench.sources import CHAT, Sources
@@ -227,7 +226,7 @@ def check_folder(out: Path, marker: str = RUN_FILE, what: str = "run") -> None:
     Raises:
         DlbenchError: it cannot be written, or holds something else.
     """
-    if int(os.environ.get("RANK", "0")):
+    if group.rank():
         return  # the first process of a run checks, and makes the folder while the others start
     if out.exists() and not out.is_dir():
         raise DlbenchError(f"--out {out} is a file: give a folder")

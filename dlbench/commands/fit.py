@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, number, unique
+from dlbench import group
+from dlbench.commands.terminal import interrupted, number, say, unique
 from dlbench.errors import DlbenchError
 
 
@@ -41,6 +42,7 @@ def fit(
     from dlbench import harness, registry, spec
 
     try:
+        group.settle(say)
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
             tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),

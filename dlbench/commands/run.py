@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, number, unique
+from dlbench import group
+from dlbench.commands.terminal import interrupted, number, say, unique
 from dlbench.errors import DlbenchError
 
 
@@ -94,6 +95,7 @@ def run(
     from dlbench.sources import Sources
 
     try:
+        group.settle(say)
         if "{input}" in prompt:
             if template is not None:
                 raise DlbenchError("--prompt and --template both give a template: give one of them")

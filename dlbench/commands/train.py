@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dlbench.commands.terminal import interrupted, unique
+from dlbench import group
+from dlbench.commands.terminal import interrupted, say, unique
 from dlbench.errors import DlbenchError
 
 
@@ -66,6 +67,7 @@ def train(
         "prompt": prompt,
     }
     try:
+        group.settle(say)
         asked = TrainSpec(
             recipe=recipe,
             tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),

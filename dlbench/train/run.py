@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import InitProcessGroupKwargs
 
-from dlbench import __version__, memory, plan
+from dlbench import __version__, group, memory, plan
 from dlbench.backbones import EMBEDDED, Backbone, embedded_folder, load
 from dlbench.console import open_console
 from dlbench.engine import Engine
@@ -46,7 +46,7 @@ def execute(spec: TrainSpec) -> None:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
-    if spec.processes > 1 and "LOCAL_RANK" not in os.environ:
+    if spec.processes > 1 and not group.launched():
         launch("dlbench.train.run", spec, spec.processes, "training")
         return
     try:

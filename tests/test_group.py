@@ -1,0 +1,99 @@
+"""Variables that other launches left in the environment neither hang a run nor crash it; a launcher's are believed."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dlbench import group
+from dlbench.errors import DlbenchError
+
+MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **MASTER}
+LEFT = {
+    "job script": {"WORLD_SIZE": "2", "RANK": "0", **MASTER},
+    "other rank": {"WORLD_SIZE": "4", "RANK": "3", **MASTER},
+    "master": MASTER,
+    "world": {"WORLD_SIZE": "2"},
+    "local rank": {"LOCAL_RANK": "0"},
+    "no port": {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"},
+    "garbage": {"RANK": "first", "WORLD_SIZE": ""},
+    "mpich": {"PMI_SIZE": "2"},
+    "open mpi": {"OMPI_COMM_WORLD_SIZE": "4"},
+    "mvapich": {"MV2_COMM_WORLD_SIZE": "4", "MV2_COMM_WORLD_LOCAL_SIZE": "2"},
+}
+
+
+def settled(given):
+    said, environment = [], {"HOME": "/root", **given}
+    group.settle(said.append, environment)
+    return said, environment
+
+
+@pytest.mark.parametrize("left", LEFT.values(), ids=LEFT)
+def test_what_no_launcher_set_is_taken_out_and_told(left):
+    said, environment = settled(left)
+    assert environment == {"HOME": "/root"}
+    (line,) = said
+    assert all(name in line for name in left if not name.endswith("LOCAL_SIZE")) and "--processes" in line
+    assert settled(environment) == ([], environment)
+
+
+def test_a_launcher_is_believed():
+    assert settled(COMPLETE) == ([], {"HOME": "/root", **COMPLETE})
+    inherited = {**COMPLETE, "PMI_SIZE": "2", "PMI_RANK": "1", "OMPI_COMM_WORLD_SIZE": "9"}
+    assert settled(inherited) == ([], {"HOME": "/root", **COMPLETE})
+
+
+def test_a_single_process_of_mpi_is_a_run_like_any_other():
+    assert settled({"PMI_SIZE": "1", "PMI_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}) == ([], {"HOME": "/root"})
+
+
+@pytest.mark.parametrize("names", [("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")])
+def test_several_processes_of_mpi_are_refused(names):
+    with pytest.raises(DlbenchError, match="MPI has started several processes") as caught:
+        settled(dict(zip(names, ("2", "1"), strict=True)))
+    assert all(name in str(caught.value) for name in names) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"RANK": "x"}, "RANK=x"),
+        ({"RANK": "2"}, "no place in a group of WORLD_SIZE=2"),
+        ({"MASTER_PORT": ""}, "MASTER_PORT="),
+    ],
+)
+def test_what_a_launcher_cannot_have_said_is_refused(wrong, said):
+    with pytest.raises(DlbenchError, match=said):
+        settled(COMPLETE | wrong)
+
+
+def test_those_who_wait_in_vain_say_so_and_end(monkeypatch, capfd):
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    codes = []
+    with group.joining(0.05, 0.1, codes.append):
+        time.sleep(0.5)
+    said = capfd.readouterr().err
+    assert codes == [2] and "WORLD_SIZE=2" in said and "unset" in said
+    with group.joining(30, 60, codes.append):
+        pass
+    monkeypatch.delenv("WORLD_SIZE")
+    with group.joining(0, 0, codes.append):
+        time.sleep(0.1)
+    assert codes == [2] and capfd.readouterr().err == ""
+
+
+RUN = ["--method", "full", "--task", "nano_math", "--limit", "2", "--no-timing"]
+
+
+@pytest.mark.parametrize("left", ["job script", "other rank", "mpich", "open mpi"])
+def test_a_run_goes_on_whatever_was_left(left, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k not in COMPLETE} | LEFT[left]
+    command = [sys.executable, "-m", "dlbench", "run", *RUN, "--out", str(tmp_path / "run")]
+    ran = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr
+    assert "ignored in the environment" in ran.stderr and (tmp_path / "run" / "records.jsonl").is_file()
