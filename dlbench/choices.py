@@ -46,7 +46,7 @@ def encode(backbone: Backbone, document: Document) -> Encoded:
         limit = backbone.context
         if not answer or len(answer) > limit:
             what = "is empty" if not answer else f"does not fit a context of {limit} tokens"
-            raise DlbenchError(f"document {document.id}: the answer {continuation!r} {what}")
+            raise DlbenchError(f"{document.named}: the answer {continuation!r} {what}")
         # The last token of an answer is read off and never runs.
         if len(before) + len(answer) - 1 > limit:
             before, truncated = backbone.shorten(before, limit - len(answer) + 1), True

@@ -22,6 +22,7 @@ from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
+from dlbench.encoding import print_anything
 from dlbench.errors import DlbenchError
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
@@ -45,6 +46,7 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors become one line on stderr."""
+    print_anything()
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     command = typer.main.get_command(app)

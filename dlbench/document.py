@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dlbench.errors import DlbenchError
+
 Split = Literal["test", "fit"]
 """What documents are for: to be scored, or to fit methods on."""
 
@@ -39,6 +41,34 @@ class Document:
     """Most tokens of the prompt, where the task has such a limit."""
     body: tuple[int, int] | None = None
     """The part of the prompt that may lose its end where that is too long; None: the prompt loses its beginning."""
+    line: int | None = None
+    """Where it stands in its file, from 1; None where it comes of no file of documents."""
+
+    @property
+    def named(self) -> str:
+        """What a message calls it."""
+        return f"document {self.id}" + (f" (line {self.line} of its file)" if self.line is not None else "")
+
+    def check(self) -> None:
+        """Check that its texts can be tokenised, and written to a file.
+
+        Raises:
+            DlbenchError: one of them holds half of a surrogate pair, which is no text in any encoding.
+        """
+        contexts = (part for pair in self.pairs for part in pair)
+        for what, texts in (("prompt", (self.prompt,)), ("reference", self.references), ("answer", contexts)):
+            for text in texts:
+                if (fault := no_text(text)) is not None:
+                    raise DlbenchError(f"{self.named}: its {what} holds {fault}: mend the data")
+
+
+def no_text(text: str) -> str | None:
+    """What a string holds that no encoding has, and where; None where it is a text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"a lone surrogate (\\u{ord(text[error.start]):04x}, character {error.start + 1})"
+    return None
 
 
 def cut(output: str, stop: Sequence[str]) -> str:

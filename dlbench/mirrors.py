@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.document import no_text
 from dlbench.errors import DlbenchError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 LOCK = "dlbench.lock.json"
+LINE = "dlbench_line"
+"""Column that holds a document's line in its file, from 1."""
 _REVISION = re.compile(r"@([0-9a-f]{40})(?:/|$)")
 
 
@@ -120,7 +123,7 @@ def find(data_dir: str | None, names: Sequence[str]) -> Mirror | None:
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
-    """Documents of a file, each with `input` and `references`, and with `id` where the lines have one.
+    """Documents of a file, each with `input`, `references` and its line, and with `id` where the lines have one.
 
     Raises:
         DlbenchError: a line is not a document, two have one id, only some have one, or there is no line.
@@ -136,7 +139,7 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
             raise DlbenchError(f'{where}: "references" must be a list with at least one text')
         if not all(isinstance(r, str) and r.strip() for r in references):
             raise DlbenchError(f'{where}: every one of "references" must be a text that is not empty')
-        document: dict[str, Any] = {"input": text, "references": references}
+        document: dict[str, Any] = {"input": text, "references": references, LINE: number}
         if "id" in line:
             document["id"] = name = str(line["id"])
             if name in ids:
@@ -192,6 +195,14 @@ def _verify(path: Path) -> None:
         )
 
 
+def _no_text(value: Any) -> str | None:
+    """What any text of a JSON value holds that no encoding has; None where all are texts."""
+    if isinstance(value, str):
+        return no_text(value)
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((fault for one in inner if (fault := _no_text(one)) is not None), None)
+
+
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a JSON Lines file with their line numbers; blank lines are passed over.
 
@@ -212,6 +223,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise DlbenchError(f"{path}, line {number}: not JSON: {fault}") from None
                 if not isinstance(line, dict):
                     raise DlbenchError(f"{path}, line {number}: not an object, but {type(line).__name__}")
+                if b"\\u" in raw and (fault := _no_text(line)) is not None:
+                    raise DlbenchError(f"{path}, line {number}: holds {fault}")
                 yield number, line
     except OSError as error:
         raise DlbenchError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -44,7 +44,12 @@ def encode_prompt(backbone: Backbone, document: Document) -> Prompted:
         DlbenchError: as `tokenise`.
     """
     ids = backbone.encode(document.prompt)
-    _begins_once(backbone, document.id, ids)
+    if not ids:
+        raise DlbenchError(
+            f"{document.named}: its prompt {document.prompt[:40]!r} has no token for model {backbone.name!r}: give it "
+            "a text, or take the document out"
+        )
+    _begins_once(backbone, document.named, ids)
     room = backbone.context - document.limit
     if room < 1:
         raise DlbenchError(
@@ -92,15 +97,15 @@ def _without_end(backbone: Backbone, prompt: str, body: tuple[int, int], most: i
 def _weighed(backbone: Backbone, document: Document) -> Prompted:
     encoded = encode(backbone, document)
     for context, _ in encoded.question.answers:
-        _begins_once(backbone, document.id, context)
+        _begins_once(backbone, document.named, context)
     begun = all(backbone.begins(context) for context, _ in encoded.question.answers)
     request = Request(document.id, encoded.longest, document.limit, document.stop)
     return Prompted(document, request, encoded.truncated, encoded.truncated, begun, encoded)
 
 
-def _begins_once(backbone: Backbone, id_: str, ids: Sequence[int]) -> None:
+def _begins_once(backbone: Backbone, named: str, ids: Sequence[int]) -> None:
     if backbone.begins(ids) and backbone.begins(ids[1:]):
-        raise DlbenchError(f"document {id_}: the prompt begins with two begin-of-text tokens; give it one")
+        raise DlbenchError(f"{named}: the prompt begins with two begin-of-text tokens; give it one")
 
 
 def waves(prompted: Sequence[Prompted], size: int, processes: int = 1) -> list[list[Prompted]]:

@@ -192,7 +192,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
         target, equals, raw = text.partition("=")
         name, dot, parameter = target.strip().partition(".")
         if not (equals and dot and name and parameter):
-            raise DlbenchError(f"setting {text!r}: write NAME.PARAM=VALUE, such as static_exit.layers=8")
+            raise DlbenchError(f"setting {text!r}: write NAME.PARAM=VALUE, such as static_exit.share=0.5")
         values = settings.setdefault(name, {})
         if parameter in values:
             raise DlbenchError(f"setting {text!r}: {name}.{parameter} is set twice; keep one")

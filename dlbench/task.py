@@ -149,7 +149,9 @@ class Task:
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 raise DlbenchError(f"task {self.name!r}: no prompt for document {ids[index]!r}: {text}") from error
             if index in wanted:
-                found.append(self._document(rows[index], context, ids[index], index, split, chat))
+                document = self._document(rows[index], context, ids[index], index, split, chat)
+                document.check()
+                found.append(document)
         return found
 
     def score(self, document: Document, output: str) -> dict[str, float]:
@@ -238,6 +240,7 @@ class Task:
             delimiter=str(self._inner.config.target_delimiter) if chat is None else "",
             prompt_tokens=self._metadata.get("prompt_tokens"),
             body=self._body(doc, context),
+            line=doc.get(mirrors.LINE),
         )
 
     def _body(self, doc: Mapping[str, Any], prompt: str) -> tuple[int, int] | None:

@@ -107,7 +107,9 @@ class Engine:
                 f"{type(method).__name__} decides per token; prompt = routed is for static and per-sequence methods"
             )
         for r in requests:
-            if not r.ids or r.limit < 1 or len(r.ids) + r.limit > self.backbone.context:
+            if not r.ids:
+                raise DlbenchError(f"document {r.id}: its prompt has no token")
+            if r.limit < 1 or len(r.ids) + r.limit > self.backbone.context:
                 raise DlbenchError(
                     f"document {r.id}: {len(r.ids)} prompt tokens and {r.limit} new ones do not fit a context of "
                     f"{self.backbone.context}"

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from dlbench import harness
+from dlbench.document import Document
 from dlbench.errors import DlbenchError
 from dlbench.plan import documents_sha256
+from dlbench.prompts import encode_prompt
 from dlbench.sources import METRICS, Sources
 
 
@@ -101,3 +103,57 @@ def test_what_is_wrong_is_told(tmp_path):
             sources.check(("file:x.jsonl",))
     with pytest.raises(DlbenchError, match=r"--metric is for tasks given as file:PATH\.jsonl"):
         Sources(metric="f1").check(("e2e",))
+
+
+@pytest.mark.parametrize(
+    ("broken", "what"),
+    [
+        ({"input": "half \ud83d a smile", "references": ["y"]}, r"a lone surrogate \(\\ud83d, character 6\)"),
+        ({"input": "x", "references": ["y", "\udc00"]}, r"a lone surrogate \(\\udc00, character 1\)"),
+        ({"input": "x", "references": ["y"], "id": "\ud800"}, "a lone surrogate"),
+        ({"input": "x", "references": ["y"], "more": [{"deep": "\ud800"}]}, "a lone surrogate"),
+        ({"input": " \n", "references": ["y"]}, '"input" must be a text that is not empty'),
+    ],
+)
+def test_what_is_no_text_is_told_with_its_line(tmp_path, broken, what):
+    path = tmp_path / "mine.jsonl"
+    lines = [{"input": f"n {i}", "references": ["y"]} for i in range(3)]
+    path.write_text("\n" + "".join(json.dumps(line) + "\n" for line in (*lines, broken)))  # a blank line counts
+    with pytest.raises(DlbenchError, match=rf"mine\.jsonl, line 5: (holds )?{what}"):
+        harness.load_task(f"file:{path}")
+
+
+def test_whole_surrogate_pairs_and_backslashes_are_texts(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    line = '{"input": "\\ud83d\\ude00 \\\\ud800 \\u00e9", "references": ["y"]}\n'
+    path.write_text(line * 2)
+    task = harness.load_task(f"file:{path}")
+    assert {d.prompt for d in task.documents("test")} == {"\U0001f600 \\ud800 é"}
+
+
+def test_a_prompt_without_a_token_is_told_with_its_line(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"input": x, "references": ["y"]}) + "\n" for x in ("a", "b", "\u200b", "c")))
+    documents = harness.load_task(f"file:{path}").documents("test")
+    assert [d.line for d in documents] == [1, 2, 3, 4]
+
+    class Deaf:
+        name = "deaf"
+
+        def encode(self, text):
+            return [] if text == "\u200b" else [5]
+
+        context = 999
+
+        def begins(self, ids):
+            return False
+
+    with pytest.raises(DlbenchError, match=r"document test-2 \(line 3 of its file\): its prompt .* has no token"):
+        [encode_prompt(Deaf(), d) for d in documents]
+
+
+def test_texts_of_other_tasks_are_checked_too():
+    for more in ({"prompt": "a\ud800"}, {"references": ("a\ud800",)}, {"pairs": (("a", "b\ud800"),)}):
+        given = {"id": "d7", "prompt": "x", "references": ("y",), "limit": 1, "stop": (), "index": 0, **more}
+        with pytest.raises(DlbenchError, match=r"^document d7: its .* a lone surrogate"):
+            Document(**{"difficulty": None, **given}).check()
