@@ -200,7 +200,7 @@ def _no_text(value: Any) -> str | None:
     if isinstance(value, str):
         return no_text(value)
     inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
-    return next((fault for one in inner if (fault := _no_text(one)) is not None), None)
+    return next(filter(None, map(_no_text, inner)), None)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -223,8 +223,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise DlbenchError(f"{path}, line {number}: not JSON: {fault}") from None
                 if not isinstance(line, dict):
                     raise DlbenchError(f"{path}, line {number}: not an object, but {type(line).__name__}")
-                if b"\\u" in raw and (fault := _no_text(line)) is not None:
-                    raise DlbenchError(f"{path}, line {number}: holds {fault}")
+                if b"\\u" in raw and (held := _no_text(line)) is not None:
+                    raise DlbenchError(f"{path}, line {number}: holds {held}")
                 yield number, line
     except OSError as error:
         raise DlbenchError(f"{path} cannot be read: {error.strerror or error}") from None
