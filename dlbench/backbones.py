@@ -77,8 +77,15 @@ class Backbone:
 
     @property
     def context(self) -> int:
-        """Most positions that the model was built for."""
-        return int(getattr(self.model.config, "max_position_embeddings", 1 << 30))
+        """Most positions that the model was built for.
+
+        Under dynamic scaling of rotary angles the configuration names those of the training, which a factor stretches.
+        """
+        config = self.model.config
+        given = getattr(config, "rope_parameters", None) or {}
+        several = [x for x in given.values() if isinstance(x, dict)] or [given]
+        stretched = max(float(x["factor"]) if x.get("rope_type") == "dynamic" else 1.0 for x in several)
+        return int(getattr(config, "max_position_embeddings", 1 << 30) * stretched)
 
     @property
     def id(self) -> str:

@@ -34,6 +34,8 @@ class Family:
     """Whether attention takes a token's position from the number of keys that it is handed."""
     returns_tuple: bool = False
     """Whether a layer returns (state, attention weights) instead of the state."""
+    reads_again: bool = False
+    """Whether `generate` reads a text again, from its beginning, where longrope's angles change."""
 
 
 _LLAMA = Family(layers="model.layers", head=("model.norm", "lm_head"))
@@ -49,7 +51,7 @@ FAMILIES: dict[str, Family] = {
         ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "smollm3"),
         _LLAMA,
     ),
-    "phi3": replace(_LLAMA, fill=("self_attn.qkv_proj",), query=None),
+    "phi3": replace(_LLAMA, fill=("self_attn.qkv_proj",), query=None, reads_again=True),
     "opt": Family(
         layers="model.decoder.layers",
         head=("model.decoder.final_layer_norm", "model.decoder.project_out", "lm_head"),

@@ -123,6 +123,7 @@ class Planner:
         documents = everything[: self.spec.limit]
         prompted = tokenise(engine, documents)
         self._tell_cuts(task, backbone, prompted)
+        self._tell_turns(task, engine, prompted)
         place = Place(
             backbone,
             task,
@@ -156,6 +157,15 @@ class Planner:
             )
         if cut > over:
             self.progress.note(f"{where}: {cut - over} of {count} prompts lose {lost} to the limit that the task sets")
+
+    def _tell_turns(self, task: Task, engine: Engine, prompted: Sequence[Prompted]) -> None:
+        """Say how many texts may be read again while they are written."""
+        count = 0 if task.weighs else engine.turning([p.request for p in prompted])
+        if count:
+            self.progress.note(
+                f"{task.name} on {engine.backbone.name}: {count} of {len(prompted)} texts may outgrow the original "
+                f"context of {engine.turn} tokens; those that do are read again there, as by generate, and pay for it"
+            )
 
     def _backbones(self) -> list[tuple[str, str]]:
         """Name and dtype of what runs: the models asked for, and what stands beside them at its full depth.

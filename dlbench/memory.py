@@ -50,7 +50,9 @@ def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
     return int(layers * backbone.cache_bytes * (prompt + new) + forward)
 
 
-def rows_that_fit(backbone: Backbone, prompt: int, new: int, layers: int, slots: int, free_bytes: int) -> int:
+def rows_that_fit(
+    backbone: Backbone, prompt: int, new: int, layers: int, slots: int, free_bytes: int, *, copied: bool = False
+) -> int:
     """Rows of a wave that stay within SHARE of the free memory; at least one, which will tell if it does not fit.
 
     Args:
@@ -60,14 +62,15 @@ def rows_that_fit(backbone: Backbone, prompt: int, new: int, layers: int, slots:
         layers: layers that keep keys and values.
         slots: rows decoded together; where more fit, these wait with their prompts read.
         free_bytes: memory that is free.
+        copied: whether a run takes copies of the prompts, however few there are.
     """
-    budget = int(SHARE * free_bytes)
-    together = max(1, budget // max(1, row_bytes(backbone, prompt, new, layers)))
+    budget, waiting = int(SHARE * free_bytes), max(1, layers * backbone.cache_bytes * prompt)
+    copy = row_bytes(backbone, prompt, 2 * new, layers)  # into room for twice the new tokens
+    together = max(1, budget // max(1, copy + waiting if copied else row_bytes(backbone, prompt, new, layers)))
     if together <= slots:
         return together
-    # a run of a larger wave takes copies, into room for twice the new tokens
-    left = budget - slots * row_bytes(backbone, prompt, 2 * new, layers)
-    return max(slots, left // max(1, layers * backbone.cache_bytes * prompt))
+    # a run of a larger wave takes copies in any case
+    return max(slots, (budget - slots * copy) // waiting)
 
 
 def free_bytes(device: torch.device, processes: int) -> int:

@@ -74,7 +74,8 @@ class QualityRun:
             layers = max(self._kept(s) for s in settings)
             backbone = self.engine.backbone
             free = memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
-            rows = min(rows, memory.rows_that_fit(backbone, longest, new, layers, self.slots, free))
+            copied = self.engine.turning(requests) > 0
+            rows = min(rows, memory.rows_that_fit(backbone, longest, new, layers, self.slots, free, copied=copied))
         size = -(-len(batch) // -(-len(batch) // rows))
         return [batch[i : i + size] for i in range(0, len(batch), size)]
 
@@ -182,6 +183,7 @@ class QualityRun:
             flops=Flops(**{c: generation.flops[c] for c in CATEGORIES}),
             prompt_flops=generation.prompt_flops,
             executed_flops=generation.executed,
+            reread=generation.reread,
             speculation=_account(generation),
             tight=tuple(generation.tight),
         )

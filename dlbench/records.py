@@ -364,6 +364,8 @@ class Sample(JsonLine):
         pieces: text of each generated token, special ones too; empty where they are not kept.
         truncated: whether the prompt was cut to fit.
         flops: credited, decode only; `executed_flops` are the same with padding; `prompt_flops` is the prefill's.
+        reread: whether the text was read again, as `generate` does, because it outgrew the original context and its
+            rotary angles changed; `prompt_flops` holds what that cost.
         tight: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
         choice: the candidate an oracle chose.
     """
@@ -383,6 +385,7 @@ class Sample(JsonLine):
     flops: Flops
     prompt_flops: Count
     executed_flops: Count
+    reread: bool = False
     speculation: Speculation | None = None
     tight: Annotated[tuple[tuple[Count, float], ...], Field(max_length=1_000_000)] = ()
     choice: Name | None = None

@@ -160,6 +160,8 @@ def build(
         own.append(f"{drafts.accepted / drafts.drafted:.0%} of {drafts.drafted:,} drafted tokens stood")
     if cut := sum(s.truncated for s in samples):
         own.append(f"{cut} of {len(samples)} prompts were cut to fit the context")
+    if again := sum(s.reread for s in samples):
+        own.append(f"{again} of {len(samples)} texts outgrew the original context and were read again, as by generate")
     chance = float(np.mean([d.chance for d in documents]))
     if scored is None:
         corpora = place.task.corpora(documents, [s.output for s in samples])

@@ -4,6 +4,10 @@ What is learnt this way must be what decoding does later. A decode forward reads
 the tokens of a target but the last are decode forwards; the prompt's last token, which predicts the first of the
 target, belongs to the prefill. A layer that a token passes by still sees the token's state under the kv policy
 "project": so every layer runs on the whole text, and where a gate is closed its result is not taken.
+
+Where rotary angles depend on the length of the text, each token has those that decoding gives it. One thing cannot be
+had in a single forward: a text that decoding reads twice (see `engine.decoding.Run`) has other angles before and after.
+Such a text has those of the second reading from its beginning on.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.backbones import Backbone
+from dlbench.engine.rotary import RowAngles, module_of
 from dlbench.prompts import limited_prompt
 from dlbench.task import Document
 
@@ -71,6 +76,16 @@ class Batch:
             routed[i, len(prompt) : end - 1] = 1
         return cls(ids, mask, labels, routed)
 
+    @property
+    def prompts(self) -> Tensor:
+        """Tokens of each prompt: [rows]."""
+        return self.mask.sum(1) - (self.labels != IGNORED).sum(1)
+
+    @property
+    def read(self) -> Tensor:
+        """Tokens of each text that decoding reads, all but the last: [rows]."""
+        return self.mask.sum(1) - 1
+
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         return Batch(*(x.to(device) for x in (self.ids, self.mask, self.labels, self.routed)))
@@ -107,6 +122,16 @@ class Parted:
             labels[i, :count] = torch.tensor(target[1:])
         return cls(prompt, prompt_mask, ids, mask, labels)
 
+    @property
+    def prompts(self) -> Tensor:
+        """Tokens of each prompt: [rows]."""
+        return self.prompt_mask.sum(1)
+
+    @property
+    def read(self) -> Tensor:
+        """Tokens of each text that decoding reads, all but the last: [rows]."""
+        return self.prompts + self.mask.sum(1)
+
     def to(self, device: torch.device) -> Parted:
         """The same on a device."""
         return Parted(*(x.to(device) for x in (self.prompt, self.prompt_mask, self.ids, self.mask, self.labels)))
@@ -131,6 +156,31 @@ def shadowed(layers: Mapping[int, nn.Module], around: Callable[..., Any]) -> Ite
                 vars(layer).pop("forward", None)
             else:
                 vars(layer)["forward"] = before[index]
+
+
+@contextlib.contextmanager
+def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
+    """Let forwards over a batch have the rotary angles that decoding has, whatever stands beside a text.
+
+    Args:
+        backbone: where its angles depend on the position alone, nothing is done.
+        batch: the forwards are over all its rows.
+    """
+    angles = RowAngles.of(backbone)
+    if angles is None:
+        yield
+        return
+    prompts, read, turn = batch.prompts[:, None], batch.read[:, None], angles.turn
+
+    def around(_: int, __: Any, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, ...]:
+        positions = position_ids.expand(len(prompts), -1)
+        lengths = torch.maximum(prompts, positions + 1)  # of a prompt the whole, later the text up to the token
+        if turn is not None:
+            lengths = torch.where((prompts <= turn) & (read > turn), lengths.clamp(min=turn + 1), lengths)
+        return angles.at(x, positions, lengths, () if layer_type is None else (layer_type,))
+
+    with shadowed({0: module_of(backbone)}, around):
+        yield
 
 
 def state_of(given: Any) -> Tensor:

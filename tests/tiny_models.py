@@ -59,6 +59,90 @@ _VARIANTS = {
 }
 EVERY = tuple(_VARIANTS)
 """Every family, with its variants."""
+ORIGINAL = 20
+"""Positions after which the angles of these change."""
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.6],
+    "long_factor": [1.5, 4.0, 9.0, 20.0],
+    "original_max_position_embeddings": ORIGINAL,
+}
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+_FULL_LONG = {"full_attention": _LONG, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
+_SCALED = {
+    "phi3-longrope": (
+        "Phi3Config",
+        {**_LLAMA, "sliding_window": None, "rope_parameters": _LONG, "original_max_position_embeddings": ORIGINAL},
+    ),
+    "phi3-longrope-window": (
+        "Phi3Config",
+        {**_LLAMA, "sliding_window": WINDOW, "rope_parameters": _LONG, "original_max_position_embeddings": ORIGINAL},
+    ),
+    "llama-longrope": ("LlamaConfig", {**_LLAMA, "attention_bias": True, "rope_parameters": _LONG}),
+    "qwen2-longrope": ("Qwen2Config", {**_LLAMA, "rope_parameters": _LONG}),
+    "gemma3-longrope": (
+        "Gemma3TextConfig",
+        {
+            **_GEMMA,
+            "layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"],
+            "rope_parameters": _FULL_LONG,
+        },
+    ),
+    "llama-dynamic": ("LlamaConfig", {**_LLAMA, "max_position_embeddings": ORIGINAL, "rope_parameters": _DYNAMIC}),
+    "qwen2-dynamic": ("Qwen2Config", {**_LLAMA, "max_position_embeddings": ORIGINAL, "rope_parameters": _DYNAMIC}),
+    "gpt_neox-dynamic": (
+        "GPTNeoXConfig",
+        {
+            **_NEOX,
+            "max_position_embeddings": ORIGINAL,
+            "rope_parameters": {**_DYNAMIC, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "falcon-dynamic": (
+        "FalconConfig",
+        {
+            **_FALCON,
+            "multi_query": True,
+            "parallel_attn": True,
+            "bias": False,
+            "max_position_embeddings": ORIGINAL,
+            "rope_parameters": _DYNAMIC,
+        },
+    ),
+}
+SCALED = tuple(_SCALED)
+"""Families whose rotary angles depend on the length of the text."""
+_STEADY = {
+    "qwen2-yarn": (
+        "Qwen2Config",
+        {
+            **_LLAMA,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": ORIGINAL,
+            },
+        },
+    ),
+    "llama-llama3": (
+        "LlamaConfig",
+        {
+            **_LLAMA,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": ORIGINAL,
+            },
+        },
+    ),
+}
+STEADY = tuple(_STEADY)
+"""Families whose rotary angles are scaled, but depend on the position alone."""
 _SPELLING = {
     "GPT2Config": ("n_layer", "n_head"),
     "BloomConfig": ("n_layer", "n_head"),
@@ -71,7 +155,7 @@ EAGER_ONLY = ("gemma2", "gpt_neo", "bloom")
 def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
     """A new model; the same arguments give the same weights."""
     torch.manual_seed(seed)
-    name, options = _VARIANTS[family]
+    name, options = copy.deepcopy({**_VARIANTS, **_SCALED, **_STEADY}[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
     if name == "GPTNeoConfig":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 from dlbench.backbones import Backbone
 from dlbench.engine.debts import Past, add_to_mask
 from dlbench.engine.keyvalues import Slots, on
-from dlbench.families import resolve
+from dlbench.engine.rotary import module_of, types_of, varies
 
 
 def take(x: Any, rows: Tensor, batch: int) -> Any:
@@ -36,8 +37,9 @@ def take(x: Any, rows: Tensor, batch: int) -> Any:
 
 
 def rotary_of(backbone: Backbone) -> Any:
-    """The module that makes a model's rotary angles; None where it has none."""
-    return getattr(resolve(backbone.model, backbone.family.layers.rpartition(".")[0]), "rotary_emb", None)
+    """The module that makes a model's rotary angles, or a copy where it keeps what it meets; None where it has none."""
+    module = module_of(backbone)
+    return copy.deepcopy(module) if any(map(varies, types_of(module).values())) else module
 
 
 def kind_of(backbone: Backbone, rotary: Any, index: int) -> tuple[str, ...]:
@@ -47,7 +49,10 @@ def kind_of(backbone: Backbone, rotary: Any, index: int) -> tuple[str, ...]:
 
 
 class Angles:
-    """Rotary angles by true position, as they were when each token was new; layers of one kind share theirs."""
+    """Rotary angles of decoded tokens by true position, as they were when new; layers of one kind share theirs.
+
+    They are the same in all rows, also where they depend on the length of the text: that is the position and one.
+    """
 
     def __init__(self, kinds: Sequence[str], length: int) -> None:
         self._kinds, self._length = kinds, length

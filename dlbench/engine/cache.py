@@ -250,14 +250,17 @@ class RowCache(Cache):
         self.alive = self.batch
         self._bounds()
 
-    def admit(self, slots: Slots, source: RowCache, places: Slots, layers: Collection[int] | None) -> None:
-        """Let rows take free slots, with what they have in another cache, moved so that they end at this one's column.
+    def admit(
+        self, slots: Slots, source: RowCache, places: Slots, layers: Collection[int] | None, decoded: int = 0
+    ) -> None:
+        """Let rows take slots, with what they have in another cache, moved so that they end at this one's column.
 
         Args:
-            slots: free ones: left by finished rows, or the first behind the living.
+            slots: free ones: left by finished rows, or the first behind the living; or their own, to be written anew.
             source: holds the rows; at most as many columns are filled there as here.
             places: their slots there.
             layers: those wanted; None for all.
+            decoded: how many of their tokens they have decoded.
         """
         count, end = source.seen, self.seen
         assert count <= end
@@ -267,7 +270,7 @@ class RowCache(Cache):
                 copy_rows(into, slots, theirs[:, :, :count], places)
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
-        self.bases[slots] = end
+        self.bases[slots] = end - decoded
         self.alive = max(self.alive, int(slots.max()) + 1)
         self._bounds()
         if self.companion is not None:

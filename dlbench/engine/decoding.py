@@ -55,7 +55,14 @@ def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
 
 
 class Run(ABC):
-    """Writes every text of a wave once: rows take slots, and those that wait enter as others end."""
+    """Writes every text of a wave once: rows take slots, and those that wait enter as others end.
+
+    Where `generate` reads a text again because its rotary angles change, so does a run: the prompt and all that was
+    written but for the last token, as prompts are read (all layers, or under `prompt = routed` those of the prompt).
+    The last token then takes its step under the method, like every other. At full depth that is what `generate` does.
+    What tokens skipped before is no longer owed: their keys and values are those of the text that was read. It costs
+    what a prompt costs, and is charged as one.
+    """
 
     def __init__(
         self, wave: Wave, cache: RowCache, *, in_place: bool, coupled: bool, seed: int, sample: int | None
@@ -82,6 +89,10 @@ class Run(ABC):
         """What each slot's row wrote last."""
         self.written: list[list[int]] = [[] for _ in range(rows)]
         self.tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
+        self.again = Ledger(engine.costs, rows, engine.metered)
+        """What reading texts again has cost."""
+        self.reread: set[int] = set()
+        """Rows that were read again."""
 
     def run(self) -> list[Generation]:
         """Write to the end; the gates are installed."""
@@ -95,6 +106,7 @@ class Run(ABC):
             self.waiting.extend((chunk, place) for chunk in chunks for place in reversed(range(len(chunk.rows))))
             self._admit(list(range(self.wave.slots)))
         while self.cache.alive:
+            self._read_again()
             self._advance()
         self.cache.companion = None  # else each would keep the other
         return [self._generation(row) for row in range(len(self.written))]
@@ -102,6 +114,18 @@ class Run(ABC):
     @abstractmethod
     def _advance(self) -> None:
         """Let the living rows write one token or more."""
+
+    def _read_again(self) -> None:
+        """Give the rows whose next token is the first beyond the original context new keys and values."""
+        cache, turn = self.cache, self.wave.turn
+        if turn is None:
+            return
+        for slot in np.flatnonzero(cache.seen - cache.starts[: cache.alive] == turn).tolist():
+            row = int(cache.order[slot])
+            written = self.written[row][:-1]
+            source = self.wave.read_again(row, [*self.wave.requests[row].ids, *written], self.again)
+            cache.admit(np.array([slot]), source, np.array([0]), self.live, decoded=len(written))
+            self.reread.add(row)
 
     def _write(self, texts: Sequence[Sequence[int]]) -> None:
         """Each living row writes its tokens, up to its end; waiting rows take the slots of those that end."""
@@ -194,17 +218,18 @@ class Run(ABC):
         return places
 
     def _generation(self, row: int) -> Generation:
-        prompts, ledger = self.wave.ledger, self.ledger
+        prompts, again, ledger = self.wave.ledger, self.again, self.ledger
         return Generation(
             tokens=self.written[row],
             layers=ledger.depths[row],
             routes=ledger.routes[row],
             flops=ledger.total(row),
             executed=int(ledger.executed[row]),
-            prompt_flops=sum(prompts.total(row).values()),
-            prompt_executed=int(prompts.executed[row]),
+            prompt_flops=sum(prompts.total(row).values()) + sum(again.total(row).values()),
+            prompt_executed=int(prompts.executed[row]) + int(again.executed[row]),
             acted=ledger.acted or prompts.acted,
             tight=sorted(self.tight[row]),
+            reread=row in self.reread,
         )
 
 

@@ -52,6 +52,16 @@ class Engine:
         self.stopper = Stopper(backbone.tokenizer)
 
     @property
+    def turn(self) -> int | None:
+        """Tokens after which a text is read again, as `generate` reads it, with other rotary angles; None: never."""
+        return None if self.gates.rotary is None else self.gates.rotary.turn
+
+    def turning(self, requests: Sequence[Request]) -> int:
+        """How many texts may come to that while they are written; the last token that is written is never read."""
+        turn = self.turn
+        return 0 if turn is None else sum(len(r.ids) <= turn < len(r.ids) + r.limit - 1 for r in requests)
+
+    @property
     def kernels(self) -> str:
         """What decode steps run: "stock" layers, "fused" ones, or "captured", fused ones as graphs of a GPU."""
         if self.gates.fused is None:

@@ -25,6 +25,7 @@ from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
 from dlbench.engine.linear import quick
 from dlbench.engine.meter import Costs
+from dlbench.engine.rotary import RowAngles, module_of
 from dlbench.engine.routing import Groups, Plan
 from dlbench.engine.stack import hiding
 from dlbench.families import resolve
@@ -58,6 +59,8 @@ class Gates:
         self.depth = backbone.depth
         self.filling = False
         self.additive = backbone.model.config._attn_implementation != "sdpa"
+        self.rotary = RowAngles.of(backbone)
+        """Stands in for the module that makes rotary angles, where they depend on the length of the text."""
         self.kinds = list(getattr(backbone.model.config, "layer_types", None) or [""] * self.depth)
         self._shadowed: list[tuple[nn.Module, Forward | None]] = []
         self._devices = [backbone.place(layer) for layer in backbone.layers] if backbone.spread else None
@@ -73,6 +76,8 @@ class Gates:
             for module in self._plain:
                 if (faster := quick(module)) is not None:
                     self._shadow(module, faster)
+            if self.rotary is not None:
+                self._shadow(module_of(self.backbone), self.rotary.forward)
             for index, layer in enumerate(layers):
                 self._shadow(layer, partial(self._layer, index, layer.forward))
                 if query is not None:
@@ -108,6 +113,7 @@ class Gates:
         routing: Plan | None,
         angles: Angles,
         watch: Callable[[int, Tensor], None] | None = None,
+        length: int = 0,
     ) -> None:
         """Prepare for one forward of the model.
 
@@ -118,10 +124,13 @@ class Gates:
             angles: noted wherever there are debts.
             watch: called with each layer and the states that would enter it, [alive, positions, W]; at last with the
                 depth and the states that leave the stack.
+            length: of the text that rotary angles are made for at least, where whole texts are read.
         """
         self.cache, self.ledger, self.routing, self.angles, self.watch = cache, ledger, routing, angles, watch
         self.starts: Slots = cache.starts[: cache.alive]
         self._eased: list[tuple[Any, Any, dict[str, Any]]] = []
+        if self.rotary is not None:
+            self.rotary.begin(reads=not cache.seen, least=length)
         if routing is not None:
             routing.begin(cache, ledger)
 

@@ -33,6 +33,7 @@ class Generation:
     executed: int
     """Executed FLOPs of decoding, padding included."""
     prompt_flops: int
+    """Credited FLOPs of reading: the prompt, and the text again where that was."""
     prompt_executed: int
     acted: bool
     """Whether any token of this run's wave skipped or exited."""
@@ -40,3 +41,5 @@ class Generation:
     """Tokens drafted, drafts accepted, and rounds of verification; None where nothing was drafted."""
     tight: list[tuple[int, float]] = field(default_factory=list)
     """Steps whose argmax or threshold was decided by less than the dtype's rounding: (index of the token, margin)."""
+    reread: bool = False
+    """Whether the text was read again where its rotary angles changed."""

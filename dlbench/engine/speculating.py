@@ -88,6 +88,9 @@ class Speculating(Run):
         """Inputs and drafts, [alive] each, states after the drafting layers, and how many drafts each row has."""
         cache = self.cache
         room = np.array([self.wave.requests[row].limit - len(self.written[row]) for row in rows.tolist()])
+        if self.wave.turn is not None:  # what is read again is read before a round, not within it
+            left = self.wave.turn - (cache.seen - cache.starts[: len(rows)])
+            room = np.where(left > 0, np.minimum(room, left), room)
         lengths = np.zeros(len(rows), dtype=np.int64)
         going = np.ones(len(rows), dtype=bool)
         inputs: list[Tensor] = [self.tokens[: len(rows)].clone()]

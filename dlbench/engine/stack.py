@@ -27,6 +27,7 @@ from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.norms import norm
 from dlbench.engine.proof import TOLERANCE
 from dlbench.engine.recipes import RECIPES
+from dlbench.engine.rotary import RowAngles, varies
 from dlbench.engine.view import capped, soft_cap
 from dlbench.families import resolve
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dlbench.engine.gate import Gates
 
 _FIXED = {"default", "linear", "llama3", "yarn"}
-"""Kinds of rotary angles that depend on the position alone, and not on how long a text has become."""
+"""Kinds of rotary angles that depend on the position alone; those that depend on the text's length `varies` names."""
 
 
 class NotStacked(Exception):
@@ -68,8 +69,10 @@ class Stack:
         path, self.first = recipe.places or ("", 0)
         self.places = resolve(model, path).weight if path else None
         self.rotary = rotary_of(backbone)
-        if self.rotary is not None and not (kinds := _rope_types(model.config)) <= _FIXED:
-            raise NotStacked(f"rotary angles of type {', '.join(sorted(kinds - _FIXED))} depend on the text's length")
+        strange = {kind for kind in _rope_types(model.config) - _FIXED if not varies(kind)}
+        if self.rotary is not None and strange:
+            raise NotStacked(f"rotary angles of type {', '.join(sorted(strange))} are not known")
+        self.rows = RowAngles.of(backbone)
         spans = windows(model.config, backbone.depth)
         kinds_of = [kind_of(backbone, self.rotary, i) if self.rotary is not None else () for i in range(backbone.depth)]
         self.groups = list(zip(kinds_of, spans, strict=True))
@@ -148,11 +151,16 @@ class Stack:
         table = self._tables.get(kind)
         if table is None or len(table[0]) <= last:
             like = self.layers[0].out.weight
-            positions = torch.arange(max(256, 2 * last), device=like.device)
-            made = self.rotary(like.new_zeros(1), positions[None], *kind)
-            cos, sin = (x[0, :, None] for x in made)
+            cos, sin = (x[:, None] for x in self._angles(like, last, kind))
             table = self._tables[kind] = cos.contiguous(), signed(sin)
         return table
+
+    def _angles(self, like: Tensor, last: int, kind: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """Cosines and sines of single new tokens by position, and more than are needed: [positions, D]."""
+        if self.rows is not None:
+            return self.rows.table(like.new_zeros(1), last, kind)
+        positions = torch.arange(max(256, 2 * last), device=like.device)
+        return tuple(x[0] for x in self.rotary(like.new_zeros(1), positions[None], *kind))
 
 
 def hiding(there: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -44,7 +44,8 @@ class Wave:
     """Prompts that have been read, ready to be decoded by any number of methods. Made by `Engine.prefill`.
 
     At most `slots` rows are under way at a time. A wave of no more rows is decoded where its prompts stand; of a larger
-    one every run takes copies, and a row enters as soon as another has finished.
+    one every run takes copies, and a row enters as soon as another has finished. So it does where a text may have to be
+    read again: that writes over the prompt.
     """
 
     def __init__(
@@ -59,9 +60,12 @@ class Wave:
         self.engine, self.requests, self.method, self.seed = engine, requests, method, seed
         rows = len(requests)
         self.slots = min(slots, rows)
+        self.turn = engine.turn
         self.lengths = np.array([len(r.ids) for r in requests], dtype=np.int64)
         self.limits = np.array([r.limit for r in requests], dtype=np.int64)
         self.keys = np.array([noise.key_of(r.id) for r in requests], dtype=np.uint64)
+        self.in_place = rows <= self.slots and not engine.turning(requests)
+        """Whether decoding goes on where the prompts stand."""
         self.columns = int(self.lengths.max())
         self.span = int(self.limits.max())
         self.angles = Angles(engine.gates.kinds, int((self.lengths + self.limits).max()))
@@ -76,17 +80,11 @@ class Wave:
             self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing) for i in starts]
         self._moving: RowCache | None = None
 
-    @property
-    def in_place(self) -> bool:
-        """Whether decoding goes on where the prompts stand."""
-        return len(self.chunks) == 1
-
     def _read(self, rows: Slots, routing: Routing | None) -> Chunk:
         """Run the prompts of some rows."""
         lengths = self.lengths[rows]
         columns = int(lengths.max())
-        stays = len(rows) == len(self.requests)
-        cache = self._cache(len(rows), columns + (self.span if stays else 0), lasting=stays)
+        cache = self._cache(len(rows), columns + (self.span if self.in_place else 0), lasting=self.in_place)
         cache.seat(rows, lengths, columns)
         ids = torch.zeros(len(rows), columns, dtype=torch.long)
         for i, row in enumerate(rows.tolist()):
@@ -98,6 +96,25 @@ class Wave:
         device = self.engine.backbone.device
         first = self.forward(cache, ids.to(device), traffic, self.ledger, routing, watch)
         return Chunk(rows, cache, first)
+
+    def read_again(self, row: int, ids: Sequence[int], ledger: Ledger) -> RowCache:
+        """Read what a text has become, as its prompt was read, but with the angles of a longer one.
+
+        Args:
+            row: of the wave.
+            ids: its prompt and what it wrote.
+            ledger: charged.
+        """
+        count = np.array([len(ids)])
+        cache = self._cache(1, len(ids), lasting=False)
+        cache.seat(np.array([row]), count, len(ids))
+        routing = None
+        if self.method is not None and self.view is not None:
+            routing = Routing(self.method, self.view, None)
+        traffic = Traffic(count, np.zeros_like(count), len(ids), 0)
+        tokens = torch.tensor([ids], device=self.engine.backbone.device)
+        self.forward(cache, tokens, traffic, ledger, routing, length=len(ids) + 1)
+        return cache
 
     def look(self, seed: int) -> LiveView:
         """A view on this wave's rows."""
@@ -113,6 +130,7 @@ class Wave:
         routing: Plan | None,
         watch: Callable[[int, Tensor], None] | None = None,
         keep: int = 1,
+        length: int = 0,
     ) -> Tensor:
         """One forward of a cache's living rows.
 
@@ -124,13 +142,14 @@ class Wave:
             routing: None runs every layer.
             watch: called with each layer and the states that would enter it.
             keep: positions whose logits are wanted, the last ones.
+            length: see `Gates.begin`.
 
         Returns:
             Logits, [alive, vocabulary]; where several are kept, [alive, keep, vocabulary].
         """
         ledger.begin(cache.order[: cache.alive].copy(), traffic)
         gates, width, stack = self.engine.gates, ids.shape[1], self.engine.stack
-        gates.begin(cache, ledger, routing, self.angles, watch)
+        gates.begin(cache, ledger, routing, self.angles, watch, length)
         if stack is not None and width == 1:
             captures = self.engine.captures
             steps = stack if captures is None else captures.of(cache, routing) or stack

@@ -20,7 +20,7 @@ from dlbench.fit.soft import halves_of, train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.prompts import limited_prompt
 from dlbench.task import Document, Task
-from dlbench.teacher import IGNORED, Batch, Example, example, shadowed, state_of
+from dlbench.teacher import IGNORED, Batch, Example, angles_of, example, shadowed, state_of
 
 if TYPE_CHECKING:
     from dlbench.fit.trace import Trace
@@ -144,7 +144,9 @@ class FitProbe:
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a batch: [rows, positions, vocabulary]."""
-        found: Tensor = self.backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False).logits
+        with angles_of(self.backbone, batch):
+            out = self.backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        found: Tensor = out.logits
         return found
 
     def texts(self, part: str = "learn") -> Iterator[Text]:

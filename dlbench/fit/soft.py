@@ -20,7 +20,7 @@ from dlbench.engine.halves import Halves
 from dlbench.engine.meter import Costs
 from dlbench.families import resolve
 from dlbench.method import Action, Router
-from dlbench.teacher import IGNORED, Parted, shadowed, state_of, with_state
+from dlbench.teacher import IGNORED, Parted, angles_of, shadowed, state_of, with_state
 
 if TYPE_CHECKING:
     from dlbench.fit.probe import FitProbe
@@ -110,14 +110,16 @@ class SoftGates:
             return self._forward(batch.ids, mask, positions.clamp(max=self.backbone.context - 1), past, 0)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, past: Cache, keep: int) -> Tensor:
-        logits: Tensor = self.backbone.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=past,
-            use_cache=True,
-            logits_to_keep=keep,
-        ).logits
+        with angles_of(self.backbone, self.batch):
+            out = self.backbone.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
+        logits: Tensor = out.logits
         return logits
 
     def _look(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:

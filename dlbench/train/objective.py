@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from dlbench.backbones import Backbone
 from dlbench.engine.view import exit_head
-from dlbench.teacher import IGNORED, Batch, shadowed, state_of, with_state
+from dlbench.teacher import IGNORED, Batch, angles_of, shadowed, state_of, with_state
 from dlbench.train.recipes import Recipe
 
 
@@ -59,7 +59,7 @@ class Objective(nn.Module):
         labels = batch.labels[:, 1:]
         learnt = labels != IGNORED
         with torch.autocast(batch.ids.device.type, dtype=self.autocast, enabled=self.autocast is not None):
-            with shadowed(dict(enumerate(self.backbone.layers)), around):
+            with shadowed(dict(enumerate(self.backbone.layers)), around), angles_of(self.backbone, batch):
                 self.model.base_model(input_ids=batch.ids, use_cache=False)
             logits = {n: exit_head(self.backbone, states[n][:, :-1][learnt]) for n in wanted}  # [targets, vocabulary]
         return {n: cross_entropy(x.float(), labels[learnt], reduction="sum") for n, x in logits.items()}

@@ -44,10 +44,10 @@ def test_logits_of_every_step_are_the_stock_forwards(family):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_angles_that_depend_on_the_length_are_refused():
+def test_angles_of_an_unknown_kind_are_refused():
     backbone = build("llama")
-    backbone.model.config.rope_parameters = {**backbone.model.config.rope_parameters, "rope_type": "dynamic"}
-    with pytest.raises(NotStacked, match="rotary angles of type dynamic"):
+    backbone.model.config.rope_parameters = {**backbone.model.config.rope_parameters, "rope_type": "axial"}
+    with pytest.raises(NotStacked, match="rotary angles of type axial"):
         Stack(backbone, fuse(backbone))
 
 
@@ -95,7 +95,7 @@ def test_a_model_that_does_more_around_its_layers_is_refused(change, what, monke
 def test_refused_models_decode_by_their_own_forward():
     backbone = build("llama")
     expected = Engine(backbone).prefill([Request("a", (5, 6, 7), 6, ())]).decode()[0].tokens
-    backbone.model.config.rope_parameters = {**backbone.model.config.rope_parameters, "rope_type": "dynamic"}
+    backbone.model.config.rope_parameters = {**backbone.model.config.rope_parameters, "rope_type": "axial"}
     engine = Engine(backbone)
-    assert engine.kernels == "fused" and engine.stack is None and "dynamic" in engine.kernels_note
+    assert engine.kernels == "fused" and engine.stack is None and "axial" in engine.kernels_note
     assert engine.prefill([Request("a", (5, 6, 7), 6, ())]).decode()[0].tokens == expected
