@@ -1,5 +1,7 @@
 """How many rows fit, and which errors say that they did not."""
 
+from functools import partial
+
 import pytest
 import tiny_models
 import torch
@@ -11,8 +13,8 @@ from dlbench import memory
 def test_a_wave_takes_a_share_of_the_free_memory():
     backbone = tiny_models.backbone("llama", depth=5)
 
-    def fit(share, slots=1000):
-        return memory.rows_that_fit(backbone, 9, 4, 5, slots, int(share / memory.SHARE))
+    def fit(share, slots=1000, copied=False):
+        return memory.rows_that_fit(backbone, 9, 4, 5, slots, int(share / memory.SHARE), copied=copied)
 
     row, moving = (memory.row_bytes(backbone, 9, new, 5) for new in (4, 8))
     waiting = 5 * 9 * backbone.cache_bytes
@@ -21,6 +23,10 @@ def test_a_wave_takes_a_share_of_the_free_memory():
     # beyond the slots rows wait with their prompts, where these and the copies fit
     assert fit(10.5 * row, slots=10) == fit(10 * moving, slots=10) == fit(10 * moving + 9 * waiting, slots=10) == 10
     assert fit(10 * moving + 12.5 * waiting, slots=10) == 12
+    # prompts that are written over are copied, however few they are
+    both = partial(fit, copied=True)
+    assert both(10.5 * (moving + waiting)) == 10 and both(0.5 * moving) == 1
+    assert both(10 * moving + 20.5 * waiting, slots=10) == 20
 
 
 @pytest.mark.parametrize(
