@@ -87,6 +87,7 @@ SAMPLE = {
     "flops": FLOPS,
     "prompt_flops": 40,
     "executed_flops": 60,
+    "reread": False,
     "speculation": None,
     "tight": [[3, 0.0001]],
     "choice": None,

@@ -80,7 +80,6 @@ _SCALED = {
         {**_LLAMA, "sliding_window": WINDOW, "rope_parameters": _LONG, "original_max_position_embeddings": ORIGINAL},
     ),
     "llama-longrope": ("LlamaConfig", {**_LLAMA, "attention_bias": True, "rope_parameters": _LONG}),
-    "qwen2-longrope": ("Qwen2Config", {**_LLAMA, "rope_parameters": _LONG}),
     "gemma3-longrope": (
         "Gemma3TextConfig",
         {

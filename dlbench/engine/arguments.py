@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor
 from dlbench.backbones import Backbone
 from dlbench.engine.debts import Past, add_to_mask
 from dlbench.engine.keyvalues import Slots, on
-from dlbench.engine.rotary import module_of, types_of, varies
+from dlbench.engine.rotary import copied, module_of, types_of, varies
 
 
 def take(x: Any, rows: Tensor, batch: int) -> Any:
@@ -39,7 +38,7 @@ def take(x: Any, rows: Tensor, batch: int) -> Any:
 def rotary_of(backbone: Backbone) -> Any:
     """The module that makes a model's rotary angles, or a copy where it keeps what it meets; None where it has none."""
     module = module_of(backbone)
-    return copy.deepcopy(module) if any(map(varies, types_of(module).values())) else module
+    return copied(module) if any(map(varies, types_of(module).values())) else module
 
 
 def kind_of(backbone: Backbone, rotary: Any, index: int) -> tuple[str, ...]:

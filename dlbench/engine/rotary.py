@@ -34,6 +34,16 @@ def module_of(backbone: Backbone) -> Any:
     return getattr(resolve(backbone.model, backbone.family.layers.rpartition(".")[0]), "rotary_emb", None)
 
 
+def copied(module: Any) -> Any:
+    """A copy of such a module that shares no state with it, without accelerate's hooks: these may hold all weights."""
+    made = copy.copy(module)
+    state = vars(made)
+    for name in ("forward", "_old_forward", "_hf_hook"):
+        state.pop(name, None)
+    state["_buffers"] = {name: buffer.clone() for name, buffer in module._buffers.items()}
+    return made
+
+
 def varies(kind: str) -> bool:
     """Whether rotary angles of a type (transformers' `rope_type`) depend on the length of the text."""
     return kind == "longrope" or "dynamic" in kind
@@ -50,7 +60,7 @@ class RowAngles:
 
     def __init__(self, backbone: Backbone, module: Any) -> None:
         """Prepare; see `of`."""
-        self._module = copy.deepcopy(module)
+        self._module = copied(module)
         self._types = types_of(module)
         self._tables: dict[Any, tuple[Tensor, ...]] = {}
         self._reads, self._least = False, 0

@@ -1,10 +1,13 @@
 """Rotary angles that depend on the length belong to the row: each text is what `generate` writes for it alone."""
 
+import json
 from functools import cache
 
 import one_by_one
 import pytest
 import replay
+import small_model
+import tape
 import tiny_models
 import torch
 from test_families import Leaves, Pieces, exact, tolerance
@@ -16,7 +19,7 @@ from test_static_sets import without
 from tiny_models import ORIGINAL, SCALED, STEADY
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlbench.backbones import wrap
+from dlbench.backbones import load, wrap
 from dlbench.engine import Engine, Request
 from dlbench.engine.likelihood import Question, weigh
 from dlbench.engine.rotary import RowAngles
@@ -186,6 +189,36 @@ def test_any_decisions_by_fused_layers(monkeypatch, family):
     backbone = tiny_models.backbone(family, DEPTH)
     monkeypatch.setattr(replay, "replay", own_angles(backbone, replay.replay))
     replay.check(monkeypatch, backbone, Chaos(), prompts(), LIMITS, tolerance=1e-4, slots=3, kernels="auto")
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [("phi3-longrope", Chaos()), ("phi3-longrope", SelfSpeculation(share=0.6)), ("qwen2-dynamic", Chaos())],
+)
+def test_captured_steps_write_the_same(monkeypatch, family, method):
+    backbone = tiny_models.backbone(family, DEPTH)
+    plain = Engine(backbone).prefill(requests(prompts()), slots=3).decode(method)
+    monkeypatch.setattr("dlbench.engine.engine.recorder", lambda device: tape.record)
+    engine = Engine(backbone)
+    for _ in range(3):  # what is met for the second time is captured
+        written = engine.prefill(requests(prompts()), slots=3).decode(method)
+        assert engine.kernels == "captured" and tokens(written) == tokens(plain)
+        assert [(g.reread, g.layers, g.flops) for g in written] == [(g.reread, g.layers, g.flops) for g in plain]
+
+
+def test_layers_that_wait_on_disk_write_the_same(tmp_path):
+    angles = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+    folder = small_model.save(tmp_path / "model", context=ORIGINAL, rope_parameters=angles)
+    places = {"model.embed_tokens": "cpu", "model.norm": "cpu", "model.rotary_emb": "cpu", "lm_head": "cpu"}
+    places |= {f"model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(4)}
+    (tmp_path / "map.json").write_text(json.dumps(places))
+    apart = load(str(folder), device_map=str(tmp_path / "map.json"))
+    apart.model.generation_config.eos_token_id = []
+    module = one_by_one.rotary(apart)
+    hooks = vars(module)["_hf_hook"], vars(module)["forward"]
+    expected = [one_by_one.generate(load(str(folder)), p, LIMIT) for p in prompts()]
+    assert tokens(Engine(apart, kernels="stock").prefill(requests(prompts())).decode()) == expected
+    assert hooks == (vars(module)["_hf_hook"], vars(module)["forward"])
 
 
 DRAFTS = {
