@@ -17,7 +17,7 @@ from dlbench.method import Oracle
 from dlbench.plan import Place, Setting
 from dlbench.records import Candidate, Record, Sample
 from dlbench.store import Store
-from dlbench.tally import Reference, build, quality
+from dlbench.tally import Reference, build, clustered, quality
 from dlbench.task import Document
 
 Table = Mapping[str, Mapping[str, Sample]]
@@ -111,7 +111,11 @@ def rows(
             budget,
             [(candidates[i], _label(candidates[i])) for i in picks[0]],
             held_out=np.mean(held_out, axis=0).tolist(),
-            scored=quality(np.mean(held_out, axis=0).tolist(), np.mean(full_held_out, axis=0).tolist()),
+            scored=quality(
+                np.mean(held_out, axis=0).tolist(),
+                np.mean(full_held_out, axis=0).tolist(),
+                clusters=clustered(documents),
+            ),
             notes=("scored on references that it did not choose by; outputs shown are of the first half's choice",),
         )
     best = best_of(_table(fulls, documents, samples))

@@ -36,7 +36,7 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     for line in (*cut_prompts(records), *slow_kernels(records, times)):
         console.print(f"! {line}", markup=False, highlight=False)
     said = Table.grid(padding=(0, 1, 0, 0))
-    for line in headlines(records, board.runs.scores):
+    for line in headlines(records, board.runs.scores, board.runs.sources):
         said.add_row("•", Text(line))
     console.print(said, highlight=False)
     n = records[0].task.n if records else 0

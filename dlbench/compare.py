@@ -68,6 +68,7 @@ class Comparison:
     Attributes:
         track: where they stand; tasks may have several, under other rules.
         n: documents.
+        sources: how many sources they come from, where several share one; intervals and tests resample these.
         difference: mean score of A minus B.
         p: paired permutation test.
         corrected: p, corrected over the tasks compared (Benjamini-Hochberg).
@@ -81,6 +82,7 @@ class Comparison:
     metric: str
     track: str
     n: int
+    sources: int | None
     a: Side
     b: Side
     difference: Interval
@@ -128,7 +130,7 @@ def compare(
             raise unknown("row", label, labels)
     pairs = []
     for track in wanted:
-        known = entries(track, runs.scores, unreachable=True)
+        known = entries(track, runs.scores, runs.sources, unreachable=True)
         ours, theirs = ([one for one in known if one.row.label == label] for label in (a, b))
         if ours and theirs:
             pairs.append((track, *_at(ours, theirs, at, a, b)))
@@ -136,7 +138,7 @@ def compare(
         raise DlbenchError(f"{a} and {b} have no task in common in {run}")
     for track, one, other in pairs:
         _check(track, one, other, run)
-    p_values = [permutation_p(_scores(one), _scores(other)) for _, one, other in pairs]
+    p_values = [permutation_p(_scores(one), _scores(other), clusters=one.clusters) for _, one, other in pairs]
     return [
         _comparison(runs, run, *pair, p, float(after), examples)
         for pair, p, after in zip(pairs, p_values, corrected(p_values), strict=True)
@@ -207,13 +209,14 @@ def _comparison(
         metric=track.task.metric,
         track=track.name,
         n=len(a.ids),
+        sources=None if a.clusters is None else len(set(a.clusters)),
         a=_side(a),
         b=_side(b),
-        difference=paired_difference(ours, theirs),
+        difference=paired_difference(ours, theirs, clusters=a.clusters),
         p=p,
         corrected=after,
         documents=outcomes(ours, theirs),
-        detectable=minimum_detectable(ours, theirs),
+        detectable=minimum_detectable(ours, theirs, clusters=a.clusters),
         flips=flips,
     )
 

@@ -103,6 +103,9 @@ def _remarks(found: Sequence[Comparison]) -> list[Text]:
         "Detectable: the least true difference that this many documents show four times in five. "
         "Layers, total FLOPs: realised, of full depth.",
     ]
+    shared = [f"{one.sources:,} sources on {one.task}" for one in found if one.sources is not None]
+    if shared:
+        lines.append(f"Documents that share a source are resampled and swapped together: {', '.join(shared)}.")
     if any(side.unreachable for one in found for side in (one.a, one.b)):
         lines.append("† unreachable: no setting meets this budget, the closest one is compared.")
     return [Text(line, style="dim") for line in lines]

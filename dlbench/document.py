@@ -43,6 +43,8 @@ class Document:
     """The part of the prompt that may lose its end where that is too long; None: the prompt loses its beginning."""
     line: int | None = None
     """Where it stands in its file, from 1; None where it comes of no file of documents."""
+    source: str | None = None
+    """Hash of what it was taken from, such as a passage; documents that share one are no independent ones."""
 
     @property
     def named(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from dlbench import catalogue, lm_index, mirrors, own_file
 from dlbench.catalogue import TaskInfo
 from dlbench.errors import DlbenchError
+from dlbench.seeding import same_draws
 from dlbench.silence import quiet
 from dlbench.sources import Sources, is_file
 from dlbench.suggest import unknown
@@ -107,7 +108,7 @@ def _build(name: str, path: Path | None, config: dict[str, Any], sources: Source
         config = {**config, **_changes(config, sources)}
     elif sources.fewshot is not None or sources.max_new_tokens is not None:
         raise DlbenchError(f"task {name!r} is written in Python: --fewshot and --max-new-tokens cannot change it")
-    with quiet(), _told(name, path, config):
+    with quiet(), same_draws(), _told(name, path, config):
         made = _manager().load([config if "class" not in config else str(path)])["tasks"]
     return next(iter(made.values()))
 

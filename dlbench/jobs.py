@@ -26,6 +26,7 @@ from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
 from dlbench.prompts import Prompted, tokenise, waves
 from dlbench.spec import RunSpec, lacks_policy
+from dlbench.splits import sample
 from dlbench.task import Document, Task
 
 
@@ -102,6 +103,7 @@ class Planner:
         jobs: list[Job] = []
         for name in self.spec.tasks:
             task = load_task(name, self.spec.sources)
+            self._tell_overlap(task)
             bases: dict[str, Job] = {}
             for engine in bases_first:
                 job = self._job(engine, task)
@@ -120,7 +122,7 @@ class Planner:
         backbone = engine.backbone
         chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
         everything = task.documents("test", chat=chat)
-        documents = everything[: self.spec.limit]
+        documents = self._chosen(everything)
         prompted = tokenise(engine, documents)
         self._tell_cuts(task, backbone, prompted)
         self._tell_turns(task, engine, prompted)
@@ -131,10 +133,27 @@ class Planner:
             self.spec,
             begun=sum(p.begun for p in prompted),
             chat_sha256=None if chat is None else chat.sha256,
+            of=len(everything),
+            fit_overlap=task.fit_overlap,
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
         return Job(place, engine, documents, batches, slots, chat=chat)
+
+    def _chosen(self, everything: list[Document]) -> list[Document]:
+        """The documents that the run takes, in the task's order."""
+        limit = self.spec.limit
+        if limit is None or self.spec.limit_first:
+            return everything[:limit]
+        return [everything[place] for place in sample([d.id for d in everything], limit)]
+
+    def _tell_overlap(self, task: Task) -> None:
+        """Say how many documents methods are not fitted on, since they are scored."""
+        if task.fit_overlap:
+            self.progress.note(
+                f"{task.name}: {task.fit_overlap:,} documents that methods would be fitted on are scored too, and "
+                f"left out; fitted on: {task.fit_split}"
+            )
 
     def _tell_cuts(self, task: Task, backbone: Backbone, prompted: Sequence[Prompted]) -> None:
         """Say how many prompts are cut.

@@ -1,8 +1,8 @@
 """Local mirrors: a task's data as JSON lines, `DIR/<name>/<split>.jsonl`, in place of the hub.
 
-A line is a document, `{"input": …, "references": […]}` with an optional `id`, or a row of the hub's dataset as it is
-there. A lock file beside the mirrors, where `dlbench prefetch` made them, says which revision they were made of and
-what they must hash to. Every fault is told by file and line.
+A line is a document, `{"input": …, "references": […]}`, with an `id` and a `source` if it likes, or a row of the hub's
+dataset as it is there. A lock file beside the mirrors, where `dlbench prefetch` made them, says which revision they
+were made of and what they must hash to. Every fault is told by file and line.
 """
 
 from __future__ import annotations
@@ -123,13 +123,15 @@ def find(data_dir: str | None, names: Sequence[str]) -> Mirror | None:
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
-    """Documents of a file, each with `input`, `references` and its line, and with `id` where the lines have one.
+    """Documents of a file: `input`, `references` and their line, and `id` and `source` where the lines have them.
 
     Raises:
-        DlbenchError: a line is not a document, two have one id, only some have one, or there is no line.
+        DlbenchError: a line is not a document, two have one id, only some have one, a source is no text, or
+            there is no line.
     """
     found: list[dict[str, Any]] = []
     ids: dict[str, int] = {}
+    sources: dict[int, str] = {}
     for number, line in _lines(path):
         where = f"{path}, line {number}"
         text, references = line.get("input"), line.get("references")
@@ -147,11 +149,19 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
                     f"{where}: the id {name!r} is that of line {ids[name]}; every document needs its own"
                 )
             ids[name] = number
+        if (source := line.get("source")) is not None:
+            if not isinstance(source, str | int) or isinstance(source, bool) or not str(source).strip():
+                raise DlbenchError(
+                    f'{where}: "source" must be a text that is not empty: what the document is taken from'
+                )
+            sources[len(found)] = str(source)
         if found and ("id" in document) != ("id" in found[0]):
             raise DlbenchError(f"{where}: either every document has an id, or none")
         found.append(document)
     if not found:
         raise DlbenchError(f'{path} is empty: give lines of {{"input": …, "references": […]}}')
+    if sources:  # the first document says which columns there are
+        found = [{**document, "source": sources.get(place)} for place, document in enumerate(found)]
     return found
 
 

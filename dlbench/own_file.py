@@ -1,5 +1,7 @@
 """A user's own file as a task: `file:PATH.jsonl`, lines of `{"input": …, "references": […]}`.
 
+A line may have an `id`, and a `source` where several documents were taken from one.
+
 All of it is scored but a fifth, chosen by hash, that methods may be fitted on. Where PATH is a folder, its
 `train.jsonl` or `validation.jsonl` is for that, and `test.jsonl` is scored whole.
 """
@@ -92,7 +94,7 @@ def config(task: str, sources: Sources) -> dict[str, Any]:
         "num_fewshot": 0,
         "metric_list": listed,
         # The content key holds the documents, prompts included, and the version, but not the metric.
-        "metadata": {"version": f"1 {metric}", "chat": True},
+        "metadata": {"version": f"1 {metric}", "chat": True, "source": _source},
     }
 
 
@@ -102,6 +104,10 @@ def _load(path: Path, **_: Any) -> Mapping[str, Dataset]:
     from datasets import Dataset
 
     return {"test": Dataset.from_list(read_documents(path))}
+
+
+def _source(doc: Mapping[str, Any]) -> str | None:
+    return doc.get("source")
 
 
 def _fill(template: str, doc: Mapping[str, Any]) -> str:

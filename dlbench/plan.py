@@ -67,6 +67,10 @@ class Place:
     """Prompts of the run that begin with a begin-of-text token."""
     chat_sha256: str | None = None
     """Of the chat template that the prompts stand in."""
+    of: int | None = None
+    """Documents of the scored split."""
+    fit_overlap: int = 0
+    """Documents that methods would have been fitted on, had they not been scored too."""
 
     @property
     def track(self) -> str:

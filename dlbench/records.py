@@ -8,6 +8,7 @@ strict (no "3" for 3, no unknown field, no NaN, no endless string); in Python, l
     samples/<key>.jsonl    `Sample`     one document of one record
     documents.jsonl        `Asked`      what each test document asked, and the references
     scores.jsonl           `Scores`     the scores alone, where the samples are not published
+    sources.jsonl          `SharedSources`  which documents share a source, where the documents are not published
     usage.jsonl            `Usage`      which layers ran how often, where the samples are not published
     *candidate*.jsonl      `Candidate`  one fixed set of layers an oracle may choose for one document
 """
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "Sample",
     "Scores",
+    "SharedSources",
     "Speculation",
     "Task",
     "Timing",
@@ -119,7 +121,11 @@ class Task(Part):
         truncated: those of them whose prompt was cut to fit the model's context, or a limit that the task sets.
         begun: those of them whose prompt begins with a begin-of-text token (none begins with two); None in files that
             were written before this was counted.
+        of: documents of the scored split; None in files that were written before this was kept, as `drawn` then is.
+        drawn: which of them were taken: all, a sample by the hash of their ids, or the first ones.
+        sources: how many sources (passages, subjects) they come from, where some share one; intervals resample these.
         fit_split: what methods were fitted on; a fifth of the scored split stands apart where there is no other.
+        fit_overlap: documents that methods would have been fitted on, had they not been scored too.
         signature: how the metrics are computed, with the libraries and their releases.
         chance: score of a blind guess, which `retained` leaves out of both sides.
         chat_template: sha256 of the chat template that the prompts stand in; None where they stand in none.
@@ -131,7 +137,11 @@ class Task(Part):
     n: Annotated[int, Field(ge=1, le=10_000_000)]
     truncated: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     begun: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    of: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    drawn: Literal["all", "sample", "first"] | None = None
+    sources: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     fit_split: Line = ""
+    fit_overlap: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     signature: Line = ""
     chance: Annotated[float, Field(ge=0, le=1)] = 0.0
     chat_template: Sha256 | None = None
@@ -338,7 +348,10 @@ class Usage(JsonLine):
 
 
 class Asked(JsonLine):
-    """One test document: the prompt as the model got it, and what it is scored against."""
+    """One test document: the prompt as the model got it, and what it is scored against.
+
+    `source` is a hash of what the document was taken from, such as a passage, where the task says so.
+    """
 
     max_line_bytes: ClassVar[int] = 1 << 23
     max_lines: ClassVar[int] = 2_000_000
@@ -347,6 +360,17 @@ class Asked(JsonLine):
     id: Name
     prompt: Output
     references: Annotated[tuple[Output, ...], Field(max_length=1000)]
+    source: Key | None = None
+
+
+class SharedSources(JsonLine):
+    """The sources of a track's documents by id, hashed: what statistics need of them without the documents."""
+
+    max_line_bytes: ClassVar[int] = 1 << 24
+    max_lines: ClassVar[int] = 100_000
+
+    track: Name
+    sources: Annotated[dict[Name, Key], Field(max_length=200_000)]
 
 
 class Sample(JsonLine):

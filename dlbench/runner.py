@@ -288,7 +288,7 @@ def _asked(jobs: Sequence[Job]) -> list[Asked]:
     """What the documents of all tracks asked, each once."""
     tracks = {job.place.track: job.documents for job in jobs}
     return [
-        Asked(track=track, id=d.id, prompt=d.prompt, references=d.references)
+        Asked(track=track, id=d.id, prompt=d.prompt, references=d.references, source=d.source)
         for track, documents in tracks.items()
         for d in documents
     ]

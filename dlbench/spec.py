@@ -79,6 +79,8 @@ class RunSpec:
     """Parameters set by hand, by the method's name."""
     limit: int | None = 32
     """Documents per task; None for all."""
+    limit_first: bool = False
+    """Take the first documents, not a sample of them."""
     out: Path = Path("dlbench-out")
     batch_size: int | None = None
     """Documents decoded together; None lets memory decide."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
+from dlbench.clusters import clusters
 from dlbench.engine.meter import CATEGORIES, Costs
 from dlbench.outputs import beside
 from dlbench.plan import Place, Setting, source_sha256
@@ -81,12 +83,14 @@ def quality(
     extra: Mapping[str, float] = {},
     chance: float = 0.0,
     same: bool = False,
+    clusters: Sequence[str] | None = None,
 ) -> Quality:
     """Mean score, and what it keeps of full depth, with its interval; both sequences are over the same documents.
 
-    What guessing scores is taken off both; with `same` the two are one run, full depth beside itself.
+    What guessing scores is taken off both; with `same` the two are one run, full depth beside itself. `clusters` are
+    those of the documents, where some share a source.
     """
-    kept = retained(scores, full, chance=chance, same=same)
+    kept = retained(scores, full, chance=chance, same=same, clusters=clusters)
     return Quality(
         mean=float(np.mean(scores)),
         corpus=corpus,
@@ -95,6 +99,11 @@ def quality(
         retained_ci95=None if kept is None else (kept.low, kept.high),
         extra=dict(extra),
     )
+
+
+def clustered(documents: Sequence[Document]) -> tuple[str, ...] | None:
+    """The clusters of documents for the statistics; None where each stands for itself."""
+    return clusters([d.id for d in documents], {d.id: d.source for d in documents})
 
 
 def _fit(setting: Setting) -> Fit | None:
@@ -163,6 +172,7 @@ def build(
     if again := sum(s.reread for s in samples):
         own.append(f"{again} of {len(samples)} texts outgrew the original context and were read again, as by generate")
     chance = float(np.mean([d.chance for d in documents]))
+    shared = clustered(documents)
     if scored is None:
         corpora = place.task.corpora(documents, [s.output for s in samples])
         scored = quality(
@@ -172,6 +182,7 @@ def build(
             extra=_extra(place, documents, samples, base) | corpora,
             chance=chance,
             same=all(base.samples[s.id] == s for s in samples),
+            clusters=shared,
         )
     if base.stand_in:
         own.append("the base backbone did not run: shares are of this backbone's own full depth")
@@ -204,7 +215,11 @@ def build(
             n=len(samples),
             truncated=cut,
             begun=place.begun,
+            of=place.of,
+            drawn=_drawn(place, len(samples)),
+            sources=None if shared is None else len(set(shared)),
             fit_split=place.task.fit_split,
+            fit_overlap=place.fit_overlap,
             signature=place.task.signature(documents),
             chance=chance,
             chat_template=place.chat_sha256,
@@ -223,6 +238,15 @@ def build(
         notes=tuple(own),
         env={**place.versions, **({"data": place.task.data} if place.task.data else {}), **env},
     )
+
+
+def _drawn(place: Place, documents: int) -> Literal["all", "sample", "first"] | None:
+    """Which documents of the scored split a record is of."""
+    if place.of is None:
+        return None
+    if place.of == documents:
+        return "all"
+    return "first" if place.spec.limit_first else "sample"
 
 
 def _extra(place: Place, documents: Sequence[Document], samples: Sequence[Sample], base: Reference) -> dict[str, float]:

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlbench import mirrors, suitable
+from dlbench import clusters, mirrors, suitable
 from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
 from dlbench.silence import quiet
@@ -113,7 +113,14 @@ class Task:
     @property
     def fit_split(self) -> str:
         """What methods are fitted on: the name of a split, or that a fifth of the scored one is set apart."""
-        return self._splits.fit
+        with quiet():
+            return self._splits.fit
+
+    @property
+    def fit_overlap(self) -> int:
+        """Documents that methods would have been fitted on, had they not been scored too."""
+        with quiet():
+            return self._splits.overlap
 
     def signature(self, documents: Sequence[Document]) -> str:
         """How the metrics of these documents are computed, on one line."""
@@ -131,11 +138,11 @@ class Task:
             whole: all of a large fit split, for training a backbone; methods need no more than `FIT_DOCUMENTS`.
 
         Raises:
-            DlbenchError: the task has no such split.
+            DlbenchError: there is nothing to fit on, or no prompt can be made of a document.
         """
         with quiet():
-            rows, ids = self._splits.rows(split), self._splits.ids(split)
             places = self._splits.places(split, whole=whole)[:limit]
+            rows, ids = self._splits.rows(split), self._splits.ids(split)
         shots = self._inner.config.num_fewshot or 0
         # Examples are drawn in the order of the rows, as lm-eval does: the draw starts anew for every call, and what is
         # set apart from the scored split has its draw too.
@@ -241,6 +248,7 @@ class Task:
             prompt_tokens=self._metadata.get("prompt_tokens"),
             body=self._body(doc, context),
             line=doc.get(mirrors.LINE),
+            source=self._source(doc, split),
         )
 
     def _body(self, doc: Mapping[str, Any], prompt: str) -> tuple[int, int] | None:
@@ -269,8 +277,15 @@ class Task:
         delimiter = continuation[: len(continuation) - len(continuation.lstrip())]
         return Document(
             id=id_, prompt=prompt, references=(continuation.strip(),), limit=1, stop=(), index=index, difficulty=None,
-            split=split, pairs=pairs, chance=chance, delimiter=delimiter,
+            split=split, pairs=pairs, chance=chance, delimiter=delimiter, source=self._source(doc, split),
         )  # fmt: skip
+
+    def _source(self, doc: Mapping[str, Any], split: Split) -> str | None:
+        """What a scored document was taken from, hashed; of what is fitted on nobody asks."""
+        if split != "test":
+            return None
+        dataset = self._inner.config.dataset_path or getattr(self._inner, "DATASET_PATH", None)
+        return clusters.source(doc, self._metadata.get("source"), dataset, self.name)
 
     def _contexts(self, document: Document) -> str | list[str]:
         """The context as lm-eval made it; of one text, or one per answer."""

@@ -116,7 +116,7 @@ def command(entries: Iterable[Entry], method: str) -> str:
         ("--task", _each(record.task.name for record in rows)),
         ("--method", ["oracle" if method.startswith("oracle") else method]),
         ("--budget", _each(f"{record.run.budget:g}" for record in rows if record.run.budget is not None)),
-        ("--limit", [str(max(record.task.n for record in rows))]),
+        ("--limit", [_limit(rows)]),
         ("--seed", [str(min(record.run.seed for record in rows))] if any(record.run.seed for record in rows) else []),
         ("--dtype", [one for one in _each(record.backbone.dtype for record in rows) if one != "float32"][:1]),
         ("--prompt", ["routed"] if any(record.run.prompt == "routed" for record in rows) else []),
@@ -125,6 +125,12 @@ def command(entries: Iterable[Entry], method: str) -> str:
         for value in values:
             words += [option, value]
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _limit(rows: Iterable[Record]) -> str:
+    """Return how many documents were taken; records that do not say which took the first ones, or all."""
+    most = max((record.task for record in rows), key=lambda task: task.n)
+    return {"all": "all", "sample": str(most.n)}.get(most.drawn or "", f"first:{most.n}")
 
 
 def _policy(rows: Iterable[Record]) -> list[str]:

@@ -43,6 +43,9 @@ def read_board(run_dirs: Sequence[Path], workers: Workers = ALONE) -> Board:
     runs = read_runs(run_dirs)
     tracks = build_tracks(runs.records, runs.timings)
     views = build_views(tracks)
-    found = workers.run(partial(standings, view, runs.of(view.keys).scores) for view in views)
+    mine = [runs.of(view.keys) for view in views]
+    found = workers.run(
+        partial(standings, view, some.scores, some.sources) for view, some in zip(views, mine, strict=True)
+    )
     by_view = {view.slug: one for view, one in zip(views, found, strict=True)}
     return Board(tuple(run_dirs), runs, tuple(tracks), tuple(views), by_view)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from dlbench.leaderboard.figures import decimals, percent
 from dlbench.leaderboard.paired import Entry, entries, matched
-from dlbench.leaderboard.runs import Scores
+from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Track, build_tracks
 from dlbench.records import Record
 from dlbench.stats import Interval, corrected, paired_difference, permutation_p
@@ -63,7 +63,7 @@ class _Question:
     b: Entry
 
 
-def claims(records: Iterable[Record], scores: Scores) -> list[Claim]:
+def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
     """Compare what every board of this suite is asked about, as far as the records allow.
 
     Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
@@ -73,12 +73,13 @@ def claims(records: Iterable[Record], scores: Scores) -> list[Claim]:
     Args:
         records: any number of tracks.
         scores: record key → document id → primary score; records without any are not compared.
+        sources: track → document id → source, of documents that have one.
     """
     tracks = build_tracks(records)
     questions = [
         question
         for track in tracks
-        for question in _questions(track, entries(track, scores))
+        for question in _questions(track, entries(track, scores, sources))
         if question.a.ids and question.b.ids
     ]
     answers = [_compare(question) for question in questions]
@@ -159,7 +160,8 @@ def _compare(question: _Question) -> tuple[Interval, float] | None:
     a, b = question.a, question.b
     if a.scores is None or b.scores is None or a.ids != b.ids:
         return None
-    return paired_difference(a.scores, b.scores), permutation_p(a.scores, b.scores)
+    difference = paired_difference(a.scores, b.scores, clusters=a.clusters)
+    return difference, permutation_p(a.scores, b.scores, clusters=a.clusters)
 
 
 def _claim(question: _Question, difference: Interval | None, p: float | None, n: int) -> Claim:

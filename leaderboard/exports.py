@@ -83,6 +83,8 @@ def digests(runs: Runs) -> dict[str, str]:
         "timing": (format_line(timing) for timing in runs.timings),
         "scores": (json.dumps([key, runs.scores[key]], sort_keys=True, default=dict) for key in sorted(runs.scores)),
     }
+    if any(runs.sources.values()):
+        parts["sources"] = (json.dumps([one, found], sort_keys=True) for one, found in sorted(runs.sources.items()))
     found = {}
     for name, lines in parts.items():
         digest = hashlib.sha256()

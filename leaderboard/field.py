@@ -14,7 +14,8 @@ from functools import cached_property
 import numpy as np
 
 from dlbench import stats
-from dlbench.leaderboard.runs import Scores
+from dlbench.clusters import clusters
+from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Row
 from dlbench.leaderboard.views import Entry, View
 from dlbench.stats.resample import FloatArray
@@ -46,9 +47,10 @@ class Field:
     Args:
         view: whose entries.
         scores: record key → document id → score.
+        sources: track → document id → source, of documents that have one.
     """
 
-    def __init__(self, view: View, scores: Scores) -> None:
+    def __init__(self, view: View, scores: Scores, sources: Sources = NO_SOURCES) -> None:
         self.view = view
         self.documents: list[str] = []
         self._parts: list[tuple[list[str], float]] = []
@@ -58,6 +60,7 @@ class Field:
             self._parts.append((ids, float(len(ids))))
             self.documents += [f"{track.task.name}: {one}" if view.suite else one for one in ids]
             total += len(ids)
+        self.clusters = _clusters(view, [ids for ids, _ in self._parts], sources)
         # A task's documents together weigh as much as any other task's.
         self._weights = [total / (len(view.tracks) * max(1.0, count)) for _, count in self._parts]
         self.rows: dict[str, FloatArray] = {}
@@ -107,7 +110,7 @@ class Field:
     def table(self, entries: Sequence[Entry]) -> stats.Table:
         """Return entries as a table of the statistics."""
         rows = [self.rows[entry.id] for entry in entries]
-        return stats.Table(rows, bounds=self.limits(rows))
+        return stats.Table(rows, bounds=self.limits(rows), clusters=self.clusters)
 
     def kept(self, rows: Sequence[FloatArray]) -> list[tuple[float, float, float]]:
         """Return what each of several rows keeps of full depth, between its bounds; all rows are resampled at once.
@@ -117,7 +120,8 @@ class Field:
         if not rows or self.full is None:
             return []
         points = [stats.Point(float(number), row) for number, row in enumerate(rows)]
-        band = stats.Curve(points, bounds=self.limits(rows)).band(range(len(rows)), full=self.full)
+        curve = stats.Curve(points, bounds=self.limits(rows))
+        band = curve.band(range(len(rows)), full=self.full, clusters=self.clusters)
         return list(zip(band.estimate.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
 
     def point(self, entry: Entry, axis: str) -> stats.Point:
@@ -135,6 +139,21 @@ def _common(view: View, place: int, scores: Scores) -> list[str]:
                 counts[ids] = counts.get(ids, 0) + 1
     best = min(counts, key=lambda ids: (-counts[ids], -len(ids), sorted(ids)[:1]), default=frozenset())
     return sorted(best)
+
+
+def _clusters(view: View, parts: Sequence[Sequence[str]], sources: Sources) -> list[str] | None:
+    """Return the clusters of all documents; those of one task are set apart from those of another. None without any."""
+    found = [
+        clusters(ids, sources.get(track.name, {}), f"{track.name}: ")
+        for ids, track in zip(parts, view.tracks, strict=True)
+    ]
+    if not any(found):
+        return None
+    return [
+        label
+        for shared, ids, track in zip(found, parts, view.tracks, strict=True)
+        for label in shared or [f"{track.name}: document {one}" for one in ids]
+    ]
 
 
 def _full(row: Row) -> float:

@@ -56,7 +56,7 @@ def _page_calls(board: Board, site: Site) -> Iterator[Callable[[], list[File]]]:
     yield partial(method_files, site, board.views, runs)
     asked = runs.documents() if runs.asked else {}
     said: dict[str, list[Claim]] = defaultdict(list)
-    for claim in claims(runs.records, runs.scores):
+    for claim in claims(runs.records, runs.scores, runs.sources):
         said[claim.track].append(claim)
     for view in reversed(board.views):
         telling = [one for track in view.tracks for one in said[track.name]]
@@ -155,7 +155,7 @@ def view_files(
         files += pair_shards(view, found.compared)
         files.append((f"data/{view.slug}.docs.js", document_shard(view, found.compared, shelves)))
     records = [row.record for track in view.tracks for row in track.rows]
-    said = headlines(records, runs.scores) if view.suite else [], claimed
+    said = headlines(records, runs.scores, runs.sources) if view.suite else [], claimed
     samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
     if len(view.entries) > MOST_ROWS:
         files.append((f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dlbench.leaderboard.claims import Claim, claims
 from dlbench.leaderboard.figures import decimals, percent
 from dlbench.leaderboard.paired import SLACK, Entry, curve_of, entries
-from dlbench.leaderboard.runs import Scores
+from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Track, build_tracks
 from dlbench.records import Record
 from dlbench.stats import Interval, compute_at, gap_closed
@@ -22,19 +22,20 @@ Where = tuple[str, float | None]
 """A task and a budget."""
 
 
-def headlines(records: Iterable[Record], scores: Scores) -> list[str]:
+def headlines(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[str]:
     """Sum up what a board of these records says, a line per question.
 
     Args:
         records: any number of tracks.
         scores: record key → document id → primary score.
+        sources: track → document id → source, of documents that have one.
     """
     found = list(records)
     families: dict[tuple[str, str], list[Claim]] = defaultdict(list)
-    for claim in claims(found, scores):
+    for claim in claims(found, scores, sources):
         families[claim.family].append(claim)
     tracks = build_tracks(found)
-    known = {track.name: entries(track, scores) for track in tracks}
+    known = {track.name: entries(track, scores, sources) for track in tracks}
     lines = [_line(family) for family in _merged(families.values())]
     return [line for line in (*lines, _enough(tracks, known), _gap(tracks, known)) if line]
 
@@ -142,7 +143,7 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
             points = [
                 Point(one.layers, one.scores) for one in several if one.ids == full.ids and one.scores is not None
             ]
-            least = compute_at(points, full.scores)
+            least = compute_at(points, full.scores, clusters=full.clusters)
             if least.cost is not None and (best is None or (least.cost, label) < best):
                 best = least.cost, label
         if best is None:
@@ -194,13 +195,14 @@ def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
             same = {one.ids for one in here if one.row.record.method.name in ("oracle_cross", "random_skip")}
             if top is None or bottom is None or same != {entry.ids}:
                 continue
-            closed = gap_closed(ours, np.asarray(bottom.scores), np.asarray(top.scores))
+            ends = np.asarray(bottom.scores), np.asarray(top.scores)
+            closed = gap_closed(ours, *ends, clusters=entry.clusters)
             if closed is not None and (best is None or closed.estimate > best[0].estimate):
                 best = closed, entry
         if best is not None:
             closed, entry = best
-            ends = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in (closed.estimate, closed.low, closed.high)))
-            parts.append(f"{ends} by {entry.row.label} on {track.task.name}")
+            said = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in (closed.estimate, closed.low, closed.high)))
+            parts.append(f"{said} by {entry.row.label} on {track.task.name}")
     if not parts:
         return ""
     return f"At half of the layers, the gap from random routing to the honest oracle is closed to {_and(parts)}."

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dlbench.leaderboard.runs import Scores
+from dlbench.clusters import clusters
+from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Row, Track
 from dlbench.stats import Curve, Point
 
@@ -24,11 +25,13 @@ class Entry:
     Attributes:
         ids: documents that all of its rows were scored on, in order.
         scores: [fit seeds, documents]; None where there are no scores, or not of one set of documents.
+        clusters: those of the documents, where some share a source.
     """
 
     rows: tuple[Row, ...]
     ids: tuple[str, ...]
     scores: npt.NDArray[np.float64] | None
+    clusters: tuple[str, ...] | None = None
 
     @property
     def row(self) -> Row:
@@ -53,12 +56,13 @@ class Entry:
         return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
 
 
-def entries(track: Track, scores: Scores, *, unreachable: bool = False) -> list[Entry]:
+def entries(track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False) -> list[Entry]:
     """Return the track's entries in the order of its rows; fit seeds are put together.
 
     Args:
         track: its rows.
         scores: record key → document id → primary score.
+        sources: track → document id → source, of documents that have one.
         unreachable: take those too that missed their budget.
     """
     groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
@@ -75,7 +79,7 @@ def entries(track: Track, scores: Scores, *, unreachable: bool = False) -> list[
             ids = tuple(sorted(by_row[0]))
             complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
             values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
-            found.append(Entry(tuple(same), ids, values))
+            found.append(Entry(tuple(same), ids, values, clusters(ids, sources.get(track.name, {}))))
     return found
 
 
@@ -102,7 +106,7 @@ def matched(entry: Entry, controls: Iterable[Entry]) -> Entry | None:
         if point is not None:
             values = np.atleast_2d(np.asarray(point.scores))
             if best is None or best.scores is None or values.mean() > best.scores.mean():
-                best = Entry(several[0].rows, entry.ids, values)
+                best = Entry(several[0].rows, entry.ids, values, entry.clusters)
     return best
 
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar, get_args
 
 from dlbench.leaderboard.usage import count_usage
 from dlbench.lines import JsonLine, read_lines
-from dlbench.records import Asked, Record, RecordError, Sample, Timing, Trust, Usage
+from dlbench.records import Asked, Record, RecordError, Sample, SharedSources, Timing, Trust, Usage
 from dlbench.records import Scores as ScoresLine
 
 Item = TypeVar("Item", bound=JsonLine)
 Value = TypeVar("Value")
 Scores = Mapping[str, Mapping[str, float]]
 """Record key → document id → primary score."""
+Sources = Mapping[str, Mapping[str, str]]
+"""Track → document id → hash of its source, of documents that have one."""
+NO_SOURCES: Sources = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Runs:
         usage: per record key, as far as the folders have samples or usage.
         samples: the file of a key's samples, where they are there; every line of it has been checked.
         asked: files with the prompts and references.
+        sources: what documents share, by track, as far as the folders say.
     """
 
     records: tuple[Record, ...]
@@ -35,6 +40,7 @@ class Runs:
     usage: Mapping[str, Usage] = field(default_factory=dict)
     samples: Mapping[str, Path] = field(default_factory=dict)
     asked: tuple[Path, ...] = ()
+    sources: Sources = field(default_factory=dict)
 
     def of(self, keys: Container[str]) -> Runs:
         """Return what belongs to some record keys: all that a process needs to know of them."""
@@ -43,7 +49,9 @@ class Runs:
             return {key: value for key, value in found.items() if key in keys}
 
         records = tuple(record for record in self.records if record.key in keys)
-        return Runs(records, (), some(self.scores), some(self.usage), some(self.samples))
+        tracks = {record.track for record in records}
+        sources = {track: found for track, found in self.sources.items() if track in tracks}
+        return Runs(records, (), some(self.scores), some(self.usage), some(self.samples), (), sources)
 
     def documents(self) -> dict[str, dict[str, Asked]]:
         """Return prompts and references by track and document id."""
@@ -78,25 +86,46 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     for path in _files(run_dirs, "usage.jsonl"):
         usage.update((line.key, line) for line in read_lines(path, Usage) if line.key in layers)
     tracks = {record.key: record.track for record in records}
-    asked = {run_dir: _asked_ids(run_dir) for run_dir in run_dirs}
+    sources: dict[str, dict[str, str]] = {track: {} for track in tracks.values()}
+    for path in _files(run_dirs, "sources.jsonl"):
+        for one in read_lines(path, SharedSources):
+            _add_sources(sources, one.track, one.sources, path)
+    asked = {run_dir: _asked_ids(run_dir, sources) for run_dir in run_dirs}
     for key in sorted(layers):
         for path in _files(run_dirs, f"samples/{key}.jsonl"):
             wanted = asked[path.parent.parent].get(tracks[key])
             scores[key], usage[key] = _sampled(path, key, layers[key], wanted)
             samples[key] = path
             break
-    return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")))
+    return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")), sources)
 
 
-def _asked_ids(run_dir: Path) -> dict[str, set[str]]:
+def _add_sources(sources: Mapping[str, dict[str, str]], track: str, more: Mapping[str, str], path: Path) -> None:
+    """Add sources of documents to those of the runs' tracks; whoever names that of a document must name the same.
+
+    Raises:
+        RecordError: one is named otherwise.
+    """
+    known = sources.get(track)
+    if known is None:
+        return
+    for id_, source in more.items():
+        if known.setdefault(id_, source) != source:
+            raise RecordError(f"{path}: document {id_!r} of {track} has another source in another folder; keep one")
+
+
+def _asked_ids(run_dir: Path, sources: Mapping[str, dict[str, str]]) -> dict[str, set[str]]:
     """Return the documents of a folder's latest run by track; empty where the folder does not say.
 
-    An earlier run of more documents leaves samples that the records do not count.
+    An earlier run of more documents leaves samples that the records do not count. The documents' sources are added to
+    those that are known.
     """
     found: dict[str, set[str]] = {}
     for path in _files([run_dir], "documents.jsonl"):
         for line in read_lines(path, Asked):
             found.setdefault(line.track, set()).add(line.id)
+            if line.source is not None:
+                _add_sources(sources, line.track, {line.id: line.source}, path)
     return found
 
 

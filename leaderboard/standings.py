@@ -12,7 +12,7 @@ from dlbench.leaderboard.chart import Curve, Frontiers
 from dlbench.leaderboard.field import Compared, Field
 from dlbench.leaderboard.looks import kind_of
 from dlbench.leaderboard.places import Place, competitors, ranked_places
-from dlbench.leaderboard.runs import Scores
+from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.summaries import Summary, summarise
 from dlbench.leaderboard.views import Entry, View, series
 
@@ -41,9 +41,15 @@ class Standings:
     summaries: tuple[Summary, ...] = ()
 
 
-def standings(view: View, scores: Scores) -> Standings:
-    """Work out the statistics of a view."""
-    found = Field(view, scores)
+def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
+    """Work out the statistics of a view.
+
+    Args:
+        view: whose entries.
+        scores: record key → document id → score.
+        sources: track → document id → source, of documents that have one.
+    """
+    found = Field(view, scores, sources)
     if not found.rows or found.full is None:
         return Standings(fronts=_fronts(view, None))
     return Standings(
@@ -94,7 +100,8 @@ def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | No
         known = [entry for entry in entries if entry.id in found.rows]
         open_ = [entry for entry in known if not _surely_beaten(found, entry, known)]
         likely = {entry.id: 0.0 for entry in known}
-        chances = stats.pareto_probability([found.point(entry, "total") for entry in open_])
+        points = [found.point(entry, "total") for entry in open_]
+        chances = stats.pareto_probability(points, clusters=found.clusters)
         likely |= {entry.id: float(chance) for entry, chance in zip(open_, chances, strict=True)}
     return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
 

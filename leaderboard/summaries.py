@@ -65,7 +65,8 @@ def summarise(found: Field) -> tuple[Summary, ...]:
     places: dict[str, Place] = {}
     if compete:
         rows = [areas[label] for label in compete]
-        places = dict(zip(compete, ranked_places(stats.Table(rows, bounds=_span(rows))), strict=True))
+        table = stats.Table(rows, bounds=_span(rows), clusters=found.clusters)
+        places = dict(zip(compete, ranked_places(table), strict=True))
     heights = dict(zip(complete, found.kept([areas[label] for label in complete]), strict=False))
     summaries = [
         _summary(
@@ -136,7 +137,7 @@ def _enough(found: Field, entries: Sequence[Entry], target: float) -> Enough:
         return Enough(None, None, "not reached")
     points = [found.point(entry, "total") for entry in by_cost.values()]
     limits = found.limits([found.rows[entry.id] for entry in by_cost.values()] + [found.full[None]])
-    least = stats.compute_at(points, found.full, target, bounds=limits)
+    least = stats.compute_at(points, found.full, target, bounds=limits, clusters=found.clusters)
     if least.cost is None:
         return Enough(None, None, least.reason)
     return Enough(by_cost[least.cost].costs.get("layers"), least.cost, "")
@@ -160,7 +161,7 @@ def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]
         if top is None or bottom is None or max(abs(top.cost - cost), abs(bottom.cost - cost)) > 0.04:
             continue
         rows = [found.rows[entry.id], np.atleast_2d(bottom.scores), np.atleast_2d(top.scores)]
-        closed = stats.gap_closed(*rows, bounds=found.limits(rows))
+        closed = stats.gap_closed(*rows, bounds=found.limits(rows), clusters=found.clusters)
         if closed is not None:
             gaps[entry.budget] = closed
     return gaps

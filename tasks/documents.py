@@ -75,6 +75,11 @@ def questions(rows: Dataset) -> Dataset:
     return _documents(found, grouped=False)
 
 
+def passage(doc: Row) -> str:
+    """Return the passage of a document of `questions`: what several questions share."""
+    return str(doc["input"]).rpartition("\n\nQuestion: ")[0]
+
+
 def instructions(rows: Dataset) -> Dataset:
     """tatsu-lab/alpaca: the instruction, and the input where there is one."""
     texts = (("\n\n".join(filter(None, (r["instruction"], r["input"]))), [r["output"]]) for r in rows)

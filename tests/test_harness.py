@@ -27,7 +27,7 @@ def small_data(tmp_path_factory):
             lines = [
                 {
                     "id": f"{split}-{i}",
-                    "input": f"data {{{{i}}}} = {i}",
+                    "input": f"data {{{{i}}}} = {i}" if split == "test" else f"data to fit on {i}",
                     "references": references,
                     "difficulty": 1 + i % 4,
                 }

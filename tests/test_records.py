@@ -4,7 +4,18 @@ import pytest
 from pydantic import ValidationError
 
 from dlbench.errors import DlbenchError
-from dlbench.records import Asked, Candidate, Record, RecordError, Sample, Timing, Usage, read_lines, write_lines
+from dlbench.records import (
+    Asked,
+    Candidate,
+    Record,
+    RecordError,
+    Sample,
+    SharedSources,
+    Timing,
+    Usage,
+    read_lines,
+    write_lines,
+)
 
 SHA = "ab" * 32
 FLOPS = {"layers": 10, "attention": 2, "heads": 0, "kv": 1, "router": 0}
@@ -37,7 +48,11 @@ RECORD = {
         "n": 200,
         "truncated": 2,
         "begun": 200,
+        "of": 250,
+        "drawn": "sample",
+        "sources": 57,
         "fit_split": "a fifth of test, not scored",
+        "fit_overlap": 250,
         "signature": "rougeL: by hand",
         "chance": 0.25,
         "chat_template": SHA,
@@ -110,7 +125,14 @@ TIMING = {
     "kernels": "fused",
 }
 CANDIDATE = {"id": "nano_summary/17", "candidate": "skip-8", "layers": [0, 2], "share": 0.125, "score": 0.5}
-ASKED = {"track": "nano/1", "id": "nano_summary/17", "prompt": "a\nsummary:", "references": ["b", "c"]}
+ASKED = {
+    "track": "nano/1",
+    "id": "nano_summary/17",
+    "prompt": "a\nsummary:",
+    "references": ["b", "c"],
+    "source": "0123456789abcdef",
+}
+SHARED = {"track": "nano/1", "sources": {"nano_summary/17": "0123456789abcdef", "nano_summary/18": "0123456789abcdef"}}
 USAGE = {"key": "0123456789abcdef", "layers": [1.0, 0.5], "depths": [0, 3, 4]}
 
 
@@ -136,7 +158,15 @@ def read(path, model, *objects):
 
 @pytest.mark.parametrize(
     ("model", "example"),
-    [(Record, RECORD), (Sample, SAMPLE), (Timing, TIMING), (Candidate, CANDIDATE), (Asked, ASKED), (Usage, USAGE)],
+    [
+        (Record, RECORD),
+        (Sample, SAMPLE),
+        (Timing, TIMING),
+        (Candidate, CANDIDATE),
+        (Asked, ASKED),
+        (Usage, USAGE),
+        (SharedSources, SHARED),
+    ],
 )
 def test_written_lines_read_back_and_are_always_the_same_bytes(path, model, example):
     items = read(path, model, example, example)
@@ -167,6 +197,9 @@ def test_written_lines_read_back_and_are_always_the_same_bytes(path, model, exam
         ("method.params", {"k": [float("inf")]}),
         ("task.n", 1.5),
         ("task.truncated", -1),
+        ("task.drawn", "most"),
+        ("task.sources", 0),
+        ("task.fit_overlap", -1),
         ("run.budget", 0),
         ("run.budget", 1.01),
         ("run.prompt", "half"),
@@ -211,6 +244,8 @@ def test_routes_are_digits_with_a_count(path, routes):
         (Usage, USAGE, "layers", [1.5]),
         (Usage, USAGE, "depths", [-1]),
         (Asked, ASKED, "references", ["x"] * 1001),
+        (Asked, ASKED, "source", "the passage itself"),
+        (SharedSources, SHARED, "sources", {"a": "the passage itself"}),
     ],
 )
 def test_what_goes_with_a_record_has_its_limits(path, model, example, field, value):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlbench import group
-from dlbench.commands.terminal import interrupted, number, say, unique
+from dlbench.commands.terminal import interrupted, limited, number, say, unique
 from dlbench.errors import DlbenchError
 
 
@@ -28,7 +28,11 @@ def run(
         list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeat.")
     ] = None,
     limit: Annotated[
-        str | None, typer.Option(metavar="N|all", help="Documents per task. [32; all in an official run]")
+        str | None,
+        typer.Option(
+            metavar="N|first:N|all",
+            help="Documents per task: a sample, the same for every run; the first ones; all. [32; official: all]",
+        ),
     ] = None,
     data_dir: Annotated[
         str | None,
@@ -103,13 +107,15 @@ def run(
         names = unique(task) or ("nano",)
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
         sources.check(names)
+        count, first = limited(limit or ("all" if official else "32"))
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
             tasks=tuple(harness.expand_tasks(names, sources)),
             methods=registry.expand(unique(method) or ("core",)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),
-            limit=number("limit", limit or ("all" if official else "32"), "all"),
+            limit=count,
+            limit_first=first,
             out=out,
             batch_size=number("batch size", batch_size, "auto"),
             seed=seed,

@@ -30,6 +30,16 @@ def number(what: str, text: str, word: str) -> int | None:
         raise DlbenchError(f"{what} {text!r}: give a number, or `{word}`") from None
 
 
+def limited(text: str) -> tuple[int | None, bool]:
+    """Documents per task, None for all, and whether the first ones are meant: `N`, `first:N` or `all`."""
+    if text == "all":
+        return None, False
+    try:
+        return int(text.removeprefix("first:")), text.startswith("first:")
+    except ValueError:
+        raise DlbenchError(f"limit {text!r}: give a number, or `all`, or `first:N` for the first ones") from None
+
+
 def interrupted(rest: str) -> typer.Exit:
     """What to raise when people press Ctrl-C; `rest` tells what becomes of the work."""
     say(f"interrupted; {rest}")

@@ -1,5 +1,6 @@
 import shlex
 
+import pytest
 from record_factory import record, synthetic_run
 
 from dlbench.leaderboard.about import about, command, prose
@@ -37,8 +38,18 @@ def test_the_command_repeats_the_rows():
     mine = [entry for entry in view.entries if entry.method == "static_exit"]
     assert command(mine, "static_exit") == (
         "dlbench run --model nano --task nano_math --method static_exit "
-        "--budget 0.25 --budget 0.5 --budget 0.75 --limit 5"
+        "--budget 0.25 --budget 0.5 --budget 0.75 --limit first:5"
     )
+
+
+@pytest.mark.parametrize(
+    ("drawn", "limit"), [(None, "first:40"), ("first", "first:40"), ("sample", "40"), ("all", "all")]
+)
+def test_the_command_takes_the_documents_that_the_record_says(drawn, limit):
+    row = record()
+    row = row.model_copy(update={"task": row.task.model_copy(update={"drawn": drawn})})
+    (view,) = build_views(build_tracks([row]))
+    assert command(view.entries, "static_skip").split("--limit ")[1] == limit
 
 
 def test_a_hostile_name_is_one_word_of_the_command():

@@ -119,7 +119,7 @@ def theirs(path, hf, limit):
 
 def ours(path, out, limit, *more):
     line = f"run --model {embedded_folder('nano')} --task {path} --method full --no-timing --batch-size 7"
-    assert main([*line.split(), "--limit", str(limit), "--out", str(out), *more]) == 0
+    assert main([*line.split(), "--limit", f"first:{limit}", "--out", str(out), *more]) == 0
     (record,) = read_lines(out / "records.jsonl", Record)
     samples = {s.id: s for s in read_lines(out / "samples" / f"{record.key}.jsonl", Sample)}
     return record, samples

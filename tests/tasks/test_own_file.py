@@ -12,10 +12,12 @@ from dlbench.prompts import encode_prompt
 from dlbench.sources import METRICS, Sources
 
 
-def write(path, count=20, **more):
+def write(path, count=20, before="", **more):
     path.write_text(
         "".join(
-            json.dumps({"input": f"text {i}", "references": [f"one little text {i}", f"two little texts {i}"], **more})
+            json.dumps(
+                {"input": f"{before}text {i}", "references": [f"one little text {i}", f"two little texts {i}"], **more}
+            )
             + "\n"
             for i in range(count)
         )
@@ -59,7 +61,7 @@ def test_every_metric_scores_a_reference_as_one(tmp_path, metric):
 def test_a_folder_has_its_own_fit_split(tmp_path):
     folder = tmp_path / "mine.v2"
     folder.mkdir()
-    write(folder / "train.jsonl", 3)
+    write(folder / "train.jsonl", 3, "to learn from ")
     write(folder / "test.jsonl", 5)
     task = harness.load_task(f"file:{folder}")
     assert (task.name, task.fit_split) == ("file:mine.v2", "train")
@@ -68,7 +70,9 @@ def test_a_folder_has_its_own_fit_split(tmp_path):
 
 def test_own_ids_are_kept(tmp_path):
     path = tmp_path / "mine.jsonl"
-    path.write_text("".join(json.dumps({"id": f"n{i}", "input": "x", "references": ["y"]}) + "\n" for i in range(5)))
+    path.write_text(
+        "".join(json.dumps({"id": f"n{i}", "input": f"x{i}", "references": ["y"]}) + "\n" for i in range(5))
+    )
     task = harness.load_task(f"file:{path}")
     assert {d.id for d in (*task.documents("test"), *task.documents("fit"))} == {f"n{i}" for i in range(5)}
 

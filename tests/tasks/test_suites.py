@@ -29,12 +29,17 @@ def mirror(hub, tmp_path_factory):
 
     The tasks that it loads from there stay in the cache: without a mirror, `load_task` gives these.
     """
+    import datasets
+
     to = tmp_path_factory.mktemp("mirror")
     harness.load_task.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(hub)
-        fetch([s for s in catalogue.suites() if s != "nano"], to, Sources(), lambda made: None)
-    yield to
+        # Not the user's cache: what it holds under these names may come of other rows.
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        with pytest.MonkeyPatch.context() as there:
+            there.chdir(hub)
+            fetch([s for s in catalogue.suites() if s != "nano"], to, Sources(), lambda made: None)
+        yield to
     harness.load_task.cache_clear()
 
 

@@ -1,0 +1,100 @@
+"""Documents that share a source: which they are, and their clusters for the statistics.
+
+Questions about one passage stand or fall together, so they are fewer independent answers than there are questions. The
+YAML of a task names the source in its metadata (`source: <column>`, or a function of the row); of lm-eval's own tasks
+`COLUMNS` knows some. Only a hash of a source is kept: it may be a long text, or one that must not be published.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlbench.errors import DlbenchError
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "CogComp/mc_taco": ("sentence",),
+    "Davlan/NaijaRC": ("story",),
+    "EleutherAI/drop": ("passage",),
+    "EleutherAI/logiqa": ("context",),
+    "HiTZ/EusReading": ("context",),
+    "Rakuten/JGLUE": ("context",),
+    "Rowan/hellaswag": ("source_id",),
+    "TAUR-Lab/MuSR": ("narrative",),
+    "TIGER-Lab/MMLU-Pro": ("category",),
+    "allenai/qasper": ("title",),
+    "aps/super_glue": ("passage", "paragraph", "premise"),
+    "baber/logiqa2": ("text",),
+    "cais/mmlu": ("subject",),
+    "community-datasets/qa4mre": ("document_str",),
+    "facebook/anli": ("premise",),
+    "facebook/belebele": ("flores_passage",),
+    "facebook/mlqa": ("context",),
+    "facebook/xnli": ("premise",),
+    "google-research-datasets/tydiqa": ("context",),
+    "google/xquad": ("context",),
+    "lighteval/siqa": ("context",),
+    "lighteval/squad_v2": ("context",),
+    "ltg/norquad": ("context",),
+    "manu/fquad2_test": ("context",),
+    "nyu-mll/glue": ("premise",),
+    "projecte-aina/catalanqa": ("context",),
+    "projecte-aina/xquad-ca": ("context",),
+    "skt/kobest_v1": ("paragraph",),
+}
+"""Hub dataset of tasks of lm-eval → columns that hold what a row was taken from; the first that a row has counts."""
+
+
+def source(doc: Mapping[str, Any], named: Any, dataset: str | None, task: str) -> str | None:
+    """The hash of what a row was taken from; None where nothing says so.
+
+    Args:
+        doc: the row.
+        named: what the task's metadata names: a column, `column.field` of a nested one, or a function of the row.
+        dataset: the hub's, for tasks that name nothing.
+        task: for messages.
+
+    Raises:
+        DlbenchError: the row has no such column.
+    """
+    if callable(named):
+        value = named(doc)
+    elif named is not None:
+        value = _column(doc, str(named), task)
+    else:
+        value = next((doc[column] for column in COLUMNS.get(dataset or "", ()) if column in doc), None)
+    if value is None or not str(value).strip():
+        return None
+    return hashlib.sha256(str(value).strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _column(doc: Mapping[str, Any], name: str, task: str) -> Any:
+    value: Any = doc
+    for part in [name] if name in doc else name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            listed = ", ".join(map(str, doc))
+            raise DlbenchError(f"task {task!r}: its metadata names the source {name!r}, but documents hold {listed}")
+        value = value[part]
+    return value
+
+
+def clusters(ids: Sequence[str], sources: Mapping[str, str | None], prefix: str = "") -> tuple[str, ...] | None:
+    """The cluster of every document, for `dlbench.stats`: its source, or the document itself where it has none.
+
+    Args:
+        ids: of the documents, in order.
+        sources: document id → source, as far as they have one.
+        prefix: sets the documents of one task apart from those of another.
+
+    Returns:
+        None where no two documents share a source, and where all share one: that is what is asked about then.
+    """
+    found = [sources.get(id_) for id_ in ids]
+    known = [one for one in found if one is not None]
+    if len(set(known)) == len(known) or len(set(found)) == 1:
+        return None
+    return tuple(
+        f"{prefix}document {id_}" if one is None else f"{prefix}source {one}"
+        for id_, one in zip(ids, found, strict=True)
+    )
