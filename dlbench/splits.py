@@ -12,14 +12,14 @@ where a task draws them from the scored split, it leaves out the document itself
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from dlbench.document import Split
 from dlbench.errors import DlbenchError
+from dlbench.questions import Questions
 from dlbench.seeding import same_draws
 
 FIT_DOCUMENTS = 2000
@@ -147,7 +147,7 @@ class Splits:
 
     def _fifth(self) -> set[int]:
         """Places of a fifth of the scored split, chosen by hash; rows that ask the same stay on one side."""
-        ids, groups = _ids(self._test, "test"), self._groups
+        ids, groups = _ids(self._test, "test"), self._groups()
         wanted, taken = len(ids) // 5, set[int]()
         order = _by_hash(ids)
         for place in order:
@@ -158,46 +158,32 @@ class Splits:
             taken.update(smallest if 2 * len(smallest) <= len(ids) else ())
         return taken
 
-    # ---- what rows ask
+    @cached_property
+    def _asked(self) -> tuple[Questions, list[bytes | None]]:
+        """What every scored row asks. Where all ask the same, only the references tell them apart."""
+        for answered in (False, True):
+            questions = Questions(self._inner, answered)
+            found = [questions.hash(row) for row in self._test]
+            if len(set(found)) > 1:
+                break
+        return questions, found
 
     @cached_property
-    def _asked(self) -> tuple[list[bytes | None], bool]:
-        """What every scored row asks, and whether its references are told too: where all ask the same, only they do."""
-        found = [self._hash(row, False) for row in self._test]
-        if len(found) < 2 or len(set(found)) > 1:
-            return found, False
-        return [self._hash(row, True) for row in self._test], True
+    def _known(self) -> frozenset[bytes | None]:
+        return frozenset(self._asked[1]) - {None}
 
-    @cached_property
-    def _known(self) -> Collection[bytes]:
-        return frozenset(one for one in self._asked[0] if one is not None)
+    def _is_scored(self, row: Any) -> bool:
+        return self._asked[0].hash(row) in self._known
 
-    @cached_property
     def _groups(self) -> list[list[int]]:
         """For every scored row the places of all that ask the same."""
         by_hash: dict[bytes, list[int]] = {}
         found = []
-        for place, one in enumerate(self._asked[0]):
+        for place, one in enumerate(self._asked[1]):
             same = [] if one is None else by_hash.setdefault(one, [])
             same.append(place)
             found.append(same)
         return found
-
-    def _is_scored(self, row: Any) -> bool:
-        return self._hash(row, self._asked[1]) in self._known
-
-    def _hash(self, row: Any, answered: bool) -> bytes | None:
-        """The hash of what a row asks; None where lm-eval makes nothing of it, which is told when it is needed."""
-        inner = self._inner
-        try:
-            parts = [inner.doc_to_text(row), inner.doc_to_prefix(row)]
-            if inner.OUTPUT_TYPE != "generate_until" and inner.config.doc_to_choice is not None:
-                parts.append(inner.doc_to_choice(row))
-            if answered or inner.OUTPUT_TYPE == "loglikelihood" or getattr(inner, "multiple_input", 0):
-                parts.append(inner.doc_to_target(row))
-        except Exception:
-            return None
-        return hashlib.sha256(json.dumps(parts, default=str).encode()).digest()
 
 
 def sample(ids: Sequence[str], count: int) -> list[int]:
