@@ -1,6 +1,7 @@
 """Oracle rows against brute force over all choices of a candidate per document."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from dlbench import ceiling, plan
 from dlbench.lines import read_lines
 from dlbench.method import Candidate, Oracle
 from dlbench.records import Sample
+from dlbench.stats import retained
 from dlbench.store import Store
 from dlbench.tally import Reference
 
@@ -145,6 +147,22 @@ def test_the_honest_oracle_is_scored_where_it_did_not_choose(tmp_path, seed):
         assert row.quality.full_mean == pytest.approx(np.mean(full))
         raw = rows["oracle", budget].quality
         assert raw.mean >= row.quality.mean  # choosing by what one is scored by flatters
+
+
+def test_the_honest_oracle_resamples_what_documents_share(tmp_path):
+    world = World(tmp_path, references=4, seed=1)
+    shared = ["a", "a", "b", "b", "c"]
+    world.documents = [replace(d, source=s * 16) for d, s in zip(world.documents, shared, strict=True)]
+    row = world.rows((0.75,))["oracle_cross", 0.75]
+    ours = [s.score for s in read_lines(world.store.path(row.key), Sample)]
+    full = [
+        (world.score("full", d, slice(0, None, 2)) + world.score("full", d, slice(1, None, 2))) / 2 for d in DOCUMENTS
+    ]
+    by_hand = retained(ours, full, clusters=shared)
+    assert row.quality.retained_ci95 == pytest.approx((by_hand.low, by_hand.high))
+    alone = retained(ours, full)
+    assert row.quality.retained_ci95 != pytest.approx((alone.low, alone.high))
+    assert row.task.sources == 3
 
 
 def test_every_candidate_is_published_with_its_score(tmp_path):
