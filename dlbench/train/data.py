@@ -1,7 +1,7 @@
 """What is learnt from: fresh documents where the task draws them, else the learn part of its fit split.
 
 Everything is made before the first step, from the seed alone: a training that is taken up again sees the same texts in
-the same order. Documents with the prompt of a test document, or of one that quality is measured on, are left out.
+the same order. Documents that ask what a test document asks, or one that quality is measured on, are left out.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def gather(
 def _documents(task: Task, count: int | None, seed: int) -> tuple[list[Document], int]:
     """Documents to learn from, and how many were left out because they are tested or measured on."""
     kept_apart = {d.prompt for d in (*task.documents("test"), *tuned_on(task))}
+    before = 0 if task.generator else task.fit_overlap
     if task.generator:
         found = _draw(task, count or DRAWN, seed)
     else:
@@ -123,7 +124,7 @@ def _documents(task: Task, count: int | None, seed: int) -> tuple[list[Document]
     kept = [d for d in found if d.prompt not in kept_apart]
     if not kept:
         raise DlbenchError(f"task {task.name!r} has no documents to learn from")
-    return kept, len(found) - len(kept)
+    return kept, len(found) - len(kept) + before
 
 
 def _draw(task: Task, count: int, seed: int) -> list[Document]:

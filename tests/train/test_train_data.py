@@ -21,8 +21,8 @@ class ToyTask:
 
     version, max_new_tokens, generator = "3", 8, None
 
-    def __init__(self, name: str, fit: Sequence[Document], test: Sequence[Document] = ()) -> None:
-        self.name, self.splits = name, {"fit": list(fit), "test": list(test)}
+    def __init__(self, name: str, fit: Sequence[Document], test: Sequence[Document] = (), overlap: int = 0) -> None:
+        self.name, self.splits, self.fit_overlap = name, {"fit": list(fit), "test": list(test)}, overlap
 
     def documents(self, split: str) -> list[Document]:
         return self.splits[split]
@@ -64,6 +64,8 @@ def test_what_is_tested_or_measured_on_is_left_out(backbone):
     test = [Document("t0", learn[0].prompt, ("CD",), 8, (), 0, None, "test")]
     corpus = data.gather(backbone, [ToyTask("toy", fit + copied, test)], None, 1, seed=0)
     assert corpus.sources[0].left_out == 2 and len(corpus.passes[0]) == len(learn) - 1
+    more = data.gather(backbone, [ToyTask("toy", fit + copied, test, 7)], None, 1, seed=0)
+    assert more.sources[0].left_out == 9  # with those that the task itself takes out of its fit split
     everything = [ToyTask("toy", fit, [Document(d.id, d.prompt, ("CD",), 8, (), 0, None, "test") for d in fit])]
     with pytest.raises(DlbenchError, match="'toy' has no documents to learn from"):
         data.gather(backbone, everything, None, 1, seed=0)
