@@ -47,7 +47,11 @@ def _flat(row: Row, track: Track) -> dict[str, object]:
         "trust": record.trust,
         "metric": track.task.metric,
         "documents": track.task.n,
+        "drawn": record.task.drawn,
+        "sources": record.task.sources,
         "truncated": record.task.truncated,
+        "fit_split": record.task.fit_split,
+        "fit_overlap": record.task.fit_overlap,
     }
     quality, compute = record.quality, record.compute
     bounds = (quality.retained_ci95 if quality else None) or (None, None)
