@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from dlbench import group, harness, offline, registry
+from dlbench import harness, offline, registry
 from dlbench.errors import DlbenchError
 from dlbench.families import FAMILIES
+from dlbench.paths import brief, check_folder, expanded, model_folder
 from dlbench.sources import CHAT, Sources
 from dlbench.suggest import unknown
 
@@ -112,6 +112,9 @@ class RunSpec:
     trust_remote_code: bool = False
     """Run code that comes with a model."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", expanded(self.out, "--out"))
+
     @property
     def loading(self) -> dict[str, Any]:
         """What `backbones.load` is told beside device and dtype."""
@@ -130,7 +133,7 @@ class RunSpec:
         self.sources.check(self.tasks)
         harness.expand_tasks(self.tasks, self.sources)
         self._check_methods()
-        check_folder(self.out)
+        check_folder(self.out, RUN_FILE, "run")
 
     def _check_numbers(self) -> None:
         for name in ("models", "tasks", "methods", "budgets"):
@@ -217,34 +220,6 @@ def check_device(device: str) -> None:
         raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
 
 
-def check_folder(out: Path, marker: str = RUN_FILE, what: str = "run") -> None:
-    """Check that a run may write to a folder, without leaving anything in it.
-
-    Args:
-        out: the folder; it need not exist.
-        marker: the file that says whose folder it is.
-        what: what such a folder belongs to, for people.
-
-    Raises:
-        DlbenchError: it cannot be written, or holds something else.
-    """
-    if group.rank():
-        return  # the first process of a run checks, and makes the folder while the others start
-    if out.exists() and not out.is_dir():
-        raise DlbenchError(f"--out {out} is a file: give a folder")
-    place = next(p for p in (out.absolute(), *out.absolute().parents) if p.exists())
-    try:
-        if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
-            raise DlbenchError(
-                f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
-            )
-        # Permission bits do not tell for every user and file system, so a folder is really made, and removed again.
-        tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DlbenchError(f"--out {out} cannot be written ({place}: {reason}): give another folder") from error
-
-
 def check_environment(spec: RunSpec) -> None:
     """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and their parameters.
 
@@ -321,11 +296,10 @@ def check_model(name: str) -> None:
         raise DlbenchError("a model without a name: see `dlbench list models`")
     # What is neither embedded nor a folder may be a hub name, which only the hub or its cache can tell. But a bare
     # name close to an embedded one is a slip, and a path is no hub name.
-    path = Path(name).expanduser()
-    if name in MODELS or path.is_dir():
+    if name in MODELS or model_folder(name) is not None:
         return
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise DlbenchError(f"no model folder {name}: see `dlbench list models`, or give a hub name")
+    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise DlbenchError(f"no model folder {brief(name)}: see `dlbench list models`, or give a hub name")
     if "/" not in name and name.lower().startswith("nano"):
         raise unknown("model", name, MODELS, see="`dlbench list models`")
 

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from dlbench import harness, registry
 from dlbench.errors import DlbenchError
-from dlbench.spec import INT8, check_device, check_folder, check_model
+from dlbench.paths import check_folder, expanded
+from dlbench.spec import INT8, check_device, check_model
 from dlbench.suggest import unknown
 from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
 
@@ -55,6 +56,9 @@ class TrainSpec:
     save_minutes: float = 5.0
     score: int = 48
     """Documents of the tune part per task that quality is measured on, before and after; 0 measures nothing."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", expanded(self.out, "--out"))
 
     def check(self) -> None:
         """Check all that can be checked without torch.
