@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlbench.checkpoint import read_json
 from dlbench.errors import DlbenchError
 from dlbench.families import FAMILIES, Family, resolve, unsupported
-from dlbench.memory import ran_out
-from dlbench.quantise import quiet, to_int8
+from dlbench.identity import fingerprint, weights_sha256
+from dlbench.paths import model_folder, record_name
+from dlbench.quantise import to_int8
+from dlbench.reading import device_map_of, read
 
 EMBEDDED: dict[str, str] = {"nano": "nano", "nano-half": "nano"}
 """Backbones that ship with the package -> the base they are held against."""
@@ -39,6 +41,8 @@ class Backbone:
     """Of the weights: a key of DTYPES, or INT8."""
     sha256: str
     base_sha256: str
+    weights_sha256: str = ""
+    """Of the weights as they were in memory once loaded, before any were quantised; empty where nobody asked."""
     source: str = ""
     """What `load` was asked for."""
     spread: bool = False
@@ -187,44 +191,32 @@ def load(
     Raises:
         DlbenchError: not found, unreadable or unsupported; the message says what to do.
     """
-    folder = embedded_folder(name) if name in EMBEDDED else Path(name)
-    source, _, revision = (str(folder), "", "") if folder.is_dir() else name.partition("@")
-    if name in EMBEDDED and not folder.is_dir():
+    folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
+    if name in EMBEDDED and not embedded_folder(name).is_dir():
         raise DlbenchError(f"the weights of {name!r} are missing from this installation: {folder}; reinstall dlbench")
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, **({"revision": revision} if revision else {})}
-    plain = plain_dtype(dtype, device)
-    more = {} if device_map is None else {"device_map": _map(device_map)}
-    if more and dtype == INT8:
+    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
+    if device_map is not None and dtype == INT8:
         raise DlbenchError("int8 keeps all layers on one device: leave --device-map away, or take another dtype")
-    try:
-        with quiet():
-            tokenizer, model = _read(name, source, options, dtype=DTYPES[plain], attn_implementation=attention, **more)
-            if not more:
-                model.to(device)
-    except DlbenchError:
-        raise
-    except Exception as error:
-        if ran_out(error):
-            raise DlbenchError(f"model {name!r} in {plain} does not fit the memory of {device}") from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        hint = (
-            "its files are damaged or incomplete: fetch or copy them again"
-            if folder.is_dir()
-            else f"give {', '.join(sorted(EMBEDDED))}, a folder, or a hub name (needs a network or a filled cache)"
-        )
-        raise DlbenchError(f"cannot load model {name!r}: {reason[:300]}; {hint}") from error
-    digest = fingerprint(folder if folder.is_dir() else Path(_snapshot(source, revision)), code=trust_remote_code)
+    tokenizer, model, files = read(
+        name,
+        source,
+        revision,
+        device=device,
+        dtype=DTYPES[plain_dtype(dtype, device)],
+        attention=attention,
+        device_map=None if device_map is None else device_map_of(device_map),
+        trust_remote_code=trust_remote_code,
+    )
+    digest = fingerprint(files, code=trust_remote_code)
     base = digest
-    if name in EMBEDDED and EMBEDDED[name] != name:
+    if EMBEDDED.get(name, name) != name:
         base = fingerprint(embedded_folder(EMBEDDED[name]))
-    elif (card := folder / "dlbench.json").is_file():
-        base = str(json.loads(card.read_text()).get("base_sha256", digest))
-    shown = folder.name if folder.is_dir() else name
-    backbone = wrap(model, tokenizer, name=shown, sha256=digest, base_sha256=base)
+    elif folder is not None:
+        base = _base(folder, digest)
+    backbone = wrap(model, tokenizer, name=record_name(folder or name), sha256=digest, base_sha256=base)
     backbone.source = name
+    backbone.weights_sha256 = weights_sha256(model, digest)
     backbone.spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.device.type != "meta"):
-        raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
     if dtype == INT8:
         to_int8(backbone.layers)
         backbone.dtype = INT8
@@ -232,52 +224,16 @@ def load(
     return backbone
 
 
-def _read(name: str, source: str, options: dict[str, Any], **more: Any) -> tuple[Any, Any]:
-    """The tokenizer and the model, as transformers gives them."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    _only_trusted(name, source, options)
-    kind = AutoConfig.from_pretrained(source, **options).model_type
-    if kind not in FAMILIES:
-        raise DlbenchError(unsupported(name, kind))
-    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
-    return tokenizer, AutoModelForCausalLM.from_pretrained(source, **options, **more)
-
-
-def _only_trusted(name: str, source: str, options: dict[str, Any]) -> None:
-    """Refuse a model that brings code of its own, unless it is trusted; transformers would ask at the terminal.
+def _base(folder: Path, digest: str) -> str:
+    """The hash of the model that a trained one stems from, by its card; its own where it has none.
 
     Raises:
-        DlbenchError: it does, and is not.
+        DlbenchError: the card is damaged.
     """
-    from transformers import PretrainedConfig
-
-    if options["trust_remote_code"]:
-        return
-    revision = {key: options[key] for key in options if key == "revision"}
-    content, _ = PretrainedConfig.get_config_dict(source, **revision)
-    if brought := (content.get("auto_map") or {}).values():
-        raise DlbenchError(
-            f"model {name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you trust "
-            "it, run with --trust-remote-code"
-        )
-
-
-def _map(given: str) -> Any:
-    """What transformers takes as a device map.
-
-    Raises:
-        DlbenchError: the file cannot be read.
-    """
-    if not given.endswith(".json"):
-        return given
-    try:
-        return json.loads(Path(given).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DlbenchError(f"--device-map {given} cannot be read: {error}") from error
+    base = read_json(folder / "dlbench.json", {}).get("base_sha256", digest)
+    if not re.fullmatch(r"[0-9a-f]{64}", str(base)):
+        raise DlbenchError(f"{folder / 'dlbench.json'} is damaged: its base_sha256 is no sha256; fetch it again")
+    return str(base)
 
 
 def plain_dtype(dtype: str, device: str) -> str:
@@ -285,31 +241,3 @@ def plain_dtype(dtype: str, device: str) -> str:
     if dtype != INT8:
         return dtype
     return "float32" if device == "cpu" else "bfloat16"
-
-
-def fingerprint(folder: Path, *, code: bool = False) -> str:
-    """sha256 over the weight, configuration and tokenizer files of a model folder, by name and content.
-
-    Logs, curves and cards beside them do not change what a model writes, and do not count.
-
-    Args:
-        folder: the model's.
-        code: whether Python files count too.
-    """
-    digest = hashlib.sha256()
-    settings = re.compile(
-        r"config\.json|generation_config\.json|tokenizer.*|.*vocab.*|merges\.txt|.*tokens.*\.json|chat_template.*|.*\.model"
-    )
-    suffixes = (".safetensors", ".bin", ".py") if code else (".safetensors", ".bin")
-    for path in sorted(p for p in folder.iterdir() if p.suffix in suffixes or settings.fullmatch(p.name)):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def _snapshot(source: str, revision: str) -> str:
-    from huggingface_hub import snapshot_download
-
-    return str(snapshot_download(source, revision=revision or None, local_files_only=True))

@@ -105,6 +105,7 @@ class Place:
         content = {
             "protocol": PROTOCOL,
             "backbone": self.backbone.sha256,
+            "weights": self.backbone.weights_sha256,
             "dtype": self.backbone.dtype,
             "device": self.backbone.device.type,
             "attention": self.backbone.model.config._attn_implementation,

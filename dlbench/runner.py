@@ -27,6 +27,7 @@ from dlbench.errors import DlbenchError
 from dlbench.jobs import Job, Planner
 from dlbench.launch import WAIT, cores, launch, own_threads, suitable, tell
 from dlbench.lines import read_lines, write_lines
+from dlbench.paths import model_folder
 from dlbench.plan import Setting
 from dlbench.progress import Progress
 from dlbench.quality import QualityRun, total
@@ -68,7 +69,7 @@ def _processes(spec: RunSpec, documents: int | None) -> int:
         return 1
     if spec.processes is not None:
         return spec.processes
-    folders = [embedded_folder(name) if name in EMBEDDED else Path(name) for name in spec.models]
+    folders = [embedded_folder(m) if m in EMBEDDED else model_folder(m) or Path(m) for m in spec.models]
     # Processes talk to each other through sockets, and an offline run opens none unasked.
     alone = spec.offline or spec.device_map
     return 1 if alone else suitable(folders, resolve_device(spec.device), documents)

@@ -25,6 +25,7 @@ from dlbench.errors import DlbenchError
 from dlbench.harness import load_task
 from dlbench.launch import WAIT, cores, launch, own_threads, tell
 from dlbench.lines import write_text
+from dlbench.paths import model_folder
 from dlbench.progress import Progress
 from dlbench.spec import resolve_device
 from dlbench.task import Document, Task
@@ -294,9 +295,8 @@ def _stored_dtype(name: str) -> torch.dtype:
     """The dtype that a model's weights are stored in; the trained ones are stored alike."""
     from transformers import AutoConfig
 
-    source, _, revision = (str(embedded_folder(name)), "", "") if name in EMBEDDED else name.partition("@")
-    if Path(name).is_dir():
-        source, revision = name, ""
+    folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
+    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
     dtype = AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {})).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 

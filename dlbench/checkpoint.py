@@ -1,0 +1,142 @@
+"""The files that a model is read from: which they are, and whether they are what their names say."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dlbench.errors import DlbenchError
+
+
+class FileError(DlbenchError):
+    """A file of a model cannot be read; the message begins with its path."""
+
+
+ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
+"""What PEFT saves beside, or in place of, a model's weights."""
+_ZEROS = 256
+"""Bytes of zeros at the end of a tensor that are more than chance."""
+_POINTER = b"version https://git-lfs"
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "F4", "C64")
+_DTYPES = (*_FLOATS, "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+"""What safetensors calls the dtypes that torch has."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from, there or not; an empty list where it finds none.
+
+    Raises:
+        FileError: an index of files cannot be read.
+    """
+    named = read_json(folder / "config.json", {}).get("transformers_weights")
+    names = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"]
+    path = next((folder / n for n in ([named] if isinstance(named, str) else names) if (folder / n).is_file()), None)
+    if path is None:
+        return []
+    if not path.name.endswith(".index.json"):
+        return [path]
+    where = read_json(path).get("weight_map")
+    if not (isinstance(where, dict) and where and all(isinstance(name, str) for name in where.values())):
+        raise FileError(f"{path} has no weight_map, which says which file holds which weights")
+    return [folder / name for name in sorted(set(where.values()))]
+
+
+def read_json(path: Path, absent: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """A file that holds a JSON object.
+
+    Args:
+        path: the file.
+        absent: what to take where there is none; None: that is an error too.
+
+    Raises:
+        FileError: it cannot be read, or holds something else.
+    """
+    if absent is not None and not path.exists():
+        return absent
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FileError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise FileError(f"{path} holds no JSON object")
+    return content
+
+
+def broken_off(path: Path) -> str:
+    """Say how a safetensors file is damaged where its header still fits its length; empty where it is not.
+
+    A copy that breaks off in a file whose room was set aside leaves zeros from some byte on: the last tensors are all
+    zero, and the one before them from its middle. Tensors that were made zero begin where they begin.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        first, last = 8 + length, file.seek(0, 2)
+        zeros = _trailing_zeros(file, first, last)
+    spans = sorted((*entry["data_offsets"], name) for name, entry in header.items() if name != "__metadata__")
+    cut = last - zeros - first
+    partly = [(end, name) for begin, end, name in spans if begin < cut <= end - _ZEROS]
+    if not partly or partly[0][0] >= max(end for _, end, _ in spans):
+        return ""
+    return f"{path} ends in {zeros:,} zero bytes, which begin inside {partly[0][1]}: its copying broke off"
+
+
+def _trailing_zeros(file: BinaryIO, first: int, last: int) -> int:
+    """Zero bytes at the end of a file, down to the byte `first`."""
+    end = last
+    while end > first:
+        start = max(first, end - (1 << 20))
+        file.seek(start)
+        if kept := file.read(end - start).rstrip(b"\0"):
+            return last - start - len(kept)
+        end = start
+    return last - first
+
+
+def whole(path: Path) -> None:
+    """Refuse a file that is not what its name says.
+
+    Raises:
+        FileError: it is empty, cut off, or something else.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(1 << 10)
+        if not head:
+            raise FileError(f"{path} is empty: fetch or copy it again")
+        if head.startswith(_POINTER):
+            raise FileError(f"{path} is a pointer of Git LFS, not the file: run `git lfs pull` in its repository")
+        if head.lstrip()[:1] == b"<":
+            raise FileError(f"{path} is a web page, not the file: fetch it again")
+        if not head.strip(b"\0"):
+            raise FileError(f"{path} is filled with zeros, not with its content: fetch or copy it again")
+    if path.suffix == ".safetensors":
+        _whole_safetensors(path, head, size)
+    elif path.suffix == ".bin" and not head.startswith((b"PK", b"\x80")):
+        raise FileError(f"{path} is no file that torch saved: fetch or copy it again")
+    elif head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise FileError(f"{path} is cut off after {size:,} bytes: fetch or copy it again")
+
+
+def _whole_safetensors(path: Path, head: bytes, size: int) -> None:
+    length = int.from_bytes(head[:8], "little")
+    if size < 8 + length:
+        what = "is cut off" if head[8:9] == b"{" else "is no safetensors file"
+        raise FileError(f"{path} {what}, {size:,} bytes long: fetch or copy it again")
+    try:
+        with path.open("rb") as file:
+            header = json.loads(file.read(8 + length)[8:])
+        ends = [entry["data_offsets"][1] for tensor, entry in header.items() if tensor != "__metadata__"]
+        dtypes = sorted({str(entry["dtype"]) for tensor, entry in header.items() if tensor != "__metadata__"})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise FileError(f"{path} is damaged, its header cannot be read: fetch or copy it again") from error
+    if size != (due := 8 + length + max(ends, default=0)):
+        what = "is cut off" if size < due else "is too long"
+        raise FileError(f"{path} {what}: {size:,} bytes of {due:,}; fetch or copy it again")
+    if strange := [dtype for dtype in dtypes if dtype not in _DTYPES]:
+        raise FileError(f"{path} holds weights of dtype {strange[0]}, which torch cannot read")

@@ -1,0 +1,189 @@
+"""Read a model and its tokenizer through transformers, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlbench.causes import NO_TOKENIZER, Stage, cannot, explain
+from dlbench.checkpoint import ADAPTERS, FileError, broken_off, read_json, weight_files
+from dlbench.errors import DlbenchError
+from dlbench.families import FAMILIES, unsupported
+from dlbench.loading_report import judge
+from dlbench.memory import ran_out
+from dlbench.paths import brief
+from dlbench.quantise import quiet
+
+
+def read(
+    name: str,
+    source: str,
+    revision: str,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    attention: str | None,
+    device_map: Any,
+    trust_remote_code: bool,
+) -> tuple[Any, Any, Path]:
+    """A tokenizer, a model, and the folder that holds their files.
+
+    Args:
+        name: the model's, for messages.
+        source: a folder, or a hub name.
+        revision: of the hub name; empty for its main one.
+        device: where the weights go.
+        dtype: that they are cast to.
+        attention: transformers' attention implementation; None takes the library's choice.
+        device_map: how transformers spreads the layers instead; None: all on `device`.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Raises:
+        DlbenchError: the model cannot be read whole; the message says why, and what to do.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    where = {"revision": revision} if revision else {}
+    options = {**where, "trust_remote_code": trust_remote_code}
+    spread = {} if device_map is None else {"device_map": device_map}
+    stage: Stage = "configuration"
+    try:
+        _no_adapter(name, source, where)
+        with quiet():
+            if not trust_remote_code:
+                _no_code(name, source, where)
+            kind = AutoConfig.from_pretrained(source, **options).model_type
+            if kind not in FAMILIES:
+                raise DlbenchError(unsupported(name, kind))
+            stage = "tokenizer"
+            tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+            stage = "weights"
+            # What has another shape is told in the report, by name; without the option it is an error without names.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                source,
+                **options,
+                dtype=dtype,
+                attn_implementation=attention,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **spread,
+            )
+            model, report = loaded
+            judge(name, model, FAMILIES[kind].layers, report)
+            if not spread:
+                model.to(device)
+        folder = _folder(source, revision)
+        assert folder is not None
+        _check(name, tokenizer, model, folder)
+    except FileError as error:
+        raise DlbenchError(cannot(name, str(error))) from error
+    except DlbenchError:
+        raise
+    except Exception as error:
+        if ran_out(error):
+            plain = str(dtype).removeprefix("torch.")
+            raise DlbenchError(f"model {name!r} in {plain} does not fit the memory of {device}") from error
+        raise explain(name, error, stage, _folder(source, revision)) from error
+    return tokenizer, model, folder
+
+
+def _folder(source: str, revision: str) -> Path | None:
+    """Where a model's files are; None where the hub's cache has none of them."""
+    if Path(source).is_dir():
+        return Path(source)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision or None, local_files_only=True))
+    except Exception:  # the hub's library has many reasons
+        return None
+
+
+def _no_adapter(name: str, source: str, where: dict[str, str]) -> None:
+    """Refuse an adapter, alone or beside weights.
+
+    transformers applies it where PEFT is installed, reports on its loading only, and passes over it where PEFT is not.
+
+    Raises:
+        DlbenchError: there is one.
+    """
+    folder = Path(source)
+    found = [folder / file for file in ADAPTERS if (folder / file).is_file()] or _hub_adapter(source, where)
+    if not found:
+        return
+    base = read_json(found[0]).get("base_model_name_or_path") if found[0].name == ADAPTERS[0] else None
+    adapter = f"a PEFT adapter of {brief(str(base))}" if base else "a PEFT adapter"
+    if folder.is_dir() and weight_files(folder):
+        raise DlbenchError(
+            f"model {name!r} holds {adapter} beside its weights ({found[0].name}): merge it into them, or, where that "
+            "is done, move its files elsewhere"
+        )
+    raise DlbenchError(
+        f"model {name!r} is {adapter}: merge it into that model first (merge_and_unload, then save_pretrained), and "
+        "give the result"
+    )
+
+
+def _hub_adapter(source: str, where: dict[str, str]) -> list[Path]:
+    """The configuration of the adapter that a hub has under a name."""
+    if Path(source).is_dir():
+        return []
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return [Path(hf_hub_download(source, ADAPTERS[0], revision=where.get("revision")))]
+    except Exception:  # mostly there is none; what else is wrong with the hub shows when the model is asked for
+        return []
+
+
+def _no_code(name: str, source: str, where: dict[str, str]) -> None:
+    """Refuse a model that brings code of its own; transformers would ask at the terminal.
+
+    Raises:
+        DlbenchError: it does.
+    """
+    from transformers import PretrainedConfig
+
+    content, _ = PretrainedConfig.get_config_dict(source, **where)
+    if brought := (content.get("auto_map") or {}).values():
+        raise DlbenchError(
+            f"model {name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you trust "
+            "it, run with --trust-remote-code"
+        )
+
+
+def _check(name: str, tokenizer: Any, model: Any, folder: Path) -> None:
+    """Refuse what transformers reads without a word, though it is not what it should be.
+
+    Raises:
+        DlbenchError: the tokenizer knows no words, generation_config.json is damaged, weights are zero because a copy
+            broke off, or are not finite.
+    """
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise DlbenchError(cannot(name, NO_TOKENIZER))
+    read_json(folder / "generation_config.json", {})
+    for path in weight_files(folder):
+        if path.suffix == ".safetensors" and (damage := broken_off(path)):
+            raise DlbenchError(cannot(name, f"{damage}; fetch or copy it again"))
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.device.type != "meta"):
+        raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
+
+
+def device_map_of(given: str) -> Any:
+    """What transformers takes as a device map.
+
+    Raises:
+        DlbenchError: the file cannot be read.
+    """
+    if not given.endswith(".json"):
+        return given
+    try:
+        return json.loads(Path(given).expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DlbenchError(f"--device-map {given} cannot be read: {error}") from error
