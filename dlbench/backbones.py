@@ -113,6 +113,29 @@ class Backbone:
         return int(2 * kept * width * next(self.model.parameters()).element_size())
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has an embedding for; a tokenizer may know more, or fewer."""
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def check_ids(self, ids: Sequence[int], what: str) -> None:
+        """Refuse token ids that the model has no embedding for.
+
+        Args:
+            ids: token ids.
+            what: they are of, for the message.
+
+        Raises:
+            DlbenchError: there is one.
+        """
+        if (most := max(ids, default=0)) < self.vocabulary:
+            return
+        named = getattr(self.tokenizer, "convert_ids_to_tokens", lambda id_: id_)
+        raise DlbenchError(
+            f"{what} needs token {named(most)!r}, number {most}, and the embedding of model {self.name!r} has "
+            f"{self.vocabulary} rows: take the tokenizer that it was trained with, or a model with a row for the token"
+        )
+
+    @property
     def start(self) -> list[int]:
         """What stands before a text without a context: the begin-of-text token, or else that which ends a text."""
         begin = self.tokenizer.bos_token_id

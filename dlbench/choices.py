@@ -36,7 +36,8 @@ def encode(backbone: Backbone, document: Document) -> Encoded:
     text. A context that does not fit the model's loses its beginning.
 
     Raises:
-        DlbenchError: a continuation has no token, or does not fit the model's context.
+        DlbenchError: a continuation has no token, or does not fit the model's context, or the model has no embedding
+            for a token.
     """
     pairs, truncated = [], False
     for context, continuation in document.pairs:
@@ -50,6 +51,7 @@ def encode(backbone: Backbone, document: Document) -> Encoded:
         # The last token of an answer is read off and never runs.
         if len(before) + len(answer) - 1 > limit:
             before, truncated = backbone.shorten(before, limit - len(answer) + 1), True
+        backbone.check_ids([*before, *answer], f"document {document.id}: an answer with its context")
         pairs.append((tuple(before), tuple(answer)))
     return Encoded(Question(document.id, tuple(pairs)), truncated)
 

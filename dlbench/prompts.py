@@ -32,7 +32,8 @@ def tokenise(engine: Engine, documents: Sequence[Document]) -> list[Prompted]:
     """Prompts as token ids. One that is too long loses its beginning, or the end of its body, and is marked.
 
     Raises:
-        DlbenchError: the model's tokenizer begins a text twice, or the context cannot hold the new tokens.
+        DlbenchError: the model's tokenizer begins a text twice, the context cannot hold the new tokens, or the model
+            has no embedding for a token.
     """
     return [_weighed(engine.backbone, d) if d.pairs else encode_prompt(engine.backbone, d) for d in documents]
 
@@ -63,6 +64,7 @@ def encode_prompt(backbone: Backbone, document: Document) -> Prompted:
         ids = _without_end(backbone, document.prompt, document.body, most)
     if len(ids) > most:
         ids = backbone.shorten(ids, most)
+    backbone.check_ids(ids, f"document {document.id}: the prompt")
     request = Request(document.id, tuple(ids), document.limit, document.stop)
     return Prompted(document, request, cut, wanted > room, backbone.begins(ids))
 

@@ -54,8 +54,8 @@ def read(
     spread = {} if device_map is None else {"device_map": device_map}
     stage: Stage = "configuration"
     try:
-        _no_adapter(name, source, where)
         with quiet():
+            _no_adapter(name, source, where)
             if not trust_remote_code:
                 _no_code(name, source, where)
             kind = AutoConfig.from_pretrained(source, **options).model_type
@@ -131,15 +131,20 @@ def _no_adapter(name: str, source: str, where: dict[str, str]) -> None:
 
 
 def _hub_adapter(source: str, where: dict[str, str]) -> list[Path]:
-    """The configuration of the adapter that a hub has under a name."""
+    """The configuration of the adapter that a hub, or its cache, has under a name."""
     if Path(source).is_dir():
         return []
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
 
+    file, revision = ADAPTERS[0], where.get("revision")
     try:
-        return [Path(hf_hub_download(source, ADAPTERS[0], revision=where.get("revision")))]
-    except Exception:  # mostly there is none; what else is wrong with the hub shows when the model is asked for
+        cached = try_to_load_from_cache(source, file, revision=revision)
+        # None where nothing is known; asking whether there is one gives up at once where the hub cannot be reached
+        if cached is None and file_exists(source, file, revision=revision):
+            cached = hf_hub_download(source, file, revision=revision)
+    except Exception:  # what is wrong with the name or the hub shows when the model is asked for
         return []
+    return [Path(cached)] if isinstance(cached, str) else []
 
 
 def _no_code(name: str, source: str, where: dict[str, str]) -> None:

@@ -40,12 +40,19 @@ class Example(NamedTuple):
 
 
 def example(backbone: Backbone, document: Document, reference: int) -> Example:
-    """Tokenise a document and one of its references, by index."""
+    """Tokenise a document and one of its references, by index.
+
+    Raises:
+        DlbenchError: the model has no embedding for a token.
+    """
     whole = backbone.encode(document.prompt)
     both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
-    target = [*both[len(whole) :], *sorted(backbone.eos)[:1]]
+    ends = sorted(id_ for id_ in backbone.eos if id_ < backbone.vocabulary)  # the model can write no other
+    target = [*both[len(whole) :], *ends[:1]]
     prompt = limited_prompt(backbone, document, whole)
-    return Example(prompt, target[: max(0, backbone.context - len(prompt))])
+    target = target[: max(0, backbone.context - len(prompt))]
+    backbone.check_ids([*prompt, *target], f"document {document.id}: the prompt with a reference")
+    return Example(prompt, target)
 
 
 @dataclass(frozen=True)

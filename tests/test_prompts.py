@@ -50,12 +50,12 @@ def test_a_text_is_begun_once():
 
 @pytest.mark.parametrize("tokenizer", [Plain(), Beginning()])
 def test_a_body_loses_its_end_and_the_rest_stays(tokenizer):
-    prompt = "Read: " + TEXT + " Now:"
+    prompt = "READ: " + TEXT + " NOW:"
     (made,) = tokenise(engine(tokenizer), [document(prompt, body=(6, 6 + len(TEXT)))])
     written = tokenizer.decode(made.request.ids[made.begun :])
     assert made.truncated and made.overflowed and len(made.request.ids) == tiny_models.CONTEXT - 8
-    kept = tiny_models.CONTEXT - 8 - made.begun - len("Read:  Now:")
-    assert written == "Read: " + TEXT[:kept] + " Now:"
+    kept = tiny_models.CONTEXT - 8 - made.begun - len("READ:  NOW:")
+    assert written == "READ: " + TEXT[:kept] + " NOW:"
 
 
 def test_what_surrounds_the_body_is_cut_only_where_it_does_not_fit_alone():

@@ -108,7 +108,8 @@ class Engine:
             reads: layers before which methods will look at the prompts' states: see `Method.reads`.
 
         Raises:
-            DlbenchError: a method that cannot was asked to route prompts, or a text does not fit the context.
+            DlbenchError: a method that cannot was asked to route prompts, a text does not fit the context, or holds a
+                token that the model has no embedding for.
         """
         if method is not None and method.reads(self.backbone.depth):
             raise DlbenchError(f"{type(method).__name__} decides from a prompt that was read at full depth")
@@ -124,4 +125,5 @@ class Engine:
                     f"document {r.id}: {len(r.ids)} prompt tokens and {r.limit} new ones do not fit a context of "
                     f"{self.backbone.context}"
                 )
+            self.backbone.check_ids(r.ids, f"document {r.id}: the prompt")
         return Wave(self, tuple(requests), method, seed, slots or len(requests), frozenset(reads))

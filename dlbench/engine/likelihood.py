@@ -88,7 +88,8 @@ def weigh(
         One Verdict per question, in their order.
 
     Raises:
-        DlbenchError: the method decides per token, or an answer does not fit the context.
+        DlbenchError: the method decides per token, an answer does not fit the context, or holds a token that the model
+            has no embedding for.
     """
     if method is not None and method.scope == "token":
         raise DlbenchError(f"{type(method).__name__} decides per token; answers are weighed by whole sequences")
@@ -100,6 +101,10 @@ def weigh(
                 f"document {questions[row.question].id}: {len(row.ids)} tokens do not fit a context of "
                 f"{engine.backbone.context}"
             )
+        weighed = (token for _, continuation in row.wanted for token in continuation)
+        engine.backbone.check_ids(
+            (*row.ids, *weighed), f"document {questions[row.question].id}: an answer with its context"
+        )
     ordered = sorted(rows, key=lambda row: len(row.ids))
     while ordered:
         group: list[_Row] = []
