@@ -18,9 +18,9 @@ from dlbench.paths import brief
 Stage = Literal["configuration", "tokenizer", "weights"]
 """What was being read."""
 _UNREACHABLE = (
-    "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectError", "ConnectionError", "ConnectTimeout",
-    "ReadTimeout", "ProxyError",
-)  # fmt: skip
+    *("OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ProxyError", "SSLError"),
+    *("ConnectError", "ReadError", "ConnectTimeout", "ReadTimeout", "PoolTimeout", "RemoteProtocolError"),
+)
 """Exceptions of the hub's library and of those that carry its requests, which have no class in common."""
 _OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE)
 _GIVE = "give nano, nano-half, a folder, or a hub name"
