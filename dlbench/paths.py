@@ -19,16 +19,17 @@ def expanded(path: Path, option: str) -> Path:
     """A path with `~` expanded (a shell leaves it alone after `=`), and with a name of its own where it ends in `..`.
 
     Args:
-        path: as it was given.
+        path: as it was given; nothing need be there.
         option: that gave it, for messages.
 
     Raises:
-        DlbenchError: nobody has such a home folder, or a path cannot hold such characters.
+        DlbenchError: nobody has such a home folder, or there can be no such path.
     """
     try:
         found = path.expanduser()
         if "\0" in str(found):
             raise ValueError("it holds a NUL character")
+        found.exists()  # raises where it is too long, or leads through a folder that may not be read
         return found.resolve() if found.name == ".." else found
     except (OSError, RuntimeError, ValueError) as error:
         raise DlbenchError(f"{option} {brief(str(path))}: {_reason(error)}; give another path") from error
@@ -93,8 +94,10 @@ def check_folder(out: Path, marker: str, what: str) -> None:
     try:
         if out.exists() and not out.is_dir():
             raise DlbenchError(f"--out {out} is a file: give a folder")
-        (out / _BENEATH).exists()  # says where a path would be too long
         place = next(p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p))
+        # A name that is too long raises where its folder is there, a path that is too long anywhere.
+        for part in (*map(Path, out.absolute().relative_to(place).parts), out.absolute() / _BENEATH):
+            (place / part).exists()
         if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
             raise DlbenchError(
                 f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"

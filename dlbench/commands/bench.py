@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted
+from dlbench.commands.terminal import at_home, interrupted
 
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models, fewer repeats: minutes.")] = False,
     to: Annotated[
-        Path | None, typer.Option("--json", metavar="PATH", help="Write measurements there as they come.")
+        Path | None,
+        typer.Option("--json", metavar="PATH", callback=at_home, help="Write measurements there as they come."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's own choice]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

@@ -7,19 +7,22 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted
+from dlbench.commands.terminal import at_home, interrupted
 from dlbench.errors import DlbenchError
 
 
 def board(
-    run_dir: Annotated[list[Path], typer.Argument(help="Folders that `dlbench run` wrote.")],
+    run_dir: Annotated[list[Path], typer.Argument(callback=at_home, help="Folders that `dlbench run` wrote.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the site. [site, unless something else is asked for]")
+        Path | None,
+        typer.Option(callback=at_home, help="Folder for the site. [site, unless something else is asked for]"),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Print the frontier and the table.")] = False,
-    png: Annotated[Path | None, typer.Option(help="Folder for all charts as PNG.")] = None,
-    svg: Annotated[Path | None, typer.Option(help="Folder for all charts as SVG.")] = None,
-    index: Annotated[Path | None, typer.Option(help="File for the board's figures and ranks as JSON.")] = None,
+    png: Annotated[Path | None, typer.Option(callback=at_home, help="Folder for all charts as PNG.")] = None,
+    svg: Annotated[Path | None, typer.Option(callback=at_home, help="Folder for all charts as SVG.")] = None,
+    index: Annotated[
+        Path | None, typer.Option(callback=at_home, help="File for the board's figures and ranks as JSON.")
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing: fail where the site or index is stale.")
     ] = False,

@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import print_json
+from dlbench.commands.terminal import at_home, print_json
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="A folder that `dlbench run` wrote, or published records with scores.")],
+    run: Annotated[
+        Path,
+        typer.Argument(callback=at_home, help="A folder that `dlbench run` wrote, or published records with scores."),
+    ],
     a: Annotated[str, typer.Argument(metavar="A", help="A row, by its name on the board.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The row that it is held against.")],
     at: Annotated[

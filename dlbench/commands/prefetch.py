@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, unique
+from dlbench.commands.terminal import at_home, interrupted, unique
 
 
 def prefetch(
     tasks: Annotated[list[str], typer.Argument(help="Tasks or suites, of lm-eval too.")],
-    to: Annotated[Path, typer.Option(help="Folder of the mirrors; give it to `dlbench run --data-dir`.")],
+    to: Annotated[
+        Path, typer.Option(callback=at_home, help="Folder of the mirrors; give it to `dlbench run --data-dir`.")
+    ],
     include_path: Annotated[list[str] | None, typer.Option(help="Folder with task YAML of your own; repeat.")] = None,
 ) -> None:
     """Copy the data of tasks into a folder, for machines without a network.

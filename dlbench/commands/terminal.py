@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from dlbench.errors import DlbenchError
+from dlbench.paths import expanded
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 """Typer without rich, whose import takes longer than all the rest of the help."""
@@ -18,6 +20,13 @@ PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 def unique(values: Sequence[str] | None) -> tuple[str, ...]:
     """What an option was given, each once."""
     return tuple(dict.fromkeys(values or ()))
+
+
+def at_home(param: typer.CallbackParam, value: Any) -> Any:
+    """Expand `~` in the path, or in all paths, that an option was given: a shell leaves it alone after `=`."""
+    if isinstance(value, Path):
+        return expanded(value, param.opts[0])
+    return value if value is None else [at_home(param, path) for path in value]
 
 
 def number(what: str, text: str, word: str) -> int | None:
