@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from dlbench.buffers import fill
 from dlbench.causes import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.checkpoint import ADAPTERS, FileError, broken_off, read_json, weight_files
 from dlbench.errors import DlbenchError
@@ -76,6 +77,7 @@ def read(
             )
             model, report = loaded
             judge(name, model, FAMILIES[kind].layers, report)
+            fill(model)
             if not spread:
                 model.to(device)
         folder = _folder(source, revision)

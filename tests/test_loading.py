@@ -24,10 +24,14 @@ def small(tmp_path_factory):
     return small_model.save(tmp_path_factory.mktemp("models") / "small")
 
 
-def holds(folder, model, **options):
-    """Whether the loaded model has the weights of another one, all of them."""
-    found, wanted = load(str(folder), **options).model.state_dict(), model.state_dict()
-    return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+def holds(folder, model):
+    """Whether the loaded model has the weights of another one, all of them, and its buffers."""
+    loaded = load(str(folder)).model
+    pairs = ((m.state_dict(), dict(m.named_buffers())) for m in (loaded, model))
+    return all(
+        found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
+        for found, wanted in zip(*pairs, strict=True)
+    )
 
 
 @pytest.mark.parametrize("family", tiny_models.EVERY)
