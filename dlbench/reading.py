@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,47 +55,52 @@ def read(
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = {"revision": revision} if revision else {}
     options = {**where, "trust_remote_code": trust_remote_code}
-    spread = {} if device_map is None else {"device_map": device_map}
-    stage: Stage = "configuration"
-    try:
-        with quiet():
-            _no_adapter(name, source, where)
-            if not trust_remote_code:
-                _no_code(name, source, where)
-            kind = AutoConfig.from_pretrained(source, **options).model_type
-            if kind not in FAMILIES:
-                raise DlbenchError(unsupported(name, kind))
-            stage = "tokenizer"
-            tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
-            stage = "weights"
-            # What has another shape is told in the report, by name; without the option it is an error without names.
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                source,
-                **options,
-                dtype=dtype,
-                attn_implementation=attention,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                **spread,
-            )
-            model, report = loaded
-            judge(name, model, FAMILIES[kind].layers, report)
-            fill(model)
-            if not spread:
-                model.to(device)
+    memory = f"{str(dtype).removeprefix('torch.')} does not fit the memory of {device}"
+    told = partial(_told, name, source, revision, memory)
+    with told("configuration"):
+        _no_adapter(name, source, where)
+        if not trust_remote_code:
+            _no_code(name, source, where)
+        kind = AutoConfig.from_pretrained(source, **options).model_type
+        if kind not in FAMILIES:
+            raise DlbenchError(unsupported(name, kind))
+    with told("tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+    with told("weights"):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            **options,
+            dtype=dtype,
+            attn_implementation=attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are in the report, by name; else it is an error without names
+            **({} if device_map is None else {"device_map": device_map}),
+        )
+        model, report = loaded
+        judge(name, model, FAMILIES[kind].layers, report)
+        fill(model)
+        if device_map is None:
+            model.to(device)
         folder = _folder(source, revision)
         assert folder is not None
         _check(name, tokenizer, model, folder)
+    return tokenizer, model, folder
+
+
+@contextmanager
+def _told(name: str, source: str, revision: str, memory: str, stage: Stage) -> Iterator[None]:
+    """Make one line of whatever goes wrong while something is read."""
+    try:
+        with quiet():
+            yield
     except FileError as error:
         raise DlbenchError(cannot(name, str(error))) from error
     except DlbenchError:
         raise
     except Exception as error:
         if ran_out(error):
-            plain = str(dtype).removeprefix("torch.")
-            raise DlbenchError(f"model {name!r} in {plain} does not fit the memory of {device}") from error
+            raise DlbenchError(f"model {name!r} in {memory}") from error
         raise explain(name, error, stage, _folder(source, revision)) from error
-    return tokenizer, model, folder
 
 
 def _folder(source: str, revision: str) -> Path | None:

@@ -52,8 +52,8 @@ def test_a_run_is_refused_where_a_prompt_needs_one(larger, tmp_path, capsys):
     path = tmp_path / "mine.jsonl"
     prompts = [*(f"say {i}" for i in range(8)), "call <|call|> now"]
     path.write_text("".join(json.dumps({"input": p, "references": ["x"]}) + "\n" for p in prompts))
-    line = f"run --model {larger} --task file:{path} --method full --limit all --processes 1 --out {tmp_path / 'o'}"
-    assert main(line.split()) == 2
+    line = f"run --model {larger} --task file:{path} --method full --limit all --processes 1 --max-new-tokens 3"
+    assert main([*line.split(), "--out", str(tmp_path / "o")]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and not (tmp_path / "o").exists()
     assert "the prompt needs token '<|call|>', number 1025, and the embedding of model 'larger' has 1024 rows" in err

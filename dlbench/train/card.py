@@ -59,7 +59,7 @@ class Card(Part):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     sha256: Sha256
-    """Of the trained model's files, as `dlbench.backbones.fingerprint` takes it."""
+    """Of the trained model's files, as `dlbench.identity.fingerprint` takes it."""
     base_sha256: Sha256
     """Of the model at the root of the chain, which rows are held against."""
     parent: str
