@@ -137,9 +137,18 @@ class Backbone:
 
     @property
     def start(self) -> list[int]:
-        """What stands before a text without a context: the begin-of-text token, or else that which ends a text."""
-        begin = self.tokenizer.bos_token_id
-        return [begin if begin is not None else self.tokenizer.eos_token_id]
+        """What stands before a text without a context: the begin-of-text token, or else that which ends a text.
+
+        Raises:
+            DlbenchError: the tokenizer has neither.
+        """
+        ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
+        if (found := next((id_ for id_ in ids if id_ is not None), None)) is None:
+            raise DlbenchError(
+                f"the tokenizer of model {self.name!r} has no token that begins or ends a text, and an answer without "
+                "a context needs one before it: give it a bos_token"
+            )
+        return [found]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, begun as the tokenizer begins texts; once, where the text brings its own beginning."""

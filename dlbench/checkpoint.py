@@ -10,11 +10,6 @@ from typing import Any, BinaryIO
 
 from dlbench.errors import DlbenchError
 
-
-class FileError(DlbenchError):
-    """A file of a model cannot be read; the message begins with its path."""
-
-
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 """What PEFT saves beside, or in place of, a model's weights."""
 _ZEROS = 256
@@ -23,6 +18,10 @@ _POINTER = b"version https://git-lfs"
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "F4", "C64")
 _DTYPES = (*_FLOATS, "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 """What safetensors calls the dtypes that torch has."""
+
+
+class FileError(DlbenchError):
+    """A file of a model cannot be read; the message begins with its path."""
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -93,6 +93,14 @@ def test_a_begin_token_beyond_is_refused(larger, tmp_path):
         encode(found, document(pairs=(("", "a"),)))
 
 
+def test_a_tokenizer_that_neither_begins_nor_ends_a_text_is_told(larger, tmp_path):
+    found = load(str(larger))
+    found.tokenizer.bos_token = found.tokenizer.eos_token = None
+    assert encode(found, document(pairs=(("say", " a"),)))
+    with pytest.raises(DlbenchError, match="has no token that begins or ends a text"):
+        encode(found, document(pairs=(("", "a"),)))
+
+
 @pytest.mark.parametrize(("prompt", "reference"), [("use <|tool|>", "x"), ("say a", "b <|tool|>")])
 def test_what_is_learnt_from_is_refused_where_it_needs_one(prompt, reference, backbone):
     with pytest.raises(DlbenchError, match=needs("tool", "document d: the prompt with a reference")):
