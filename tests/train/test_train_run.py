@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,7 +41,8 @@ FILES = {
 
 def command(tiny: Path, out: Path, *more: str, recipe: str = "sorted") -> list[str]:
     return ["train", recipe, "--model", str(tiny), "--task", "nano_summary", "--task", "nano_math", "--out", str(out),
-            "--documents", "60", "--batch-tokens", "400", "--micro-tokens", "300", "--score", "1", *more]  # fmt: skip
+            "--documents", "60", "--batch-tokens", "400", "--micro-tokens", "300", "--score", "1",
+            "--dtype", "float32", *more]  # fmt: skip  # what `auto` takes depends on the machine
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +223,20 @@ def test_other_weights_under_the_same_name_are_another_training(
     loaded.model.save_pretrained(model)
     assert main(command(model, out, "--score", "0")) == 2
     assert "holds another training: its parent was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_is_multiplied_in_follows_the_processor(quick: bool, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: quick)
+    training = object.__new__(run.Training)
+    training.device = torch.device("cpu")
+    for dtype, expected in (
+        ("auto", torch.bfloat16 if quick else None),
+        ("bfloat16", torch.bfloat16),
+        ("float32", None),
+    ):
+        training.spec = SimpleNamespace(dtype=dtype)
+        assert training._autocast() is expected
 
 
 @pytest.mark.slow
