@@ -74,6 +74,7 @@ def no_text(text: str) -> str | None:
 
 
 def cut(output: str, stop: Sequence[str]) -> str:
-    """The output up to the first text that ends it."""
-    places = [place for text in stop if (place := output.find(text)) >= 0]
-    return output[: min(places)] if places else output
+    """The output up to the texts that end it, cut at one after the other in their order, as lm-eval cuts."""
+    for text in filter(None, stop):
+        output = output.split(text, 1)[0]
+    return output

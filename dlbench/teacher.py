@@ -47,8 +47,9 @@ def example(backbone: Backbone, document: Document, reference: int) -> Example:
     """
     whole = backbone.encode(document.prompt)
     both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
-    ends = sorted(id_ for id_ in backbone.eos if id_ < backbone.vocabulary)  # the model can write no other
-    target = [*both[len(whole) :], *ends[:1]]
+    end = backbone.end
+    writes = end is not None and end < backbone.vocabulary  # the model can write no other
+    target = [*both[len(whole) :], *([end] if writes else [])]
     prompt = limited_prompt(backbone, document, whole)
     target = target[: max(0, backbone.context - len(prompt))]
     backbone.check_ids([*prompt, *target], f"document {document.id}: the prompt with a reference")

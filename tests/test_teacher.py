@@ -21,7 +21,13 @@ def test_an_example_is_the_prompt_and_a_space_before_the_reference(backbone):
     assert example(backbone, document, 1) == ([33, 34], [0, 37, 38])
     ending = wrap(tiny_models.build("llama", depth=2), toy_task.Characters())
     ending.model.generation_config.eos_token_id = [9, 7]
-    assert example(ending, document, 0).target == [0, 35, 36, 7]
+    assert example(ending, document, 0).target == [0, 35, 36, 9]  # the first that is named
+    ending.tokenizer.eos_token_id = 11  # an end token of the tokenizer's own comes before those
+    assert example(ending, document, 0).target == [0, 35, 36, 11] and ending.eos == {7, 9, 11}
+    ending.model.generation_config.eos_token_id = 8
+    assert example(ending, document, 0).target == [0, 35, 36, 11] and ending.eos == {8, 11}
+    ending.tokenizer.eos_token_id = ending.model.generation_config.eos_token_id = None
+    assert example(ending, document, 0).target == [0, 35, 36] and ending.eos == frozenset()
 
 
 def test_a_text_is_cut_to_the_context(backbone):

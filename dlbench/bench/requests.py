@@ -88,14 +88,12 @@ class Ours:
 
     def _run(self, tasks: Sequence[Sequence[Document]]) -> Texts:
         found: Texts = {}
-        decode = self.engine.backbone.tokenizer.decode
         for place, documents in enumerate(tasks):
             for group in waves(tokenise(self.engine, documents), most_rows(self.batch, len(documents), 1)):
                 wave = self.engine.prefill([p.request for p in group], slots=self.batch)
                 for number, method in enumerate(self.methods):
                     for prompted, generation in zip(group, wave.decode(method), strict=True):
-                        text = decode(generation.tokens, skip_special_tokens=True)
-                        text = cut(text, prompted.document.stop)
+                        text = cut(self.engine.backbone.text(generation.tokens), prompted.document.stop)
                         if number == 0:
                             key = (place, prompted.document.id)
                             found[key] = text

@@ -81,6 +81,9 @@ class Run(ABC):
         self.wave, self.cache, self.in_place, self.coupled = wave, cache, in_place, coupled
         self.seed, self.sample = seed, sample
         self.backbone, self.close = engine.backbone, tight_below(engine.backbone.precision)
+        self.eos = engine.backbone.eos
+        self.processors = engine.processors(wave.requests)
+        """What the model's generation_config makes of logits; None where it leaves them as they are."""
         self.ledger = Ledger(engine.costs, rows, engine.metered)
         self.live: frozenset[int] | None = None
         """Layers whose keys and values are taken along when a row enters; None for all."""
@@ -185,11 +188,7 @@ class Run(ABC):
         """Write a row's next token; whether it was the last."""
         request, tokens = self.wave.requests[row], self.written[row]
         tokens.append(token)
-        return (
-            len(tokens) >= request.limit
-            or token in self.backbone.eos
-            or (bool(request.stop) and self.wave.engine.stopper.hit(tokens, request.stop))
-        )
+        return len(tokens) >= request.limit or token in self.eos or self.wave.engine.stopper.hit(tokens, request.stop)
 
     def _choose(self, logits: Tensor, rows: Slots, ahead: Sequence[int] | None = None) -> Tensor:
         """The next token of each row, [rows], on the host; notes where the best two were close.
@@ -206,6 +205,8 @@ class Run(ABC):
         steps = np.array([len(self.written[row]) for row in rows.tolist()], dtype=np.int64)
         if ahead is not None:
             steps += np.array(ahead, dtype=np.int64)
+        if self.processors is not None:
+            scores = self.processors(logits, rows, steps)
         if self.sample is not None:  # Gumbel-max: an argmax again, so one code path
             u = noise.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
@@ -215,6 +216,8 @@ class Run(ABC):
                 if margin != margin:
                     raise DlbenchError(f"document {self.wave.requests[row].id}: the logits are not finite")
                 self.tight[row].append((step, margin))
+        if self.processors is not None:
+            self.processors.note(rows, steps, places)
         return places
 
     def _generation(self, row: int) -> Generation:
@@ -249,6 +252,7 @@ class Decoding(Run):
         if method is not None:
             self.routing = Routing(method, wave.look(seed), self._debts(method, kv))
             self.live = self.routing.live
+            self.routing.view.processors = self.processors
             if wave.view is not None:
                 self.routing.view.promised[:] = wave.view.promised
             self.routing.begin_texts(wave.states, self.ledger)

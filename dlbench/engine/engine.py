@@ -13,11 +13,13 @@ from dlbench.engine.captures import Captures
 from dlbench.engine.fusion import NotFused, fuse
 from dlbench.engine.gate import Gates
 from dlbench.engine.meter import Costs
+from dlbench.engine.processors import Processors
 from dlbench.engine.request import Request
 from dlbench.engine.stack import NotStacked, Stack
 from dlbench.engine.stops import Stopper
 from dlbench.engine.wave import Wave
 from dlbench.errors import DlbenchError
+from dlbench.generation import wishes
 from dlbench.method import Method
 
 
@@ -49,7 +51,18 @@ class Engine:
         if self.stack is not None and (record := recorder(backbone.device)) is not None:
             self.captures = Captures(self.stack, record)
         self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
-        self.stopper = Stopper(backbone.tokenizer)
+        self.wishes = wishes(backbone.model)
+        """What the model's generation_config asks for."""
+        self.stopper = Stopper(backbone.tokenizer, (backbone.end_text, *self.wishes.stops))
+
+    def processors(self, requests: Sequence[Request]) -> Processors | None:
+        """What the model's generation_config makes of the logits of some rows; None where it leaves them as they are.
+
+        Raises:
+            DlbenchError: it asks for what is not done.
+        """
+        self.wishes.heed(self.backbone.name)
+        return Processors(self.backbone, self.wishes, requests) if self.wishes.processed else None
 
     @property
     def turn(self) -> int | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlbench.engine.cache import RowCache
@@ -112,13 +113,30 @@ class Speculating(Run):
                 self.draft.known = [(idle, known[: len(idle)])]
             known = self.wave.forward(cache, inputs[-1][:, None], traffic, self.ledger, self.draft, watch)
             self.draft.known = ()
+            sure, drafted = self._likeliest(known, rows, lengths, going)
             lengths += going
-            best = known.float().softmax(-1).max(-1)
-            drafts.append(best.indices)
-            going &= (lengths < np.minimum(self.most, room)) & self.method.goes_on(best.values).cpu().numpy()
+            drafts.append(drafted)
+            going &= (lengths < np.minimum(self.most, room)) & self.method.goes_on(sure).cpu().numpy()
             if going.any():
-                inputs.append(best.indices)
+                inputs.append(drafted)
         return inputs, drafts, states, lengths
+
+    def _likeliest(
+        self, logits: Tensor, rows: Slots, lengths: Slots, going: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor]:
+        """The likeliest next draft after so many in this round, and its probability, [alive] each.
+
+        What full depth makes of its logits is made of the draft's too: a draft that repeats what may not be repeated
+        would never stand.
+        """
+        if self.processors is None:
+            sure, drafted = logits.float().softmax(-1).max(-1)
+            return sure, drafted
+        steps = np.array([len(self.written[row]) for row in rows.tolist()], dtype=np.int64) + lengths
+        sure, drafted = self.processors(logits, rows, steps).softmax(-1).max(-1)
+        slots = np.flatnonzero(going)
+        self.processors.note(rows[slots], steps[slots], drafted[on(slots, drafted.device)])
+        return sure, drafted
 
     def _verified(self, inputs: Tensor, lengths: Slots) -> Tensor:
         """What full depth writes after each input: logits [alive, inputs, vocabulary]."""

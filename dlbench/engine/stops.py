@@ -1,27 +1,124 @@
-"""Notice when a stop text has been written."""
+"""Notice when a stop text has been written, at the very token that completes it.
+
+A text has two spellings, with its special tokens (`</s>`) and without, and a stop may stand in either: lm-eval looks at
+the first to end a text and at the second to cut it. To decode all tokens after each new one would say it, in a time
+that grows with the square of the length. So a token is asked first what it adds to a text, and then only the text's end
+is decoded, as far back as a stop can reach. Both need a decoder that works token by token; where it may not (spaces
+that are cleaned up afterwards, word ends that are marked, tokenizers in Python), everything is decoded at each token.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+_BROKEN = "\ufffd"
+"""Stands for a part of a character: what follows may complete it."""
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+"""A byte of sentencepiece, which may be a character by itself, and none beside one that is not."""
 
 
 class Stopper:
-    """Looks at the text only after a token that could complete a stop text."""
+    """Looks at the text after a token that could complete a stop text."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self._candidates: dict[tuple[str, ...], frozenset[int]] = {}
+    def __init__(self, tokenizer: Any, always: Sequence[str] = ()) -> None:
+        """Prepare.
 
-    def hit(self, tokens: list[int], stops: tuple[str, ...]) -> bool:
-        """Whether the text of these tokens contains one of the stop texts."""
-        if self.tokenizer is None:
+        Args:
+            tokenizer: of the model; None finds no stop.
+            always: texts that end every text, beside those of a request.
+        """
+        self.tokenizer, self.always = tokenizer, tuple(text for text in always if text)
+        known = getattr(tokenizer, "added_tokens_decoder", {})
+        self._special = frozenset(token for token, facts in known.items() if facts.special)
+        self._anchor = _anchor(tokenizer)
+        self._added: dict[int, str] = {}
+        """Token → what it adds in the middle of a text."""
+        self._candidates: dict[tuple[str, ...], dict[int, bool]] = {}
+        """Stops → token → whether it may complete one."""
+
+    def hit(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
+        """Whether the text of these tokens contains a stop; it did not without the last of them."""
+        wanted = stops + self.always
+        if self.tokenizer is None or not wanted:
             return False
-        if stops not in self._candidates:
-            ends = {s[-1] for s in stops} | {"\ufffd"}  # a token may be the last byte of a character
-            self._candidates[stops] = frozenset(
-                i for i in range(len(self.tokenizer)) if ends & set(self.tokenizer.decode([i]))
-            )
-        if tokens[-1] not in self._candidates[stops]:
+        if self._anchor is None or self._begins(tokens):
+            return self._found(tokens, wanted)
+        if not self._candidate(tokens[-1], wanted):
             return False
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return any(s in text for s in stops)
+        # a part may say what the whole does not, as its beginning was none: it finds, and the whole confirms
+        return self._found(self._end(tokens, max(map(len, wanted))), wanted) and self._found(tokens, wanted)
+
+    def _begins(self, tokens: Sequence[int]) -> bool:
+        """Whether the last token begins the text, where decoders treat it differently."""
+        return all(token in self._special for token in tokens[:-1])
+
+    def _found(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
+        for skip in (True, False):
+            text = self.tokenizer.decode(tokens, skip_special_tokens=skip)
+            if any(stop in text for stop in stops):
+                return True
+        return False
+
+    def _candidate(self, token: int, stops: tuple[str, ...]) -> bool:
+        known = self._candidates.setdefault(stops, {})
+        if token not in known:
+            ends = {stop[-1] for stop in stops} | {_BROKEN}
+            known[token] = not ends.isdisjoint(self._adds(token))
+        return known[token]
+
+    def _adds(self, token: int) -> str:
+        """What a token adds in the middle of a text, a special one too."""
+        if token not in self._added:
+            several = ([self._anchor], [self._anchor, token])
+            before, after = (self.tokenizer.decode(ids, skip_special_tokens=False) for ids in several)
+            byte = _BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(token) or "")
+            self._added[token] = after[len(before) :] if after.startswith(before) and not byte else _BROKEN
+        return self._added[token]
+
+    def _end(self, tokens: Sequence[int], reach: int) -> Sequence[int]:
+        """The last tokens, with at least `reach` characters before the last one, in either spelling.
+
+        They begin with a whole character, which does not count: the first token of a text may lose its space.
+        """
+        seen = 0
+        for start in range(len(tokens) - 2, 0, -1):
+            added = self._adds(tokens[start])
+            whole = tokens[start] not in self._special and _BROKEN not in added
+            if whole and seen >= reach:
+                return tokens[start:]
+            seen += len(added) if whole else 0
+        return tokens
+
+
+def _anchor(tokenizer: Any) -> int | None:
+    """A token of plain text to put before another; None where tokens may not be decoded one by one."""
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        return None
+    kind, inner = type(tokenizer), tokenizer.backend_tokenizer
+    own = kind.decode is not PreTrainedTokenizerBase.decode or kind._decode is not PreTrainedTokenizerFast._decode
+    # a BPE's spaces are cleaned up only where this is asked for by its long name; by old releases always
+    forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", True)
+    cleaned = tokenizer.clean_up_tokenization_spaces and (forced or type(inner.model).__name__ != "BPE")
+    if own or cleaned or inner.decoder is None or not _one_by_one(json.loads(inner.decoder.__getstate__())):
+        return None
+    ids: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
+    return ids[-1] if ids and str(tokenizer.decode(ids[-1:])).strip() == "a" else None
+
+
+def _one_by_one(decoder: Mapping[str, Any]) -> bool:
+    """Whether a decoder of `tokenizers` makes the same of a token wherever it stands, but at the beginning."""
+    match decoder["type"]:
+        case "Sequence":
+            return all(map(_one_by_one, decoder["decoders"]))
+        case "ByteLevel" | "Metaspace" | "WordPiece" | "ByteFallback" | "Fuse":
+            return True
+        case "Replace":
+            return len(decoder["pattern"].get("String", "")) == 1
+        case "Strip":
+            return bool(decoder["start"] <= 1 and decoder["stop"] == 0)
+    return False

@@ -16,6 +16,7 @@ from dlbench.engine import noise
 from dlbench.engine.cache import RowCache
 from dlbench.engine.keyvalues import Slots, on
 from dlbench.engine.ledger import Ledger
+from dlbench.engine.processors import Processors
 from dlbench.engine.work import TensorWork
 from dlbench.errors import DlbenchError
 from dlbench.families import resolve
@@ -83,6 +84,8 @@ class LiveView(View):
         """What every row of the wave remembers: [rows, m]."""
         self.ahead: Sequence[Tensor] = ()
         """States of the present tokens at full depth: depth + 1 times [alive, width]; for methods that foresee."""
+        self.processors: Processors | None = None
+        """What stands between logits and the token that is written; None where nothing does."""
         self.head: Callable[[int], nn.Module | None] = lambda layer: None
         """The method's own exit heads."""
         self.looked: Tensor | None = None
@@ -193,7 +196,10 @@ class LiveView(View):
         awake = self._awake
         x = self.ahead[layer] if awake is None else self.ahead[layer][on(awake, self._state.device)]
         with self._unnoticed():
-            return exit_head(self.backbone, x).argmax(-1)
+            scores = exit_head(self.backbone, x)
+            if self.processors is not None:  # the first token was written before the first step
+                scores = self.processors(scores, self._rows(), self._of(self._steps) + 1)
+            return scores.argmax(-1)
 
     @contextmanager
     def _unnoticed(self) -> Iterator[None]:

@@ -241,7 +241,7 @@ class FitProbe:
     def run(self, method: Method | None, part: str = "tune") -> list[Written]:
         found: list[Written] = []
         for document, generation in self._written(method, part):
-            text = self.backbone.tokenizer.decode(generation.tokens, skip_special_tokens=True)
+            text = self.backbone.text(generation.tokens)
             score = self.task.score(document, text)[self.task.metric]
             found.append(Written(document.id, text, score, self._share(generation)))
         return found

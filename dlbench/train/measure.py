@@ -42,7 +42,7 @@ def measure(
             for name, method in methods.items():
                 wave = shared or engine.prefill(requests, method, slots=slots)
                 for p, generation in zip(batch, wave.decode(method), strict=True):
-                    text = engine.backbone.tokenizer.decode(generation.tokens, skip_special_tokens=True)
+                    text = engine.backbone.text(generation.tokens)
                     scores[name].append(task.score(p.document, text)[task.metric])
                 done(len(batch))
         found[task.name] = {name: fmean(values) for name, values in scores.items()}
