@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dlbench.checkpoint import read_json
+from dlbench.ends import Ends, ends_of
 from dlbench.errors import DlbenchError
 from dlbench.families import FAMILIES, Family, resolve, unsupported
 from dlbench.identity import fingerprint, weights_sha256
@@ -172,42 +173,18 @@ class Backbone:
         return ids[:kept] + ids[len(ids) - room + kept :]
 
     @property
+    def ends(self) -> Ends:
+        """What ends a text."""
+        return ends_of(self.model, self.tokenizer)
+
+    @property
     def eos(self) -> frozenset[int]:
-        """Token ids that end a text: those that the generation_config names, and the tokenizer's own.
-
-        lm-eval ends a text at both. What stands in config.json counts as for `generate`: where transformers took it
-        for the generation_config, because the model has no file of its own for that.
-        """
-        own = self._own_end
-        return frozenset([*self._named_ends, *([] if own is None else [own])])
-
-    @property
-    def end(self) -> int | None:
-        """The token that ends a text to learn from: the tokenizer's, else the first that is named; None for none."""
-        own = self._own_end
-        return own if own is not None else next(iter(self._named_ends), None)
-
-    @property
-    def end_text(self) -> str:
-        """The tokenizer's end token as it is spelled; empty where it has none."""
-        return "" if self._own_end is None else str(self.tokenizer.decode([self._own_end], skip_special_tokens=False))
+        """Token ids that end a text."""
+        return self.ends.ids
 
     def text(self, tokens: Sequence[int]) -> str:
         """What tokens say: no special tokens, and nothing from an end token on, should it be spelled in letters."""
-        said, end = str(self.tokenizer.decode(tokens, skip_special_tokens=True)), self.end_text
-        return said.split(end, 1)[0] if end else said
-
-    @property
-    def _named_ends(self) -> list[int]:
-        """Those that the generation_config names, in its order."""
-        ids = self.model.generation_config.eos_token_id
-        return [] if ids is None else list(ids) if isinstance(ids, list | tuple) else [ids]
-
-    @property
-    def _own_end(self) -> int | None:
-        """The tokenizer's."""
-        own: int | None = getattr(self.tokenizer, "eos_token_id", None)
-        return own
+        return self.ends.cut(str(self.tokenizer.decode(tokens, skip_special_tokens=True)))
 
 
 def wrap(

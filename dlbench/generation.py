@@ -8,7 +8,7 @@ what would be another way of decoding is refused, since a text that the model wo
     done      repetition_penalty, encoder_repetition_penalty, no_repeat_ngram_size, encoder_no_repeat_ngram_size,
               bad_words_ids, sequence_bias, suppress_tokens, begin_suppress_tokens, forced_bos_token_id,
               forced_eos_token_id, min_length, min_new_tokens, exponential_decay_length_penalty, remove_invalid_values,
-              renormalize_logits, watermarking_config (of green tokens), stop_strings, eos_token_id
+              renormalize_logits, watermarking_config (of green tokens), stop_strings (in what is written), eos_token_id
     aside     do_sample, and with it temperature, top_k, top_p, min_p, top_h, typical_p, epsilon_cutoff, eta_cutoff;
               num_return_sequences; max_time; prompt_lookup_num_tokens, assistant_early_exit, use_mtp, speculation_type,
               which write the same text in another time; cache_implementation = quantized

@@ -89,6 +89,8 @@ class Planner:
         self.fits = spec.out / "fits"
         self.started = time.time()
         self._read: tuple[Job, Readings] | None = None
+        self._told: set[str] = set()
+        """Lines about the models' generation_config."""
 
     def load(self) -> list[Job]:
         """Load backbones and tasks and check every method against every depth; nothing is written yet.
@@ -120,6 +122,8 @@ class Planner:
     def _job(self, engine: Engine, task: Task) -> Job:
         """A task on a backbone, nothing settled yet."""
         backbone = engine.backbone
+        if not task.weighs:
+            self._tell_wishes(engine)
         chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
         everything = task.documents("test", chat=chat)
         documents = self._chosen(everything)
@@ -154,6 +158,18 @@ class Planner:
                 f"{task.name}: {task.fit_overlap:,} documents that methods would be fitted on are scored too, and "
                 f"left out; fitted on: {task.fit_split}"
             )
+
+    def _tell_wishes(self, engine: Engine) -> None:
+        """Say what the model's generation_config asks for, once.
+
+        Raises:
+            DlbenchError: it asks for what is not done.
+        """
+        engine.heed()
+        line = engine.wishes.told(engine.backbone.name)
+        if line and line not in self._told:
+            self.progress.note(line)
+        self._told.add(line)
 
     def _tell_cuts(self, task: Task, backbone: Backbone, prompted: Sequence[Prompted]) -> None:
         """Say how many prompts are cut.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from dlbench import __version__, registry
 from dlbench.backbones import INT8, Backbone
 from dlbench.fit.artifacts import Facts
+from dlbench.generation import wishes
 from dlbench.method import Action, Candidate, Method, Oracle, Static
 from dlbench.spec import RunSpec
 from dlbench.task import Document, Task
@@ -81,9 +82,15 @@ class Place:
             f"data={self.documents_sha256[:12]}",
             f"prompt={self.spec.prompt}",
             "loglikelihood" if self.task.weighs else f"greedy<={self.task.max_new_tokens}",
+            *([f"generation={self.generation}"] if self.generation else []),
             f"protocol={PROTOCOL}",
         ]
         return " ".join(parts)
+
+    @property
+    def generation(self) -> str:
+        """Tells apart what is done of the model's generation_config; empty where nothing is, or nothing is written."""
+        return "" if self.task.weighs else wishes(self.backbone.model).digest
 
     @property
     def versions(self) -> dict[str, str]:
@@ -102,7 +109,7 @@ class Place:
         weights = hashlib.sha256()
         for name, tensor in sorted(setting.method.weights().items()):
             weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-        content = {
+        content: dict[str, Any] = {
             "protocol": PROTOCOL,
             "backbone": self.backbone.sha256,
             "weights": self.backbone.weights_sha256,
@@ -117,6 +124,8 @@ class Place:
             "sample": setting.sample,
             "versions": self.versions,
         }
+        if self.generation:
+            content["generation"] = self.generation
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def fit_key(self, given: str, method: Method, budget: float | None, seed: int, fit_sha256: str) -> str:

@@ -176,12 +176,16 @@ class Runner:
         backbone = anchor.engine.backbone
         stand_in = backbone.sha256 != backbone.base_sha256
         base = Reference(backbone.depth, anchor.engine.costs, full, stand_in)
+        notes = []
+        if job.place.generation != anchor.place.generation:
+            notes.append("its generation_config asks for something else than its base's: another track than the base")
         found = []
         for setting in job.settings:
             rows = [samples[setting.key][id_] for id_ in order]
             smaller = job.engine.backbone.depth < base.depth
             kind = "dense" if smaller and setting.name == "full" else "method"
-            found.append(build(job.place, setting, job.documents, rows, base, self._env(job), kind=kind))
+            row = build(job.place, setting, job.documents, rows, base, self._env(job), kind=kind, notes=notes)
+            found.append(row)
         for given, (oracle, settings) in job.oracles.items():
             found += ceiling.rows(
                 job.place,
@@ -199,7 +203,9 @@ class Runner:
 
     def _env(self, job: Job) -> dict[str, str]:
         engine = job.engine
+        asked = "" if job.place.task.weighs else engine.wishes.line
         return {
+            **({"generation": asked} if asked else {}),
             "device": str(engine.backbone.device.type),
             "machine": platform.machine(),
             "batch_size": str(self.spec.batch_size or "auto"),

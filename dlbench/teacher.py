@@ -47,7 +47,7 @@ def example(backbone: Backbone, document: Document, reference: int) -> Example:
     """
     whole = backbone.encode(document.prompt)
     both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
-    end = backbone.end
+    end = backbone.ends.learnt
     writes = end is not None and end < backbone.vocabulary  # the model can write no other
     target = [*both[len(whole) :], *([end] if writes else [])]
     prompt = limited_prompt(backbone, document, whole)

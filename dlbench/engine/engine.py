@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 
 from dlbench.backbones import Backbone
@@ -53,7 +54,7 @@ class Engine:
         self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
         self.wishes = wishes(backbone.model)
         """What the model's generation_config asks for."""
-        self.stopper = Stopper(backbone.tokenizer, (backbone.end_text, *self.wishes.stops))
+        self.stopper = Stopper(backbone.tokenizer, (backbone.ends.spelled, *self.wishes.stops))
 
     def processors(self, requests: Sequence[Request]) -> Processors | None:
         """What the model's generation_config makes of the logits of some rows; None where it leaves them as they are.
@@ -63,6 +64,17 @@ class Engine:
         """
         self.wishes.heed(self.backbone.name)
         return Processors(self.backbone, self.wishes, requests) if self.wishes.processed else None
+
+    def heed(self) -> None:
+        """Refuse at once what a run of some prompts would refuse.
+
+        Raises:
+            DlbenchError: the model's generation_config asks for what is not done.
+        """
+        made = self.processors([Request("", (0,), 1)])
+        if made is not None:
+            logits = torch.zeros(1, self.backbone.model.config.vocab_size)
+            made(logits, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     @property
     def turn(self) -> int | None:

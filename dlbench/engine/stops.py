@@ -74,8 +74,8 @@ class Stopper:
         if token not in self._added:
             several = ([self._anchor], [self._anchor, token])
             before, after = (self.tokenizer.decode(ids, skip_special_tokens=False) for ids in several)
-            byte = _BYTE.fullmatch(self.tokenizer.convert_ids_to_tokens(token) or "")
-            self._added[token] = after[len(before) :] if after.startswith(before) and not byte else _BROKEN
+            clear = after.startswith(before) and not _is_byte(self.tokenizer, token)
+            self._added[token] = after[len(before) :] if clear else _BROKEN
         return self._added[token]
 
     def _end(self, tokens: Sequence[int], reach: int) -> Sequence[int]:
@@ -104,10 +104,18 @@ def _anchor(tokenizer: Any) -> int | None:
     # a BPE's spaces are cleaned up only where this is asked for by its long name; by old releases always
     forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", True)
     cleaned = tokenizer.clean_up_tokenization_spaces and (forced or type(inner.model).__name__ != "BPE")
-    if own or cleaned or inner.decoder is None or not _one_by_one(json.loads(inner.decoder.__getstate__())):
+    decoder = None if inner.decoder is None else json.loads(inner.decoder.__getstate__())  # None puts spaces between
+    if own or cleaned or not (decoder is None or _one_by_one(decoder)):
         return None
-    ids: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    return ids[-1] if ids and str(tokenizer.decode(ids[-1:])).strip() == "a" else None
+    for token in range(len(tokenizer)):
+        text = str(tokenizer.decode([token], skip_special_tokens=True)).strip()
+        if text and _BROKEN not in text and not _is_byte(tokenizer, token):
+            return token
+    return None
+
+
+def _is_byte(tokenizer: Any, token: int) -> bool:
+    return bool(_BYTE.fullmatch(tokenizer.convert_ids_to_tokens(token) or ""))
 
 
 def _one_by_one(decoder: Mapping[str, Any]) -> bool:

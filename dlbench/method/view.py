@@ -70,13 +70,17 @@ class View(ABC):
 
     @abstractmethod
     def logits(self) -> Tensor:
-        """Exit head on `hidden` (final norm and LM head, or the method's own): [n, vocabulary]. Charged to `heads`."""
+        """Exit head on `hidden` (final norm and LM head, or the method's own): [n, vocabulary]. Charged to `heads`.
+
+        As they are: what a model's generation_config makes of them (`repetition_penalty`, …) comes after.
+        """
 
     @abstractmethod
     def foreseen(self, layer: int) -> Tensor:
         """The token that the exit head would write from the state before `layer`, were every layer run: [n], int64.
 
-        `depth` stands for the full stack. Not charged, and for methods that say `foresees` only: deployment cannot.
+        `depth` stands for the full stack; what a model's generation_config makes of logits has been done. Not charged,
+        and for methods that say `foresees` only: deployment cannot.
         """
 
     @abstractmethod

@@ -94,7 +94,8 @@ KINDS = {
     "unigrams-cleaned": lambda: (unigrams(), False, {"clean_up_tokenization_spaces": True}),
     "word-pieces-cleaned-twice": lambda: (word_pieces(cleanup=True), False, {"clean_up_tokenization_spaces": True}),
     "bytes-not-cleaned": lambda: (bpe(decoders.ByteLevel()), True, {"clean_up_tokenization_spaces": True}),
-    "words": lambda: (words(), False, {}),
+    "words": lambda: (words(), True, {}),
+    "words-cleaned": lambda: (words(), False, {"clean_up_tokenization_spaces": True}),
     "marked-ends": lambda: (marked_ends(), False, {}),
 }
 """A tokenizer, whether its tokens are known to be decoded one by one, and more of its settings."""
