@@ -36,24 +36,31 @@ class Stopper:
         self._anchor = _anchor(tokenizer)
         self._added: dict[int, str] = {}
         """Token → what it adds in the middle of a text."""
-        self._candidates: dict[tuple[str, ...], dict[int, bool]] = {}
-        """Stops → token → whether it may complete one."""
+        self._known: dict[tuple[str, ...], tuple[tuple[str, ...], dict[int, bool]]] = {}
+        """A request's stops → all that it has, and which tokens may complete one, as far as they have been met."""
 
     def hit(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
         """Whether the text of these tokens contains a stop; it did not without the last of them."""
-        wanted = stops + self.always
-        if self.tokenizer is None or not wanted:
+        known = self._known.get(stops)
+        if known is None:
+            known = self._known[stops] = () if self.tokenizer is None else stops + self.always, {}
+        wanted, candidates = known
+        if not wanted:
             return False
         if self._anchor is None or self._begins(tokens):
             return self._found(tokens, wanted)
-        if not self._candidate(tokens[-1], wanted):
+        token = tokens[-1]
+        if token not in candidates:
+            ends = {stop[-1] for stop in wanted} | {_BROKEN}
+            candidates[token] = not ends.isdisjoint(self._adds(token))
+        if not candidates[token]:
             return False
         # a part may say what the whole does not, as its beginning was none: it finds, and the whole confirms
         return self._found(self._end(tokens, max(map(len, wanted))), wanted) and self._found(tokens, wanted)
 
     def _begins(self, tokens: Sequence[int]) -> bool:
         """Whether the last token begins the text, where decoders treat it differently."""
-        return all(token in self._special for token in tokens[:-1])
+        return len(tokens) == 1 or (tokens[0] in self._special and self._special.issuperset(tokens[:-1]))
 
     def _found(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
         for skip in (True, False):
@@ -61,13 +68,6 @@ class Stopper:
             if any(stop in text for stop in stops):
                 return True
         return False
-
-    def _candidate(self, token: int, stops: tuple[str, ...]) -> bool:
-        known = self._candidates.setdefault(stops, {})
-        if token not in known:
-            ends = {stop[-1] for stop in stops} | {_BROKEN}
-            known[token] = not ends.isdisjoint(self._adds(token))
-        return known[token]
 
     def _adds(self, token: int) -> str:
         """What a token adds in the middle of a text, a special one too."""

@@ -42,8 +42,8 @@ CASES = {
     "a stop is a special token": ({"eos_token_id": 3}, {"eos_token": "<pad>"}, ["</s>"]),
     "a stop ends in a special token": ({"eos_token_id": 3}, {"eos_token": "<pad>"}, [".</s>"]),
     "a stop begins with a special token": ({"eos_token_id": 3}, {"eos_token": "<pad>"}, ["</s> "]),
-    "stops overlap": ({"eos_token_id": 2}, {}, ["e d", "ie d", " d"]),
-    "a penalty": ({"eos_token_id": 2, "repetition_penalty": 1.3}, {}, ["\n"]),
+    "one token completes two stops": ({"eos_token_id": 2}, {}, [" k", "n "]),
+    "a penalty": ({"eos_token_id": 2, "repetition_penalty": 5.0}, {}, ["\n"]),
     "as Qwen's": (
         {
             "eos_token_id": [2, 0], "repetition_penalty": 1.05, "do_sample": True, "temperature": 0.7, "top_k": 20,
