@@ -48,8 +48,9 @@ def example(backbone: Backbone, document: Document, reference: int) -> Example:
     whole = backbone.encode(document.prompt)
     both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
     end = backbone.ends.learnt
-    writes = end is not None and end < backbone.vocabulary  # the model can write no other
-    target = [*both[len(whole) :], *([end] if writes else [])]
+    target = both[len(whole) :]
+    if end is not None and end < backbone.vocabulary:  # the model can write no other
+        target.append(end)
     prompt = limited_prompt(backbone, document, whole)
     target = target[: max(0, backbone.context - len(prompt))]
     backbone.check_ids([*prompt, *target], f"document {document.id}: the prompt with a reference")
