@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from dlbench.words import pieces
+
 _GRAM = 4
 
 
@@ -40,8 +42,11 @@ def length_ratio(outputs: Sequence[str], against: Sequence[str]) -> float | None
 
 
 def repetition(text: str) -> float:
-    """Share of a text's word 4-grams that have stood in it before; 0 for a shorter text."""
-    words = text.split()
+    """Share of a text's word 4-grams that have stood in it before; 0 for a shorter text.
+
+    Words stand between spaces; where a script puts none, a letter is one.
+    """
+    words = [word for run in text.split() for word in pieces(run)]
     grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dlbench.errors import DlbenchError
@@ -50,13 +50,13 @@ def check(name: str, inner: Any) -> None:
         )
 
 
-def signature(inner: Any, metrics: Sequence[str], references: Collection[int]) -> str:
+def signature(inner: Any, metrics: Sequence[str], references: Sequence[Sequence[str]]) -> str:
     """How a task's metrics are computed, on one line that fits a record.
 
     Args:
         inner: lm-eval's task.
         metrics: as `Task.metrics` has them.
-        references: the numbers of references that documents have.
+        references: of every document.
     """
     scoring = inner.config.process_results
     if getattr(scoring, "__module__", "") == "dlbench.tasks.metrics":

@@ -124,7 +124,7 @@ class Task:
 
     def signature(self, documents: Sequence[Document]) -> str:
         """How the metrics of these documents are computed, on one line."""
-        return suitable.signature(self._inner, self.metrics, {len(d.references) for d in documents})
+        return suitable.signature(self._inner, self.metrics, [d.references for d in documents])
 
     def documents(
         self, split: Split, limit: int | None = None, chat: Chat | None = None, *, whole: bool = False

@@ -3,7 +3,8 @@
 The lm-eval YAML names these functions: lm-eval's own scoring of several references turns any overlap into 1.0, and its
 BLEU and chrF exist for a whole corpus only. Every score lies between 0 and 1, those of sacrebleu too, so that a board
 has one scale. A document's score is its best over the references (BLEU counts matches against all of them at once, as
-it is defined). Corpus scores come from all (references, output) pairs together.
+it is defined). Corpus scores come from all (references, output) pairs together. Words are those of `dlbench.words`, in
+any script; in ASCII they are what rouge-score and SQuAD's own script make of a text.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from __future__ import annotations
 import functools
 import re
 import string
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
+
+from dlbench.words import fold, pieces, unspaced
+from dlbench.words import words as words_of
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer
@@ -32,7 +37,9 @@ _PUNCTUATION = frozenset(string.punctuation)
 _ARTICLES = frozenset(("a", "an", "the"))
 _FAMILIES = {"rougeL": "rouge", "rouge1": "rouge", "rouge2": "rouge", "corpus_chrf": "chrf"}
 
-_ANSWER = re.compile(r"\banswer\s*:\s*(-?[0-9][0-9,]*(?:\.[0-9]+)?)", re.IGNORECASE)
+_ANSWER = re.compile(r"\banswer\s*:\s*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
+_PLAIN_SIGNS = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x2212: "-", 0x066B: ".", 0x066C: ","}
+"""Full-width characters, the minus sign, and what parts an Arabic number, as ASCII has them."""
 
 
 def rouge(output: str, references: Sequence[str]) -> dict[str, float]:
@@ -43,7 +50,7 @@ def rouge(output: str, references: Sequence[str]) -> dict[str, float]:
 
 def sentence_bleu(output: str, references: Sequence[str]) -> float:
     """BLEU of one output, smoothed, with n-grams only as long as the output allows."""
-    return _share(_bleu().sentence_score(output, list(references)).score)
+    return _share(_bleu(bleu_tokenizer(references)).sentence_score(output, list(references)).score)
 
 
 def sentence_chrf(output: str, references: Sequence[str]) -> float:
@@ -51,9 +58,17 @@ def sentence_chrf(output: str, references: Sequence[str]) -> float:
     return _share(_chrf().sentence_score(output, list(references)).score)
 
 
+def bleu_tokenizer(references: Iterable[str]) -> str:
+    """Choose a tokenizer of sacrebleu for some references: its default, or one that parts scripts without spaces.
+
+    That is `zh` for Chinese and `char` for the others; to `13a` a clause of theirs is one word.
+    """
+    return {"": "13a", "Chinese": "zh", "other": "char"}[unspaced(references)]
+
+
 def answer(text: str) -> Decimal | None:
-    """The number after the last `answer:` of a text, None where there is none."""
-    found = _ANSWER.findall(text)
+    """The number after the last `answer:` of a text, in any digits; None where there is none."""
+    found = _ANSWER.findall(text if text.isascii() else text.translate(_PLAIN_SIGNS))
     if not found:
         return None
     try:
@@ -75,9 +90,12 @@ def exact_match(output: str, references: Sequence[str]) -> float:
 
 
 def words(text: str) -> list[str]:
-    """The words of an answer as SQuAD compares them: lower case, no punctuation, no articles."""
-    plain = "".join(c for c in text.lower() if c not in _PUNCTUATION)
-    return [w for w in plain.split() if w not in _ARTICLES]
+    """The words of an answer as SQuAD compares them: lower case, no punctuation, no articles.
+
+    Letters of scripts without spaces between words are words of their own.
+    """
+    plain = "".join(c for c in fold(text) if not _is_punctuation(c))
+    return [w for run in plain.split() for w in pieces(run) if w not in _ARTICLES]
 
 
 def word_f1(output: str, references: Sequence[str]) -> float:
@@ -94,8 +112,10 @@ def answer_exact(output: str, references: Sequence[str]) -> float:
 
 def corpus_bleu(pairs: Iterable[Pair]) -> float:
     """BLEU of a corpus; documents may have different numbers of references."""
-    references, outputs = _streams(pairs)
-    return _share(_corpus_bleu().corpus_score(outputs, references).score)
+    several = list(pairs)
+    references, outputs = _streams(several)
+    tokenizer = bleu_tokenizer(text for texts, _ in several for text in texts)
+    return _share(_corpus_bleu(tokenizer).corpus_score(outputs, references).score)
 
 
 def corpus_chrf(pairs: Iterable[Pair]) -> float:
@@ -157,37 +177,53 @@ def score_exact(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, flo
     return {"exact": exact_match(results[0], doc["references"])}
 
 
-def signature(metrics: Iterable[str], scoring: str, references: Collection[int]) -> str:
+def signature(metrics: Iterable[str], scoring: str, references: Sequence[Sequence[str]]) -> str:
     """How these metrics are computed, by which release of which library: what makes two numbers comparable.
 
     Args:
         metrics: names, as the task's YAML has them.
         scoring: name of the function of this module that scores a document.
-        references: the numbers of references that documents have.
+        references: of every document.
     """
     from importlib.metadata import version
 
-    count = str(next(iter(references))) if len(references) == 1 else "var"
+    counts = {len(several) for several in references}
+    everything = [text for several in references for text in several]
+    count = str(counts.pop()) if len(counts) == 1 else "var"
     exact = {
         "score_math": "the number after `answer:` equals a reference's",
         "score_answer": "equals a reference but for case, punctuation and articles (SQuAD)",
     }
     said: Mapping[str, Callable[[], str]] = {
-        "rouge": lambda: f"ROUGE: rouge-score {version('rouge-score')}, F1, no stemming, best reference",
-        "bleu": lambda: f"bleu: sacrebleu {_settings(_bleu(), count)}, a document at a time",
-        "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_settings(_corpus_bleu(), count)}",
+        "rouge": lambda: (
+            f"ROUGE: rouge-score {version('rouge-score')}, words of any script, F1, no stemming, best reference"
+        ),
+        "bleu": lambda: f"bleu: sacrebleu {_tokenized(_bleu, references, count)}, a document at a time",
+        "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_tokenized(_corpus_bleu, [everything], count)}",
         "chrf": lambda: f"chrf: sacrebleu {_settings(_chrf(), count)}",
-        "f1": lambda: "f1: of words without case, punctuation and articles (SQuAD), best reference",
+        "f1": lambda: "f1: of words of any script without case, punctuation and articles (SQuAD), best reference",
         "exact": lambda: f"exact: {exact.get(scoring, 'equals a reference but for white space')}",
     }
     wanted = dict.fromkeys(_FAMILIES.get(metric, metric) for metric in metrics)
     return "; ".join(said[name]() for name in wanted if name in said)
 
 
+def _tokenized(metric: Callable[[str], BLEU], references: Iterable[Sequence[str]], count: str) -> str:
+    """The signature of BLEU under each of the tokenizers that some references ask for."""
+    first, *others = sorted({bleu_tokenizer(several) for several in references})
+    return _settings(metric(first), count).replace(f"tok:{first}", f"tok:{','.join([first, *others])}")
+
+
 def _settings(metric: BLEU | CHRF, references: str) -> str:
     """The library's own signature, which it has once it has scored something."""
     metric.corpus_score(["a"], [["a"]])
     return str(metric.get_signature().format()).replace("nrefs:1", f"nrefs:{references}")
+
+
+def _is_punctuation(character: str) -> bool:
+    if character.isascii():
+        return character in _PUNCTUATION
+    return unicodedata.category(character).startswith("P")
 
 
 def _f1(given: Sequence[str], wanted: Sequence[str]) -> float:
@@ -214,21 +250,28 @@ def _streams(pairs: Iterable[Pair]) -> tuple[list[list[Any]], list[str]]:
 def _rouge_scorer() -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL", "rouge1", "rouge2"], use_stemmer=False)
+    return RougeScorer(["rougeL", "rouge1", "rouge2"], tokenizer=_Words())
+
+
+class _Words:
+    """Parts texts for rouge-score."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words_of(text)
 
 
 @functools.cache
-def _bleu() -> BLEU:
+def _bleu(tokenizer: str) -> BLEU:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(effective_order=True)
+    return BLEU(effective_order=True, tokenize=tokenizer)
 
 
 @functools.cache
-def _corpus_bleu() -> BLEU:
+def _corpus_bleu(tokenizer: str) -> BLEU:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU()
+    return BLEU(tokenize=tokenizer)
 
 
 @functools.cache
