@@ -25,6 +25,7 @@ from dlbench.method import Method, Oracle
 from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
 from dlbench.prompts import Prompted, tokenise, waves
+from dlbench.readable import complaints
 from dlbench.spec import RunSpec, lacks_policy
 from dlbench.splits import sample
 from dlbench.task import Document, Task
@@ -91,6 +92,7 @@ class Planner:
         self._read: tuple[Job, Readings] | None = None
         self._told: set[str] = set()
         """Lines about the models' generation_config."""
+        self._complained: dict[str, tuple[str, ...]] = {}
 
     def load(self) -> list[Job]:
         """Load backbones and tasks and check every method against every depth; nothing is written yet.
@@ -139,6 +141,7 @@ class Planner:
             chat_sha256=None if chat is None else chat.sha256,
             of=len(everything),
             fit_overlap=task.fit_overlap,
+            notes=self._complaints(task, documents),
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
@@ -170,6 +173,14 @@ class Planner:
         if line and line not in self._told:
             self.progress.note(line)
         self._told.add(line)
+
+    def _complaints(self, task: Task, documents: Sequence[Document]) -> tuple[str, ...]:
+        """What is wrong with a task's metric; told once, and in every record."""
+        if task.name not in self._complained:
+            self._complained[task.name] = complaints(task, documents)
+            for line in self._complained[task.name]:
+                self.progress.note(f"{task.name}: {line}")
+        return self._complained[task.name]
 
     def _tell_cuts(self, task: Task, backbone: Backbone, prompted: Sequence[Prompted]) -> None:
         """Say how many prompts are cut.

@@ -72,6 +72,8 @@ class Place:
     """Documents of the scored split."""
     fit_overlap: int = 0
     """Documents that methods would have been fitted on, had they not been scored too."""
+    notes: tuple[str, ...] = ()
+    """What every record of the task has to say."""
 
     @property
     def track(self) -> str:

@@ -151,7 +151,7 @@ def build(
         notes: remarks to add.
     """
     cost = compute(samples, base)
-    own = list(notes)
+    own = [*notes, *place.notes]
     budget = setting.budget
     depth = place.backbone.depth
     # An oracle is given a budget to spend, not to meet: it stops where more layers would not help.

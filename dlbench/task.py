@@ -166,6 +166,15 @@ class Task:
         values = self._values(self._row(document), output, document)
         return {key: self._number(key, values[key], document) for key in self.metrics}
 
+    def judge(self, document: Document, text: str) -> float:
+        """The primary metric of a text, with the task's filter or without, whichever is better.
+
+        A filter may look for an answer within a longer text, which a reference by itself is not.
+        """
+        doc, (metric, _) = self._row(document), self._keys[self.metric]
+        found = self._values(doc, text, document)[self.metric], self._results(doc, [text])[metric]
+        return max(self._number(self.metric, value, document) for value in found)
+
     def weigh(self, document: Document, answers: Sequence[tuple[float, bool]]) -> dict[str, float]:
         """All metrics of a document whose answers were weighed, the primary one first.
 

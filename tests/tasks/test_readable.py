@@ -1,0 +1,153 @@
+"""A metric that cannot read a task's references is told of before the run and in every record."""
+
+import json
+
+import pytest
+import small_model
+
+from dlbench import harness, readable
+from dlbench.cli import main
+from dlbench.lines import read_lines
+from dlbench.records import Record
+
+CHINESE = ["今天天气很好，我们去公园散步。", "昨天下了一场很大的雨。", "明天早上八点开会。"]
+DATED = ["今天是2024年3月5日。", "昨天下了5场雨，共20小时。", "明天8点开会。"]
+RUSSIAN = ["Мальчик пошёл в школу.", "Вчера был сильный дождь.", "Завтра в восемь собрание."]
+ENGLISH = ["The boy went to school.", "It rained a lot, café or not.", "Tomorrow at 8 we meet."]
+HELPERS = """
+import json
+import pathlib
+from collections import Counter
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+
+def read(path, **_):
+    from datasets import Dataset
+    return {"test": Dataset.from_list([json.loads(line) for line in pathlib.Path(path).read_text().splitlines()])}
+
+def rouge(doc, results):  # what lm-eval's tasks do
+    scores = RougeScorer(["rougeL"]).score(doc["a"], results[0])
+    return {"rougeL": scores["rougeL"].fmeasure}
+
+def bleu(doc, results):
+    return {"bleu": sacrebleu.sentence_bleu(results[0], [doc["a"]]).score}
+
+def f1(doc, results):
+    one, other = results[0].split(), doc["a"].split()
+    return {"f1": 2 * sum((Counter(one) & Counter(other)).values()) / max(1, len(one) + len(other))}
+
+def boxed(doc, results):
+    return {"exact_match": float(results[0] == "\\\\boxed{" + doc["a"] + "}")}
+
+def raises(doc, results):
+    raise ValueError("no answer in it")
+"""
+
+
+def write(folder, references, scoring=None, metric="exact_match", **options):
+    folder.mkdir(exist_ok=True)
+    lines = [json.dumps({"q": f"q{i}", "a": text}) for i, text in enumerate(references * 5)]
+    (folder / "test.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "scoring_helpers.py").write_text(HELPERS)
+    settings = {
+        "custom_dataset": "!function scoring_helpers.read",
+        "dataset_kwargs": json.dumps({"path": str(folder / "test.jsonl")}),
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "'{{q}}'",
+        "doc_to_target": "'{{a}}'",
+        "generation_kwargs": '{until: ["\\n"], max_gen_toks: 5}',
+        "metric_list": f"[{{metric: {metric}, aggregation: mean, higher_is_better: true}}]",
+        **({"process_results": f"!function scoring_helpers.{scoring}"} if scoring else {}),
+        **options,
+    }
+    path = folder / "own.yaml"
+    path.write_text("task: own\n" + "".join(f"{k}: {v}\n" for k, v in settings.items()))
+    return str(path)
+
+
+def said(path):
+    task = harness.load_task(path)
+    return readable.complaints(task, task.documents("test"))
+
+
+@pytest.mark.parametrize(
+    ("references", "scoring", "metric", "words"),
+    [
+        (CHINESE, "rouge", "rougeL", "12 of 12 references looked at get less than half of the marks"),
+        (RUSSIAN, "rouge", "rougeL", "cannot read them, or wants another form"),
+        (DATED, "rouge", "rougeL", "12 of 12 references looked at have letters that rougeL does not see"),
+        (CHINESE, "bleu", "bleu", "have sentences that bleu takes for one word"),
+        (CHINESE, "f1", "f1", "have sentences that f1 takes for one word"),
+        (ENGLISH, "boxed", "exact_match", "12 of 12 references looked at get less than half"),
+    ],
+)
+def test_what_a_metric_cannot_read_is_told(tmp_path, references, scoring, metric, words):
+    (line,) = said(write(tmp_path / "t", references, scoring, metric))
+    assert words in line and metric in line and len(line) < 300
+
+
+@pytest.mark.parametrize(
+    ("references", "scoring", "metric"),
+    [
+        (ENGLISH, "rouge", "rougeL"),
+        (ENGLISH, "bleu", "bleu"),
+        (RUSSIAN, "bleu", "bleu"),
+        (RUSSIAN, "f1", "f1"),
+        (CHINESE, None, "exact_match"),
+        (ENGLISH, "raises", "exact_match"),
+    ],
+)
+def test_what_it_can_read_is_not(tmp_path, references, scoring, metric):
+    assert said(write(tmp_path / "t", references, scoring, metric)) == ()
+
+
+def test_a_filter_that_looks_for_an_answer_in_a_text_is_no_fault(tmp_path):
+    """Of a reference by itself it makes nothing; and what it makes of numbers among other letters is right."""
+    listed = "[{name: a, filter: [{function: regex, regex_pattern: 'ANSWER=(.*)'}, {function: take_first}]}]"
+    assert said(write(tmp_path / "a", ENGLISH, filter_list=listed)) == ()
+    numbers = "[{name: a, filter: [{function: regex, regex_pattern: '(\\d+)'}, {function: take_first}]}]"
+    assert said(write(tmp_path / "b", ["8", "20"], filter_list=numbers)) == ()
+
+
+@pytest.mark.parametrize("metric", ["rougeL", "bleu", "chrf", "exact", "f1"])
+@pytest.mark.parametrize("references", [CHINESE, DATED, RUSSIAN, ENGLISH], ids=["zh", "dated", "ru", "en"])
+def test_metrics_of_ours_read_everything(tmp_path, references, metric):
+    from dlbench.sources import Sources
+
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"input": "x", "references": [text]}) + "\n" for text in references))
+    task = harness.load_task(f"file:{path}", Sources(metric=metric))
+    assert readable.complaints(task, task.documents("test")) == ()
+
+
+def test_references_without_a_word_are_told(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps({"input": "x", "references": [t]}) + "\n" for t in ("👍", ":-)", "fine")))
+    task = harness.load_task(f"file:{path}")
+    (line,) = readable.complaints(task, task.documents("test"))
+    assert line.startswith("2 of 3 references looked at get less than half of the marks as answers under rougeL")
+
+
+def test_it_takes_little_time_and_looks_all_over(tmp_path, monkeypatch):
+    looked = []
+    task = harness.load_task(write(tmp_path / "t", ENGLISH * 60))
+    monkeypatch.setattr(task, "judge", lambda document, text: looked.append(document.index) or 1.0)
+    documents = task.documents("test")
+    assert readable.complaints(task, documents) == () and 80 <= len(looked) <= readable.DOCUMENTS
+    assert max(looked) > 0.9 * documents[-1].index
+    monkeypatch.setattr(readable, "SECONDS", 0)
+    looked.clear()
+    assert readable.complaints(task, documents) == () and len(looked) == 1
+
+
+def test_a_run_tells_it_and_its_records_keep_it(tmp_path, capsys):
+    model = small_model.save(tmp_path / "small")
+    task = write(tmp_path / "t", CHINESE, "rouge", "rougeL")
+    line = ["run", "--model", str(model), "--task", task, "--method", "static_skip", "--budget", "0.5", "--limit", "8"]
+    assert main([*line, "--no-timing", "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err
+    assert told.count("own: 8 of 8 references looked at get less than half") == 1
+    records = list(read_lines(tmp_path / "out" / "records.jsonl", Record))
+    assert len(records) == 2
+    assert all(any("references looked at get less than half" in note for note in r.notes) for r in records)
