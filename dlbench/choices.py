@@ -89,6 +89,7 @@ def _sample(task: Task, document: Document, encoded: Encoded, verdict: Verdict) 
         output=document.pairs[preferred][1].strip(),
         score=score,
         scores=scores,
+        answers=tuple(verdict.answers),
         layers=tuple(verdict.layers),
         routes=tuple(("".join(map(str, route)), times) for route, times in verdict.routes),
         truncated=encoded.truncated,

@@ -380,6 +380,8 @@ class Sample(JsonLine):
         id: the task's document id.
         output: generated text; where answers are weighed, that which the model prefers.
         score: the primary metric; `scores` holds the other per-document metrics.
+        answers: where answers are weighed, of each the log-likelihood and whether greedy decoding would write it: what
+            scores are made of. Empty in files that were written before they were kept.
         layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs. Where
             answers are weighed, of each text that ran for it; `tokens.prompt` then counts the tokens of these texts,
             and `flops` holds all they cost.
@@ -401,6 +403,7 @@ class Sample(JsonLine):
     output: Output
     score: float
     scores: Extra = Field(default_factory=dict)
+    answers: Annotated[tuple[tuple[float, bool], ...], Field(max_length=100_000)] = ()
     layers: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=1_000_000)]
     routes: Annotated[tuple[tuple[Route, Annotated[int, Field(ge=1)]], ...], Field(max_length=1_000_000)] = ()
     pieces: Annotated[tuple[Annotated[str, StringConstraints(max_length=1000)], ...], Field(max_length=10_000)] = ()

@@ -33,6 +33,7 @@ from dlbench.progress import Progress
 from dlbench.quality import QualityRun, total
 from dlbench.records import Asked, Record, Timing
 from dlbench.registry import name_of
+from dlbench.rescoring import rescore
 from dlbench.sources import Sources
 from dlbench.spec import RunSpec, resolve_device
 from dlbench.store import Store
@@ -170,6 +171,7 @@ class Runner:
         order = [d.id for d in job.documents]
         for setting in job.everything:
             self.store.merge(setting.key, order)
+        self._rescore(job)
         samples = {s.key: self.store.samples(s.key) for s in job.everything}
         anchor = job.base or job
         full = self.store.samples(anchor.settings[0].key)
@@ -200,6 +202,17 @@ class Runner:
                 self._env(job),
             )
         return found
+
+    def _rescore(self, job: Job) -> None:
+        """Bring the scores of samples that were there before this run up to date."""
+        task, keys = job.place.task, [s.key for s in job.everything]
+        where = f"{task.name} on {job.engine.backbone.name}"
+        if not any(map(self.store.found, keys)):
+            return
+        with self.progress.stage(f"what was there of {where}", "score") as say:
+            changed = rescore(task, job.documents, self.store, keys, say)
+        if changed:
+            self._note(f"{where}: {changed:,} samples of earlier runs are scored anew: the task's scoring has changed")
 
     def _env(self, job: Job) -> dict[str, str]:
         engine = job.engine

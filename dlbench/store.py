@@ -30,6 +30,7 @@ class Store:
         self.out = out
         self.samples_dir = out / "samples"
         self._known: dict[str, dict[str, Sample]] = {}
+        self._found: dict[str, frozenset[str]] = {}
 
     def open(self, facts: dict[str, Any]) -> None:
         """Make the folder and mark it."""
@@ -41,11 +42,14 @@ class Store:
         return self.samples_dir / f"{key}.jsonl"
 
     def samples(self, key: str) -> dict[str, Sample]:
-        """All samples of a key by document id, merged or not. A line torn by a crash does not count."""
+        """All samples of a key by document id, merged or not.
+
+        A line torn by a crash does not count, nor does a sample that cannot be scored again.
+        """
         if key not in self._known:
             found: dict[str, Sample] = {}
             if self.path(key).is_file():
-                found.update((s.id, s) for s in read_lines(self.path(key), Sample))
+                found.update((s.id, s) for s in read_lines(self.path(key), Sample) if _scorable(s))
             for part in sorted(self.samples_dir.glob(f"{key}.*.part")):
                 for line in part.read_bytes().splitlines(keepends=True):
                     if not line.endswith(b"\n"):
@@ -54,9 +58,16 @@ class Store:
                         sample = parse_line(line, Sample)
                     except ValueError:
                         continue  # damaged: decoded again, and the new line will stand further down
-                    found.setdefault(sample.id, sample)
+                    if _scorable(sample):
+                        found.setdefault(sample.id, sample)
             self._known[key] = found
+            self._found.setdefault(key, frozenset(found))
         return self._known[key]
+
+    def found(self, key: str) -> frozenset[str]:
+        """Documents whose samples were there when the key was first looked at: made by an earlier run."""
+        self.samples(key)
+        return self._found[key]
 
     def append(self, key: str, process: int, samples: Iterable[Sample]) -> None:
         """Add samples of one wave; on disk before this returns."""
@@ -81,6 +92,12 @@ class Store:
         for part in self.samples_dir.glob(f"{key}.*.part"):
             part.unlink()
 
+    def replace(self, key: str, samples: Iterable[Sample]) -> None:
+        """Put samples in the place of those of the same documents; the key is merged."""
+        found = {**self.samples(key), **{s.id: s for s in samples}}
+        write_lines(self.path(key), found.values())
+        self._known[key] = found
+
     def put(self, key: str, samples: Sequence[Sample]) -> None:
         """Write the samples of a row that is made of others' (an oracle's)."""
         write_lines(self.path(key), samples)
@@ -88,3 +105,8 @@ class Store:
     def put_candidates(self, key: str, lines: Sequence[Candidate]) -> None:
         """Write an oracle's candidates beside its samples."""
         write_lines(self.samples_dir / f"{key}.candidates.jsonl", lines)
+
+
+def _scorable(sample: Sample) -> bool:
+    """Whether a sample holds what its scores are made of: its text or, where nothing was written, the likelihoods."""
+    return sample.tokens.generated > 0 or bool(sample.answers)

@@ -9,6 +9,7 @@ a corpus of one.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -326,7 +327,14 @@ class Task:
         return dict(instance.filtered_resps)
 
     def _results(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> dict[str, Any]:
-        results = dict(self._inner.process_results(doc, answers))
+        try:
+            results = dict(self._inner.process_results(doc, answers))
+        except Exception as error:
+            *_, last = traceback.extract_tb(error.__traceback__)
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            raise DlbenchError(
+                f"task {self.name!r}: its scoring fails: {text} ({last.filename}, line {last.lineno})"
+            ) from error
         if missing := [metric for metric in self._inner.aggregation() if metric not in results]:
             raise DlbenchError(
                 f"task {self.name!r} declares the metric {missing[0]!r}, but its scoring does not give it"
