@@ -11,7 +11,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from dlbench import __version__, registry
+from dlbench import __version__, provenance, registry
 from dlbench.backbones import INT8, Backbone
 from dlbench.fit.artifacts import Facts
 from dlbench.generation import wishes
@@ -151,9 +151,15 @@ class Place:
 
 @cache
 def source_sha256(method: str) -> str:
-    """sha256 of a method's source file."""
-    path = registry.locate(method).path
-    return hashlib.sha256(path.read_bytes() if path is not None else method.encode()).hexdigest()
+    """sha256 of the code behind a method, given by name or path: once per process, as code is imported once."""
+    source = registry.locate(method)
+    if source.origin == "file":
+        assert source.path is not None
+        return provenance.file(source.path)
+    if source.origin == "built-in":
+        assert source.path is not None
+        return hashlib.sha256(source.path.read_bytes()).hexdigest()
+    return provenance.installed(source.module, source.origin)
 
 
 @cache

@@ -99,6 +99,7 @@ class Backbone(Part):
 class MethodUsed(Part):
     """The routing method, its parameters as they ran, and the one among them (if any) that was tuned to the budget.
 
+    `source_sha256` is over its code, see `dlbench.plan.source_sha256`.
     `scope` tells for how long a decision holds; files written before it was kept say "token". Where it is another, a
     token never comes back to a layer that it left out, and all kv policies are one.
     """

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from dlbench import clusters, mirrors, suitable
 from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
+from dlbench.scoring import scoring_sha256
 from dlbench.silence import quiet
 from dlbench.sources import Sources
 from dlbench.splits import Splits
@@ -89,6 +91,11 @@ class Task:
     def inner(self) -> Any:
         """lm-eval's task."""
         return self._inner
+
+    @cached_property
+    def scoring_sha256(self) -> str:
+        """Names how outputs are scored: configuration and code."""
+        return scoring_sha256(self._inner)
 
     @property
     def data(self) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from dlbench import outline
+from dlbench import outline, provenance
 from dlbench.leaderboard.views import Entry
 from dlbench.outline import Parameter
 from dlbench.records import Record
@@ -53,7 +53,7 @@ def about(name: str, sources: Iterable[str]) -> About:
         name: as records have it. It comes from outside, so it is looked up and never taken for a path.
         sources: SHA-256 of the sources that ran.
     """
-    path = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
+    path, sha256 = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
     try:
         found = None if path is None else (path.read_bytes(), outline.read(path))
     except (OSError, SyntaxError):
@@ -68,22 +68,25 @@ def about(name: str, sources: Iterable[str]) -> About:
         papers=tuple(dict.fromkeys(_PAPER.findall(docstring))),
         parameters=read.parameters,
         knob=read.knob,
-        same=hashlib.sha256(raw).hexdigest() in set(sources),
+        same=bool({sha256, hashlib.sha256(raw).hexdigest()} & set(sources)),  # records of old: of the file as it is
     )
 
 
-def _source(name: str) -> Path | None:
-    """Return the file of a built-in or installed method. The registry could too, but can import methods, and torch."""
+def _source(name: str) -> tuple[Path | None, str]:
+    """Return the file of a built-in or installed method, and the hash of its code as a run records it.
+
+    The registry could too, but can import methods, and torch.
+    """
     spec = importlib.util.find_spec("dlbench.methods")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         built_in = {path.stem: path for path in Path(folder).glob("[!_]*.py")}
         if name in built_in:
-            return built_in[name]
+            return built_in[name], ""
     for point in entry_points(group="dlbench.methods"):
         if point.name == name and point.dist is not None:
             path = Path(str(point.dist.locate_file(point.module.replace(".", "/") + ".py")))
-            return path if path.is_file() else None
-    return None
+            return path if path.is_file() else None, provenance.installed(point.module, point.dist.name)
+    return None, ""
 
 
 def prose(text: str) -> Markup:

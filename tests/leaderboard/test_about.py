@@ -6,6 +6,7 @@ from record_factory import record, synthetic_run
 from dlbench.leaderboard.about import about, command, prose
 from dlbench.leaderboard.tracks import build_tracks
 from dlbench.leaderboard.views import build_views
+from dlbench.plan import source_sha256
 
 
 def test_a_built_in_method_speaks_for_itself():
@@ -16,6 +17,10 @@ def test_a_built_in_method_speaks_for_itself():
     assert said.knob == "threshold" and said.same is False
     assert {one.name for one in said.parameters} >= {"threshold", "measure", "decay"}
     assert about("oracle@full", ()).summary == about("oracle", ()).summary != ""
+
+
+def test_the_code_that_ran_is_recognised():
+    assert about("calm", {"00" * 32, source_sha256("calm")}).same is True
 
 
 def test_a_name_is_looked_up_and_never_opened(tmp_path):
