@@ -21,6 +21,7 @@ from dlbench.identity import fingerprint, weights_sha256
 from dlbench.paths import model_folder, record_name
 from dlbench.quantise import to_int8
 from dlbench.reading import device_map_of, read
+from dlbench.thinking import Thinking
 
 EMBEDDED: dict[str, str] = {"nano": "nano", "nano-half": "nano"}
 """Backbones that ship with the package -> the base they are held against."""
@@ -182,8 +183,15 @@ class Backbone:
         """Token ids that end a text."""
         return self.ends.ids
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """What tokens say: no special tokens, and nothing from an end token on, should it be spelled in letters."""
+    def text(self, tokens: Sequence[int], thinking: Thinking | None = None) -> str:
+        """What tokens say: no special tokens, and nothing from an end token on, should it be spelled in letters.
+
+        Args:
+            tokens: that were written.
+            thinking: where the model thinks, the marks of its thinking are part of the text.
+        """
+        if thinking is not None:
+            return self.ends.cut(thinking.text(self.tokenizer, tokens))
         return self.ends.cut(str(self.tokenizer.decode(tokens, skip_special_tokens=True)))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dlbench.errors import DlbenchError
+from dlbench.thinking import Thinking
 
 Split = Literal["test", "fit"]
 """What documents are for: to be scored, or to fit methods on."""
@@ -45,6 +46,8 @@ class Document:
     """Where it stands in its file, from 1; None where it comes of no file of documents."""
     source: str | None = None
     """Hash of what it was taken from, such as a passage; documents that share one are no independent ones."""
+    thinking: Thinking | None = None
+    """How the model thinks before it answers; None where all that it writes is the answer."""
 
     @property
     def named(self) -> str:
@@ -62,6 +65,10 @@ class Document:
             for text in texts:
                 if (fault := no_text(text)) is not None:
                     raise DlbenchError(f"{self.named}: its {what} holds {fault}: mend the data")
+
+    def answer(self, output: str) -> str:
+        """What is scored of an output: no thinking, and nothing from the first stop text on."""
+        return cut(output if self.thinking is None else self.thinking.answer(output), self.stop)
 
 
 def no_text(text: str) -> str | None:

@@ -29,6 +29,8 @@ from dlbench.readable import complaints
 from dlbench.spec import RunSpec, lacks_policy
 from dlbench.splits import sample
 from dlbench.task import Document, Task
+from dlbench.thinking import Thinking, marked
+from dlbench.thinking import choose as choose_thinking
 
 
 @dataclasses.dataclass
@@ -49,11 +51,13 @@ class Job:
     """Content key → folder of the fit."""
     chat: ChatTemplate | None = None
     """The model's chat template, where prompts go into one."""
+    thinking: Thinking | None = None
+    """How the model thinks before it answers."""
 
     @cached_property
     def fit_documents(self) -> tuple[list[Document], str]:
         """The fit split and its hash: read once, however many settings are fitted."""
-        documents = self.place.task.documents("fit", chat=self.chat)
+        documents = marked(self.place.task.documents("fit", chat=self.chat), self.thinking)
         return documents, plan.documents_sha256(documents)
 
     @property
@@ -127,7 +131,12 @@ class Planner:
         if not task.weighs:
             self._tell_wishes(engine)
         chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
-        everything = task.documents("test", chat=chat)
+        thinking = None
+        if not task.weighs:
+            thinking = choose_thinking(self.spec.think_end_token, backbone.tokenizer, chat)
+        if thinking is not None:
+            self._tell_thinking(task, backbone, thinking)
+        everything = marked(task.documents("test", chat=chat), thinking)
         documents = self._chosen(everything)
         prompted = tokenise(engine, documents)
         self._tell_cuts(task, backbone, prompted)
@@ -145,7 +154,13 @@ class Planner:
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
-        return Job(place, engine, documents, batches, slots, chat=chat)
+        return Job(place, engine, documents, batches, slots, chat=chat, thinking=thinking)
+
+    def _tell_thinking(self, task: Task, backbone: Backbone, thinking: Thinking) -> None:
+        self.progress.note(
+            f"{task.name} on {backbone.name}: what is written up to {thinking.end} is not scored, but it counts among "
+            f"the {task.max_new_tokens:,} new tokens; --think-end-token off scores all"
+        )
 
     def _chosen(self, everything: list[Document]) -> list[Document]:
         """The documents that the run takes, in the task's order."""

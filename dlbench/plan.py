@@ -179,11 +179,16 @@ def documents_sha256(documents: Sequence[Document]) -> str:
     digest = hashlib.sha256()
     for d in documents:
         content = [d.id, d.prompt, d.references, d.limit, d.stop]
-        more = {"pairs": d.pairs, "prompt_tokens": d.prompt_tokens, "body": d.body}
+        more = {"pairs": d.pairs, "prompt_tokens": d.prompt_tokens, "body": d.body, "thinking": _marks(d)}
         if more := {name: value for name, value in more.items() if value}:
             content.append(more)
         digest.update(json.dumps(content).encode())
     return digest.hexdigest()
+
+
+def _marks(document: Document) -> list[object]:
+    thinking = document.thinking
+    return [] if thinking is None else [thinking.start, thinking.end, thinking.opened]
 
 
 def variants(cls: type[Method] | type[Oracle], given: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def encode_prompt(backbone: Backbone, document: Document) -> Prompted:
     if len(ids) > most:
         ids = backbone.shorten(ids, most)
     backbone.check_ids(ids, f"document {document.id}: the prompt")
-    request = Request(document.id, tuple(ids), document.limit, document.stop)
+    request = Request(document.id, tuple(ids), document.limit, document.stop, document.thinking)
     return Prompted(document, request, cut, wanted > room, backbone.begins(ids))
 
 

@@ -167,7 +167,7 @@ class QualityRun:
 
     def _sample(self, prompted: Prompted, generation: Generation) -> Sample:
         backbone, document = self.engine.backbone, prompted.document
-        text = backbone.text(generation.tokens)
+        text = backbone.text(generation.tokens, document.thinking)
         scores = dict(self.task.score(document, text))
         score = scores.pop(self.task.metric)
         return Sample(

@@ -130,6 +130,7 @@ class Task(Part):
         signature: how the metrics are computed, with the libraries and their releases.
         chance: score of a blind guess, which `retained` leaves out of both sides.
         chat_template: sha256 of the chat template that the prompts stand in; None where they stand in none.
+        think_end_token: what ends the thinking before an answer, up to which nothing is scored; None where all is.
     """
 
     name: Name
@@ -146,6 +147,7 @@ class Task(Part):
     signature: Line = ""
     chance: Annotated[float, Field(ge=0, le=1)] = 0.0
     chat_template: Sha256 | None = None
+    think_end_token: Line | None = None
 
 
 class Run(Part):

@@ -264,7 +264,15 @@ class Runner:
             again, place = divmod(i, len(ordered))
             r = ordered[start + place]
             name = f"{r.id} again {again}" if again else r.id  # the noise is keyed by it
-            found.append({"id": name, "ids": r.ids, "limit": r.limit, "stop": r.stop})
+            found.append(
+                {
+                    "id": name,
+                    "ids": r.ids,
+                    "limit": r.limit,
+                    "stop": r.stop,
+                    "thinking": r.thinking and dataclasses.asdict(r.thinking),
+                }
+            )
         return found
 
     def _timed(

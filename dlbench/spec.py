@@ -103,6 +103,8 @@ class RunSpec:
     """Where tasks come from, and what is changed of them."""
     chat_template: Literal["auto", "on", "off"] = "auto"
     """auto: where the tokenizer has one and the task says so."""
+    think_end_token: str = "auto"
+    """What ends the thinking before an answer; "auto": where the chat template says so; "off": all is the answer."""
     official: bool = False
     """Refuse what makes numbers differ: prompts cut to the context, and a limit."""
     offline: bool = False
@@ -166,6 +168,8 @@ class RunSpec:
             raise unknown("kind of kernels", self.kernels, KERNELS)
         if self.chat_template not in CHAT:
             raise unknown("chat template policy", self.chat_template, CHAT)
+        if not self.think_end_token.strip() or not self.think_end_token.isprintable():
+            raise DlbenchError(f"think end token {self.think_end_token!r}: give auto, off, or a mark such as </think>")
         if self.device_map is not None and not self.device_map.endswith(".json") and self.device_map not in DEVICE_MAPS:
             raise unknown("device map", self.device_map, DEVICE_MAPS, see="a JSON file of module names and devices")
         check_device(self.device)

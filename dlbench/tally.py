@@ -15,7 +15,7 @@ from dlbench.plan import Place, Setting, source_sha256
 from dlbench.records import Backbone, Compute, Fit, Flops, MethodUsed, Quality, Record, Run, Sample, Speculation, Tokens
 from dlbench.records import Task as TaskUsed
 from dlbench.stats import retained
-from dlbench.task import Document, cut
+from dlbench.task import Document
 
 Samples = Mapping[str, Sample]
 """Document id → sample."""
@@ -171,6 +171,9 @@ def build(
         own.append(f"{cut} of {len(samples)} prompts were cut to fit the context")
     if again := sum(s.reread for s in samples):
         own.append(f"{again} of {len(samples)} texts outgrew the original context and were read again, as by generate")
+    pairs = zip(documents, samples, strict=True)
+    if lost := sum(d.thinking is not None and d.thinking.unfinished(s.output) for d, s in pairs):
+        own.append(f"{lost} of {len(samples)} outputs hold no end of the thinking before the answer")
     chance = float(np.mean([d.chance for d in documents]))
     shared = clustered(documents)
     if scored is None:
@@ -223,6 +226,7 @@ def build(
             signature=place.task.signature(documents),
             chance=chance,
             chat_template=place.chat_sha256,
+            think_end_token=next((d.thinking.end for d in documents if d.thinking is not None), None),
         ),
         run=Run(
             budget=budget,
@@ -254,7 +258,6 @@ def _extra(place: Place, documents: Sequence[Document], samples: Sequence[Sample
     found = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
     if place.task.weighs:
         return found
-    stops = {d.id: d.stop for d in documents}
-    written = [cut(s.output, stops[s.id]) for s in samples]
-    full = [cut(base.samples[s.id].output, stops[s.id]) for s in samples]
+    written = [d.answer(s.output) for d, s in zip(documents, samples, strict=True)]
+    full = [d.answer(base.samples[d.id].output) for d in documents]
     return found | beside(written, [d.references for d in documents], full, [s.score for s in samples])

@@ -326,9 +326,9 @@ class Task:
         return {key: results[kept][metric] for key, (metric, kept) in self._keys.items()}
 
     def _filtered(self, doc: Mapping[str, Any], output: str, document: Document) -> dict[str, Any]:
-        """Cut the output at the first stop and put it through each of the task's filters."""
+        """Put the answer in an output through each of the task's filters."""
         instance = self._inner.construct_requests(doc=doc, ctx="", metadata=(self.name, document.index, 1))
-        instance.resps = [cut(output, document.stop)]
+        instance.resps = [document.answer(output)]
         self._inner._instances = [instance]
         self._inner.apply_filters()
         return dict(instance.filtered_resps)

@@ -28,6 +28,7 @@ from dlbench.lines import write_lines
 from dlbench.method import Method
 from dlbench.plan import Place, Setting
 from dlbench.records import Timing
+from dlbench.thinking import Thinking
 
 BATCHES = (1, 16)
 ROUNDS = 2
@@ -60,6 +61,17 @@ def _method(facts: dict[str, Any], sources: dict[str, str]) -> Method | None:
     if facts["artifact"] is not None:
         return load_artifact(Path(facts["artifact"]), cls)[0]
     return cls.from_params(facts["params"])
+
+
+def _request(facts: dict[str, Any]) -> Request:
+    thinking = facts["thinking"]
+    return Request(
+        facts["id"],
+        tuple(facts["ids"]),
+        min(facts["limit"], TOKENS),
+        tuple(facts["stop"]),
+        None if thinking is None else Thinking(**{**thinking, "special": tuple(thinking["special"])}),
+    )
 
 
 class Clock:
@@ -183,10 +195,7 @@ def main(path: Path) -> None:
         engines[model] = Engine(backbone, metered=False, kernels="stock" if backbone.spread else job["kernels"])
     found: list[Timing] = []
     for task in job["tasks"]:
-        prompts = {
-            model: [Request(p["id"], tuple(p["ids"]), min(p["limit"], TOKENS), tuple(p["stop"])) for p in several]
-            for model, several in task["prompts"].items()
-        }
+        prompts = {model: [_request(p) for p in several] for model, several in task["prompts"].items()}
         items = [
             Item(facts, engines[facts["model"]], prompts[facts["model"]], _method(facts, job["sources"]))
             for facts in task["settings"]

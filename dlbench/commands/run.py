@@ -50,6 +50,13 @@ def run(
     chat_template: Annotated[
         str, typer.Option(help="Put prompts into the model's chat template: auto (where the task says so), on, off.")
     ] = "auto",
+    think_end_token: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|off|TEXT",
+            help="What ends the thinking before an answer, which is not scored; auto: where the chat template says so.",
+        ),
+    ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for records, samples and the site.")] = Path("dlbench-out"),
     batch_size: Annotated[
         str, typer.Option(metavar="N|auto", help="Documents decoded together; auto: as many as fit, 48 or (GPU) 256.")
@@ -130,6 +137,7 @@ def run(
             timing=timing,
             sources=sources,
             chat_template=chat_template,  # type: ignore[arg-type]  # checked likewise
+            think_end_token=think_end_token,
             official=official,
             offline=offline,
             device_map=device_map,

@@ -188,7 +188,11 @@ class Run(ABC):
         """Write a row's next token; whether it was the last."""
         request, tokens = self.wave.requests[row], self.written[row]
         tokens.append(token)
-        return len(tokens) >= request.limit or token in self.eos or self.wave.engine.stopper.hit(tokens, request.stop)
+        return (
+            len(tokens) >= request.limit
+            or token in self.eos
+            or self.wave.engine.stopper.hit(tokens, request.stop, request.thinking)
+        )
 
     def _choose(self, logits: Tensor, rows: Slots, ahead: Sequence[int] | None = None) -> Tensor:
         """The next token of each row, [rows], on the host; notes where the best two were close.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from dlbench.thinking import Thinking
+
 
 @dataclass(frozen=True)
 class Request:
@@ -16,6 +18,8 @@ class Request:
     """Most new tokens."""
     stop: tuple[str, ...] = ()
     """Texts that end the continuation; the tokens that complete one are counted."""
+    thinking: Thinking | None = None
+    """Where the model thinks first: stop texts act in the answer only."""
 
 
 @dataclass

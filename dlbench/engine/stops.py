@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dlbench.thinking import Thinking
+
 _BROKEN = "\ufffd"
 """Stands for a part of a character: what follows may complete it."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
@@ -39,8 +41,14 @@ class Stopper:
         self._known: dict[tuple[str, ...], tuple[tuple[str, ...], dict[int, bool]]] = {}
         """A request's stops → all that it has, and which tokens may complete one, as far as they have been met."""
 
-    def hit(self, tokens: Sequence[int], stops: tuple[str, ...]) -> bool:
-        """Whether the text of these tokens contains a stop; it did not without the last of them."""
+    def hit(self, tokens: Sequence[int], stops: tuple[str, ...], thinking: Thinking | None = None) -> bool:
+        """Whether the text of these tokens contains a stop; it did not without the last of them.
+
+        Args:
+            tokens: written so far.
+            stops: a request's; where the model thinks, those within its thinking do not count.
+            thinking: how it does; None where all that it writes is the answer.
+        """
         known = self._known.get(stops)
         if known is None:
             known = self._known[stops] = () if self.tokenizer is None else stops + self.always, {}
@@ -48,7 +56,7 @@ class Stopper:
         if not wanted:
             return False
         if self._anchor is None or self._begins(tokens):
-            return self._found(tokens, wanted)
+            return self._ends(tokens, stops, thinking)
         token = tokens[-1]
         if token not in candidates:
             ends = {stop[-1] for stop in wanted} | {_BROKEN}
@@ -56,11 +64,20 @@ class Stopper:
         if not candidates[token]:
             return False
         # a part may say what the whole does not, as its beginning was none: it finds, and the whole confirms
-        return self._found(self._end(tokens, max(map(len, wanted))), wanted) and self._found(tokens, wanted)
+        return self._found(self._end(tokens, max(map(len, wanted))), wanted) and self._ends(tokens, stops, thinking)
 
     def _begins(self, tokens: Sequence[int]) -> bool:
         """Whether the last token begins the text, where decoders treat it differently."""
         return len(tokens) == 1 or (tokens[0] in self._special and self._special.issuperset(tokens[:-1]))
+
+    def _ends(self, tokens: Sequence[int], stops: Sequence[str], thinking: Thinking | None) -> bool:
+        """Whether a whole text contains a stop."""
+        if thinking is None:
+            return self._found(tokens, (*stops, *self.always))
+        spelled = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        texts = (thinking.text(self.tokenizer, tokens), spelled)
+        answered = any(stop in thinking.answer(text) for text in texts for stop in stops)
+        return answered or self._found(tokens, self.always)
 
     def _found(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
         for skip in (True, False):

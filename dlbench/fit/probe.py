@@ -111,7 +111,7 @@ class FitProbe:
             for d in self.learn if part == "learn" else self.tune:
                 ids = limited_prompt(self.backbone, d, self.backbone.encode(d.prompt))
                 if len(ids) + d.limit <= self.backbone.context:
-                    found.append((d, Request(d.id, tuple(ids), d.limit, d.stop)))
+                    found.append((d, Request(d.id, tuple(ids), d.limit, d.stop, d.thinking)))
             known[part] = found
         return known[part]
 
@@ -241,7 +241,7 @@ class FitProbe:
     def run(self, method: Method | None, part: str = "tune") -> list[Written]:
         found: list[Written] = []
         for document, generation in self._written(method, part):
-            text = self.backbone.text(generation.tokens)
+            text = self.backbone.text(generation.tokens, document.thinking)
             score = self.task.score(document, text)[self.task.metric]
             found.append(Written(document.id, text, score, self._share(generation)))
         return found

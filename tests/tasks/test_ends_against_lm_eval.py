@@ -73,7 +73,9 @@ def test_texts_and_scores_are_the_same(tmp_path, case):
     path = write(tmp_path, "own_ends", WRITES.replace("UNTIL", json.dumps(until)).replace("NEW", str(NEW)))
     results, logged = theirs(path, HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1), LIMIT)
     out = tmp_path / "out"
-    line = f"run --model {folder} --task {path} --method full --no-timing --batch-size 3 --limit first:{LIMIT} --out {out}"
+    line = (
+        f"run --model {folder} --task {path} --method full --no-timing --batch-size 3 --limit first:{LIMIT} --out {out}"
+    )
     assert main(line.split()) == 0
     (record,) = read_lines(out / "records.jsonl", Record)
     samples = {s.id: s for s in read_lines(out / "samples" / f"{record.key}.jsonl", Sample)}
