@@ -33,7 +33,7 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     page = build(board, store.out / "site")
     console = open_console()
     console.print(closing_table(records, times, console.width))
-    for line in (*cut_prompts(records), *slow_kernels(records, times)):
+    for line in dict.fromkeys([*cut_prompts(records), *_said_of_full(records), *slow_kernels(records, times)]):
         console.print(f"! {line}", markup=False, highlight=False)
     said = Table.grid(padding=(0, 1, 0, 0))
     for line in headlines(records, board.runs.scores, board.runs.sources):
@@ -60,6 +60,12 @@ def slow_kernels(records: Sequence[Record], times: Sequence[Timing]) -> list[str
     if slow := {t.key for t in times if t.kernels == "stock"} & quick:
         lines.append(f"times of {len(slow)} rows were taken with the model's own layers, not with the fused ones")
     return lines
+
+
+def _said_of_full(records: Sequence[Record]) -> list[str]:
+    """What the records say of full depth: it concerns the task or the model, and so every row."""
+    full = [record for record in records if record.method.name == "full"]
+    return [f"{one.task.name} on {one.backbone.name}: {note}" for one in full for note in one.notes]
 
 
 def show_fits(jobs: Sequence[Job]) -> None:

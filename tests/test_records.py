@@ -56,6 +56,7 @@ RECORD = {
         "signature": "rougeL: by hand",
         "chance": 0.25,
         "chat_template": SHA,
+        "think_end_token": "</think>",
     },
     "run": {"budget": 0.5, "prompt": "full", "kv": "project", "seed": 0, "max_new_tokens": 64},
     "quality": {
@@ -94,6 +95,7 @@ SAMPLE = {
     "output": "she said “no”\u2028\nand left",
     "score": 0.1,
     "scores": {"rouge1": 0.2},
+    "answers": [[-1.5, True], [-3.25, False]],
     "layers": [16, 8.0, 7.5],
     "routes": [["3333", 1], ["3030", 2]],
     "pieces": ["she", " said", "</s>"],

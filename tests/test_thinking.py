@@ -192,8 +192,9 @@ def run(thinker, out, *more):
 
 def test_a_run_says_and_counts_what_is_not_scored(thinker, tmp_path, capsys):
     found, samples = run(thinker, tmp_path / "on", "--chat-template", "on")
-    said = " ".join(capsys.readouterr().err.split())
+    shown, said = (" ".join(text.split()) for text in capsys.readouterr())
     assert "nano_summary on thinker: what is written up to </think> is not scored" in said
+    assert "! nano_summary on thinker: 4 of 4 outputs hold no end of the thinking before the answer" in shown
     full = found["full"]
     assert full.task.think_end_token == "</think>" and full.quality.mean == 0
     assert "4 of 4 outputs hold no end of the thinking before the answer" in full.notes
