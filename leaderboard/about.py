@@ -53,8 +53,8 @@ def about(name: str, sources: Iterable[str]) -> About:
         name: as records have it. It comes from outside, so it is looked up and never taken for a path.
         sources: SHA-256 of the sources that ran.
     """
-    path, sha256 = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
     try:
+        path, sha256 = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
         found = None if path is None else (path.read_bytes(), outline.read(path))
     except (OSError, SyntaxError):
         found = None
