@@ -153,13 +153,10 @@ class Place:
 def source_sha256(method: str) -> str:
     """sha256 of the code behind a method, given by name or path: once per process, as code is imported once."""
     source = registry.locate(method)
-    if source.origin == "file":
-        assert source.path is not None
-        return provenance.file(source.path)
-    if source.origin == "built-in":
-        assert source.path is not None
-        return hashlib.sha256(source.path.read_bytes()).hexdigest()
-    return provenance.installed(source.module, source.origin)
+    if source.origin not in ("file", "built-in"):
+        return provenance.installed(source.module, source.origin)
+    assert source.path is not None
+    return provenance.file(source.path) if source.origin == "file" else provenance.built_in(source.path)
 
 
 @cache

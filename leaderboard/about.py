@@ -81,7 +81,7 @@ def _source(name: str) -> tuple[Path | None, str]:
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         built_in = {path.stem: path for path in Path(folder).glob("[!_]*.py")}
         if name in built_in:
-            return built_in[name], ""
+            return built_in[name], provenance.built_in(built_in[name])
     for point in entry_points(group="dlbench.methods"):
         if point.name == name and point.dist is not None:
             path = Path(str(point.dist.locate_file(point.module.replace(".", "/") + ".py")))
