@@ -19,7 +19,7 @@ from dlbench.method import Action, Candidate, Method, Oracle, Static
 from dlbench.spec import RunSpec
 from dlbench.task import Document, Task
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised whenever a change of dlbench may change outputs or scores: rows of different protocols never share a track."""
 
 Part = Literal["row", "candidate", "sampled"]
@@ -131,17 +131,25 @@ class Place:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def fit_key(self, given: str, method: Method, budget: float | None, seed: int, fit_sha256: str) -> str:
-        """The content key of a fitted artifact. `method` is as before the fit."""
+        """The content key of a fitted artifact: what was learnt or tuned depends on it. `method` is as before the fit.
+
+        Unlike the key of a quality run it holds the code of the fit itself, and no releases of libraries: fits are made
+        once and shipped.
+        """
         content: dict[str, Any] = {
             "protocol": PROTOCOL,
             "backbone": self.backbone.sha256,
+            "weights": self.backbone.weights_sha256,
+            "dtype": self.backbone.dtype,
+            "fit": fitting_sha256(),
             "method": [source_sha256(given), method.params()],
-            "task": [self.task.name, self.task.version, fit_sha256],
+            "task": [self.task.name, self.task.version, fit_sha256, self.task.scoring_sha256],
             "budget": budget,
             "seed": seed,
+            "prompt": self.spec.prompt,
+            "kv": self.kv(method),
+            "generation": self.generation,
         }
-        if (policy := self.kv(method)) != method.kv[0]:
-            content["kv"] = policy
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def with_key(self, setting: Setting) -> Setting:
@@ -157,6 +165,12 @@ def source_sha256(method: str) -> str:
         return provenance.installed(source.module, source.origin)
     assert source.path is not None
     return provenance.file(source.path) if source.origin == "file" else provenance.built_in(source.path)
+
+
+@cache
+def fitting_sha256() -> str:
+    """sha256 of the code that fits go through: once per process."""
+    return provenance.fitting()
 
 
 @cache

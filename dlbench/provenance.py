@@ -140,6 +140,18 @@ def built_in(path: Path) -> str:
     return walk.digest()
 
 
+def fitting() -> str:
+    """sha256 of the code of dlbench that fits go through: what learns and tunes, and the classes methods derive from."""
+    walk = Walk(releases=False)
+    for name in ("dlbench.fit", "dlbench.method", "dlbench.teacher"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None
+        origin = Path(spec.origin)
+        for path in sorted(origin.parent.glob("*.py")) if spec.submodule_search_locations else [origin]:
+            walk.add(path, f"{name.replace('.', '/')}/{path.name}")
+    return walk.digest()
+
+
 def installed(module: str, distribution: str) -> str:
     """sha256 of all files of an installed plugin's package, and of the local modules that they import.
 

@@ -37,6 +37,7 @@ class FakeTask:
 
     name, version, metric, max_new_tokens = "toy", "1", "match", 8
     weighs, wants_chat, fit_split, data = False, False, "train", ""
+    scoring_sha256 = SHA
 
     def __init__(self, table=None):
         self.table = {} if table is None else table

@@ -104,19 +104,17 @@ def test_a_tied_head_and_one_that_is_written_out_are_the_same_weights(tmp_path):
     assert load(str(tied)).weights_sha256 == load(str(out)).weights_sha256
 
 
-def test_the_content_key_holds_the_weights_in_memory():
+def test_content_keys_hold_the_weights_in_memory():
     here = record_samples.place()
     full = Setting("full", "full", Full(), None)
-    keys = set()
+    keys, fits = set(), set()
     for weights in ("", "aa" * 32, "bb" * 32):
         backbone = dataclasses.replace(here.backbone, weights_sha256=weights)
         there = dataclasses.replace(here, backbone=backbone)
         keys.add(there.key(full))
-        # what is compared, and what was learnt, goes by the files
-        assert there.track == here.track and there.fit_key("full", Full(), 0.5, 0, "x") == here.fit_key(
-            "full", Full(), 0.5, 0, "x"
-        )
-    assert len(keys) == 3
+        fits.add(there.fit_key("full", Full(), 0.5, 0, "x"))
+        assert there.track == here.track  # what is compared goes by the files
+    assert len(keys) == len(fits) == 3
 
 
 # ---- files

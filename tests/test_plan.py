@@ -1,10 +1,15 @@
 """Settings: which of them decode alike, and what their content keys depend on."""
 
 import dataclasses
+import importlib.util
+import shutil
+from pathlib import Path
 
+import pytest
 import torch
-from record_samples import document, place
+from record_samples import FakeTask, document, place
 
+from dlbench import plan, provenance
 from dlbench.method import Action, Method
 from dlbench.methods.full import Full
 from dlbench.methods.hidden_router import HiddenRouter
@@ -68,6 +73,55 @@ def test_a_content_key_names_what_outputs_depend_on():
     assert here.key(dataclasses.replace(made[0], seed=1)) != keys[0]
     assert place(prompt="routed").key(made[0]) != keys[0]
     assert here.with_key(made[0]).key == keys[0]
+
+
+def test_a_fit_key_names_what_is_learnt_and_tuned_by(monkeypatch):
+    def key(at, method=None, given="static_skip", budget=0.5, seed=0, documents="x"):
+        return at.fit_key(given, method or StaticSkip(), budget, seed, documents)
+
+    here = place()
+    bfloat16 = dataclasses.replace(here, backbone=dataclasses.replace(here.backbone, dtype="bfloat16"))
+    rescored = FakeTask()
+    rescored.scoring_sha256 = "cd" * 32
+    others = [
+        key(bfloat16),
+        key(dataclasses.replace(here, task=rescored)),
+        key(place(prompt="routed")),
+        key(here, StaticSkip(share=0.25)),
+        key(here, given="static_exit"),
+        key(here, budget=0.25),
+        key(here, seed=1),
+        key(here, documents="y"),
+    ]
+    monkeypatch.setattr(plan, "fitting_sha256", lambda: "ef" * 32)
+    others.append(key(here))
+    monkeypatch.undo()
+    assert len({key(here), *others}) == 1 + len(others)
+    assert key(here) == key(place(batch_size=7, limit=3, processes=2))
+    assert key(here, RandomSkip()) != key(place(kv="evict"), RandomSkip())
+    assert key(here) == key(place(kv="evict"))  # all policies are one to a static set
+
+
+@pytest.mark.parametrize("changed", ["fit/soft.py", "fit/tune.py", "method/router.py", "teacher.py"])
+def test_the_code_of_fits_counts_and_its_prose_does_not(changed, tmp_path, monkeypatch):
+    """Files are read from a copy of the package in which one of them is changed."""
+    package = Path(provenance.__file__).parent
+    shutil.copytree(package, tmp_path / "dlbench", ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / "dlbench" / changed
+
+    def found(name):
+        inside = tmp_path / name.replace(".", "/")
+        folder = inside.is_dir()
+        file = inside / "__init__.py" if folder else inside.with_suffix(".py")
+        return importlib.util.spec_from_file_location(name, file, submodule_search_locations=[] if folder else None)
+
+    plain = provenance.fitting()
+    monkeypatch.setattr(provenance.importlib.util, "find_spec", found)
+    assert provenance.fitting() == plain
+    path.write_text("# a remark\n" + path.read_text())
+    assert provenance.fitting() == plain
+    path.write_text(path.read_text() + "\nSTEPS = 7\n")
+    assert provenance.fitting() != plain
 
 
 def test_the_kv_policy_counts_where_it_can_matter():
