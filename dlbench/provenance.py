@@ -141,7 +141,7 @@ def built_in(path: Path) -> str:
 
 
 def fitting() -> str:
-    """sha256 of the code of dlbench that fits go through: what learns and tunes, and the classes methods derive from."""
+    """sha256 of the code of dlbench that fits go through: what learns and tunes, and what methods derive from."""
     walk = Walk(releases=False)
     for name in ("dlbench.fit", "dlbench.method", "dlbench.teacher"):
         spec = importlib.util.find_spec(name)
