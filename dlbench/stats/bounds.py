@@ -2,10 +2,14 @@
 
 - Scores of 0 and 1 only (binary metrics): the score interval, which is Tango's for a paired difference and Wilson's for
   a single mean.
-- Real-valued scores where fewer than `DENSE` documents deviate from the median (of differences: do not tie): the
-  empirical-likelihood score interval. A document that was not seen may deviate by (1 + (10 ÷ m)²) times the largest
-  deviation where m documents deviate, and never by more than the metric allows.
+- Real-valued scores whose deviations from the median have an effective mass below `DENSE`: the empirical-likelihood
+  score interval, in which no document deviates by more than the largest deviation that was seen.
 - Otherwise: the paired bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 82, 1987).
+
+Under either rule for real-valued scores no bound lies nearer to the estimate than the unseen allows: a share of
+z² ÷ (n + z²) of the documents may go beyond the largest deviation seen, as far as the metric goes (see
+`dlbench.stats.unseen`). Without it an interval of scores that all differ by a hair would be far narrower than one of
+scores that all tie, and miss the truth whenever a rare collapse is not in the sample.
 """
 
 from __future__ import annotations
@@ -19,15 +23,19 @@ from scipy.special import ndtr, ndtri
 
 from dlbench.stats.resample import FloatArray, Resample, cluster_totals
 from dlbench.stats.score import score_ends
+from dlbench.stats.unseen import effective_mass, unseen_share
 
 DENSE = 100
-"""Documents that must differ before a bootstrap of real-valued scores is trusted."""
+"""Effective mass of the deviations from which on a bootstrap of real-valued scores is trusted."""
 SCORE = "empirical-likelihood score"
 BCA = "bootstrap BCa"
 _FEW_VALUES = 16
+_CELLS = 1 << 17  # of samples × documents that are searched at once: 1 MiB an array, which stays in the cache
 
 Draws = Callable[[npt.NDArray[np.intp]], FloatArray]
 """From samples, by number, to their resampled means, [chosen samples, resamples]."""
+Limit = float | FloatArray
+"""The least or greatest value that there can be: one for all documents, or [documents]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +58,57 @@ class Samples:
 
 def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     """Return the bounds of every sample's mean, and which of them are score intervals."""
-    centre = np.median(samples.values, axis=1)  # where most documents tie, what they tie at
-    off = samples.values - centre[:, None]
-    if samples.codes is not None:
-        off_units = cluster_totals(off, samples.codes)
-    else:
-        off_units = off
-    score = samples.binary | (np.count_nonzero(off_units, axis=1) < DENSE)
+    values = samples.values
+    estimate = values.mean(axis=1)
+    centre = np.median(values, axis=1)  # where most documents tie, what they tie at
+    off = values - centre[:, None]
+    units, _ = _unit_deviations(off, samples.codes)
+    score = samples.binary | (effective_mass(units) < DENSE)
     low, high = np.empty(len(off)), np.empty(len(off))
-    chosen = np.flatnonzero(score)
-    if chosen.size:
-        low[chosen], high[chosen] = _score_bounds(off[chosen], centre[chosen], samples, chosen, level)
+    step = max(1, _CELLS // off.shape[1])
+    for start in range(0, len(off), step):
+        chosen = np.flatnonzero(score[start : start + step]) + start
+        if chosen.size:
+            low[chosen], high[chosen] = _score_bounds(off[chosen], centre[chosen], samples, chosen, level)
     for start in range(0, len(off), 64):
         dense = np.flatnonzero(~score[start : start + 64]) + start
         if dense.size:
-            influence = off_units[dense] - off_units[dense].mean(axis=1, keepdims=True)
-            estimate = samples.values[dense].mean(axis=1)
+            influence = off[dense] - off[dense].mean(axis=1, keepdims=True)
             if samples.codes is not None:
-                sizes = np.bincount(samples.codes)
-                influence = off_units[dense] - off[dense].mean(axis=1)[:, None] * sizes
-            low[dense], high[dense] = bca_bounds(estimate, draws(dense), influence, level)
-    return low, high, score
+                influence = cluster_totals(influence, samples.codes)
+            low[dense], high[dense] = bca_bounds(estimate[dense], draws(dense), influence, level)
+    below, above = unseen_reach(samples, level)
+    return np.minimum(low, estimate - below), np.maximum(high, estimate + above), score
+
+
+def unseen_reach(samples: Samples, level: float) -> tuple[FloatArray, FloatArray]:
+    """Return how far below and above the mean what was not seen may lie, [samples] each; 0 where the interval knows.
+
+    Score intervals of binary scores, and of ties throughout, go as far as the metric does of themselves.
+    """
+    centre = np.median(samples.values, axis=1)
+    off = samples.values - centre[:, None]
+    units, typical = _unit_deviations(off, samples.codes)
+    share = np.where(samples.binary | ~off.any(axis=1), 0.0, unseen_share(units.shape[1], level))
+    seen, usual = np.abs(units).max(axis=1), centre + typical
+    return (
+        share * np.maximum(usual - samples.low - seen, 0.0),
+        share * np.maximum(samples.high - usual - seen, 0.0),
+    )
+
+
+def _unit_deviations(rows: FloatArray, codes: npt.NDArray[np.intp] | None) -> tuple[FloatArray, FloatArray]:
+    """Return how each unit deviates from what is typical of a unit: [samples, units], and the typical, [samples].
+
+    Units are documents, or their clusters in documents of the mean size.
+    """
+    if codes is None:
+        typical = np.median(rows, axis=1)
+        return rows - typical[:, None], typical
+    sizes = np.bincount(codes)
+    totals = cluster_totals(rows, codes)
+    typical = np.median(totals / sizes, axis=1)
+    return (totals - typical[:, None] * sizes) / sizes.mean(), typical
 
 
 def _score_bounds(
@@ -80,18 +118,16 @@ def _score_bounds(
     if samples.codes is None:
         a, weights = _merged(off)
         b, units, largest = np.ones_like(a), off.shape[1], 1.0
-        differing = np.count_nonzero(off, axis=1)
     else:
         sizes = np.bincount(samples.codes)
         a = cluster_totals(off, samples.codes).T / sizes.mean()
         b = np.broadcast_to((sizes / sizes.mean())[:, None], a.shape)
         weights, units, largest = np.ones_like(a), len(sizes), sizes.max() / sizes.mean()
-        differing = np.count_nonzero(a, axis=0)
     low, high = samples.low[chosen] - centre, samples.high[chosen] - centre
-    seen = np.abs(off).max(axis=1) * _beyond(differing)
-    known = samples.binary[chosen] | (differing == 0)
-    low = np.where(known, low, np.maximum(low, -seen))
-    high = np.where(known, high, np.minimum(high, seen))
+    seen = np.abs(off).max(axis=1)
+    open_ = samples.binary[chosen] | (seen == 0)
+    low = np.where(open_, low, np.maximum(low, -seen))
+    high = np.where(open_, high, np.minimum(high, seen))
 
     def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
         return (low - value) * largest, (high - value) * largest
@@ -147,7 +183,7 @@ def bca_bounds(
 def ratio_bounds(
     tops: FloatArray,
     bottom: FloatArray,
-    bounds: tuple[tuple[float, float], tuple[float, float]],
+    bounds: tuple[tuple[Limit, Limit], tuple[float, float]],
     resample: Resample,
     level: float,
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]] | None:
@@ -156,7 +192,7 @@ def ratio_bounds(
     Args:
         tops: [samples, documents].
         bottom: [documents].
-        bounds: least and greatest value there can be, of `tops` and of `bottom`.
+        bounds: least and greatest value there can be, of `tops` (one for all, or one per document) and of `bottom`.
         resample: over the documents.
         level: two-sided coverage.
 
@@ -171,22 +207,43 @@ def ratio_bounds(
     if defined.mean() < 0.99:
         return None
     rows = np.vstack([tops, bottom])
-    units = rows if resample.codes is None else cluster_totals(rows, resample.codes)
-    above, below = units[:-1], units[-1]
+    totals = rows if resample.codes is None else cluster_totals(rows, resample.codes)
+    above, below = totals[:-1], totals[-1]
     estimate = tops.mean(axis=1) / bottom.mean()
+    units, typical = _unit_deviations(tops - estimate[:, None] * bottom, resample.codes)
     low, high = np.empty(len(tops)), np.empty(len(tops))
     whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
-    score = whole | (np.count_nonzero(above != below, axis=1) < DENSE)
-    if score.any():
-        low[score], high[score] = _score_ratios(
-            above[score], below, estimate[score], ~whole[score], bounds, resample, level
-        )
+    score = whole | (effective_mass(units) < DENSE)
+    (least, greatest), below_bounds = bounds
+    spans = (float(np.min(least)), float(np.max(greatest))), below_bounds
+    step = max(1, _CELLS // below.size)
+    for start in range(0, len(tops), step):
+        some = np.flatnonzero(score[start : start + step]) + start
+        if some.size:
+            low[some], high[some] = _score_ratios(
+                above[some], below, estimate[some], ~whole[some], spans, resample, level
+            )
     dense = np.flatnonzero(~score)
     if dense.size:
         ratios = resample.means(tops[dense])[:, defined] / bottom_draws[defined]
         influence = above[dense] - estimate[dense, None] * below
         low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, level)
+    # How far a document like those that were seen could lie beyond them, as in `mean_bounds`.
+    share = np.where(whole | (tops == bottom).all(axis=1), 0.0, unseen_share(below.size, level)) / bottom.mean()
+    seen = np.abs(units).max(axis=1)
+    fall, rise = _farthest(estimate, bottom, least, greatest)
+    low = np.minimum(low, estimate - share * np.maximum(typical - fall - seen, 0.0))
+    high = np.maximum(high, estimate + share * np.maximum(rise - typical - seen, 0.0))
     return low, high, score
+
+
+def _farthest(estimate: FloatArray, bottom: FloatArray, least: Limit, greatest: Limit) -> tuple[FloatArray, FloatArray]:
+    """Return the least and the greatest top − estimate × bottom that any document could have had, [samples] each."""
+    if np.ndim(least) == 0 and np.ndim(greatest) == 0:
+        ends = estimate[:, None] * np.array([bottom.min(), bottom.max()])
+        return np.asarray(least - ends.max(axis=1)), np.asarray(greatest - ends.min(axis=1))
+    ends = estimate[:, None] * bottom
+    return np.min(least - ends, axis=1), np.max(greatest - ends, axis=1)
 
 
 def _score_ratios(
@@ -204,9 +261,8 @@ def _score_ratios(
     a, b = above.T * scale, np.broadcast_to(below[:, None] * scale, above.T.shape)
     residual = a - estimate * b
     centre = np.median(residual, axis=0)
-    differing = np.count_nonzero(above != below, axis=1)
-    seen = np.abs(residual - centre).max(axis=0) * _beyond(differing)
-    known = real & (differing > 0)
+    seen = np.abs(residual - centre).max(axis=0)
+    known = real & (above != below).any(axis=1)
     (least, greatest), (bottom_least, bottom_greatest) = bounds
 
     def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -219,8 +275,3 @@ def _score_ratios(
         )
 
     return score_ends(a, b, np.ones_like(a), np.full(len(above), float(below.size)), support, level)
-
-
-def _beyond(differing: npt.NDArray[np.intp]) -> FloatArray:
-    """Return how much more than any document that was seen one may deviate, where so many differ."""
-    return np.asarray(1 + (10 / np.maximum(differing, 1)) ** 2, dtype=np.float64)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom, false_discovery_control
 
-from dlbench.stats.intervals import Clusters, paired_rows
+from dlbench.stats.bounds import Samples, unseen_reach
+from dlbench.stats.intervals import Bounds, Clusters, metric_range, paired_rows
 from dlbench.stats.resample import RESAMPLES, FloatArray, cluster_codes, cluster_totals
 
 _CELLS = 1 << 21
@@ -136,13 +137,23 @@ def minimum_detectable(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
     *,
+    bounds: Bounds | None = None,
     clusters: Clusters | None = None,
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> float | None:
-    """Return the least true difference that a paired two-sided test of these documents finds with that power.
+    """Return the least true difference that the interval and the test of these documents tell from 0 with that power.
 
-    (z(1 − α/2) + z(power)) standard errors of the mean paired difference, whose spread is taken as seen.
+    Normally (z(1 − α/2) + z(power)) standard errors of the mean paired difference, whose spread is taken as seen; where
+    the unseen leaves more doubt than z(1 − α/2) of them, that doubt takes their place.
+
+    Args:
+        a: one score per document, or [fit seeds, documents].
+        b: like `a`.
+        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        clusters: the source of each document, where documents share one.
+        power: the chance to find it.
+        alpha: the chance to find what is not there.
 
     Returns:
         None with fewer than two documents, or where none differs: then the spread is not known.
@@ -150,12 +161,16 @@ def minimum_detectable(
     Raises:
         ValueError: the documents are not as many, there is no score, or one is not finite.
     """
-    first, second = paired_rows(a, b)
-    difference = first.mean(axis=0) - second.mean(axis=0)
+    rows = paired_rows(a, b)
+    difference = rows[0].mean(axis=0) - rows[1].mean(axis=0)
     codes = cluster_codes(clusters, difference.size)
     residual = difference - difference.mean()
     totals = residual if codes is None else cluster_totals(residual[None], codes)[0]
     if totals.size < 2 or not difference.any():
         return None
+    binary, least, greatest = metric_range(rows, bounds)
+    span = np.array([greatest - least])
+    samples = Samples(difference[None], -span, span, np.array([binary]), codes)
+    doubt = float(np.max(unseen_reach(samples, 1 - alpha)))
     error = np.sqrt((totals**2).sum() * totals.size / (totals.size - 1)) / difference.size
-    return float((ndtri(1 - alpha / 2) + ndtri(power)) * error)
+    return float(max(ndtri(1 - alpha / 2) * error, doubt) + ndtri(power) * error)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from dlbench.stats.bounds import BCA, SCORE, Samples, mean_bounds, ratio_bounds
+from dlbench.stats.bounds import BCA, SCORE, Limit, Samples, mean_bounds, ratio_bounds
 from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes
 
 LEVEL = 0.95
@@ -76,8 +76,9 @@ def paired_difference(
 ) -> Interval:
     """Return mean(a) − mean(b) with its interval; position i of both is the same document.
 
-    Binary scores have Tango's score interval. Real-valued ones have BCa of the paired bootstrap or, where fewer than
-    100 documents differ, the empirical-likelihood score interval. `Interval.method` says which.
+    Binary scores have Tango's score interval. Real-valued ones have BCa of the paired bootstrap or, where the effective
+    mass of their deviations is below 100, the empirical-likelihood score interval; no bound of theirs is nearer to the
+    estimate than what was not seen allows (`dlbench.stats.bounds`). `Interval.method` says which it is.
 
     Args:
         a: one score per document, or [fit seeds, documents].
@@ -147,7 +148,7 @@ def ratio_interval(
     top: npt.ArrayLike,
     bottom: npt.ArrayLike,
     *,
-    bounds: tuple[Bounds, Bounds] | None = None,
+    bounds: tuple[tuple[Limit, Limit], Bounds] | None = None,
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
@@ -155,13 +156,14 @@ def ratio_interval(
 ) -> Interval | None:
     """Return mean(top) ÷ mean(bottom) with its interval.
 
-    The score interval (Fieller's, with the empirical likelihood's variance) where fewer than 100 documents differ or
-    all values are whole; BCa of the paired bootstrap otherwise.
+    The score interval (Fieller's, with the empirical likelihood's variance) where the effective mass of top − ratio ×
+    bottom is below 100 or all values are whole; BCa of the paired bootstrap otherwise.
 
     Args:
         top: one value per document, or [fit seeds, documents].
         bottom: one value per document.
-        bounds: least and greatest value there can be, of `top` and of `bottom`; their own where not given.
+        bounds: least and greatest value there can be, of `top` (one for all, or one per document) and of `bottom`;
+            their own where not given.
         clusters: the source of each document, where documents share one.
         resamples: bootstrap draws.
         level: coverage aimed at.
@@ -281,14 +283,15 @@ def paired_rows(*rows: npt.ArrayLike) -> list[FloatArray]:
 def metric_range(rows: Sequence[FloatArray], bounds: Bounds | None = None) -> tuple[bool, float, float]:
     """Return whether all scores are the metric's least or greatest, and these: 0 and 1, 0 and 100, or the scores' own.
 
-    Bounds that are given are widened where a score lies outside: an interpolated one may, by a little.
+    A metric runs to 100 where some score lies above 50: one of 1 to 10 does not. Bounds that are given are widened
+    where a score lies outside: an interpolated one may, by a little.
     """
     least = min(float(one.min()) for one in rows)
     greatest = max(float(one.max()) for one in rows)
     if bounds is not None:
         low, high = min(bounds[0], least), max(bounds[1], greatest)
-    elif least >= 0 and greatest <= 100:
+    elif least >= 0 and (greatest <= 1 or 50 < greatest <= 100):
         low, high = 0.0, 1.0 if greatest <= 1 else 100.0
     else:
-        low, high = least, greatest
+        low, high = min(0.0, least), greatest
     return all(bool(np.isin(one, (low, high)).all()) for one in rows), low, high

@@ -45,8 +45,8 @@ def test_no_difference_is_no_verdict():
 def test_lucky_difference_among_many_is_called_so():
     pairs = []
     for place, budget in enumerate(np.linspace(0.1, 0.9, 20)):
-        shift = 0.012 if place == 0 else 0.0
-        noise = RNG.normal(0, 0.05, 100)
+        shift = 0.048 if place == 0 else 0.0
+        noise = RNG.normal(0, 0.2, 100)
         run = {"budget": float(budget)}
         pairs.append(("static_skip", BASE + shift + noise - noise.mean(), {"run": run}))
         pairs.append(("static_exit", BASE, {"run": run}))

@@ -42,7 +42,7 @@ def printed(found, width):
 
 
 def test_figures_are_those_of_the_statistics(tmp_path):
-    better = np.clip(BASE + RNG.normal(0.03, 0.05, 80), 0, 1)
+    better = np.clip(BASE + RNG.normal(0.08, 0.05, 80), 0, 1)
     (found,) = compare(
         published(tmp_path, ("static_skip", "t", 0.5, better, {}), ("static_exit", "t", 0.5, BASE, {})),
         "static_skip",

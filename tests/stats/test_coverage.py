@@ -89,7 +89,7 @@ def test_fit_seeds_are_covered_and_would_not_be_without():
     hits = np.zeros(2)
     for _ in range(400):
         base = rng.normal(0.6, 0.1, 100)
-        seeds = base + 0.05 + rng.normal(0, 0.03, (3, 1)) + rng.normal(0, 0.05, (3, 100))
+        seeds = base + 0.05 + rng.normal(0, 0.1, (3, 1)) + rng.normal(0, 0.05, (3, 100))
         for place, rows in enumerate((seeds, seeds.mean(axis=0))):
             found = paired_difference(rows, base, resamples=500)
             hits[place] += found.low <= 0.05 <= found.high

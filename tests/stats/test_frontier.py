@@ -113,10 +113,10 @@ def test_matched_difference_covers_the_truth_when_costs_vary():
     rng = np.random.default_rng(1)
     hits = np.zeros(2)
     for _ in range(400):
-        effort = rng.normal(0, 0.1, 100)  # hard documents cost the method more; its truth is on the line at its cost
-        control = [Point(cost, cost + rng.normal(0, 0.02, 100)) for cost in (0.2, 0.8)]
+        effort = rng.normal(0, 0.4, 400)  # hard documents cost the method more; its truth is on the line at its cost
+        control = [Point(cost, cost + rng.normal(0, 0.02, 400)) for cost in (0.2, 0.8)]
         costs = 0.5 + effort
-        scores = 0.5 + rng.normal(0, 0.02, 100)
+        scores = 0.5 + rng.normal(0, 0.02, 400)
         for place, known in enumerate((costs, None)):
             found = matched_difference(Point(costs.mean(), scores, known), Curve(control), resamples=300)
             hits[place] += found.low <= 0 <= found.high
@@ -157,7 +157,7 @@ def test_full_depth_may_score_what_no_setting_does():
 
 
 def test_compute_at_is_the_cheapest_that_surely_keeps_it():
-    points = [Point(0.9, FULL * 0.99), Point(0.5, FULL * 0.9), Point(0.7, FULL * 0.96), Point(0.6, FULL * 0.5)]
+    points = [Point(0.9, FULL * 0.99), Point(0.5, FULL * 0.9), Point(0.7, FULL * 0.98), Point(0.6, FULL * 0.5)]
     assert compute_at(points, FULL) == ComputeAt(0.95, 0.7)
     assert compute_at(points[1:2], FULL) == ComputeAt(0.95, None, "not reached")
     assert compute_at([], FULL).reason == "not reached"

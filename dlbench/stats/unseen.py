@@ -1,0 +1,34 @@
+"""What documents that were not seen may do to a mean: how much of a sample's spread rests on few, and what is left.
+
+Where most documents differ a little and few collapse, a sample that holds none of the few looks as if it were sure of
+its mean, and one that holds two of them looks like many documents though its spread comes of two. So
+
+- the *effective mass* of deviations d is (Σ|d|)² ÷ Σd²: n where all deviate alike, m where m do and the rest tie, few
+  where few outweigh all others (the participation number of Bell & Dean, Discussions of the Faraday Society 50, 1970);
+- of a kind of document of which n hold none, up to z² ÷ (n + z²) of all may be: Wilson's bound, which is what the score
+  interval says of binary scores that all tie.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import ndtri
+
+from dlbench.stats.resample import FloatArray
+
+
+def effective_mass(deviations: FloatArray) -> FloatArray:
+    """Return how many equal deviations would spread as these do, [samples]; 0 where nothing deviates.
+
+    Args:
+        deviations: from what is typical, [samples, units].
+    """
+    largest = np.abs(deviations).max(axis=1, initial=0.0)
+    size = np.abs(deviations) / np.maximum(largest, 1e-300)[:, None]  # their squares neither over- nor underflow
+    return np.asarray(size.sum(axis=1) ** 2 / np.maximum((size**2).sum(axis=1), 1.0), dtype=np.float64)
+
+
+def unseen_share(units: int, level: float) -> float:
+    """Return the greatest share of all documents (or sources) that may be of a kind of which `units` hold none."""
+    square = float(ndtri((1 + level) / 2)) ** 2
+    return square / (units + square)
