@@ -18,10 +18,11 @@ from dlbench.clusters import clusters
 from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Row
 from dlbench.leaderboard.views import Entry, View
+from dlbench.stats.intervals import metric_range
 from dlbench.stats.resample import FloatArray
 
-MOST_COMPARED = 400
-"""Rows of a view that are tested against each other: the tests grow with the square."""
+MOST_COMPARED = stats.MOST_PAIRED
+"""Rows of a view that are tested against each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Field:
             if (row := self._row(entry, scores)) is not None:
                 self.rows[entry.id] = row
         self.entries = [entry for entry in view.entries if entry.id in self.rows]
+        self._top = _metric_top(self.entries, scores)
 
     def _row(self, entry: Entry, scores: Scores) -> FloatArray | None:
         """Return an entry's scores, [seeds, documents]; None where they are not there, or not those of its record."""
@@ -104,8 +106,7 @@ class Field:
         scale = self._weights[0] / _full(self.view.entries[0].first)
         least = min(float(row.min()) for row in rows)
         greatest = max(float(row.max()) for row in rows)
-        top = 1.0 if greatest <= scale * (1 + 1e-9) else 100.0
-        return min(0.0, least), max(top * scale, greatest)
+        return min(0.0, least), max(self._top * scale, greatest)
 
     def table(self, entries: Sequence[Entry]) -> stats.Table:
         """Return entries as a table of the statistics."""
@@ -154,6 +155,13 @@ def _clusters(view: View, parts: Sequence[Sequence[str]], sources: Sources) -> l
         for shared, ids, track in zip(found, parts, view.tracks, strict=True)
         for label in shared or [f"{track.name}: document {one}" for one in ids]
     ]
+
+
+def _metric_top(entries: Iterable[Entry], scores: Scores) -> float:
+    """Return the greatest score of the metric itself: shares of an oracle's own full depth may lie above full's."""
+    rows = [row for entry in entries for same in entry.rows for row in same[: entry.repeats]]
+    ends = [end(scores[row.record.key].values()) for row in rows for end in (min, max)]
+    return metric_range([np.array([ends])])[2] if ends else 1.0
 
 
 def _full(row: Row) -> float:

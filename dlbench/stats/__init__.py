@@ -30,10 +30,11 @@ from dlbench.stats.intervals import (
 from dlbench.stats.ranks import Rank, letters, rank_intervals, tie_groups
 from dlbench.stats.reach import ComputeAt, compute_at, gap_closed, pareto_probability
 from dlbench.stats.resample import RESAMPLES, Resample
-from dlbench.stats.table import Pairs, Table
+from dlbench.stats.table import MOST_PAIRED, Pairs, Table
 
 __all__ = [
     "LEVEL",
+    "MOST_PAIRED",
     "RESAMPLES",
     "Area",
     "Band",

@@ -7,6 +7,7 @@ from string import ascii_lowercase
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, stdtrit
 
 from dlbench.stats.resample import FloatArray
 
@@ -20,35 +21,54 @@ class Rank:
     high: int
 
 
-def rank_intervals(means: npt.ArrayLike, draws: FloatArray, level: float = 0.95) -> list[Rank]:
+def rank_intervals(
+    means: npt.ArrayLike,
+    draws: FloatArray,
+    level: float = 0.95,
+    *,
+    units: int | None = None,
+    apart: npt.NDArray[np.bool_] | None = None,
+) -> list[Rank]:
     """Return every row's rank with its interval: rows that are surely better stand above it, surely worse ones below.
 
-    For each row, all its differences to the others get simultaneous bounds from the resampled means: the quantile of
-    the largest studentised deviation in each draw (Mogstad, Romano, Shaikh & Wilhelm, Review of Economic Studies 91,
-    2024). Quantiles of resampled ranks would be simpler, but are too narrow where rows are nearly equal.
+    The intervals hold together: all differences between two rows get simultaneous bounds, with one critical value for
+    the whole table, the quantile of the largest studentised deviation in each draw (Mogstad, Romano, Shaikh & Wilhelm,
+    Review of Economic Studies 91, 2024). Quantiles of resampled ranks would be simpler, but are too narrow where rows
+    are nearly equal.
 
     Args:
         means: mean score per row; higher is better.
         draws: resampled means, rows drawn together, [rows, resamples].
-        level: the chance that an interval holds its row's true rank.
+        level: the chance that all intervals hold their rows' true ranks.
+        units: documents (or sources) that were drawn from: the fewer, the farther the critical value is pushed out, as
+            Student's t is from the normal; not at all where not given.
+        apart: whether the interval of a difference leaves zero out, [rows, rows]; rows of which it does not are never
+            surely better or worse, whatever the draws say.
     """
     values = np.asarray(means, dtype=np.float64)
     deviations = draws - values[:, None]
     scale = max(float(np.abs(values).max()), 1e-300) * 1e-12
-    ranks = []
-    for row, value in enumerate(values):
-        difference = values - value
-        off = deviations - deviations[row]
+    errors = np.zeros((len(values), len(values)))
+    largest = np.zeros(draws.shape[1])
+    for row in range(len(values) - 1):
+        off = deviations[row + 1 :] - deviations[row]
         error = np.sqrt(np.einsum("rd,rd->r", off, off) / off.shape[1])
+        errors[row, row + 1 :] = errors[row + 1 :, row] = error
         known = error > scale
-        largest = np.abs(off[known] / error[known, None]).max(axis=0, initial=0.0)
-        reach = np.quantile(largest, level) * error
-        # Rows without any spread between them are the same on every document that was seen, or apart on all alike.
-        better = np.where(known, difference > reach, difference > scale)
-        worse = np.where(known, difference < -reach, difference < -scale)
-        rank = 1 + int((difference > scale).sum())
-        ranks.append(Rank(rank, 1 + int(better.sum()), len(values) - int(worse.sum())))
-    return ranks
+        np.maximum(largest, np.abs(off[known] / error[known, None]).max(axis=0, initial=0.0), out=largest)
+    critical = float(np.quantile(largest, level))
+    if units is not None and units > 1 and critical > 0:
+        reached = min(critical, 6.0)  # farther out the normal's tail is lost in rounding
+        critical *= float(stdtrit(units - 1, ndtr(reached))) / reached * (units / (units - 1)) ** 0.5
+    # Rows without any spread between them are the same on every document that was seen, or apart on all alike.
+    reach = np.where(errors > scale, critical * errors, scale)
+    difference = values[None] - values[:, None]
+    better, worse = difference > reach, difference < -reach
+    if apart is not None:
+        better, worse = better & apart, worse & apart
+    places = 1 + (difference > scale).sum(axis=1)
+    low, high = 1 + better.sum(axis=1), len(values) - worse.sum(axis=1)
+    return [Rank(int(rank), int(best), int(worst)) for rank, best, worst in zip(places, low, high, strict=True)]
 
 
 def tie_groups(means: npt.ArrayLike, different: npt.NDArray[np.bool_]) -> list[tuple[int, ...]]:

@@ -49,6 +49,11 @@ class Resample:
         self.seed = seed
         self.codes = cluster_codes(clusters, documents)
 
+    @property
+    def units(self) -> int:
+        """How many are drawn: documents, or their clusters."""
+        return self.documents if self.codes is None else int(self.codes.max()) + 1
+
     def means(self, scores: npt.ArrayLike) -> FloatArray:
         """Return the resampled mean of every row of scores.
 

@@ -17,6 +17,8 @@ from dlbench.stats.intervals import LEVEL, Bounds, Clusters, metric_range, paire
 from dlbench.stats.ranks import Rank, rank_intervals, tie_groups
 from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, cluster_totals, seed_noise
 
+MOST_PAIRED = 400
+"""Rows of a table whose pairs are tested: the tests grow with the square."""
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
@@ -175,8 +177,14 @@ class Table:
 
     @cached_property
     def ranks(self) -> list[Rank]:
-        """Every row's rank with its interval."""
-        return rank_intervals(self.means, self.draws, self.level)
+        """Every row's rank with its interval; all intervals hold together.
+
+        Up to `MOST_PAIRED` rows none is surely above another unless the interval of their difference says so too.
+        """
+        apart = None
+        if len(self.means) <= MOST_PAIRED:
+            apart = (self.pairs.low > 0) | (self.pairs.high < 0)
+        return rank_intervals(self.means, self.draws, self.level, units=self.resample.units, apart=apart)
 
     @cached_property
     def groups(self) -> list[tuple[int, ...]]:
