@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from dlbench.leaderboard.against import against, verdict
 from dlbench.leaderboard.figures import decimals, percent
 from dlbench.leaderboard.paired import Entry, entries, matched
 from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Track, build_tracks
 from dlbench.records import Record
-from dlbench.stats import Interval, corrected, paired_difference, permutation_p
+from dlbench.stats import Interval, corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,8 @@ class Claim:
         task, track: where it was made.
         condition: at which cost, in words.
         subject, other: what was compared, in words.
-        difference: mean score of subject minus other, paired by document; None where the documents differ.
+        difference: mean score of subject minus other, paired by document; None where the documents differ. Of a control
+            with variants, the one that is least favourable to what is said.
         p: paired permutation test, corrected (Benjamini-Hochberg) over all comparisons made together.
         n: documents.
         sentence: all of it, to be read by people.
@@ -47,9 +49,7 @@ class Claim:
     @property
     def verdict(self) -> int:
         """1 where subject is better, −1 where other is, 0 where that can't be said."""
-        if self.difference is None or self.p is None or self.p >= 0.05 or not self.difference.excludes_zero:
-            return 0
-        return 1 if self.difference.estimate > 0 else -1
+        return 0 if self.difference is None or self.p is None else verdict(self.difference, self.p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,16 @@ class _Question:
     other: str
     family: tuple[str, str]
     a: Entry
-    b: Entry
+    others: tuple[Entry, ...]  # one row, or the variants of a control
 
 
 def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
     """Compare what every board of this suite is asked about, as far as the records allow.
 
     Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
-    at their own realised share, and against a smaller dense model of about the same total FLOPs; the oracle against the
-    same choice among full-depth outputs and under other references.
+    at their own realised share, in every variant there is (`dlbench.leaderboard.against`), and against a smaller dense
+    model of about the same total FLOPs; the oracle against the same choice among full-depth outputs and under other
+    references.
 
     Args:
         records: any number of tracks.
@@ -80,9 +81,9 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
         question
         for track in tracks
         for question in _questions(track, entries(track, scores, sources))
-        if question.a.ids and question.b.ids
+        if question.a.ids and all(other.ids for other in question.others)
     ]
-    answers = [_compare(question) for question in questions]
+    answers = [against(question.a, question.others) for question in questions]
     adjusted = iter(corrected([answer[1] for answer in answers if answer is not None]))
     made = []
     for question, answer in zip(questions, answers, strict=True):
@@ -106,13 +107,13 @@ def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
             entry
         )
 
-    def question(condition: str, a: Entry, other: str, b: Entry, family: str = "") -> _Question:
+    def question(condition: str, a: Entry, other: str, *b: Entry, family: str = "") -> _Question:
         word = _WORDS[a.row.record.method.name]
         return _Question(track, condition, _named(word, a), other, (word, family or other), a, b)
 
     skip, leave, router = (by_method[name] for name in ("static_skip", "static_exit", "hidden_router"))
     for a, b in _same_budget(skip, leave):
-        yield question(_at(a, b), a, _named("exiting", b), b, "exiting")
+        yield question(_at(a, b), a, _named("exiting", b), b, family="exiting")
     for dense in by_method["dense"]:
         for several in (skip, leave, router):
             if several:
@@ -124,9 +125,8 @@ def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
     for control, word in (("random_skip", "random routing"), ("unified_skip", "unified skipping")):
         for several in (skip, router):
             for a in several:
-                met = matched(a, by_method[control])
-                if met is not None:
-                    yield question(_at(a), a, word, met)
+                if met := matched(a, by_method[control]):
+                    yield question(_at(a), a, word, *met)
     for raw in by_method["oracle"]:
         same = [
             entry
@@ -154,14 +154,6 @@ def _at(*known: Entry) -> str:
 def _named(word: str, entry: Entry) -> str:
     """Return the word, with the row's label where that says more than the method's name."""
     return word if entry.row.label == entry.row.record.method.name else f"{word} ({entry.row.label})"
-
-
-def _compare(question: _Question) -> tuple[Interval, float] | None:
-    a, b = question.a, question.b
-    if a.scores is None or b.scores is None or a.ids != b.ids:
-        return None
-    difference = paired_difference(a.scores, b.scores, clusters=a.clusters)
-    return difference, permutation_p(a.scores, b.scores, clusters=a.clusters)
 
 
 def _claim(question: _Question, difference: Interval | None, p: float | None, n: int) -> Claim:

@@ -90,24 +90,31 @@ def comparable(entry: Entry, other: Entry) -> bool:
     return mine == its and (not policy or not other_policy or policy == other_policy)
 
 
-def matched(entry: Entry, controls: Iterable[Entry]) -> Entry | None:
+def matched(entry: Entry, controls: Iterable[Entry]) -> tuple[Entry, ...]:
     """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
 
-    Of a control with variants that is the strongest one there.
+    Each of its variants that goes so far, whatever its scores: to pick one by them would flatter the control
+    (`dlbench.leaderboard.against`).
     """
     curves: dict[str, list[Entry]] = defaultdict(list)
     for control in controls:
         if control.scores is not None and control.ids == entry.ids and comparable(entry, control):
             curves[control.row.label].append(control)
-    best: Entry | None = None
+    found = []
     for several in curves.values():
         curve = curve_of(several)
         point = None if curve is None else curve.at(entry.layers, slack=SLACK)
         if point is not None:
-            values = np.atleast_2d(np.asarray(point.scores))
-            if best is None or best.scores is None or values.mean() > best.scores.mean():
-                best = Entry(several[0].rows, entry.ids, values, entry.clusters)
-    return best
+            found.append(Entry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters))
+    return tuple(found)
+
+
+def usual(labels: Iterable[str]) -> str | None:
+    """Return the variant of a control that stands for it where one has to: per token, else the first by name.
+
+    Chosen by its name alone, since the best on the test documents is high by luck.
+    """
+    return min(labels, key=lambda label: ("token" not in label, label), default=None)
 
 
 def curve_of(known: Iterable[Entry]) -> Curve | None:
