@@ -83,7 +83,7 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
         for question in _questions(track, entries(track, scores, sources))
         if question.a.ids and all(other.ids for other in question.others)
     ]
-    answers = [against(question.a, question.others) for question in questions]
+    answers = [against(question.a, question.others, clusters=question.a.clusters) for question in questions]
     adjusted = iter(corrected([answer[1] for answer in answers if answer is not None]))
     made = []
     for question, answer in zip(questions, answers, strict=True):

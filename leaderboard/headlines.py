@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbench.leaderboard.claims import Claim, claims
+from dlbench.leaderboard.enough import Setting, enough
 from dlbench.leaderboard.figures import decimals, percent
-from dlbench.leaderboard.paired import SLACK, Entry, curve_of, entries
+from dlbench.leaderboard.paired import SLACK, Entry, curve_of, entries, usual
 from dlbench.leaderboard.runs import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.tracks import Track, build_tracks
 from dlbench.records import Record
-from dlbench.stats import Interval, compute_at, gap_closed
-from dlbench.stats.frontier import Point
+from dlbench.stats import gap_closed
 
 Where = tuple[str, float | None]
 """A task and a budget."""
@@ -131,31 +131,41 @@ def _methods(known: Sequence[Entry]) -> dict[str, list[Entry]]:
 
 
 def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
-    """Say at which layer share any method surely keeps 95 % of full, per task the cheapest."""
+    """Say at which layer share any method surely keeps 95 % of full, per task the one of fewest FLOPs.
+
+    It is picked among all methods, so each is held to a bound that is surer by their number (Bonferroni).
+    """
     reached: dict[str, list[str]] = defaultdict(list)
     missed = []
     for track in tracks:
         full = next((one for one in known[track.name] if one.row.role == "full" and one.scores is not None), None)
         if full is None or full.scores is None:
             continue
-        best: tuple[float, str] | None = None
-        for label, several in _methods(known[track.name]).items():
-            points = [
-                Point(one.layers, one.scores) for one in several if one.ids == full.ids and one.scores is not None
+        methods = {
+            label: [
+                Setting(one.total, one.layers, one.scores)
+                for one in several
+                if one.ids == full.ids and one.scores is not None
             ]
-            least = compute_at(points, full.scores, clusters=full.clusters)
-            if least.cost is not None and (best is None or (least.cost, label) < best):
-                best = least.cost, label
-        if best is None:
+            for label, several in _methods(known[track.name]).items()
+        }
+        confidence = 1 - 0.05 / max(1, len(methods))
+        least = {
+            label: enough(several, full.scores[0], confidence=confidence, clusters=full.clusters)
+            for label, several in methods.items()
+        }
+        costs = [(one.total, label) for label, one in least.items() if one.total is not None]
+        if not costs:
             missed.append(track.task.name)
-        else:
-            of = "" if reached else " of the layers"
-            reached[best[1]].append(f"{percent(best[0])}{of} on {track.task.name}")
+            continue
+        _, best = min(costs)
+        of = "" if reached else " of the layers"
+        reached[best].append(f"{percent(least[best].layers or 0.0)}{of} on {track.task.name}")
     if not reached and not missed:
         return ""
     said = [f"by {label} at {_and(places)}" for label, places in reached.items()]
     said += [f"by no method on {_and(missed)}"] if missed else []
-    return f"95 % of full is surely kept {'; '.join(said)}."
+    return f"With all methods tested together, 95 % of full is surely kept {'; '.join(said)}."
 
 
 def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
@@ -174,35 +184,35 @@ def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
 def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     """Say which share of the gap from random routing to the honest oracle the best method closes near half the layers.
 
-    Honest is the oracle that was scored on references it did not choose by; tasks without it are left out.
+    Honest is the oracle that was scored on references it did not choose by; tasks without it are left out. The best is
+    picked among all methods, so its interval is wider by their number (Bonferroni).
     """
     parts = []
     for track in tracks:
-        best: tuple[Interval, Entry] | None = None
         here = known[track.name]
-        oracle, control = (
-            curve_of(replace(one, scores=_kept(one)) for one in here if one.row.record.method.name == name)
-            for name in ("oracle_cross", "random_skip")
-        )
+        random = usual(one.row.label for one in here if one.row.record.method.name == "random_skip")
+        chosen = [[one for one in here if one.row.record.method.name == "oracle_cross"]]
+        chosen.append([one for one in here if one.row.label == random])
+        oracle, control = (curve_of(replace(one, scores=_kept(one)) for one in several) for several in chosen)
         if oracle is None or control is None:
             continue
+        same = {one.ids for several in chosen for one in several}
+        candidates = []
         for entry in (one for several in _methods(here).values() for one in several):
             budget = entry.row.record.run.budget
             ours = _kept(entry)
             if budget is None or abs(budget - 0.5) > SLACK or ours is None:
                 continue
             top, bottom = (curve.at(entry.layers, slack=SLACK) for curve in (oracle, control))
-            same = {one.ids for one in here if one.row.record.method.name in ("oracle_cross", "random_skip")}
-            if top is None or bottom is None or same != {entry.ids}:
-                continue
-            ends = np.asarray(bottom.scores), np.asarray(top.scores)
-            closed = gap_closed(ours, *ends, clusters=entry.clusters)
-            if closed is not None and (best is None or closed.estimate > best[0].estimate):
-                best = closed, entry
-        if best is not None:
-            closed, entry = best
-            said = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in (closed.estimate, closed.low, closed.high)))
-            parts.append(f"{said} by {entry.row.label} on {track.task.name}")
+            if top is not None and bottom is not None and same == {entry.ids}:
+                candidates.append((entry, ours, np.asarray(bottom.scores), np.asarray(top.scores)))
+        level = 1 - 0.05 / max(1, len(candidates))
+        found = [(gap_closed(*scores, clusters=entry.clusters, level=level), entry) for entry, *scores in candidates]
+        told = [(closed, entry) for closed, entry in found if closed is not None]
+        if told:
+            closed, entry = max(told, key=lambda one: one[0].estimate)
+            ends = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in (closed.estimate, closed.low, closed.high)))
+            parts.append(f"{ends} by {entry.row.label} on {track.task.name}")
     if not parts:
         return ""
     return f"At half of the layers, the gap from random routing to the honest oracle is closed to {_and(parts)}."

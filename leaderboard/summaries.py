@@ -9,23 +9,16 @@ from itertools import pairwise
 import numpy as np
 
 from dlbench import stats
+from dlbench.leaderboard.enough import Enough, Setting, enough
 from dlbench.leaderboard.field import Field
 from dlbench.leaderboard.looks import kind_of
+from dlbench.leaderboard.paired import usual
 from dlbench.leaderboard.places import Place, competitors, ranked_places
 from dlbench.leaderboard.views import Entry, series
 from dlbench.stats.resample import FloatArray
 
 AREA = (0.2, 1.0)
 """Total FLOPs, as shares of full's, over which the area under a method's curve is taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Enough:
-    """The least cost that keeps a share of the quality beyond doubt: of the layers, and of the FLOPs."""
-
-    layers: float | None
-    total: float | None
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +60,13 @@ def summarise(found: Field) -> tuple[Summary, ...]:
         rows = [areas[label] for label in compete]
         table = stats.Table(rows, bounds=_span(rows), clusters=found.clusters)
         places = dict(zip(compete, ranked_places(table), strict=True))
-    heights = dict(zip(complete, found.kept([areas[label] for label in complete]), strict=False))
+    heights = _heights(found, {label: methods[label] for label in complete}, areas)
     summaries = [
         _summary(
             found,
             label,
             entries,
-            stats.Interval(*heights[label]) if label in heights else None,
+            heights.get(label),
             places.get(label),
         )
         for label, entries in methods.items()
@@ -83,6 +76,21 @@ def summarise(found: Field) -> tuple[Summary, ...]:
 
 def _span(rows: Sequence[FloatArray]) -> tuple[float, float]:
     return min(0.0, *(float(row.min()) for row in rows)), max(float(row.max()) for row in rows)
+
+
+def _heights(
+    found: Field, methods: Mapping[str, Sequence[Entry]], areas: Mapping[str, FloatArray]
+) -> dict[str, stats.Interval]:
+    """Return the areas as shares of full depth's, each between its bounds, which are no farther than its curve goes."""
+    widths = {}
+    for label, entries in methods.items():
+        start = min(entry.costs["total"] for entry in entries)
+        widths[label] = (AREA[1] - min(max(start, AREA[0]), AREA[1])) / (AREA[1] - AREA[0])
+    kept = found.kept([areas[label] / (width or 1.0) for label, width in widths.items()])
+    return {
+        label: stats.Interval(width * estimate, width * low, width * high)
+        for (label, width), (estimate, low, high) in zip(widths.items(), kept, strict=False)
+    }
 
 
 def _area_rows(found: Field, entries: Sequence[Entry]) -> FloatArray:
@@ -109,14 +117,13 @@ def _summary(
     found: Field, label: str, entries: Sequence[Entry], area: stats.Interval | None, place: Place | None
 ) -> Summary:
     known = [entry for entry in entries if entry.id in found.rows]
-    enough = {target: _enough(found, known, target) for target in (0.95, 0.99)}
     return Summary(
         label=label,
         method=entries[0].method,
         kind=kind_of(entries[0]),
         place=place,
         area=area,
-        enough=enough,
+        enough={target: _enough(found, known, target) for target in (0.95, 0.99)},
         kept={entry.budget: entry.retained for entry in entries if entry.budget is not None and entry.retained},
         gaps=_gaps(found, known),
     )
@@ -126,35 +133,30 @@ def _enough(found: Field, entries: Sequence[Entry], target: float) -> Enough:
     assert found.full is not None
     if not entries:
         return Enough(None, None, "its documents are not published")
-    # What does not reach it as measured does not reach it beyond doubt; most rows need no more.
-    bar = target * float(found.full.mean())
-    by_cost = {
-        entry.costs["total"]: entry
+    settings = [
+        Setting(entry.costs["total"], entry.costs.get("layers"), found.rows[entry.id])
         for entry in entries
-        if "total" in entry.costs and found.rows[entry.id].mean() >= bar
-    }
-    if not by_cost:
-        return Enough(None, None, "not reached")
-    points = [found.point(entry, "total") for entry in by_cost.values()]
-    limits = found.limits([found.rows[entry.id] for entry in by_cost.values()] + [found.full[None]])
-    least = stats.compute_at(points, found.full, target, bounds=limits, clusters=found.clusters)
-    if least.cost is None:
-        return Enough(None, None, least.reason)
-    return Enough(by_cost[least.cost].costs.get("layers"), least.cost, "")
+        if "total" in entry.costs
+    ]
+    limits = found.limits([setting.scores for setting in settings] + [found.full[None]])
+    return enough(settings, found.full, target, bounds=limits, clusters=found.clusters)
 
 
 def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]:
     """Return the share of the oracle's gap over random routing that is closed, at each row's realised layers."""
     oracle = _honest(found)
     random = [one for one in found.entries if one.method == "random_skip" and one.ok and "layers" in one.costs]
-    control = next(iter(sorted(series(random).items(), key=lambda one: ("token" not in one[0], one[0]))), None)
+    variants = series(random)
+    control = usual(variants)
     if not oracle or control is None:
         return {}
-    ceiling, floor = (stats.Curve([found.point(one, "layers") for one in series]) for series in (oracle, control[1]))
+    ceiling, floor = (
+        stats.Curve([found.point(one, "layers") for one in several]) for several in (oracle, variants[control])
+    )
     gaps = {}
     for entry in entries:
         cost = entry.costs.get("layers")
-        if entry.budget is None or cost is None or entry.label == control[0]:
+        if entry.budget is None or cost is None or entry.label == control:
             continue
         top, bottom = (curve.at(min(max(cost, curve.span[0]), curve.span[1])) for curve in (ceiling, floor))
         # Half a layer of slack: a budget of a quarter is met at 0.243 by one method and at 0.25 by another.

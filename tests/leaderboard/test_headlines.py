@@ -70,7 +70,7 @@ def test_what_surely_keeps_95_per_cent_and_what_closes_the_gap():
     (*_, enough, gap) = headlines(
         *made(
             ("full", BASE, "nano_math", None, {}),
-            ("hidden_router", BASE * 0.98, "nano_math", 0.5, {}),
+            ("hidden_router", np.clip(BASE + 0.02, 0, 1), "nano_math", 0.5, {}),
             ("random_skip", BASE * 0.5, "nano_math", 0.5, {}),
             ("oracle_cross", BASE * 1.1, "nano_math", 0.5, {}),
             ("full", BASE, "nano_summary", None, {}),
@@ -78,9 +78,10 @@ def test_what_surely_keeps_95_per_cent_and_what_closes_the_gap():
         )
     )
     assert enough == (
-        "95 % of full is surely kept by hidden_router at 50 % of the layers on nano_math; by no method on nano_summary."
+        "With all methods tested together, 95 % of full is surely kept by hidden_router at 50 % of the layers on "
+        "nano_math; by no method on nano_summary."
     )
-    assert gap.startswith("At half of the layers, the gap from random routing to the honest oracle is closed to 80 % [")
+    assert gap.startswith("At half of the layers, the gap from random routing to the honest oracle is closed to 89 % [")
 
 
 @pytest.mark.parametrize("tasks", [1, 4])
