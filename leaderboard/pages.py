@@ -243,7 +243,7 @@ def _kinds(view: View) -> list[tuple[str, str]]:
 
 def _rank_note(view: View, usual: str) -> str:
     said = (
-        "Ranked by quality within each budget, with the ranks that the data leave open; "
+        "Ranked by quality within each budget, with the ranks that the data leave open, all of them together; "
         "rows that share a letter cannot be told apart."
     )
     trusts = {entry.trust for entry in view.entries}
@@ -257,7 +257,8 @@ def _rank_note(view: View, usual: str) -> str:
 def _summary_note(found: Standings) -> str:
     return (
         "One row per method. The area under its frontier, from 20 to 100 % of full's FLOPs, sums up the whole trade; "
-        "“enough” is the least share of the layers that keeps 95 % of the quality beyond doubt."
+        "it counts as 0 below a method's cheapest row. “Enough” is the cheapest setting that keeps 95 % of the quality "
+        "beyond doubt, as do all dearer ones."
     )
 
 

@@ -3,10 +3,11 @@
 The importance of a sub-layer is 1 - cos(in, out), residual included, over calibration text; the least important ones
 are dropped in one shot.
 
-Faithful: the measure, per sub-layer, and the one-shot order; attention by default, which the paper finds to be the more
-redundant half. Different: the calibration text is the task's fit split. A dropped half counts by its share of the
-layer's FLOPs, so dropping every attention of a backbone still leaves most of it: budgets below that are unreachable
-with `part=attention`; `part=both` ranks all halves together.
+Faithful: the measure, per sub-layer, and the one-shot order. By default (`part=both`) all halves are ranked together,
+the paper's joint layer drop; `part=attention` drops that half alone which the paper finds to be the more redundant one.
+Different: the calibration text is the task's fit split. A dropped half counts by its share of the layer's FLOPs, so
+dropping every attention of a backbone still leaves most of it: budgets below that are unreachable with
+`part=attention`.
 """
 
 from dataclasses import dataclass, replace

@@ -1,0 +1,345 @@
+"""What docs/statistics.md, board.md and methods.md say is what the code does: each sentence read here is tried."""
+
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from record_factory import record
+
+from dlbench import registry
+from dlbench.leaderboard import samples, workers
+from dlbench.leaderboard.against import against, verdict
+from dlbench.leaderboard.field import MOST_COMPARED, Field
+from dlbench.leaderboard.paired import SLACK, Entry, matched
+from dlbench.leaderboard.places import Place
+from dlbench.leaderboard.summaries import AREA, summarise
+from dlbench.leaderboard.tracks import build_tracks
+from dlbench.leaderboard.views import build_views
+from dlbench.method import Action
+from dlbench.records import Record
+from dlbench.stats import (
+    MOST_PAIRED,
+    RESAMPLES,
+    Point,
+    Rank,
+    Resample,
+    Table,
+    bounds,
+    compute_at,
+    corrected,
+    gap_closed,
+    minimum_detectable,
+    paired_difference,
+    pareto_probability,
+    reach,
+    retained,
+)
+from dlbench.stats.unseen import effective_mass, unseen_share
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT, BOARD, METHODS = (
+    (DOCS / name).read_text(encoding="utf-8") for name in ("statistics.md", "board.md", "methods.md")
+)
+
+
+def table(text, heading):
+    """Return the rows of the first Markdown table under a heading row, as lists of cells."""
+    lines = text[text.index(heading) :].splitlines()[2:]
+    rows = lines[: lines.index("")]
+    return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows]
+
+
+ANSWERS = dict(table(TEXT, "| question | answer |"))
+N = 200
+RNG = np.random.default_rng(0)
+FULL = RNG.uniform(0.4, 1, N)
+
+
+def said(question, *words):
+    """Return the answer to a question of the docs, checked to hold these words."""
+    (answer,) = [answer for asked, answer in ANSWERS.items() if asked == question]
+    for some in words:
+        assert some in answer
+    return answer
+
+
+def test_every_question_is_tried_here():
+    source = Path(__file__).read_text(encoding="utf-8")
+    assert [question for question in ANSWERS if f'"{question}"' not in source] == []
+
+
+def test_how_much_better():
+    said(
+        "How much better is A than B?",
+        "**binary scores**: Tango's",
+        "an effective mass below 100**: the empirical-likelihood score interval",
+        "**Otherwise**: BCa of the paired bootstrap, 10,000 draws",
+        "(Σ|d|)² ÷ Σd²",
+        "of 200 documents that differ by 0.02 or so and two that collapse it is about 18, not 200",
+    )
+    assert (bounds.DENSE, RESAMPLES) == (100, 10_000)
+    assert paired_difference(FULL > 0.7, FULL > 0.6).method == "Tango score"
+    masses = RNG.normal(0, 0.02, (500, N))
+    masses[:, :2] = -RNG.uniform(0.5, 1, (500, 2))
+    assert effective_mass(masses).mean() == pytest.approx(18, abs=1)
+    for count, method in ((99, "empirical-likelihood score"), (100, "bootstrap BCa")):
+        deviating = np.where(np.arange(N) < count, np.where(np.arange(N) % 2, 0.1, -0.1), 0.0)
+        assert effective_mass(deviating[None])[0] == pytest.approx(count)
+        assert paired_difference(0.5 + deviating, np.full(N, 0.5), bounds=(0, 1)).method == method
+
+
+def test_what_was_not_in_the_sample():
+    said(
+        "And what was not in the sample?",
+        "a share of z² ÷ (n + z²) of the documents (or sources), 1.9 % of 200",
+        "It is what binary scores that all tie leave open",
+    )
+    z = 1.959964
+    assert unseen_share(N, 0.95) == pytest.approx(z**2 / (N + z**2)) == pytest.approx(0.019, abs=5e-4)
+    ties = paired_difference(np.ones(N), np.ones(N))
+    assert ties.high == pytest.approx(unseen_share(N, 0.95))
+    hair = paired_difference(FULL + RNG.normal(0, 1e-4, N), FULL, bounds=(0, 1))
+    assert hair.high == pytest.approx(ties.high, abs=1e-4)
+    sources = paired_difference(FULL + RNG.normal(0, 1e-4, N), FULL, bounds=(0, 1), clusters=[i // 4 for i in range(N)])
+    assert sources.high == pytest.approx(unseen_share(N // 4, 0.95), abs=1e-4)
+
+
+def test_what_is_kept():
+    said(
+        "What does a method keep of full depth?", "ratio of means above chance", "exactly 1 for full beside itself only"
+    )
+    kept = retained(0.9 * FULL, FULL, chance=0.25)
+    assert kept.estimate == pytest.approx((0.9 * FULL.mean() - 0.25) / (FULL.mean() - 0.25))
+    assert retained(FULL, FULL, same=True).low == 1 > retained(FULL, FULL).low
+
+
+def test_is_it_real_and_are_there_many():
+    said("Is the difference real?", "paired permutation test", "McNemar's exact test", "else 10,000 draws")
+    said("Many comparisons?", "Benjamini–Hochberg at 5 %", "only where both the corrected test and the interval say so")
+    rows = [FULL, FULL + 0.003 + RNG.normal(0, 0.001, N)]
+    pairs = Table(rows, bounds=(0, 1)).pairs
+    assert pairs.corrected[0, 1] < 0.001
+    assert not pairs.different[0, 1]  # since the interval holds what was not seen
+    assert pairs.corrected[0, 1] == corrected([pairs.p[0, 1]])[0]
+
+
+def test_better_than_a_control():
+    said(
+        "Better than a control?",
+        "A row is ahead of it only if it is ahead of each variant, and behind only if it is behind each",
+        "the p value is the greatest of them, the difference shown the least favourable",
+        "None is picked by how it does on the test documents",
+    )
+    row, *variants = (Entry((), tuple(map(str, range(N))), (FULL - less)[None]) for less in (0.0, 0.1, 0.2, -0.1))
+    difference, p = against(row, variants[:2])
+    assert (difference.estimate, verdict(difference, p)) == (pytest.approx(0.1), 1)
+    assert verdict(*against(row, variants)) == 0
+
+
+def test_what_could_have_been_found():
+    said("What could have been found?", "at 80 % power", "no less than what the unseen leaves open")
+    a, b = FULL + RNG.normal(0, 0.3, N), FULL
+    error = (a - b).std(ddof=1) / N**0.5
+    assert minimum_detectable(a, b, bounds=(0, 1)) == pytest.approx((1.959964 + 0.841621) * error, rel=1e-5)
+    hair = FULL + RNG.normal(0, 1e-4, N)
+    assert minimum_detectable(hair, FULL, bounds=(0, 1)) == pytest.approx(unseen_share(N, 0.95), rel=0.01)
+
+
+def test_sources_and_seeds():
+    said("Documents that share a source?", "the source is resampled, or swapped, with all its documents")
+    said(
+        "Several fit seeds?", "added to the bounds by the square-and-add rule (MOVER) with Student's t", "none is added"
+    )
+    means = Resample(4, clusters=list("aabb"), resamples=50).means([0.0, 0.0, 1.0, 1.0])
+    assert set(means.ravel()) == {0.0, 0.5, 1.0}
+    assert paired_difference([FULL], FULL - 0.2).method == paired_difference(FULL, FULL - 0.2).method
+    assert paired_difference([FULL, FULL + 0.01], FULL - 0.2).method.endswith("2 fit seeds")
+
+
+def test_a_compute_nobody_ran():
+    said("Quality at a compute nobody ran?", "linear between neighbouring settings", "at most 0.03 beyond it")
+    assert SLACK == 0.03
+
+    def entry(share, scores):
+        (track,) = build_tracks([made("random_skip", share, share, scores)])
+        return Entry(track.rows, tuple(map(str, range(N))), np.atleast_2d(scores))
+
+    controls = [entry(0.4, FULL - 0.2), entry(0.6, FULL)]
+    (half,) = matched(entry(0.5, FULL), controls)
+    assert half.scores[0] == pytest.approx(FULL - 0.1)
+    (end,) = matched(entry(0.62, FULL), controls)
+    assert end.scores[0] == pytest.approx(FULL)
+    assert matched(entry(0.64, FULL), controls) == ()
+
+
+def made(name, share, total, scores, budget=0.5):
+    return record(
+        name,
+        scores=scores,
+        full=FULL,
+        run={"budget": budget},
+        compute={"layer_share": share, "flop_share_total": total},
+    )
+
+
+def summary_of(*settings):
+    """Return the summary of a method from its (budget, total FLOPs, scores)."""
+    records: list[Record] = [made("full", 1.0, 1.0, FULL, None)]
+    records += [made("static_skip", budget, total, scores, budget) for budget, total, scores in settings]
+    rows = [FULL, *(scores for *_, scores in settings)]
+    scores = {
+        one.key: {f"{place:03}": float(value) for place, value in enumerate(row)}
+        for one, row in zip(records, rows, strict=True)
+    }
+    (view,) = build_views(build_tracks(records))
+    (summary,) = summarise(Field(view, scores))
+    return summary
+
+
+def test_area():
+    said(
+        "Area under a curve",
+        "over total FLOP shares 0.2 to 1, divided by 0.8, as a share of full depth's quality",
+        "ends in full depth at 1 and counts as 0 below the method's cheapest row",
+    )
+    assert AREA == (0.2, 1.0)
+    kept = {0.4: 0.5, 0.7: 0.8}
+    found = summary_of(*((total, total, share * FULL) for total, share in kept.items())).area
+    # By hand: nothing from 0.2 to 0.4, then trapezia over 0.4, 0.7 and 1, where full depth keeps all.
+    knots = [*kept.items(), (1.0, 1.0)]
+    by_hand = sum((right - left) * (low + high) / 2 for (left, low), (right, high) in pairwise(knots)) / 0.8
+    assert found.estimate == pytest.approx(by_hand)
+    assert found.low < found.estimate < found.high < 0.6 / 0.8  # no area is wider than its curve
+    assert summary_of((0.1, 0.1, FULL)).area.estimate == pytest.approx(1)
+
+
+def test_what_is_enough():
+    said(
+        "`compute@95`",
+        "from the dearest down, as long as the one-sided 95 % bound of mean(q − 0.95 · full) is not below 0",
+        "the cheapest before the first that fails",
+        '"not reached" where the dearest fails',
+        "The board orders by total FLOPs, and shows the layers of that setting",
+        "`compute@99` is given from 2,000 documents on",
+    )
+    points = [Point(0.2, FULL), Point(0.4, 0.9 * FULL), Point(0.6, FULL), Point(0.8, FULL)]
+    assert compute_at(points, FULL).cost == 0.6
+    assert compute_at(points[:2], FULL).reason == "not reached"
+    assert reach.DOCUMENTS_FOR_99 == 2_000
+    least = summary_of((0.25, 0.9, FULL), (0.5, 0.8, FULL), (0.75, 0.7, 0.5 * FULL)).enough[0.95]
+    assert (least.total, least.layers) == (0.8, 0.5)
+
+
+def test_gap_closed():
+    said(
+        "Gap closed",
+        "(method − random) ÷ (honest oracle − random)",
+        "Blank where the interval of the denominator is not above 0",
+    )
+    assert gap_closed(FULL - 0.1, FULL - 0.3, FULL).estimate == pytest.approx(2 / 3)
+    assert gap_closed(FULL, FULL, FULL + RNG.normal(0, 0.1, N)) is None
+    assert gap_closed(FULL, FULL, FULL - 0.3) is None
+
+
+def test_on_the_frontier():
+    said("On the frontier?", "no other row is as cheap and as good, and better in one of the two")
+    points = [Point(0.5, FULL), Point(0.5, FULL), Point(0.6, FULL), Point(0.4, FULL - 0.1)]
+    assert pareto_probability(points, resamples=50).tolist() == [1, 1, 0, 1]
+
+
+def test_which_rank():
+    said(
+        "Which rank?",
+        "one place below all rows that are surely better, and one above all that are surely worse",
+        "All intervals of a table hold together with 95 %: one critical value serves all its pairs",
+    )
+    apart = [FULL, FULL - 0.2 + RNG.normal(0, 0.1, N), FULL - 0.2 + RNG.normal(0, 0.1, N), FULL - 0.4]
+    places = [(one.low, one.high) for one in Table(apart).ranks]
+    assert places == [(1, 1), (2, 3), (2, 3), (4, 4)]
+    # A pair that alone would be parted is not among many: the critical value grows with the table.
+    rng = np.random.default_rng(1)
+    close = [FULL + rng.normal(0, 0.2, N), FULL + rng.normal(0, 0.2, N)]
+    shift = close[1].mean() - close[0].mean() + 2.4 * 0.2 * (2 / N) ** 0.5
+    close[0] = close[0] + shift
+    assert Table(close).ranks == [Rank(1, 1, 1), Rank(2, 2, 2)]
+    crowd = [FULL + rng.normal(0, 0.2, N) for _ in range(12)]
+    assert Table([*close, *crowd]).ranks[0].high > 1
+    assert Table([*close, *crowd]).ranks[1].low == 1
+
+
+def test_why_not_one_bootstrap():
+    assert "covers the truth in 87 % of the cases, not 95 %; BCa covers it in 91 %." in TEXT
+    values = (RNG.random((2000, N)) < 0.02) * RNG.random((2000, N))
+    draws = Resample(N, resamples=1000).means(values)
+    low, high = np.quantile(draws, [0.025, 0.975], axis=1)
+    assert np.mean((low <= 0.01) & (high >= 0.01)) == pytest.approx(0.87, abs=0.02)
+    influence = values - values.mean(axis=1, keepdims=True)
+    low, high = bounds.bca_bounds(values.mean(axis=1), draws, influence, 0.95)
+    assert np.mean((low <= 0.01) & (high >= 0.01)) == pytest.approx(0.91, abs=0.02)
+
+
+def test_why_the_unseen_counts():
+    assert "13 % of all samples of 200 hold none that does" in TEXT
+    assert round(0.99**200, 2) == 0.13
+    assert "Where 200 documents differ by 0.1 and more of the metric's range, it changes nothing" in TEXT
+    difference = RNG.normal(0, 0.12, N)
+    found = paired_difference(0.5 + difference, np.full(N, 0.5), bounds=(0, 1))
+    draws, influence = Resample(N).means(difference), (difference - difference.mean())[None]
+    low, high = bounds.bca_bounds(np.array([difference.mean()]), draws, influence, 0.95)
+    assert (found.low, found.high) == pytest.approx((low[0], high[0]))
+    assert "±0.019" in TEXT and "with 2,000 it is ±0.002" in TEXT
+    assert unseen_share(2000, 0.95) == pytest.approx(0.002, abs=1e-4)
+
+
+def test_the_board_says_so_too():
+    for sentence in (
+        "intervals that hold together",
+        "Methods that ran at every budget are also ranked over all of them, by the area under their curve",
+        "*Enough for 95 %* is the cheapest setting down to which, from the dearest, each keeps so much beyond doubt",
+        "at most 400 rows of a page",
+        "one process per core, at most four",
+        "Of large runs (8 MB and more)",
+        "up to 500 documents per row, at most 200 kB per page",
+    ):
+        assert sentence in BOARD
+    assert MOST_COMPARED == MOST_PAIRED == 400
+    assert (workers.LARGE, workers.MOST) == (8_000_000, 4)
+    assert (samples.MOST, samples.LARGEST) == (500, 200_000)
+    assert summary_of((0.25, 0.4, FULL), (0.5, 0.6, FULL)).place == Place(1, 1, 1, "", False)
+
+
+def test_llm_drop_ranks_all_halves_together_unless_told_otherwise():
+    (row,) = [row for row in table(METHODS, "| method | rule |") if row[0] == "`llm_drop`"]
+    assert (
+        row[1] == "drop attention and feed-forward halves, ranked together, by similarity; one kind alone with `part`"
+    )
+    method = registry.load("llm_drop")
+    assert method().part == "both"
+    module = sys.modules[method.__module__].__doc__
+    assert "By default (`part=both`) all halves are ranked together" in " ".join(module.split())
+    # By hand: of two layers the cheapest halves to lose are the attention of one and the feed-forward of the other.
+    importance = (0.1, 0.9, 0.8, 0.2)  # attention of layers 0 and 1, then their feed-forwards
+    plan = method(share=0.5, importance=importance, attention_cost=(0.5, 0.5)).actions(2)
+    assert plan == (Action.MLP, Action.ATTN)
+    alone = method(share=0.5, importance=importance, attention_cost=(0.5, 0.5), part="attention").actions(2)
+    assert alone == (Action.MLP, Action.MLP)
+
+
+def test_the_table_of_methods_is_that_of_the_code():
+    rows = {row[0].strip("`"): row for row in table(METHODS, "| method | rule |")}
+    files = (DOCS.parent / "methods").glob("*.py")
+    assert set(rows) == {path.stem for path in files if not path.stem.startswith("_")}
+    assert {name for name, row in rows.items() if row[5] == "yes"} == set(registry.CORE)
+    per = {"run": "static", "token": "token", "sequence": "sequence"}
+    for name, (_, rule, decides, paper, learns, _) in rows.items():
+        method = registry.load(name)
+        assert ("not deployable" in rule) != method.deployable, name
+        if getattr(method, "fitted", False):
+            assert learns, name
+        source = sys.modules[method.__module__].__doc__
+        assert all(number in source for number in re.findall(r"\d{4}\.\d{5}", paper)), name
+        if decides in per and name != "oracle":
+            assert method().scope == per[decides], name
