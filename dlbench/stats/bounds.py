@@ -30,7 +30,7 @@ DENSE = 100
 SCORE = "empirical-likelihood score"
 BCA = "bootstrap BCa"
 _FEW_VALUES = 16
-_CELLS = 1 << 17  # of samples × documents that are searched at once: 1 MiB an array, which stays in the cache
+_CELLS = 1 << 17  # of samples × documents that are handled at once: 1 MiB an array, which stays in the cache
 
 Draws = Callable[[npt.NDArray[np.intp]], FloatArray]
 """From samples, by number, to their resampled means, [chosen samples, resamples]."""
@@ -58,18 +58,31 @@ class Samples:
 
 def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
     """Return the bounds of every sample's mean, and which of them are score intervals."""
-    values = samples.values
-    estimate = values.mean(axis=1)
-    centre = np.median(values, axis=1)  # where most documents tie, what they tie at
-    off = values - centre[:, None]
+    count, documents = samples.values.shape
+    low, high, score = np.empty(count), np.empty(count), np.empty(count, dtype=np.bool_)
+    step = max(64, _CELLS // documents)
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        some = Samples(samples.values[part], samples.low[part], samples.high[part], samples.binary[part], samples.codes)
+
+        def drawn(chosen: npt.NDArray[np.intp], first: int = start) -> FloatArray:
+            return draws(chosen + first)
+
+        low[part], high[part], score[part] = _some_bounds(some, drawn, level)
+    return low, high, score
+
+
+def _some_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
+    """Return what `mean_bounds` does of as many samples as are handled at once."""
+    estimate = samples.values.mean(axis=1)
+    centre = np.median(samples.values, axis=1)  # where most documents tie, what they tie at
+    off = samples.values - centre[:, None]
     units, _ = _unit_deviations(off, samples.codes)
     score = samples.binary | (effective_mass(units) < DENSE)
     low, high = np.empty(len(off)), np.empty(len(off))
-    step = max(1, _CELLS // off.shape[1])
-    for start in range(0, len(off), step):
-        chosen = np.flatnonzero(score[start : start + step]) + start
-        if chosen.size:
-            low[chosen], high[chosen] = _score_bounds(off[chosen], centre[chosen], samples, chosen, level)
+    chosen = np.flatnonzero(score)
+    if chosen.size:
+        low[chosen], high[chosen] = _score_bounds(off[chosen], centre[chosen], samples, chosen, level)
     for start in range(0, len(off), 64):
         dense = np.flatnonzero(~score[start : start + 64]) + start
         if dense.size:
