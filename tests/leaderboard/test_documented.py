@@ -305,6 +305,9 @@ def test_the_board_says_so_too():
         "up to 500 documents per row, at most 200 kB per page",
     ):
         assert sentence in BOARD
+    page = (DOCS.parent / "leaderboard" / "templates" / "view.html.j2").read_text(encoding="utf-8")
+    assert "all intervals of a table hold together with 95 %" in page
+    assert "settings are tested one by one from the dearest down" in page
     assert MOST_COMPARED == MOST_PAIRED == 400
     assert (workers.LARGE, workers.MOST) == (8_000_000, 4)
     assert (samples.MOST, samples.LARGEST) == (500, 200_000)
