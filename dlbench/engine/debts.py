@@ -129,6 +129,10 @@ class Debts(ABC):
         """Columns with keys and values, [rows, first..now], True where there are; None where all have them."""
         return None
 
+    def hidden(self, layer: int, slots: Slots | None) -> Slots:
+        """How many of these columns each slot lacks, of all alive or of some: [slots]; only where `seen` tells them."""
+        raise NotImplementedError
+
     @abstractmethod
     def move(self, target: Slots, source: Slots) -> None:
         """Slots `target` take what slots `source` held; both at once."""
@@ -256,6 +260,8 @@ class Evict(Debts):
     def __init__(self, cache: RowCache, span: int) -> None:
         super().__init__(cache, span)
         self._there: dict[int, Tensor] = {}  # [B, T]
+        self._gone: dict[int, Flags] = {}  # [B, T]
+        """The opposite on the host, where they are counted: the device would be waited for."""
 
     def concern(self, layer: int) -> bool:
         return layer in self._there
@@ -264,10 +270,12 @@ class Evict(Debts):
         if layer not in self._there:
             shape = self.cache.batch, self.cache.length
             self._there[layer] = torch.ones(shape, dtype=torch.bool, device=hidden.device)
+            self._gone[layer] = np.zeros(shape, dtype=bool)
         if slots is None:
             self._there[layer][: self.cache.alive, self.cache.seen] = False
         else:
             self._there[layer][on(slots, hidden.device), self.cache.seen] = False
+        self._gone[layer][slice(self.cache.alive) if slots is None else slots, self.cache.seen] = True
 
     def seen(self, layer: int, rows: Tensor | None) -> Tensor | None:
         there = self._there.get(layer)
@@ -276,18 +284,30 @@ class Evict(Debts):
         there = there[: self.cache.alive] if rows is None else there[rows]
         return there[:, self.cache.first(layer) : self.cache.seen + 1]
 
+    def hidden(self, layer: int, slots: Slots | None) -> Slots:
+        gone = self._gone[layer][slice(self.cache.alive) if slots is None else slots]
+        found: Slots = gone[:, self.cache.first(layer) : self.cache.seen + 1].sum(1)
+        return found
+
     def move(self, target: Slots, source: Slots) -> None:
         for there in self._there.values():
             there[on(target, there.device)] = there[on(source, there.device)]
+        for gone in self._gone.values():
+            gone[target] = gone[source]
 
     def clear(self, slots: Slots) -> None:
         for there in self._there.values():
             there[on(slots, there.device)] = True
+        for gone in self._gone.values():
+            gone[slots] = False
 
     def shift(self, columns: int) -> None:
         for there in self._there.values():
             there[:, :-columns] = there[:, columns:].clone()
             there[:, -columns:] = True
+        for gone in self._gone.values():
+            gone[:, :-columns] = gone[:, columns:].copy()
+            gone[:, -columns:] = False
 
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self._there.values())

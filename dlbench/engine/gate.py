@@ -237,6 +237,8 @@ class Gates:
         if debts is not None and (there := debts.seen(index, rows)) is not None:
             mask = kwargs.get("attention_mask")
             kwargs = {**kwargs, "attention_mask": add_to_mask(mask, there, additive=self.additive, dtype=hidden.dtype)}
+            if code & _ATTN and self.ledger.metered:
+                self.ledger.hide(slots, debts.hidden(index, slots))
         if rows is None:
             out = self._part(index, code, forward, states, kwargs, owed)
         else:

@@ -1,7 +1,9 @@
 """Count what ran, twice: executed FLOPs (what the kernels did, padding included) and credited FLOPs (true context).
 
-Credited FLOPs equal executed ones at batch 1 without padding; a gap that grows with anything but padding is a bug or a
-masked fake. A forward is only noted while it runs: sums are made for many forwards at once, or when they are asked for.
+Credited FLOPs equal executed ones at batch 1 without padding, but for the keys that the policy "evict" hides: a kernel
+computes their scores and masks them, so they are executed; they are no part of the context, so they are not credited. A
+gap that grows with anything else is a bug or a masked fake. A forward is only noted while it runs: sums are made for
+many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
 """
@@ -52,6 +54,8 @@ class _Forward:
     """Layers, and the slot of each past token whose keys and values they made."""
     again: list[Ints] = field(default_factory=list)
     """The rows of past tokens that ran a layer."""
+    hidden: list[tuple[Ints, Ints]] = field(default_factory=list)
+    """Rows that ran a layer's attention, and how many keys of their context were hidden from each there."""
     wanted: Ints = field(init=False)
     """Positions of each row whose logits were wanted, of true tokens: [B]."""
     made: Ints | int = field(init=False)
@@ -96,6 +100,10 @@ class Ledger:
     def fill(self, index: int, slots: Ints) -> None:
         """Keys and values of past tokens are made, one per entry of `slots`."""
         self._now.filled.append((index, slots))
+
+    def hide(self, slots: Ints | None, keys: Ints) -> None:
+        """Some rows, or all, run a layer's attention, and so many keys of its window are hidden from each of them."""
+        self._now.hidden.append((self.rows if slots is None else self.rows[slots], keys))
 
     def router(self, rows: Ints, flops: int) -> None:
         """The method's own products for these rows; what they share is spread over them, to the last FLOP."""
@@ -206,6 +214,9 @@ class Ledger:
             # several tokens run the full square
             before, filled = (x if window is None else np.minimum(x, window - 1) for x in (past, padded))
             self._charge("attention", rows, times * tokens * (before + tokens), times * columns * (filled + columns))
+        if hidden := [of for f in noted for of in f.hidden]:
+            keys = np.concatenate([keys for _, keys in hidden])
+            self._charge("attention", np.concatenate([r for r, _ in hidden]), -costs.attention_per_key * keys, 0 * keys)
         # projections around the stack run at every position, the LM head where logits are wanted
         fixed, vocabulary = costs.input + costs.head - costs.vocabulary, costs.vocabulary
         self._charge("heads", rows, fixed * tokens + vocabulary * wanted, fixed * columns + vocabulary * made)
