@@ -105,9 +105,8 @@ class Learner:
         with self.planner.progress.stage(label) as say:
             start, realised = time.perf_counter(), None
             backbone, task, kv = job.engine.backbone, job.place.task, job.place.kv(self.method)
-            probe = FitProbe(
-                backbone, task, learn, rest, self.seed, budget, kv, say, readings=self.planner.readings(job)
-            )
+            readings, prompt = self.planner.readings(job), self.planner.spec.prompt
+            probe = FitProbe(backbone, task, learn, rest, self.seed, budget, kv, say, readings=readings, prompt=prompt)
             if learnt is None or not learnt.learns or learnt.fits_budget:
                 learnt = type(self.method).from_params(self.method.params())
                 if learnt.learns:

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from dlbench.backbones import Backbone
 from dlbench.engine.rotary import RowAngles, module_of
@@ -144,6 +146,57 @@ class Parted:
     def to(self, device: torch.device) -> Parted:
         """The same on a device."""
         return Parted(*(x.to(device) for x in (self.prompt, self.prompt_mask, self.ids, self.mask, self.labels)))
+
+    @property
+    def steps(self) -> Tensor:
+        """Decode step of each token, padding included: [rows, steps]."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)
+
+    @property
+    def positions(self) -> Tensor:
+        """Place of each token in its sequence, prompt included: [rows, steps]."""
+        return self.prompt_mask.sum(1, keepdim=True) + self.steps
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, without padding."""
+        return int(self.prompt_mask.sum() + self.mask.sum())
+
+
+def read_apart(
+    backbone: Backbone,
+    batch: Parted,
+    prompts: AbstractContextManager[Any],
+    decoding: AbstractContextManager[Any],
+) -> Tensor:
+    """Logits of decode forwards, [rows, steps, vocabulary], over prompts that were read before, without a gradient.
+
+    Args:
+        backbone: the model.
+        batch: the texts.
+        prompts: entered while the prompts are read.
+        decoding: entered while the rest is.
+    """
+    past = DynamicCache(config=backbone.model.config)
+
+    def forward(ids: Tensor, mask: Tensor, positions: Tensor, keep: int) -> Tensor:
+        with angles_of(backbone, batch):
+            out = backbone.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
+        logits: Tensor = out.logits
+        return logits
+
+    with torch.no_grad(), prompts:
+        forward(batch.prompt, batch.prompt_mask, (batch.prompt_mask.cumsum(1) - 1).clamp(min=0), 1)
+    mask = torch.cat([batch.prompt_mask, batch.mask], 1)
+    with decoding:
+        return forward(batch.ids, mask, batch.positions.clamp(max=backbone.context - 1), 0)
 
 
 @contextlib.contextmanager

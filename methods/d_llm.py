@@ -1,12 +1,16 @@
-"""D-LLM (Wang et al., NeurIPS 2024): a router before every layer, and skipped tokens evicted from its cache.
+"""D-LLM (Jiang et al., NeurIPS 2024): a router before every layer, and skipped tokens evicted from its cache.
 
 Router: Linear(d→512) → RMSNorm → SiLU → Linear(→2), last bias (0.1, 2.0) for skip and run; trained with Gumbel
-straight-through gates, deterministic in use. The first two layers and the first two decoded tokens always run. Loss:
-CE + 5·|mean executed share - target|.
+straight-through gates, deterministic in use. The first two layers, and the first two tokens of the sequence, always
+run. Loss: CE + λ·mean over tokens of |share of the layers that the token ran - target|; λ rises from 0 to 5 as
+5·sin(π/2 · progress).
 
-Faithful: the router, what always runs, the loss, and the kv policy (evict) in training and use. Different: the backbone
-stays frozen (the authors train LoRA weights along with the router), and the input is scaled to a mean square of 1,
-since one learning rate must serve layers whose states differ in size; prompts run at full depth.
+Faithful: the router, what always runs, the loss and how its weight rises, and the kv policy (evict) in training and
+use. Different: prompts run at full depth, where the authors route them too, so that the loss is over the decoded tokens
+(the two that are spared are then tokens of the prompt); the backbone stays frozen (the authors train LoRA weights along
+with the router); the input is scaled to a mean square of 1, since one learning rate must serve layers whose states
+differ in size, and the last weights begin small; the gradient does not pass through the mask that evicts; the threshold
+is then tuned to the budget.
 """
 
 from dataclasses import dataclass
@@ -50,12 +54,12 @@ class DLlm(Router):
     first: int = 2
     """Lowest layers that always run."""
     warm_up: int = 2
-    """Decoded tokens that run every layer."""
+    """First tokens of the sequence, prompt included, that run every layer."""
     steps: int = 60
     """Training steps."""
     lr: float = 2e-3
     weight: float = 5.0
-    """Weight of the distance from the target share."""
+    """Weight of the distance from the target share at the end of the training; it rises from 0."""
 
     def __post_init__(self) -> None:
         if self.inner < 1 or self.first < 1 or self.warm_up < 0 or self.steps < 1:
@@ -71,9 +75,9 @@ class DLlm(Router):
     def gated(self, depth: int) -> frozenset[int]:
         return frozenset(range(self.first, depth))
 
-    def spared(self, step: Tensor) -> Tensor:
-        return step < self.warm_up
+    def spared(self, step: Tensor, position: Tensor) -> Tensor:
+        return position < self.warm_up
 
     def fit(self, probe: Probe) -> None:
         share = probe.budget or 0.5
-        probe.train(self, steps=self.steps, lr=self.lr, weight=self.weight, cost="absolute", share=share)
+        probe.train(self, steps=self.steps, lr=self.lr, weight=self.weight, cost="absolute", share=share, rises=True)

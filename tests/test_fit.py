@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,22 +12,25 @@ import replay
 import tiny_models
 import torch
 import toy_task
+from ready import ready
 from tiny_models import without
 
 from dlbench.backbones import wrap
-from dlbench.engine import Engine
+from dlbench.engine import Engine, Request
+from dlbench.engine.decoding import Decoding
 from dlbench.engine.meter import Costs
 from dlbench.engine.noise import key_of
 from dlbench.errors import DlbenchError
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.fit.soft import SoftGates
 from dlbench.fit.trace import record, shares
-from dlbench.method import Action, LayerSet
+from dlbench.method import Action, Knob, LayerSet, Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.d_llm import DLlm
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.llm_drop import LlmDrop
 from dlbench.methods.mind_skip import MindSkip
+from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.methods.static_skip import StaticSkip
@@ -53,6 +58,17 @@ def constant(scores):
             gate.weight.zero_()
             gate.bias.copy_(torch.tensor([score, 0.0]))
     return router
+
+
+class Levels(torch.nn.Module):
+    """Gates of fixed scores, by layer, whatever the state."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, hidden, layer):
+        return hidden.new_full(hidden.shape[:-1], self.scores[layer])
 
 
 def named(*ids):
@@ -148,10 +164,7 @@ def test_soft_gates_on_attention_do_what_decoding_does(family, per):
     codes = [[int(Action.MLP if layer == 2 else Action.RUN) for layer in range(DEPTH)]] * 3
     expected = replay.replay(family_backbone, prompt, tokens, codes)
     router = MindSkip(per=per)
-    with torch.no_grad():
-        for layer, gate in enumerate(router.module(DEPTH, WIDTH).gates, 1):
-            gate.weight.zero_()
-            gate.bias.fill_(-50.0 if layer == 2 else 50.0)
+    router._module = Levels({2: -50.0, 3: 50.0})
     batch = text_of(prompt, tokens)
     gates = SoftGates(family_backbone, router, batch, noise=False)
     with torch.no_grad():
@@ -163,10 +176,11 @@ def test_soft_gates_on_attention_do_what_decoding_does(family, per):
     assert float(gates.executed()) == pytest.approx(1 - half / DEPTH)
 
 
-def test_soft_gates_evict_and_spare():
-    """D-LLM's rules in training: skipped tokens are not attended to, and the first two run everything."""
+@pytest.mark.parametrize(("prompt", "spared"), [((5, 6, 7), 0), ((5, 6), 0), ((5,), 1)])
+def test_soft_gates_evict_and_spare(prompt, spared):
+    """D-LLM's rules in training: skipped tokens are not attended to, and the sequence's first two run everything."""
     backbone = tiny_models.backbone("llama", DEPTH, dtype="float64")
-    prompt, tokens = (5, 6, 7), [8, 9, 10, 11, 12]
+    tokens = [8, 9, 10, 11, 12]
     router = DLlm(inner=8)
     with torch.no_grad():
         for layer, gate in enumerate(router.module(DEPTH, WIDTH).gates, 2):
@@ -175,13 +189,17 @@ def test_soft_gates_evict_and_spare():
             gate[3].bias.copy_(torch.tensor([50.0, 0.0] if layer == 3 else [0.0, 50.0]))
     run = [int(Action.RUN)] * DEPTH
     skip = [int(Action.RUN if layer != 3 else Action.SKIP) for layer in range(DEPTH)]
-    expected = replay.replay(backbone, prompt, tokens, [run, run, skip, skip], kv="evict")
+    codes = [run] * spared + [skip] * (4 - spared)
+    expected = replay.replay(backbone, prompt, tokens, codes, kv="evict")
     batch = text_of(prompt, tokens)
     gates = SoftGates(backbone, router, batch, noise=False)
     with torch.no_grad():
         logits = gates.logits()
     torch.testing.assert_close(logits[0], expected[1:], rtol=1e-9, atol=1e-9)
-    assert float(gates.executed()) == pytest.approx(1 - 0.5 / DEPTH)
+    assert float(gates.executed()) == pytest.approx(1 - (1 - spared / 4) / DEPTH)
+    recorded = replay.Recorded(router)  # and in use
+    (generation,) = Engine(backbone).prefill([Request("a", prompt, 5)]).decode(recorded)
+    assert generation.layers == [DEPTH] * spared + [DEPTH - 1] * (4 - spared)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gemma3"])
@@ -307,9 +325,9 @@ def test_planted_layers_have_no_influence(planted):
     assert set(only) == {Action.MLP}
 
 
-def test_the_likelihood_of_a_plan_is_that_of_the_model_without_these_layers(planted):
+def test_under_routed_prompts_a_plan_is_as_likely_as_by_the_model_without_these_layers(planted):
     backbone, documents = planted
-    probe = probe_of(backbone, documents)
+    probe = probe_of(backbone, documents, prompt="routed")
     for layers in ((0, 1, 2, 3, 4, 5), (0, 2, 5)):
         model, total, count = without(backbone, layers), 0.0, 0
         for d in documents:
@@ -319,6 +337,31 @@ def test_the_likelihood_of_a_plan_is_that_of_the_model_without_these_layers(plan
             total -= sum(float(logits[len(prompt) - 1 + i, t]) for i, t in enumerate(target))
             count += len(target)
         assert probe.nll(LayerSet(layers)) == pytest.approx(total / count, rel=1e-4)
+    assert not any("forward" in vars(module) for module in backbone.model.modules())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "opt", "falcon-7b"])
+@pytest.mark.parametrize("layers", [(0, 1, 2, 3, 4), (0, 2, 4), (1, 3)], ids=str)
+def test_under_full_prompts_a_plan_is_as_likely_as_the_engine_finds_it(monkeypatch, family, layers):
+    """The references are forced upon the engine's own decoding, whose prompts run every layer."""
+    model = tiny_models.build(family, depth=DEPTH)
+    backbone, documents = wrap(model, toy_task.Characters()), toy_task.documents(model, 10)
+    engine, total, count = Engine(backbone), 0.0, 0
+    for d in documents:
+        prompt, target = example(backbone, d, 0)
+        seen, forced = [], iter(target)
+
+        def choose(self, logits, rows, ahead=None, seen=seen, forced=forced):
+            seen.append(logits[0].log_softmax(-1))
+            return torch.tensor([next(forced)])
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Decoding, "_choose", choose)
+            engine.prefill([Request(d.id, tuple(prompt), len(target))]).decode(LayerSet(layers))
+        total -= sum(float(found[token]) for found, token in zip(seen[1:], target[1:], strict=True))
+        count += len(target) - 1
+    probe = probe_of(backbone, documents)
+    assert probe.nll(LayerSet(layers)) == pytest.approx(total / count, rel=1e-4)
     assert not any("forward" in vars(module) for module in backbone.model.modules())
 
 
@@ -341,6 +384,8 @@ def test_prompts_show_their_last_and_mean_states(backbone, documents):
         for layer in (0, 2, DEPTH):
             torch.testing.assert_close(prompt.last(layer)[row], states[layer][-1], rtol=1e-4, atol=1e-4)
             torch.testing.assert_close(prompt.mean(layer)[row], states[layer].mean(0), rtol=1e-4, atol=1e-4)
+            normed = torch.nn.functional.rms_norm(states[layer], (WIDTH,), eps=1e-6)
+            torch.testing.assert_close(prompt.normed_mean(layer)[row], normed.mean(0), rtol=1e-4, atol=1e-4)
 
 
 def test_free_texts_are_scored_and_counted(backbone, documents):
@@ -350,6 +395,61 @@ def test_free_texts_are_scored_and_counted(backbone, documents):
     assert all(w.share == 1 for w in full) and all(w.share == pytest.approx(0.4) for w in half)
     assert np.mean([w.score for w in full]) > np.mean([w.score for w in half])
     assert probe.tokens > 0 and probe.likeness("a b c", "a b d") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("method", [StaticSkip(share=0.4), RandomSkip(share=0.5, per="sequence"), LayerSet((1, 3))])
+def test_free_texts_are_written_from_prompts_that_the_policy_routes(backbone, documents, method):
+    """Against the engine's own routed prompts; what can't route prompts writes from full ones under either policy."""
+
+    def written(prompt, tried):
+        return [(w.text, w.share) for w in probe_of(backbone, [], documents, prompt=prompt).run(tried)]
+
+    requests = [Request(d.id, tuple(backbone.encode(d.prompt)), d.limit, d.stop) for d in documents]
+    for prompt, routed in (("routed", method), ("full", None)):
+        generations = Engine(backbone).prefill(requests, routed).decode(method)
+        expected = [
+            (backbone.tokenizer.decode(g.tokens), np.mean(g.layers) / DEPTH if g.layers else 1.0) for g in generations
+        ]
+        assert written(prompt, method) == expected
+    assert written("routed", method) != written("full", method)
+    for other in (None, Calm(threshold=0.2), ready(MindSkip(), DEPTH)):
+        assert written("routed", other) == written("full", other)
+
+
+def test_a_knob_is_tuned_from_prompts_that_the_policy_routes(backbone, documents):
+    """Texts written from routed prompts have a share of their own: that is what the knob is tuned by."""
+
+    @dataclass
+    class Shallow(Method):
+        knob: ClassVar[Knob | None] = Knob("cut", 0.0, 1.0)
+        cut: float = 0.5
+
+        @property
+        def scope(self):
+            return "sequence"
+
+        def route(self, view):
+            return view.uniform(per="sequence")[:, 0] < self.cut if view.layer in (2, 3) else Action.RUN
+
+    seen = []
+    prefill = Engine.prefill
+
+    def watch(self, requests, method=None, *args, **more):
+        seen.append(method)
+        return prefill(self, requests, method, *args, **more)
+
+    for prompt in ("full", "routed"):
+        probe = probe_of(backbone, [], documents, prompt=prompt)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Engine, "prefill", watch)
+            method = Shallow()
+            realised = tune(probe, method, 0.8)
+        requests = [Request(d.id, tuple(backbone.encode(d.prompt)), d.limit, d.stop) for d in documents]
+        routed = method if prompt == "routed" else None
+        generations = Engine(backbone).prefill(requests, routed).decode(method)
+        assert realised == np.mean([np.mean(g.layers) / DEPTH if g.layers else 1.0 for g in generations])
+        assert {m is not None for m in seen} == {prompt == "routed"}
+        seen.clear()
 
 
 # ---- knobs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from dlbench.engine.meter import Costs
 from dlbench.engine.noise import key_of
 from dlbench.engine.view import exit_head
 from dlbench.errors import DlbenchError
-from dlbench.fit.soft import halves_of, train
+from dlbench.fit import calibration
+from dlbench.fit.soft import train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.prompts import limited_prompt
 from dlbench.task import Document, Task
-from dlbench.teacher import IGNORED, Batch, Example, angles_of, example, shadowed, state_of
+from dlbench.teacher import Batch, Example, angles_of, example, shadowed, state_of
 
 if TYPE_CHECKING:
     from dlbench.fit.trace import Trace
@@ -49,12 +50,16 @@ class States:
     count: int
     lasts: dict[int, Tensor]
     means: dict[int, Tensor]
+    normed_means: dict[int, Tensor]
 
     def last(self, layer: int) -> Tensor:
         return self.lasts[layer]
 
     def mean(self, layer: int) -> Tensor:
         return self.means[layer]
+
+    def normed_mean(self, layer: int) -> Tensor:
+        return self.normed_means[layer]
 
 
 @dataclass
@@ -86,6 +91,8 @@ class FitProbe:
     tokens: int = 0
     """Tokens that went through the backbone, forward."""
     readings: Readings = field(default_factory=Readings)
+    prompt: Literal["full", "routed"] = "full"
+    """Whether prompts run at full depth, or as static and per-sequence methods say, which then route them too."""
     _waves: dict[tuple[str, frozenset[int]], list[Wave]] = field(default_factory=dict)
 
     @property
@@ -136,11 +143,16 @@ class FitProbe:
 
     def batches(self, part: str = "learn", texts: int | None = None) -> Iterator[Batch]:
         """The same, or the first of them, some at a time."""
-        examples = sorted(self.examples(part)[:texts], key=lambda e: len(e.prompt) + len(e.target))
-        for i in range(0, len(examples), BATCH):
-            batch = Batch.of(examples[i : i + BATCH]).to(self.backbone.device)
+        for examples in self.several(part, texts):
+            batch = Batch.of(examples).to(self.backbone.device)
             self.tokens += int(batch.mask.sum())
             yield batch
+
+    def several(self, part: str, texts: int | None) -> Iterator[list[Example]]:
+        """Examples of a part, or the first of them, some of similar length at a time."""
+        examples = sorted(self.examples(part)[:texts], key=lambda e: len(e.prompt) + len(e.target))
+        for i in range(0, len(examples), BATCH):
+            yield examples[i : i + BATCH]
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits of a batch: [rows, positions, vocabulary]."""
@@ -175,54 +187,14 @@ class FitProbe:
         """The exit head: [n, width] -> [n, vocabulary]."""
         return exit_head(self.backbone, states)
 
-    @torch.no_grad()
     def similarity(self, part: Action) -> list[float]:
-        sums, count = torch.zeros(self.depth, dtype=torch.float64), 0
-        for batch in self.batches():
-            count += int(batch.mask.sum())
-            sums += self._similarity(batch, part)
-        return (sums / count).tolist()
-
-    def _similarity(self, batch: Batch, part: Action) -> Tensor:
-        """Cosines summed over the tokens of a batch: [depth]."""
-        there, sums = batch.mask.bool(), torch.zeros(self.depth, dtype=torch.float64)
-
-        def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-            given = forward(hidden, *args, **kwargs)
-            before, after = hidden, state_of(given)
-            if part != Action.RUN:
-                with parts.only(index, int(Action.ATTN)):
-                    between = state_of(forward(hidden, *args, **kwargs))
-                before, after = (hidden, between) if part == Action.ATTN else (between, after)
-            sums[index] = torch.cosine_similarity(before[there].double(), after[there].double(), dim=-1).sum()
-            return given
-
-        with halves_of(self.backbone) as parts, shadowed(dict(enumerate(self.backbone.layers)), around):
-            self.forward(batch)
-        return sums
+        return calibration.similarity(self, part)
 
     def cost(self, layer: int, part: Action) -> float:
         return float(Costs(self.backbone).shares[int(part), layer])
 
-    @torch.no_grad()
     def nll(self, method: Static, texts: int | None = None) -> float:
-        plan, total, count = method.actions(self.depth), 0.0, 0
-        left_out = {i: layer for i, layer in enumerate(self.backbone.layers) if plan[i] != Action.RUN}
-        with halves_of(self.backbone) as parts:
-
-            def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-                if plan[index] == Action.SKIP:
-                    return (hidden, None) if self.backbone.family.returns_tuple else hidden
-                with parts.only(index, int(plan[index])):
-                    return forward(hidden, *args, **kwargs)
-
-            with shadowed(left_out, around):
-                for batch in self.batches(texts=texts):
-                    logits = self.forward(batch)[:, :-1].flatten(0, 1).float()
-                    labels = batch.labels[:, 1:].flatten()
-                    total += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-                    count += int((labels != IGNORED).sum())
-        return total / count
+        return calibration.nll(self, method, texts)
 
     def train(self, router: Router, **options: Any) -> list[float]:
         return train(self, router, **options)
@@ -236,6 +208,7 @@ class FitProbe:
             sum(len(w.requests) for w in waves),
             {i: torch.cat([w.states.last(i) for w in waves]) for i in layers},
             {i: torch.cat([w.states.mean(i) for w in waves]) for i in layers},
+            {i: torch.cat([w.states.normed_mean(i) for w in waves]) for i in layers},
         )
 
     def run(self, method: Method | None, part: str = "tune") -> list[Written]:
@@ -251,10 +224,9 @@ class FitProbe:
         return float(np.mean([self._share(generation) for _, generation in self._written(method, "tune")]))
 
     def _written(self, method: Method | None, part: str) -> Iterator[tuple[Document, Generation]]:
-        reads = frozenset() if method is None else method.reads(self.depth)
         kv = self.kv if method is not None and self.kv in method.kv else None
         documents = iter(self.documents(part))
-        for wave in self._prefilled(part, reads):
+        for wave in self._waves_for(method, part):
             for generation in wave.decode(method, seed=self.seed, kv=kv):
                 self.tokens += len(generation.tokens)
                 yield next(documents), generation
@@ -267,27 +239,47 @@ class FitProbe:
 
         return rouge(text, [other])["rougeL"]
 
+    def _waves_for(self, method: Method | None, part: str) -> Iterator[Wave]:
+        """The prompts of a part, read as the policy wants it for a method."""
+        reads = frozenset() if method is None else method.reads(self.depth)
+        if self.prompt == "full" or method is None or method.scope == "token" or reads:
+            yield from self._prefilled(part, reads)
+            return
+        engine, requests = self._engine(), self._prompts_of(part)
+        for i in range(0, len(requests), SLOTS):
+            yield engine.prefill(requests[i : i + SLOTS], method, self.seed)
+
     def _prefilled(self, part: str, reads: frozenset[int]) -> list[Wave]:
-        """The prompts of a part, read once for all that will write from them.
+        """The prompts of a part, read at full depth, once for all that will write from them.
 
         Raises:
             DlbenchError: no document fits the context.
         """
         if (part, reads) not in self._waves:
-            made = [request for _, request in self._requests(part)]
-            if not made:
-                raise DlbenchError(
-                    "the fit split gives nothing to tune on: no prompt fits the context with its new tokens"
-                )
-            self.tokens += sum(len(r.ids) for r in made)
-            self._waves[part, reads] = self._read(made, part, reads)
+            self._waves[part, reads] = self._read(self._prompts_of(part), part, reads)
         return self._waves[part, reads]
+
+    def _prompts_of(self, part: str) -> list[Request]:
+        """The prompts of a part, which will be read.
+
+        Raises:
+            DlbenchError: none fits the context.
+        """
+        made = [request for _, request in self._requests(part)]
+        if not made:
+            raise DlbenchError("the fit split gives nothing to tune on: no prompt fits the context with its new tokens")
+        self.tokens += sum(len(r.ids) for r in made)
+        return made
+
+    def _engine(self) -> Engine:
+        self.readings.engine = self.readings.engine or Engine(self.backbone, metered=False)
+        return self.readings.engine
 
     def _read(self, requests: Sequence[Request], part: str, reads: frozenset[int]) -> list[Wave]:
         known = self.readings
         if part == "tune" and known.waves is not None and known.waves[0] == reads:
             return known.waves[1]
-        engine = known.engine = known.engine or Engine(self.backbone, metered=False)
+        engine = self._engine()
         if part == "tune":
             known.waves = None  # their memory is needed
         waves = [engine.prefill(requests[i : i + SLOTS], reads=reads) for i in range(0, len(requests), SLOTS)]

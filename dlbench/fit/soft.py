@@ -7,20 +7,21 @@ closed gate governs is not taken.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache
 
 from dlbench.backbones import Backbone
 from dlbench.engine.halves import Halves
 from dlbench.engine.meter import Costs
+from dlbench.engine.prompts import PromptStates
 from dlbench.families import resolve
 from dlbench.method import Action, Router
-from dlbench.teacher import IGNORED, Parted, angles_of, shadowed, state_of, with_state
+from dlbench.teacher import IGNORED, Parted, read_apart, shadowed, state_of, with_state
 
 if TYPE_CHECKING:
     from dlbench.fit.probe import FitProbe
@@ -39,6 +40,7 @@ def train(
     cost: Cost = "squared",
     share: float = 0.5,
     noise: bool = True,
+    rises: bool = False,
 ) -> list[float]:
     """Train a router's module in place; see `dlbench.method.Probe.train`."""
     torch.manual_seed(probe.seed)
@@ -50,11 +52,11 @@ def train(
     for step in range(steps):
         picked = order.choice(len(examples), size=min(BATCH, len(examples)), replace=False)
         batch = Parted.of([examples[i] for i in picked]).to(probe.backbone.device)
-        probe.tokens += int(batch.prompt_mask.sum() + batch.mask.sum())
+        probe.tokens += batch.tokens
         gates = SoftGates(probe.backbone, router, batch, noise=noise)
         logits = gates.logits()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED)
-        loss = loss + weight * _cost(gates, cost, share)
+        loss = loss + (weight * math.sin(math.pi / 2 * step / steps) if rises else weight) * _cost(gates, cost, share)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -70,8 +72,9 @@ def train(
 def _cost(gates: SoftGates, cost: Cost, share: float) -> Tensor:
     if cost == "linear":
         return gates.opened()
-    gap = gates.executed() - share
-    return gap**2 if cost == "squared" else gap.abs()
+    if cost == "squared":
+        return (gates.executed() - share) ** 2
+    return gates.mean((gates.shares() - share).abs(), ~gates.always)
 
 
 class SoftGates:
@@ -89,43 +92,24 @@ class SoftGates:
         self.backbone, self.router, self.batch, self.noise = backbone, router, batch, noise
         self.gated = {i: backbone.layers[i] for i in sorted(router.gated(backbone.depth))}
         self.kept: list[Tensor] = []
-        """Share of the decode forwards for which each gate was open, with a gradient."""
+        """For which decode forwards each gate was open, with a gradient: [rows, steps] each."""
         self._costs = Costs(backbone)
         self._routed = batch.mask.bool()
-        spared = router.spared(torch.arange(batch.ids.shape[1]).expand_as(batch.ids))
-        self._always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
-        self._means: dict[int, Tensor] = {}
+        spared = router.spared(batch.steps, batch.positions)
+        self.always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
+        """Padding, and decode forwards that run every layer whatever the gates say: [rows, steps]."""
+        self._prompts = PromptStates(backbone.depth, len(batch.ids), frozenset(self.gated))
         self._inside: Tensor | None = None
 
     def logits(self) -> Tensor:
         """Read the prompts, then the decode forwards through the gates: [rows, steps, vocabulary]."""
-        batch, past = self.batch, DynamicCache(config=self.backbone.model.config)
-        lengths = batch.prompt_mask.sum(1, keepdim=True)
-        positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
-        with torch.no_grad(), shadowed(self.gated if self.router.scope == "sequence" else {}, self._look):
-            self._forward(batch.prompt, batch.prompt_mask, positions, past, 1)
-        positions = lengths + torch.arange(batch.ids.shape[1], device=batch.ids.device)
-        mask = torch.cat([batch.prompt_mask, batch.mask], 1)
-        with self.installed():
-            return self._forward(batch.ids, mask, positions.clamp(max=self.backbone.context - 1), past, 0)
-
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, past: Cache, keep: int) -> Tensor:
-        with angles_of(self.backbone, self.batch):
-            out = self.backbone.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=past,
-                use_cache=True,
-                logits_to_keep=keep,
-            )
-        logits: Tensor = out.logits
-        return logits
+        looked_at = self.gated if self.router.scope == "sequence" else {}
+        return read_apart(self.backbone, self.batch, shadowed(looked_at, self._look), self.installed())
 
     def _look(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Keep the mean of the prompt's states."""
-        there = self.batch.prompt_mask[..., None].to(hidden.dtype)
-        self._means[index] = (hidden * there).sum(1) / there.sum(1)
+        """Keep what the gates may see of the prompts."""
+        lengths = self.batch.prompt_mask.sum(1).cpu().numpy()
+        self._prompts.note(index, hidden, np.arange(len(lengths)), hidden.shape[1] - lengths)
         return forward(hidden, *args, **kwargs)
 
     @contextlib.contextmanager
@@ -137,23 +121,32 @@ class SoftGates:
             stack.enter_context(shadowed(self.gated, self._layer))
             yield
 
-    def executed(self) -> Tensor:
-        """Layer share of the decode forwards, with a gradient; halves count by their share of the FLOPs."""
-        depth = self.backbone.depth
+    def shares(self) -> Tensor:
+        """Layer share of each decode forward, with a gradient; halves count by their share of the FLOPs."""
         part = [float(self._costs.shares[int(self.router.part), i]) for i in self.gated]
-        saved = torch.stack([(1 - kept) * share for kept, share in zip(self.kept, part, strict=True)]).sum()
-        return 1 - saved / depth
+        saved = torch.stack([(1 - kept) * share for kept, share in zip(self.kept, part, strict=True)])
+        return 1 - saved.sum(0) / self.backbone.depth  # [rows, steps]
+
+    def mean(self, values: Tensor, of: Tensor | None = None) -> Tensor:
+        """Mean over decode forwards, all or some, of one value for each: [rows, steps]."""
+        of = self._routed if of is None else of
+        return (values * of).sum() / of.sum().clamp(min=1)
+
+    def executed(self) -> Tensor:
+        """Mean layer share of the decode forwards, with a gradient."""
+        return self.mean(self.shares())
 
     def opened(self) -> Tensor:
         """Mean share of the decode forwards for which a gate was open, with a gradient."""
-        return torch.stack(self.kept).mean()
+        return torch.stack([self.mean(kept) for kept in self.kept]).mean()
 
     def _keep(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Hard gates with the gradient of soft ones, and the scores: [rows, positions] each."""
         router = self.router
         module = router.module(self.backbone.depth, self.backbone.width)
         if router.scope == "sequence":
-            score = module(self._means[index].float(), index)[:, None].expand(hidden.shape[:2])
+            seen = router.summary(self._prompts, index)
+            score = module(seen.float(), index)[:, None].expand(hidden.shape[:2])
         else:
             score = module(hidden.float(), index)
         margin = score - router.threshold
@@ -162,8 +155,8 @@ class SoftGates:
             margin = margin + torch.logit(u)
         soft = torch.sigmoid(margin)
         keep = (soft >= 0.5).to(soft) + soft - soft.detach()
-        keep = torch.where(self._always, torch.ones_like(keep), keep)
-        self.kept.append((keep * self._routed).sum() / self._routed.sum())
+        keep = torch.where(self.always, torch.ones_like(keep), keep)
+        self.kept.append(keep)
         return keep, score
 
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -177,12 +170,13 @@ class SoftGates:
             finally:
                 self._inside = None
         given = forward(hidden, *args, **kwargs)
-        taken = keep[..., None]
+        taken, passed = keep[..., None], (1 - keep)[..., None]
         if self.router.scaled:
-            taken = taken * torch.sigmoid(score)[..., None]
+            gate = torch.sigmoid(score)[..., None]
+            taken, passed = taken * gate, passed * (1 - gate)
         out = hidden + taken.to(hidden.dtype) * (state_of(given) - hidden)
         if (bypass := self.router.bypass(index)) is not None:
-            out = out + ((1 - keep)[..., None] * bypass(hidden.float())).to(hidden.dtype)
+            out = out + (passed * bypass(hidden.float())).to(hidden.dtype)
         return with_state(given, out)
 
     # ---- gates on a half of the layer

@@ -38,7 +38,8 @@ class Route:
     codes: Action | Tensor
     """One action for all tokens of the view, or one code per token: [n], bool or integer."""
     scale: Tensor | None = None
-    """What the layer adds to the state is multiplied by this for the tokens that run it, or a half of it: [n]."""
+    """What is added to the state is multiplied by this, [n]: by the layer where a token runs it, or a half of it, by
+    the method's `bypass` where it skips the layer."""
     memory: Tensor | None = None
     """The tokens' sequences remember this from now on: [n, m]."""
 
@@ -73,6 +74,13 @@ class Prompt(Protocol):
 
     def mean(self, layer: int) -> Tensor:
         """Mean state of each prompt's tokens before a layer named by `Method.reads`: [n, width]."""
+        ...
+
+    def normed_mean(self, layer: int) -> Tensor:
+        """The same of states that were each scaled to a mean square of 1: [n, width].
+
+        The first token of many models has a state a thousand times as large as the others, and is most of their mean.
+        """
         ...
 
 
@@ -181,7 +189,10 @@ class Method(Parameters, ABC):
         return None
 
     def bypass(self, layer: int) -> nn.Module | None:
-        """What tokens that skip a layer pass through instead: float32 [n, width] -> what is added to it; charged."""
+        """What tokens that skip a layer pass through instead: float32 [n, width] -> what is added to it; charged.
+
+        Where an answer has a `scale`, what is added is multiplied by it.
+        """
         return None
 
     def head(self, layer: int) -> nn.Module | None:

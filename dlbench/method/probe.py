@@ -72,10 +72,13 @@ class Probe(Protocol):
         ...
 
     def nll(self, method: Static, texts: int | None = None) -> float:
-        """Mean negative log-likelihood, in nats per token, of references to learn from, all tokens under a plan.
+        """Mean negative log-likelihood, in nats per token, of references to learn from, under a plan.
+
+        As decoding does: where prompts run at full depth, so does what predicts a reference's first token, which does
+        not count. Where they are routed, all tokens are under the plan, and all of a reference's count.
 
         Args:
-            method: the plan; prompts are under it as well.
+            method: the plan.
             texts: how many, the first ones; None for all.
         """
         ...
@@ -102,11 +105,15 @@ class Probe(Protocol):
         cost: Literal["squared", "absolute", "linear"] = "squared",
         share: float = 0.5,
         noise: bool = True,
+        rises: bool = False,
     ) -> list[float]:
         """Train a router through the frozen backbone under teacher forcing; returns the loss per step.
 
-        The loss is the cross entropy of the references plus `weight` times a cost: the squared or absolute distance of
-        the executed layer share from `share`, or ("linear") the mean share of open gates.
+        The loss is the cross entropy of the references plus `weight` times a cost:
+
+            squared    (mean executed layer share of all tokens - share)²
+            absolute   mean over tokens of |executed layer share of the token - share|, those that are spared left out
+            linear     mean share of open gates
 
         Args:
             router: its `module()` is trained in place.
@@ -116,6 +123,7 @@ class Probe(Protocol):
             cost: its kind.
             share: target layer share of the decoded tokens.
             noise: whether gates are sampled (Gumbel, straight-through) or cut at the threshold (straight-through).
+            rises: whether the weight rises from 0 on, as weight · sin(π/2 · step / steps).
         """
         ...
 

@@ -19,7 +19,7 @@ class Router(Method):
     """A learned gate before each layer: what it governs runs where `score >= threshold`.
 
     The score is differentiable, so that `Probe.train` can train the module behind it with straight-through gates. With
-    scope "sequence" the gate looks at the mean state of the prompt, once, and holds for the whole text.
+    scope "sequence" the gate looks at a `summary` of the prompt, once, and holds for the whole text.
     """
 
     fitted: ClassVar[bool] = True
@@ -28,7 +28,8 @@ class Router(Method):
     part: ClassVar[Action] = Action.RUN
     """What a gate governs: the whole layer, or a half of it; the other half always runs."""
     scaled: ClassVar[bool] = False
-    """Whether what a gated layer adds is multiplied by sigmoid(score)."""
+    """Whether what a gated layer adds is multiplied by sigmoid(score), and what a `bypass` adds instead of it by
+    1 - sigmoid(score); for gates on whole layers."""
 
     threshold: float = 0.0
     _module: nn.Module | None = field(default=None, init=False, repr=False, compare=False)
@@ -52,9 +53,18 @@ class Router(Method):
     def gated(self, depth: int) -> frozenset[int]:
         """Layers that have a gate; the others always run."""
 
-    def spared(self, step: Tensor) -> Tensor | None:
-        """Tokens that run every layer, by their decode steps [...]: bool [...]; None where none does."""
+    def spared(self, step: Tensor, position: Tensor) -> Tensor | None:
+        """Tokens that run every layer: bool [...]; None where none does.
+
+        Args:
+            step: decode steps, 0 for a row's first forward after its prompt: [...].
+            position: places in the sequence, prompt included: [...].
+        """
         return None
+
+    def summary(self, prompt: Prompt, layer: int) -> Tensor:
+        """What a gate with scope "sequence" scores: [n, width]; the mean state before the layer."""
+        return prompt.mean(layer)
 
     def noise(self, view: View) -> Tensor | float:
         """Added to the score at evaluation: [n]; 0 for a deterministic gate."""
@@ -68,9 +78,9 @@ class Router(Method):
         if self.scope != "sequence":
             return None
         gates = sorted(self.gated(prompt.depth))
-        memory = torch.ones(prompt.count, prompt.depth, device=prompt.mean(gates[0]).device)
-        for layer in gates:
-            memory[:, layer] = (self.score(prompt.mean(layer), layer, prompt.depth) >= self.threshold).float()
+        open_ = [self.score(self.summary(prompt, layer), layer, prompt.depth) >= self.threshold for layer in gates]
+        memory = torch.ones(prompt.count, prompt.depth, device=open_[0].device)
+        memory[:, gates] = torch.stack(open_, 1).float()
         return memory
 
     @final
@@ -90,10 +100,13 @@ class Router(Method):
             return self._codes(view.memory[:, view.layer] > 0)
         score = self.score(view.hidden, view.layer, view.depth)
         open_ = view.at_least(score + self.noise(view), self.threshold)
-        spared = self.spared(view.step)
-        if spared is not None:
-            open_ = open_ | spared.to(open_.device)
-        return Route(self._codes(open_), scale=torch.sigmoid(score)) if self.scaled else self._codes(open_)
+        if type(self).spared is not Router.spared:
+            spared = self.spared(view.step, view.position)
+            open_ = open_ if spared is None else open_ | spared.to(open_.device)
+        if not self.scaled or self.part != Action.RUN:
+            return self._codes(open_)
+        gate = torch.sigmoid(score)
+        return Route(self._codes(open_), scale=torch.where(open_, gate, 1 - gate))
 
     def _codes(self, open_: Tensor) -> Tensor:
         return torch.where(open_, int(Action.RUN), int(Action.RUN & ~self.part))
