@@ -172,7 +172,8 @@ def replay(backbone, prompt, tokens, codes, kv="project", scales=None, bypass=la
         out = torch.where((code == Action.RUN)[None, :, None], ran, hidden)
         if (module := bypass(index)) is not None:
             passing = awake[:, index] & (code == Action.SKIP)
-            out = torch.where(passing[None, :, None], hidden + module(hidden.float()).to(hidden), out)
+            added = scale[:, index][None, :, None].to(hidden) * module(hidden.float()).to(hidden)
+            out = torch.where(passing[None, :, None], hidden + added, out)
         for part, left_out in ((Action.ATTN, Action.MLP), (Action.MLP, Action.ATTN)):
             if (code == part).any():
                 half = state(without(backbone, layer, left_out)(hidden, **kwargs))

@@ -297,6 +297,8 @@ class Gates:
         added, flops = counted(lambda: module.to(hidden.device)(states[:, 0].float()), metered=self.ledger.metered)
         if flops:
             self.ledger.router(self.ledger.rows[slots], flops)
+        if routing.scale is not None:
+            added = added * routing.scale[rows].to(added)[:, None]
         return out.index_copy(0, rows, states + added[:, None].to(states))
 
     def _head(self, forward: Forward, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -34,7 +34,7 @@ class Plan(ABC):
     live: frozenset[int] | None = None
     """Layers that may run; None for all."""
     scale: Tensor | None = None
-    """What the layer adds is multiplied by this for the tokens that run it, or a half of it: [alive]."""
+    """What the layer adds, or what `passing` tokens have instead, is multiplied by this: [alive]."""
     resumes: bool = False
     """Whether something else than what the layer below gave may enter a layer."""
     bypasses: bool = False
