@@ -4,6 +4,8 @@ A token leaves at the first layer whose exit head writes what the last layer wou
 changes nothing at once. It knows the future, so it is a ceiling for exits and never deployable; what it looks at is not
 charged. With `--kv recompute` every layer sees the true keys and values ("the same with true KV"): then the text is
 that of full depth.
+
+Different: rows of a batch leave one by one, where the authors' code decodes a batch of one.
 """
 
 from dataclasses import dataclass

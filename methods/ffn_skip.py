@@ -5,8 +5,10 @@ threshold, the feed-forward is left out. The first and the last layers ("cold" r
 whole.
 
 Faithful: feed-forwards only, cosine saturation, cold layers and warm-up tokens protected. Different: the cosine spans
-the last executed layer, which is what a token can see for nothing, and it is looked at anew before every layer instead
-of holding once it was reached. As attention always runs, small budgets are unreachable.
+the last executed layer, which is what a token can see for nothing, where the paper takes the feed-forward's; it is
+looked at anew before every layer instead of holding once it was reached; how many layers and tokens are protected is
+not found by calibration: one of each, unless `cold_first`, `cold_last` and `warm_up` say otherwise. As attention always
+runs, small budgets are unreachable.
 """
 
 from dataclasses import dataclass

@@ -2,9 +2,11 @@
 
 Candidates are fixed sets of layers, run as ordinary static methods; an exact multiple-choice knapsack then chooses one
 per document so that the mean quality is the best that the budget allows. It knows the references, so it is a ceiling,
-not a method. The authors did not publish their candidates; these are ours, at a quarter, a half and three quarters of
-the depth: prefixes, evenly spaced sets (first and last layer kept), sets with a hole in the middle, and seeded random
-sets which keep layer 0; and the full set.
+not a method.
+
+Different: the authors did not publish their candidates; these are ours, at a quarter, a half and three quarters of the
+depth: prefixes, evenly spaced sets (first and last layer kept), sets with a hole in the middle, and seeded random sets
+which keep layer 0; and the full set.
 """
 
 from dataclasses import dataclass

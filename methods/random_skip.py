@@ -1,8 +1,10 @@
 """Random layers: the control that a router must beat (Glavas et al., arXiv 2410.20022, section 4).
 
-b layers are drawn without replacement, afresh for every decoded token or once per sequence. A share between two whole
-numbers of layers draws one layer more with the matching probability, so that the control can stand at any realised
-share. The noise is keyed by seed, document and step, never by the batch.
+b layers are drawn without replacement, afresh for every decoded token. The noise is keyed by seed, document and step,
+never by the batch.
+
+Different: `per=sequence` draws once per sequence; a share between two whole numbers of layers draws one layer more with
+the matching probability, so that the control can stand at any realised share.
 """
 
 from dataclasses import dataclass

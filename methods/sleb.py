@@ -3,8 +3,9 @@
 Of the layers that remain, the one is removed without which the negative log-likelihood of the calibration text is
 lowest; then all others are scored again. The first and the last layer stay.
 
-Faithful: the greedy rule with re-scoring, and the protected ends. Different: the calibration text is the references of
-the task's fit split (`texts` of them), and layers are dropped in decoding after a full-depth prompt unless
+Faithful: the greedy rule with re-scoring, the protected ends, and that layers are chosen as they are then dropped.
+Different: the calibration text is the references of the task's fit split (`texts` of them), where the authors take 128
+passages of WikiText-2; layers are dropped in decoding after a full-depth prompt, and candidates scored so, unless
 `--prompt routed` drops them everywhere, as the paper does.
 """
 

@@ -1,8 +1,9 @@
 """A fixed set of layers, evenly thinned: the paper's static skipping (Glavas et al., arXiv 2410.20022, section 4).
 
 At half of the layers this is the paper's set, layers 0, 2, 4, …: every odd layer is skipped, the last one too (unlike
-unified layer skipping, which keeps it). Other budgets keep layer ⌊i·depth/keep⌋ for i < keep, which the paper leaves
-open; an explicit `layers` takes any set.
+unified layer skipping, which keeps it). `only` takes any set outright.
+
+Different: the paper names no set for other budgets; here they keep layer ⌊i·depth/keep⌋ for i < keep.
 """
 
 from dataclasses import dataclass

@@ -1,9 +1,11 @@
 """Unified Layer Skipping (Liu et al., arXiv 2404.06954): a static set chosen from the target speed-up alone.
 
 Exact rule for an integer speed-up s and depth L: the first and the last layer, and every layer i with i mod step = 0
-until n = ⌊L/s⌋ are kept, where step = ⌊L/(n-1)⌋. For 1 < s < 2 that step is 1 and the set would be a prefix plus the
-last layer, and n = 1 has no step: wherever the exact rule does not apply, the rule named `rounded` keeps the layers
-⌊i·(L-1)/(n-1) + ½⌋, first and last included. The paper routes decoding only, after a full-depth prompt.
+until n = ⌊L/s⌋ are kept, where step = ⌊L/(n-1)⌋. Decoding only, after a full-depth prompt.
+
+Different: for 1 < s < 2 that step is 1 and the set would be a prefix plus the last layer, and n = 1 has no step.
+Wherever the exact rule does not apply, the rule named `rounded` keeps the layers ⌊i·(L-1)/(n-1) + ½⌋, first and last
+included.
 """
 
 from dataclasses import dataclass
