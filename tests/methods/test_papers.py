@@ -15,10 +15,11 @@ from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.fit import FitProbe, soft
 from dlbench.fit.soft import SoftGates
-from dlbench.method import Action, Router
+from dlbench.method import Action, Method, Route, Router
 from dlbench.methods.d_llm import DLlm
+from dlbench.methods.flexi_depth import FlexiDepth
 from dlbench.methods.mind_skip import MindSkip
-from dlbench.teacher import Example, Parted
+from dlbench.teacher import Example, Parted, shadowed, state_of
 
 DEPTH, WIDTH = 6, 32
 
@@ -235,3 +236,108 @@ def test_what_reads_no_positions_is_not_asked_for_them():
     view = FakeView(layer=1, rows=1, hidden=torch.zeros(1, WIDTH))  # it shows no position
     assert Plain().route(view).tolist() == [Action.RUN]
     assert np.isfinite(view.close[0].item())
+
+
+# ---- FlexiDepth
+
+
+def flexi_layer(layer, states, router, adapter):
+    """The paper's layer, of one token after another: g·layer(x) where g > 0.5, (1 - g)·adapter(x) where not, beside x.
+
+    Router: tanh(norm(norm(x) A)) B C under a sigmoid; adapter: (silu(norm(x) G) * norm(x) U) D.
+    """
+
+    def norm(x):
+        return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+    first, gain, second, last = router[1].weight, router[2].weight, router[4].weight, router[5].weight
+    gate = torch.sigmoid(((norm(norm(states) @ first.T) * gain).tanh() @ second.T @ last.T)[..., 0])
+    x = norm(states)
+    added = (torch.nn.functional.silu(x @ adapter.gate.weight.T) * (x @ adapter.up.weight.T)) @ adapter.down.weight.T
+    open_ = (gate > 0.5)[..., None]
+    scaled = torch.where(open_, gate[..., None] * (layer - states), (1 - gate[..., None]) * added)
+    return states + scaled, open_[..., 0], gate
+
+
+def test_flexi_depth_scales_the_adapter_by_what_is_left_of_the_gate(backbone, documents, monkeypatch):
+    """In training, the states that leave a gated layer are the paper's; in use, the replay under the same scales."""
+    router = ready(FlexiDepth(), DEPTH)
+    batch = Parted.of([Example([5, 6, 7], [8, 9, 10, 11, 4]), Example([9, 4], [7, 6, 5])])
+    gates = SoftGates(backbone, router, batch, noise=False)
+    seen = []
+
+    def around(index, forward, hidden, *args, **kwargs):
+        given = forward(hidden, *args, **kwargs)  # the stock layer; what the gates made of it enters the next one
+        seen.append((index, hidden, state_of(given)))
+        return given
+
+    with torch.no_grad(), shadowed(dict(enumerate(backbone.layers)), around):
+        gates.logits()
+    decoding = seen[DEPTH:]
+    module, there = router.module(DEPTH, WIDTH), batch.mask.bool()
+    values = []
+    for layer in (3, 4):
+        (_, states, stock), (_, left, _) = decoding[layer], decoding[layer + 1]
+        expected, open_, gate = flexi_layer(stock, states, module.routers[layer - 3], module.adapters[layer - 3])
+        torch.testing.assert_close(left[there], expected[there], rtol=1e-4, atol=1e-5)
+        assert torch.equal(gates.kept[layer - 3][there] > 0.5, open_[there])
+        values += gate[there].tolist()
+    assert min(values) < 0.5 < max(values)
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 0.5, 99.0])
+def test_flexi_depth_answers_with_the_scale_of_the_way_that_a_token_takes(threshold):
+    router = ready(FlexiDepth(), DEPTH)
+    with torch.no_grad():
+        router.module(DEPTH, WIDTH).routers[1][5].weight.mul_(100)
+    router.threshold = threshold
+    states = torch.randn(9, WIDTH, generator=torch.Generator().manual_seed(2))
+    answer = router.route(FakeView(layer=4, depth=DEPTH, rows=9, hidden=states))
+    _, _, gate = flexi_layer(states, states, router.module(DEPTH, WIDTH).routers[1], router.bypass(4))
+    runs = torch.logit(gate.detach()) >= threshold
+    assert answer.codes.tolist() == [int(Action.RUN) if run else int(Action.SKIP) for run in runs]
+    torch.testing.assert_close(answer.scale, torch.where(runs, gate, 1 - gate).detach(), rtol=1e-4, atol=1e-5)
+    assert len(set(answer.codes.tolist())) == (1 if threshold == 99.0 else 2)
+
+
+def test_flexi_depth_is_built_as_the_authors_build_it():
+    module = FlexiDepth().module(8, 64)
+    assert len(module.routers) == len(module.adapters) == 4 and module.first == 4
+    kinds = [type(part).__name__ for part in module.routers[0]]
+    assert kinds == ["RMSNorm", "Linear", "RMSNorm", "Tanh", "Linear", "Linear"]
+    assert [(p.in_features, p.out_features) for p in module.routers[0] if hasattr(p, "in_features")] == [
+        (64, 4), (4, 64), (64, 1)
+    ]  # fmt: skip
+    assert not any(name.endswith("bias") for name, _ in module.named_parameters())
+    llama = FlexiDepth().module(2, 4096).adapters[0]
+    assert llama.gate.out_features == 14336 // 16  # of Llama-3-8B: a sixteenth of its feed-forward
+
+
+def test_flexi_depth_learns_with_gates_that_are_not_sampled(backbone, documents, monkeypatch):
+    options = {}
+    monkeypatch.setattr(FitProbe, "train", lambda self, router, **more: options.update(more))
+    FlexiDepth().fit(FitProbe(backbone, toy_task.Scored(), documents, [], budget=0.8))
+    assert options["noise"] is False and options["share"] == 0.8
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b"])
+def test_a_bypass_is_scaled_in_decoding(monkeypatch, family):
+    """What a skipped token has instead of the layer is multiplied by the answer's scale, alone and in mixed batches."""
+
+    class Scaled(Method):
+        kv = ("project",)
+        module = torch.nn.Linear(WIDTH, WIDTH)
+
+        def bypass(self, layer):
+            return self.module if layer % 2 else None
+
+        def route(self, view):
+            u = view.uniform(2)
+            return Route(u[:, 0] < 0.5, scale=(0.1 + u[:, 1]).float())
+
+    backbone = tiny_models.backbone(family, DEPTH)
+    torch.manual_seed(0)
+    Scaled.module = torch.nn.Linear(WIDTH, WIDTH).requires_grad_(False)
+    prompts, limits = tiny_models.prompts(5), [9, 3, 7, 1, 9]
+    replay.check(monkeypatch, backbone, Scaled(), prompts, limits, tolerance=1e-4)
+    replay.check(monkeypatch, backbone, Scaled(), prompts[:1], [12], tolerance=1e-4)
