@@ -248,8 +248,9 @@ class Speculation(Part):
 class Compute(Part):
     """Realised cost: FLOPs and tokens are sums over documents, shares are of full depth (1).
 
-    `flops` are credited (true context) and `executed_flops` executed (padding included), both of decoding; a gap that
-    padding does not explain is a fault. `flop_share_total` counts the prompts too.
+    `flops` are credited (true context) and `executed_flops` executed (padding and hidden keys included), both of
+    decoding; a gap that neither padding nor the policy `evict` explains is a fault. `flop_share_total` counts the
+    prompts too.
     """
 
     layer_share: Share
