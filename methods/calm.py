@@ -7,16 +7,18 @@ A token leaves before layer l when its confidence there reaches the threshold of
     state        cosine of the state and the input of the last executed layer
     classifier   a learned linear classifier on the state: will full depth write the same token?
 
-Thresholds may decay over the text, x = step / limit: "paper" clip(0.9·λ + 0.1·exp(-tau·x)), "code"
-λ·(0.9 + 0.1·exp(-tau·x)). With `calibrate` the threshold is not tuned to a budget but chosen by Learn-then-Test: of a
-grid from 1 downwards, on free-running texts of the tune part, the last one before the first for which the hypothesis
-"the risk exceeds delta" cannot be rejected at level epsilon (Hoeffding's bound). The risk of a text is 1 - ROUGE-L to
-what full depth writes ("textual"), or how much worse than full depth the task's metric finds it ("risk").
+Thresholds may decay over the text: "paper" clip(0.9·λ + 0.1·exp(-tau·t/N)), "code" λ·(0.9 + 0.1·exp(-tau·t/N)), where t
+is the number of the token that is written, 0 for the text's first, of at most N. With `calibrate` the threshold is not
+tuned to a budget but chosen by Learn-then-Test: of a grid from 1 downwards, on free-running texts of the tune part, the
+last one before the first for which the hypothesis "the risk exceeds delta" cannot be rejected at level epsilon
+(Hoeffding's bound). The risk of a text is 1 - ROUGE-L to what full depth writes ("textual"), or how much worse than
+full depth the task's metric finds it ("risk").
 
-Faithful: the measures, both decays, the classifier's target and class-balanced loss on a frozen backbone, the
-calibration, and the state passed up so that upper layers project their own K and V. Different: rows of a batch leave
-one by one (`leave=batch` waits for the least confident row, as the authors' code does), and the backbone is not trained
-for exits (`dlbench train sorted` makes one that is).
+Faithful: the measures, looked at before every layer, both decays, the classifier's target and its loss, balanced in
+each layer, on a frozen backbone, the calibration, and the state passed up so that upper layers project their own K and
+V. Different: the text's first token, which the prefill writes, never leaves early; rows of a batch leave one by one
+(`leave=batch` waits for the least confident row, as the authors' code does); the classifier's input is scaled to a mean
+square of 1; and the backbone is not trained for exits (`dlbench train sorted` makes one that is).
 """
 
 import math
@@ -59,6 +61,19 @@ def learn_then_test(risks: Mapping[float, list[float]], delta: float, epsilon: f
     return chosen
 
 
+def balance(same: Tensor) -> Tensor:
+    """Weights under which both answers count alike in each layer, where the lower ones mostly say no, the upper yes.
+
+    Args:
+        same: 1 where an exit writes what full depth would: [layers, n].
+
+    Returns:
+        [layers, n]: for each answer the share of the other one in its layer.
+    """
+    agreeing = same.mean(-1, keepdim=True)
+    return torch.where(same > 0, 1 - agreeing, agreeing)
+
+
 @dataclass
 class Calm(Exit):
     """Leave as soon as the exit head, the state or a classifier is confident."""
@@ -94,7 +109,7 @@ class Calm(Exit):
     def thresholds(self, view: View) -> float | Tensor:
         if self.decay == "none":
             return self.threshold
-        decayed = torch.exp(-self.tau * view.step.double() / view.limit)
+        decayed = torch.exp(-self.tau * (view.step + 1).double() / view.limit)  # step 0 writes the second token
         if self.decay == "paper":
             return (0.9 * self.threshold + 0.1 * decayed).clamp(0, 1)
         return self.threshold * (0.9 + 0.1 * decayed)
@@ -119,20 +134,18 @@ class Calm(Exit):
             self.threshold = learn_then_test(self._risks(probe), self.delta, self.epsilon)
 
     def _train(self, probe: Probe, steps: int = 300) -> nn.Linear:
-        """Will the token be the same at full depth? Balanced, since it mostly will."""
+        """Will the token be the same at full depth?"""
         states, same = [], []
         for text in probe.texts():
-            final = text.logits(probe.depth).argmax(-1)
-            for layer in self.checked(probe.depth):
-                states.append(_scaled(text.states[layer]))
-                same.append(text.logits(layer).argmax(-1) == final)
-        x, y = torch.cat(states), torch.cat(same).float()
+            final, checked = text.logits(probe.depth).argmax(-1), self.checked(probe.depth)
+            states.append(torch.stack([_scaled(text.states[layer]) for layer in checked]))
+            same.append(torch.stack([text.logits(layer).argmax(-1) == final for layer in checked]))
+        x, y = torch.cat(states, 1), torch.cat(same, 1).float()  # [layers, n, width] and [layers, n]
         torch.manual_seed(probe.seed)
-        classifier = nn.Linear(probe.width, 1).to(x.device)
+        classifier, weight = nn.Linear(probe.width, 1).to(x.device), balance(y)
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=1e-2)
-        weight = torch.where(y > 0, 0.5 / y.mean().clamp(min=1e-3), 0.5 / (1 - y).mean().clamp(min=1e-3))
         for step in range(steps):
-            loss = nn.functional.binary_cross_entropy_with_logits(classifier(x)[:, 0], y, weight)
+            loss = nn.functional.binary_cross_entropy_with_logits(classifier(x)[..., 0], y, weight)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

@@ -4,7 +4,8 @@ A token leaves before a checked layer when the entropy of the exit head's softma
 log(vocabulary), is at most 1 - threshold. The paper does so on binarised networks; `--dtype int8` runs it on a
 quantised backbone.
 
-Faithful: the rule. Different: the exits are the model's own final norm and head, not trained branches.
+Faithful: the rule. Different: the exits are the model's own final norm and head, not trained branches, and there is one
+before every layer, where the paper places a few; `check` names those wanted.
 """
 
 import math

@@ -2,7 +2,7 @@
 
 A token leaves after layer i when cos(h_i-1, h_i) reaches the threshold of its step; the first layer is compared with
 the embedding. No classifier and no look at the logits, so a check costs nothing that the meter counts. The threshold
-decays over the text, x = step / limit: clip(0.9·λ + 0.1·exp(-tau·x)).
+decays over the text, clip(0.9·λ + 0.1·exp(-tau·t/N)), for the token t that is written, from 0, of at most N.
 
 Faithful: the rule and its decay, checked after every layer. Different: the paper's encoder part is left out, there is
 none here, and the backbone is not trained with a task loss on every layer (`dlbench train sorted` does that for
@@ -24,11 +24,8 @@ class Mue(Exit):
     threshold: float = 0.95
     tau: float = 4.0
 
-    def checked(self, depth: int) -> tuple[int, ...]:
-        return tuple(layer for layer in self.check or range(1, depth) if layer >= self.min_layers)
-
     def thresholds(self, view: View) -> Tensor:
-        decayed = torch.exp(-self.tau * view.step.double() / view.limit)
+        decayed = torch.exp(-self.tau * (view.step + 1).double() / view.limit)  # step 0 writes the second token
         return (0.9 * self.threshold + 0.1 * decayed).clamp(0, 1)
 
     def confidence(self, view: View) -> Tensor:

@@ -22,7 +22,8 @@ class Exit(Method):
 
     threshold: float = 0.9
     check: tuple[int, ...] = ()
-    """Layers before which to look; empty: every second one. Every look at the logits costs an LM head."""
+    """Layers before which to look; empty: all that may be left before, as in the papers. A look at the logits costs an
+    LM head, which the meter charges: on a small model, or with a large vocabulary, fewer looks save more."""
     min_layers: int = 1
     """Layers that always run."""
     leave: Literal["row", "batch"] = "row"
@@ -46,8 +47,7 @@ class Exit(Method):
 
     def checked(self, depth: int) -> tuple[int, ...]:
         """The layers before which it looks."""
-        chosen = self.check or tuple(range(2, depth, 2))
-        return tuple(layer for layer in chosen if layer >= self.min_layers)
+        return tuple(layer for layer in self.check or range(1, depth) if layer >= self.min_layers)
 
     @abstractmethod
     def confidence(self, view: View) -> Tensor:

@@ -3,7 +3,6 @@
 import math
 from functools import partial
 
-import numpy as np
 import pytest
 import tiny_models
 import torch
@@ -14,8 +13,8 @@ from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.fit import FitProbe
-from dlbench.method import Action, Method, Written
-from dlbench.methods.calm import Calm, learn_then_test
+from dlbench.method import Action, Method, Text, Written
+from dlbench.methods.calm import Calm, balance, learn_then_test
 from dlbench.methods.calm_oracle import CalmOracle
 from dlbench.methods.entropy_exit import EntropyExit
 from dlbench.methods.mue import Mue
@@ -59,21 +58,46 @@ def test_decays_at_points_made_by_hand():
         found = method.thresholds(FakeView(rows=2, step=step, limit=[20, 40]))
         return torch.as_tensor(found, dtype=torch.float64).expand(2).tolist()
 
-    at_start = {"none": [0.8, 0.8], "paper": [0.82, 0.82], "code": [0.8, 0.8]}
-    # step 10: x = 1/2 and 1/4, exp(-4x) = 0.1353353 and 0.3678794
+    # step 0 writes token 1: t/N = 1/20 and 1/40, exp(-4 t/N) = 0.8187308 and 0.9048374
+    at_start = {"none": [0.8, 0.8], "paper": [0.8018731, 0.8104837], "code": [0.7854985, 0.7923870]}
+    # step 9 writes token 10: t/N = 1/2 and 1/4, exp(-4 t/N) = 0.1353353 and 0.3678794
     later = {"none": [0.8, 0.8], "paper": [0.7335335, 0.7567879], "code": [0.7308268, 0.7494304]}
     for decay in at_start:
         method = Calm(threshold=0.8, decay=decay)
-        for step, expected in ((0, at_start[decay]), (10, later[decay])):
+        for step, expected in ((0, at_start[decay]), (9, later[decay])):
             assert at(method, step) == pytest.approx(expected, abs=1e-6)
-    assert at(Mue(threshold=0.8), 10) == pytest.approx(later["paper"], abs=1e-6)
-    assert at(Calm(threshold=1.0, decay="paper"), 0) == [1.0, 1.0]  # clipped
-    slow = at(Calm(threshold=0.5, decay="code", tau=2.0), 10)
+    assert at(Mue(threshold=0.8), 9) == pytest.approx(later["paper"], abs=1e-6)
+    slow = at(Calm(threshold=0.5, decay="code", tau=2.0), 9)
     assert slow[0] == pytest.approx(0.45 + 0.05 * math.exp(-1))
 
 
+@pytest.mark.parametrize("method", [Calm(threshold=0.7, decay="paper"), Calm(threshold=0.7, decay="code"), Mue()])
+@pytest.mark.parametrize("limit", [2, 5, 9])
+def test_a_threshold_is_that_of_the_token_that_is_written(method, limit):
+    """The authors' loop counts from 0 with the text's first token, which here the prefill writes, up to N - 1."""
+    seen = {}
+
+    class Watched(type(method)):
+        def thresholds(self, view):
+            found = super().thresholds(view)
+            seen[int(view.step[0])] = float(torch.as_tensor(found).reshape(-1)[0])
+            return found
+
+    watched = Watched.from_params(method.params())
+    engine = Engine(tiny_models.backbone("llama", 5))
+    (written,) = engine.prefill([Request("a", (5, 6, 7), limit)]).decode(watched)
+    assert len(written.tokens) == limit and sorted(seen) == list(range(limit - 1))
+    paper = getattr(method, "decay", "paper") == "paper"
+    for index in range(1, len(written.tokens)):  # what decoding writes, counted from 0
+        fall = math.exp(-4 * index / limit)
+        expected = 0.9 * method.threshold + 0.1 * fall * (1 if paper else method.threshold)
+        assert seen[index - 1] == pytest.approx(min(1.0, expected), abs=1e-9)
+
+
 def test_where_each_looks():
-    assert Calm().checked(8) == EntropyExit().checked(8) == (2, 4, 6)
+    for method in (Calm(), EntropyExit(), *(Calm(measure=m) for m in ("top1", "state", "classifier"))):
+        assert method.checked(8) == (1, 2, 3, 4, 5, 6, 7)  # the authors' loop looks after every layer but the last
+    assert EntropyExit(check=(2, 4)).checked(8) == (2, 4) and Calm(min_layers=6).checked(8) == (6, 7)
     assert Mue().checked(5) == (1, 2, 3, 4) and Mue(min_layers=3).checked(5) == (3, 4)
     assert SortedExit().checked(16) == (2, 4, 6, 8, 10, 12, 14) and SortedExit(exits=3).checked(16) == (4, 8, 12)
     assert SortedExit(exits=40).checked(4) == (1, 2, 3) and SortedExit(check=(5,)).checked(16) == (5,)
@@ -103,9 +127,9 @@ def test_leaves_where_the_confidence_reaches_the_threshold():
 @pytest.mark.parametrize(
     ("params", "checked"),
     [
-        ({}, {2, 4, 6}),
-        ({"min_layers": 4}, {4, 6}),
-        ({"min_layers": 5}, {6}),
+        ({}, {1, 2, 3, 4, 5, 6, 7}),
+        ({"min_layers": 4}, {4, 5, 6, 7}),
+        ({"min_layers": 7}, {7}),
         ({"check": (1, 5)}, {1, 5}),
         ({"check": (1, 5), "min_layers": 3}, {5}),
         ({"check": (3,)}, {3}),
@@ -243,28 +267,108 @@ def test_calibration_takes_the_last_safe_threshold(risk, chosen):
     assert probe.asked < 10  # what is hopeless is not run
 
 
+def authors_loss(logits, labels):
+    """CALM's loss of the classifier: each layer balanced by itself, then the mean over layers; [layers, n] each."""
+    losses = []
+    for found, agrees in zip(logits, labels, strict=True):
+        positives, negatives = (agrees == 1).sum(), (agrees == 0).sum()
+        weight = agrees * (1 - positives / (positives + negatives))
+        weight = weight + (1 - agrees) * (1 - negatives / (positives + negatives))
+        two = torch.stack([torch.zeros_like(found), found], -1).log_softmax(-1)  # as many logits as answers
+        picked = torch.where(agrees == 1, two[..., 1], two[..., 0])
+        losses.append(-(weight * picked).sum() / len(found))
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("shares", [(0.1, 0.5, 0.9), (0.0, 0.3, 1.0), (0.25, 0.25), (1.0,)])
+def test_the_classifier_is_balanced_in_each_layer(shares):
+    """In the lower layers few exits agree with the last, in the upper ones most: each layer weighs both alike."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.stack([(torch.arange(40) < 40 * share).float() for share in shares])
+    logits = torch.randn(labels.shape, generator=generator)
+    found = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, balance(labels))
+    assert float(found) == pytest.approx(float(authors_loss(logits, labels)), rel=1e-5, abs=1e-9)
+    for weights, agrees in zip(balance(labels), labels, strict=True):
+        assert float(weights[agrees == 1].sum()) == pytest.approx(float(weights[agrees == 0].sum()), abs=1e-4)
+
+
+def test_the_classifier_is_trained_with_the_authors_loss(monkeypatch):
+    """What it steps along is the gradient of their loss, on the states and the agreements of the exits."""
+    model = tiny_models.build("llama", depth=4)
+    backbone, documents = wrap(model, toy_task.Characters()), toy_task.documents(model, 6)
+    method = Calm(measure="classifier", check=(1, 2, 3))
+    losses = []
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
+
+    def watch(logits, labels, weight):
+        loss = entropy(logits, labels, weight)
+        losses.append((loss.item(), authors_loss(logits.detach(), labels).item(), logits.shape))
+        return loss
+
+    monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", watch)
+    method.fit(FitProbe(backbone, toy_task.Scored(), documents, []))
+    (text,) = list(FitProbe(backbone, toy_task.Scored(), documents, []).texts())
+    assert {shape for *_, shape in losses} == {(3, len(text.states[0]))} and len(losses) == 300
+    assert [a for a, _, _ in losses] == pytest.approx([b for _, b, _ in losses], rel=1e-4)
+
+
+class Shown:
+    """A probe of three exits of a model, each of which agrees with the last where one number of the state is large."""
+
+    depth, width, seed, cuts = 4, 12, 0, (1.0, 0.0, -1.0)
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.states = torch.randn(5, 400, self.width, generator=generator)
+        self.agrees = torch.stack([self.states[i + 1, :, 3] > cut for i, cut in enumerate(self.cuts)])
+
+    def texts(self, part="learn"):
+        def logits(layer):
+            writes = torch.ones(400, dtype=torch.long) if layer == 4 else self.agrees[layer - 1].long()
+            return torch.nn.functional.one_hot(writes, 2).float()
+
+        yield Text(tuple(self.states), logits)
+
+    def say(self, done, steps):
+        assert done <= steps
+
+
+def accuracies(method, states, agrees):
+    """Of each layer, half of what is right among those that agree and half among those that do not: chance is 0.5."""
+    found = []
+    for layer, right in enumerate(agrees, 1):
+        sure = method.confidence(FakeView(hidden=states[layer])) >= 0.5
+        found.append(float((sure[right].float().mean() + (~sure[~right]).float().mean()) / 2))
+    return found
+
+
 def test_the_classifier_learns_what_full_depth_would_write():
-    """Of a model whose upper layers do nothing every exit agrees, and of a random one few do."""
+    """One in six agrees in the lowest layer, one in two in the next, five in six in the third."""
+    method, probe = Calm(measure="classifier", check=(1, 2, 3), threshold=0.5), Shown()
+    assert method.learns and method.tuned
+    method.fit(probe)
+    assert probe.agrees.float().mean(1).tolist() == pytest.approx([0.16, 0.5, 0.84], abs=0.06)
+    low, middle, high = accuracies(method, probe.states, probe.agrees)
+    assert min(low, high) > 0.75 and middle > 0.9
+
+
+def test_the_classifier_tells_the_states_of_a_model_apart():
     model = tiny_models.build("llama", depth=4)
     with torch.no_grad():
-        for layer in model.model.layers[2:]:
+        for layer in model.model.layers[1:]:
             for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
-                linear.weight.zero_()
-                linear.bias.zero_()
+                linear.weight.mul_(0.35)
+                linear.bias.mul_(0.35)
     documents = toy_task.documents(model, 16)
     backbone = wrap(model, toy_task.Characters())
     method = Calm(measure="classifier", check=(1, 2, 3), threshold=0.5)
-    assert method.learns and method.tuned
     method.fit(FitProbe(backbone, toy_task.Scored(), documents, []))
-    seen, same = [], []
-    for text in FitProbe(backbone, toy_task.Scored(), documents, []).texts():
-        for layer in (1, 2, 3):
-            seen += method.confidence(FakeView(hidden=text.states[layer])).tolist()
-            same += (text.logits(layer).argmax(-1) == text.logits(4).argmax(-1)).tolist()
-    sure, right = np.array(seen) >= 0.5, np.array(same)
-    assert right[len(right) // 3 :].mean() > 0.6  # before layers 2 and 3 all is said, before layer 1 it is not
-    assert 0.6 < right.mean() < 0.9
-    assert (sure[right].mean() + (~sure[~right]).mean()) / 2 > 0.75  # chance is 0.5, whatever is the more common
+    texts = list(FitProbe(backbone, toy_task.Scored(), documents, []).texts())
+    states = [torch.cat([text.states[layer] for text in texts]) for layer in range(5)]
+    writes = [torch.cat([text.logits(layer).argmax(-1) for text in texts]) for layer in range(5)]
+    agrees = torch.stack([writes[layer] == writes[4] for layer in (1, 2, 3)])
+    assert 0.4 < float(agrees.float().mean()) < 0.8
+    assert min(accuracies(method, states, agrees)) > 0.62
 
 
 def test_the_oracle_of_token_consistency_writes_what_full_depth_does_with_true_keys():
