@@ -99,6 +99,7 @@ class SoftGates:
         self.always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
         """Padding, and decode forwards that run every layer whatever the gates say: [rows, steps]."""
         self._prompts = PromptStates(backbone.depth, len(batch.ids), frozenset(self.gated))
+        self._starts = (batch.prompt.shape[1] - batch.prompt_mask.sum(1)).cpu().numpy()
         self._inside: Tensor | None = None
 
     def logits(self) -> Tensor:
@@ -108,8 +109,7 @@ class SoftGates:
 
     def _look(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Keep what the gates may see of the prompts."""
-        lengths = self.batch.prompt_mask.sum(1).cpu().numpy()
-        self._prompts.note(index, hidden, np.arange(len(lengths)), hidden.shape[1] - lengths)
+        self._prompts.note(index, hidden, np.arange(len(self._starts)), self._starts)
         return forward(hidden, *args, **kwargs)
 
     @contextlib.contextmanager

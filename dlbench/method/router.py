@@ -80,7 +80,8 @@ class Router(Method):
         gates = sorted(self.gated(prompt.depth))
         open_ = [self.score(self.summary(prompt, layer), layer, prompt.depth) >= self.threshold for layer in gates]
         memory = torch.ones(prompt.count, prompt.depth, device=open_[0].device)
-        memory[:, gates] = torch.stack(open_, 1).float()
+        for layer, one in zip(gates, open_, strict=True):
+            memory[:, layer] = one.float()  # a model may be spread over devices
         return memory
 
     @final
