@@ -4,6 +4,7 @@ import pytest
 import replay
 import tiny_models
 import torch
+from masked_keys import masked
 from test_full_depth import LIMIT, decode, generate
 from tiny_models import without
 from torch.utils.flop_counter import FlopCounterMode
@@ -140,10 +141,12 @@ def test_executed_equals_torch_and_credited_at_batch_1(family, method, kv):
         written = wave.decode(method, kv=kv)
     assert sum(g.executed for g in written) == counter.get_total_flops() > 0
     (alone,) = engine.prefill(requests[:1]).decode(method, kv=kv)
-    if kv != "recompute":  # a past token is shown all columns, and credited those it had
-        assert sum(alone.flops.values()) == alone.executed
-    else:
+    if kv == "recompute":  # a past token is shown all columns, and credited those it had
         assert sum(alone.flops.values()) <= alone.executed
+        return
+    keys = masked(alone, engine.costs.windows) if kv == "evict" else 0
+    assert alone.executed - sum(alone.flops.values()) == keys * engine.costs.attention_per_key
+    assert (keys > 0) == (kv == "evict")
 
 
 @pytest.mark.parametrize("family", tiny_models.EVERY)

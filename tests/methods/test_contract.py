@@ -9,6 +9,7 @@ import replay
 import tiny_models
 import torch
 import toy_task
+from masked_keys import masked
 from ready import discovered, label, ready
 
 from dlbench import registry
@@ -17,7 +18,7 @@ from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.fit import FitProbe
 from dlbench.fit.trace import record, shares
-from dlbench.method import Action, Draft, Exit, Method, Router, Static
+from dlbench.method import Draft, Exit, Method, Router, Static
 from dlbench.methods.flexi_depth import FlexiDepth
 
 DEPTH, COUNT = 5, 6
@@ -79,21 +80,8 @@ def test_executed_is_credited_at_batch_1(name, params):
         per_token = method.scope == "token" and not isinstance(method, Draft)
         for kv in set(method.kv) - {"recompute"} if per_token else (None,):  # that runs past tokens over all columns
             (written,) = wave.decode(method, kv=kv)
-            hidden = masked_keys(written) if (kv or method.kv[0]) == "evict" else 0
+            hidden = masked(written, engine.costs.windows) if (kv or method.kv[0]) == "evict" else 0
             assert written.executed - sum(written.flops.values()) == hidden * engine.costs.attention_per_key
-
-
-def masked_keys(generation):
-    """Decoded tokens whose keys were missing where a later token ran a layer's attention."""
-    steps = [route for route, times in generation.routes for _ in range(times)]
-    attended = [[code & Action.ATTN for code in route] for route in steps]
-    return sum(
-        not attended[earlier][layer]
-        for step, layers in enumerate(attended)
-        for layer in range(DEPTH)
-        if layers[layer]
-        for earlier in range(step)
-    )
 
 
 @pytest.mark.parametrize(("name", "params"), EVERY)
