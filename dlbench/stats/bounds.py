@@ -10,6 +10,9 @@ Under either rule for real-valued scores no bound lies nearer to the estimate th
 z² ÷ (n + z²) of the documents may go beyond the largest deviation seen, as far as the metric goes (see
 `dlbench.stats.unseen`). Without it an interval of scores that all differ by a hair would be far narrower than one of
 scores that all tie, and miss the truth whenever a rare collapse is not in the sample.
+
+Where documents share sources, the units are sources, and a source that was not seen may deviate by as much less than a
+document as sources were seen to: the mean of fifty documents that have little in common can't lie where one can.
 """
 
 from __future__ import annotations
@@ -101,13 +104,39 @@ def unseen_reach(samples: Samples, level: float) -> tuple[FloatArray, FloatArray
     """
     centre = np.median(samples.values, axis=1)
     off = samples.values - centre[:, None]
+    known = samples.binary | ~off.any(axis=1)
     units, typical = _unit_deviations(off, samples.codes)
-    share = np.where(samples.binary | ~off.any(axis=1), 0.0, unseen_share(units.shape[1], level))
-    seen, usual = np.abs(units).max(axis=1), centre + typical
-    return (
-        share * np.maximum(usual - samples.low - seen, 0.0),
-        share * np.maximum(samples.high - usual - seen, 0.0),
-    )
+    usual = centre + typical
+    return tuple(
+        np.where(known, 0.0, _unseen(units, off, room, level)) for room in (usual - samples.low, samples.high - usual)
+    )  # type: ignore[return-value]
+
+
+def _unseen(units: FloatArray, off: FloatArray, room: FloatArray, level: float) -> FloatArray:
+    """Return how far a mean may lie to one side for what was not seen, [samples].
+
+    Args:
+        units: deviations of documents, or of sources, [samples, units].
+        off: deviations of documents, [samples, documents].
+        room: how far a document may deviate to that side, [samples].
+        level: two-sided coverage.
+    """
+    reach = np.zeros(len(units))
+    for deviations, room_here in ((off, room), (units, room * _calm(units, off))):
+        far = np.maximum(room_here - np.abs(deviations).max(axis=1), 0.0)
+        reach = np.maximum(reach, unseen_share(deviations.shape[1], level) * far)
+    return reach
+
+
+def _calm(units: FloatArray, off: FloatArray) -> FloatArray:
+    """Return how much less a unit deviates than a document does, in quadratic means, [samples]; 1 where all tie."""
+    spread, documents = (np.sqrt((x**2).mean(axis=1)) for x in (units, off))
+    return np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0)
+
+
+def _unit_room(units: FloatArray, off: FloatArray, room: FloatArray) -> FloatArray:
+    """Return how far a source may deviate, where a document may by `room`: as far as any was seen at least."""
+    return np.maximum(np.abs(units).max(axis=1), room * _calm(units, off))
 
 
 def _unit_deviations(rows: FloatArray, codes: npt.NDArray[np.intp] | None) -> tuple[FloatArray, FloatArray]:
@@ -128,24 +157,28 @@ def _score_bounds(
     off: FloatArray, centre: FloatArray, samples: Samples, chosen: npt.NDArray[np.intp], level: float
 ) -> tuple[FloatArray, FloatArray]:
     """Score intervals of some samples, from their deviations [chosen, documents]."""
-    if samples.codes is None:
-        a, weights = _merged(off)
-        b, units, largest = np.ones_like(a), off.shape[1], 1.0
-    else:
-        sizes = np.bincount(samples.codes)
-        a = cluster_totals(off, samples.codes).T / sizes.mean()
-        b = np.broadcast_to((sizes / sizes.mean())[:, None], a.shape)
-        weights, units, largest = np.ones_like(a), len(sizes), sizes.max() / sizes.mean()
     low, high = samples.low[chosen] - centre, samples.high[chosen] - centre
     seen = np.abs(off).max(axis=1)
     open_ = samples.binary[chosen] | (seen == 0)
     low = np.where(open_, low, np.maximum(low, -seen))
     high = np.where(open_, high, np.minimum(high, seen))
+    if samples.codes is None:
+        a, weights = _merged(off)
+        ends = score_ends(
+            a, np.ones_like(a), weights, np.full(len(off), float(off.shape[1])), lambda v: (low - v, high - v), level
+        )
+        return ends[0] + centre, ends[1] + centre
+    sizes = np.bincount(samples.codes) / np.bincount(samples.codes).mean()
+    a, b = cluster_totals(off, samples.codes).T / np.bincount(samples.codes).mean(), sizes[:, None]
+    units, typical = _unit_deviations(off, samples.codes)
+    below, above = (_unit_room(units, off, room) for room in (typical - low, high - typical))
 
     def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
-        return (low - value) * largest, (high - value) * largest
+        moved = np.sort([(typical - value) * sizes.min(), (typical - value) * sizes.max()], axis=0)
+        return moved[0] - below, moved[1] + above
 
-    ends = score_ends(a, b, weights, np.full(len(off), float(units)), support, level)
+    b = np.broadcast_to(b, a.shape)
+    ends = score_ends(a, b, np.ones_like(a), np.full(len(off), float(len(sizes))), support, level)
     return ends[0] + centre, ends[1] + centre
 
 
@@ -223,7 +256,8 @@ def ratio_bounds(
     totals = rows if resample.codes is None else cluster_totals(rows, resample.codes)
     above, below = totals[:-1], totals[-1]
     estimate = tops.mean(axis=1) / bottom.mean()
-    units, typical = _unit_deviations(tops - estimate[:, None] * bottom, resample.codes)
+    off = tops - estimate[:, None] * bottom
+    units, typical = _unit_deviations(off, resample.codes)
     low, high = np.empty(len(tops)), np.empty(len(tops))
     whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
     score = whole | (effective_mass(units) < DENSE)
@@ -233,8 +267,9 @@ def ratio_bounds(
     for start in range(0, len(tops), step):
         some = np.flatnonzero(score[start : start + step]) + start
         if some.size:
+            residuals = None if resample.codes is None else off[some]
             low[some], high[some] = _score_ratios(
-                above[some], below, estimate[some], ~whole[some], spans, resample, level
+                above[some], below, estimate[some], ~whole[some], spans, resample, level, residuals
             )
     dense = np.flatnonzero(~score)
     if dense.size:
@@ -242,12 +277,14 @@ def ratio_bounds(
         influence = above[dense] - estimate[dense, None] * below
         low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, level)
     # How far a document like those that were seen could lie beyond them, as in `mean_bounds`.
-    share = np.where(whole | (tops == bottom).all(axis=1), 0.0, unseen_share(below.size, level)) / bottom.mean()
-    seen = np.abs(units).max(axis=1)
     fall, rise = _farthest(estimate, bottom, least, greatest)
-    low = np.minimum(low, estimate - share * np.maximum(typical - fall - seen, 0.0))
-    high = np.maximum(high, estimate + share * np.maximum(rise - typical - seen, 0.0))
-    return low, high, score
+    known = whole | (tops == bottom).all(axis=1)
+    off = off - (typical if resample.codes is None else np.median(off, axis=1))[:, None]
+    down, up = (
+        np.where(known, 0.0, _unseen(units, off, room, level)) / bottom.mean()
+        for room in (typical - fall, rise - typical)
+    )
+    return np.minimum(low, estimate - down), np.maximum(high, estimate + up), score
 
 
 def _farthest(estimate: FloatArray, bottom: FloatArray, least: Limit, greatest: Limit) -> tuple[FloatArray, FloatArray]:
@@ -267,21 +304,36 @@ def _score_ratios(
     bounds: tuple[tuple[float, float], tuple[float, float]],
     resample: Resample,
     level: float,
+    off: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Score intervals of ratios, from the units' totals, [samples, units] and [units]."""
+    """Score intervals of ratios, from the units' totals, [samples, units] and [units].
+
+    `off` are top − ratio × bottom of the documents, [samples, documents], where documents share sources.
+    """
     scale = below.size / resample.documents  # of totals, so that a unit counts about 1
-    largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
     a, b = above.T * scale, np.broadcast_to(below[:, None] * scale, above.T.shape)
     residual = a - estimate * b
     centre = np.median(residual, axis=0)
     seen = np.abs(residual - centre).max(axis=0)
     known = real & (above != below).any(axis=1)
     (least, greatest), (bottom_least, bottom_greatest) = bounds
+    largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
+    if off is not None:
+        within = off - np.median(off, axis=1)[:, None]
+        farthest = np.abs(within).max(axis=1)
+        most = np.maximum(greatest - estimate * bottom_least, estimate * bottom_greatest - least)
+        seen = _unit_room((residual - centre).T, within, np.where(real, farthest, most))
+        known = farthest > 0
 
     def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
         possible = np.sort([value * bottom_least, value * bottom_greatest], axis=0)
         moved = np.sort([(estimate - value) * b.min(), (estimate - value) * b.max()], axis=0)
-        low, high = (least - possible[1]) * largest, (greatest - possible[0]) * largest
+        low, high = least - possible[1], greatest - possible[0]
+        if off is not None:  # of a source no more is known than what was seen
+            return (
+                np.where(known, centre - seen + moved[0], low * largest),
+                np.where(known, centre + seen + moved[1], high * largest),
+            )
         return (
             np.where(known, np.maximum(low, centre - seen + moved[0]), low),
             np.where(known, np.minimum(high, centre + seen + moved[1]), high),

@@ -21,7 +21,7 @@ from dlbench.stats.intervals import (
     paired_rows,
     ratio_interval,
 )
-from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, seed_noise
+from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes, seed_noise
 
 DOCUMENTS_FOR_99 = 2_000
 """Documents without which nothing is said about keeping more than 98 %: fewer can't tell 99 % from all."""
@@ -64,7 +64,7 @@ def compute_at(
         points: the method's settings that ran, in any order; nothing is interpolated. Of several at one cost all have
             to pass.
         full: full depth's scores on the same documents.
-        target: share to keep; above 0.98 it takes 2,000 documents.
+        target: share to keep; above 0.98 it takes 2,000 documents, or sources where they share some.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
         clusters: the source of each document, where documents share one.
         resamples: bootstrap draws.
@@ -75,9 +75,10 @@ def compute_at(
         ValueError: the documents are not as many, there is no score, or one is not finite.
     """
     base = paired_rows(full)[0]
-    documents = base.shape[1]
-    if target > 0.98 and documents < DOCUMENTS_FOR_99:
-        return ComputeAt(target, None, f"needs {DOCUMENTS_FOR_99:,} documents, there are {documents:,}")
+    codes = cluster_codes(clusters, base.shape[1])
+    units, called = (base.shape[1], "documents") if codes is None else (int(codes.max()) + 1, "sources")
+    if target > 0.98 and units < DOCUMENTS_FOR_99:
+        return ComputeAt(target, None, f"needs {DOCUMENTS_FOR_99:,} {called}, there are {units:,}")
     if base.mean() <= 0:
         return ComputeAt(target, None, "full depth scores nothing")
 

@@ -1,0 +1,69 @@
+"""Sources of many documents: intervals cover, and are not far wider than a cluster-robust one that knows the spread."""
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from dlbench.stats import paired_difference, retained
+
+RUNS = 300
+TRUTH = 0.05
+
+
+def drawn(rng, sources, each, binary):
+    """Scores of two rows whose difference varies from source to source."""
+    of = np.repeat(np.arange(sources), rng.integers(each // 2, 2 * each, sources))
+    shift = rng.normal(0, 0.05, sources)[of]
+    if binary:
+        a, b = (rng.random(of.size) < 0.6 + shift).astype(float), (rng.random(of.size) < 0.55).astype(float)
+    else:
+        a, b = 0.6 + shift + rng.normal(0, 0.08, of.size), 0.55 + rng.normal(0, 0.08, of.size)
+    return np.clip(a, 0, 1), np.clip(b, 0, 1), of
+
+
+def robust(a, b, of):
+    """Width of the usual cluster-robust interval, with Student's t."""
+    difference, sources = a - b, of.max() + 1
+    residual = np.bincount(of, difference) - difference.mean() * np.bincount(of)
+    error = np.sqrt((residual**2).sum() * sources / (sources - 1)) / difference.size
+    return 2 * t.ppf(0.975, sources - 1) * error
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["real", "binary"])
+@pytest.mark.parametrize(("sources", "each", "most"), [(14, 40, 2.4), (30, 30, 1.8), (57, 25, 1.35), (150, 8, 1.1)])
+def test_intervals_are_those_of_the_sources_and_little_wider(sources, each, most, binary):
+    """Few sources of real-valued scores leave more open: one that collapses whole may not be among them."""
+    rng = np.random.default_rng([1, sources, binary])
+    held, widths = 0, []
+    for _ in range(RUNS):
+        a, b, of = drawn(rng, sources, each, binary)
+        found = paired_difference(a, b, clusters=of.tolist(), bounds=(0, 1), resamples=300)
+        held += found.low <= TRUTH <= found.high
+        widths.append((found.high - found.low) / robust(a, b, of))
+    assert held / RUNS >= (0.93 if sources >= 30 else 0.91)
+    assert 0.85 < np.mean(widths) < (1.1 if binary else most)
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["real", "binary"])
+def test_what_is_kept_is_as_sure_as_the_difference_that_it_comes_of(binary):
+    rng = np.random.default_rng([2, binary])
+    held, widths = 0, []
+    for _ in range(RUNS):
+        b, a, of = drawn(rng, 57, 25, binary)
+        found = retained(a, b, clusters=of.tolist(), bounds=(0, 1), resamples=300)
+        held += found.low <= 0.55 / 0.6 <= found.high
+        widths.append((found.high - found.low) * b.mean() / robust(a, found.estimate * b, of))
+    assert held / RUNS >= 0.93
+    assert 0.85 < np.mean(widths) < (1.1 if binary else 1.35)
+
+
+@pytest.mark.parametrize(("sources", "each", "share"), [(57, 20, 0.01), (57, 20, 0.05), (30, 40, 0.01)])
+def test_single_documents_that_collapse_within_them_are_covered(sources, each, share):
+    rng = np.random.default_rng([3, sources, int(100 * share)])
+    of, held = np.repeat(np.arange(sources), each), 0
+    for _ in range(RUNS):
+        gone = rng.random(of.size) < share
+        a = np.where(gone, 0.0, 0.75 + rng.normal(0, 0.02, of.size))
+        found = paired_difference(a, np.full(of.size, 0.75), clusters=of.tolist(), bounds=(0, 1), resamples=300)
+        held += found.low <= -0.75 * share <= found.high
+    assert held / RUNS >= 0.93
