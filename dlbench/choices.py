@@ -51,7 +51,7 @@ def encode(backbone: Backbone, document: Document) -> Encoded:
         # The last token of an answer is read off and never runs.
         if len(before) + len(answer) - 1 > limit:
             before, truncated = backbone.shorten(before, limit - len(answer) + 1), True
-        backbone.check_ids([*before, *answer], f"document {document.id}: an answer with its context")
+        backbone.check_ids([*before, *answer], f"{document.named}: an answer with its context")
         pairs.append((tuple(before), tuple(answer)))
     return Encoded(Question(document.id, tuple(pairs)), truncated)
 

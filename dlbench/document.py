@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from dlbench.errors import DlbenchError
@@ -42,7 +42,7 @@ class Document:
     """Most tokens of the prompt, where the task has such a limit."""
     body: tuple[int, int] | None = None
     """The part of the prompt that may lose its end where that is too long; None: the prompt loses its beginning."""
-    line: int | None = None
+    line: int | None = field(default=None, compare=False)
     """Where it stands in its file, from 1; None where it comes of no file of documents."""
     source: str | None = None
     """Hash of what it was taken from, such as a passage; documents that share one are no independent ones."""

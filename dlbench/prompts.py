@@ -64,7 +64,7 @@ def encode_prompt(backbone: Backbone, document: Document) -> Prompted:
         ids = _without_end(backbone, document.prompt, document.body, most)
     if len(ids) > most:
         ids = backbone.shorten(ids, most)
-    backbone.check_ids(ids, f"document {document.id}: the prompt")
+    backbone.check_ids(ids, f"{document.named}: the prompt")
     request = Request(document.id, tuple(ids), document.limit, document.stop, document.thinking)
     return Prompted(document, request, cut, wanted > room, backbone.begins(ids))
 

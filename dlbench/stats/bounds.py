@@ -131,7 +131,7 @@ def _unseen(units: FloatArray, off: FloatArray, room: FloatArray, level: float) 
 def _calm(units: FloatArray, off: FloatArray) -> FloatArray:
     """Return how much less a unit deviates than a document does, in quadratic means, [samples]; 1 where all tie."""
     spread, documents = (np.sqrt((x**2).mean(axis=1)) for x in (units, off))
-    return np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0)
+    return np.asarray(np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0))
 
 
 def _unit_room(units: FloatArray, off: FloatArray, room: FloatArray) -> FloatArray:

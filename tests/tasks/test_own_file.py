@@ -152,6 +152,9 @@ def test_a_prompt_without_a_token_is_told_with_its_line(tmp_path):
         def begins(self, ids):
             return False
 
+        def check_ids(self, ids, what):
+            assert max(ids) == 5
+
     with pytest.raises(DlbenchError, match=r"document test-2 \(line 3 of its file\): its prompt .* has no token"):
         [encode_prompt(Deaf(), d) for d in documents]
 
