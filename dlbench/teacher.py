@@ -55,7 +55,7 @@ def example(backbone: Backbone, document: Document, reference: int) -> Example:
         target.append(end)
     prompt = limited_prompt(backbone, document, whole)
     target = target[: max(0, backbone.context - len(prompt))]
-    backbone.check_ids([*prompt, *target], f"{document.named}: the prompt with a reference")
+    backbone.check_ids([*prompt, *target], f"document {document.id}: the prompt with a reference")
     return Example(prompt, target)
 
 

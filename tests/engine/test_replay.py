@@ -68,7 +68,9 @@ def test_every_candidate_of_the_oracle(monkeypatch, candidate):
 
 
 @pytest.mark.parametrize("decay", ["none", "paper", "code"])
-@pytest.mark.parametrize(("measure", "threshold"), [("top2", 0.2), ("top1", 0.4), ("classifier", 0.5), ("state", 0.965)])
+@pytest.mark.parametrize(
+    ("measure", "threshold"), [("top2", 0.2), ("top1", 0.4), ("classifier", 0.5), ("state", 0.965)]
+)
 def test_exits_that_really_happen(monkeypatch, measure, threshold, decay):
     backbone = tiny_models.backbone("llama", DEPTH, "sdpa", "float64")
     method = ready(Calm(threshold=threshold, measure=measure, decay=decay, check=(1, 2, 3, 4)), DEPTH)
