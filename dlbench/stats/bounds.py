@@ -131,12 +131,14 @@ def _unseen(units: FloatArray, off: FloatArray, room: FloatArray, level: float) 
 def _calm(units: FloatArray, off: FloatArray) -> FloatArray:
     """Return how much less a unit deviates than a document does, in quadratic means, [samples]; 1 where all tie."""
     spread, documents = (np.sqrt((x**2).mean(axis=1)) for x in (units, off))
-    return np.asarray(np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0))
+    calm = np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0)
+    return np.asarray(calm, dtype=np.float64)
 
 
 def _unit_room(units: FloatArray, off: FloatArray, room: FloatArray) -> FloatArray:
     """Return how far a source may deviate, where a document may by `room`: as far as any was seen at least."""
-    return np.maximum(np.abs(units).max(axis=1), room * _calm(units, off))
+    seen: FloatArray = np.abs(units).max(axis=1)
+    return np.asarray(np.maximum(seen, room * _calm(units, off)), dtype=np.float64)
 
 
 def _unit_deviations(rows: FloatArray, codes: npt.NDArray[np.intp] | None) -> tuple[FloatArray, FloatArray]:
