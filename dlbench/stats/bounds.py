@@ -107,9 +107,8 @@ def unseen_reach(samples: Samples, level: float) -> tuple[FloatArray, FloatArray
     known = samples.binary | ~off.any(axis=1)
     units, typical = _unit_deviations(off, samples.codes)
     usual = centre + typical
-    return tuple(
-        np.where(known, 0.0, _unseen(units, off, room, level)) for room in (usual - samples.low, samples.high - usual)
-    )  # type: ignore[return-value]
+    below, above = (_unseen(units, off, room, level) for room in (usual - samples.low, samples.high - usual))
+    return np.where(known, 0.0, below), np.where(known, 0.0, above)
 
 
 def _unseen(units: FloatArray, off: FloatArray, room: FloatArray, level: float) -> FloatArray:
