@@ -107,7 +107,7 @@ def _remarks(found: Sequence[Comparison]) -> list[Text]:
     if shared:
         lines.append(f"Documents that share a source are resampled and swapped together: {', '.join(shared)}.")
     if any(side.unreachable for one in found for side in (one.a, one.b)):
-        lines.append("† unreachable: no setting meets this budget, the closest one is compared.")
+        lines.append("† unreachable: the budget is missed; the closest setting that was found is compared.")
     return [Text(line, style="dim") for line in lines]
 
 

@@ -120,7 +120,7 @@ class Learner:
             seed=self.seed,
             budget=budget,
             realised=realised,
-            learnt_from=len(learn) if learnt.learns else 0,
+            learnt_from=len(learn) if self.method.learns else 0,
             tuned_on=0 if realised is None else len(probe.documents("tune")),
             tokens=probe.tokens,
             seconds=seconds,

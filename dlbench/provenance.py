@@ -7,7 +7,7 @@ results elsewhere in dlbench raises `dlbench.plan.PROTOCOL`.
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -18,32 +18,16 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
+from typing import Any
 
-from dlbench.purecode import without_prose
+from dlbench.sourcefile import Import, read
 
 _INSTALLED = {"site-packages", "dist-packages"}
 _OWN = "dlbench"
 _LARGE = ("torch", "transformers")
 """Count by their release even where they lie in a checkout: there is too much of them, and content keys hold it too."""
-
-
-@dataclass(frozen=True)
-class Import:
-    """One import of a file: `module` as written, from a package `level` folders up (0: absolute), of `names`."""
-
-    level: int
-    module: str
-    names: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Source:
-    """One file: a hash of its code, or of its bytes where it is not Python, and what it imports."""
-
-    sha256: str
-    imports: tuple[Import, ...] = ()
 
 
 @dataclass
@@ -72,11 +56,18 @@ class Walk:
                 self.add(found, name)
 
     def add_object(self, made: object) -> None:
-        """Take the file of a function or class, or of an object's class; the release of what is installed."""
-        kind = made if hasattr(made, "__qualname__") else type(made)
-        module = str(getattr(kind, "__module__", None) or "")
+        """Take the files of a function or class, or of an object's class, and of what a decorator has wrapped.
+
+        Of what is installed the release counts.
+        """
+        for kind in _layers(made):
+            self._add_layer(kind)
+
+    def _add_layer(self, kind: Any) -> None:
+        # A decorated function bears the name of the other's module, but its code lies in the decorator's.
+        module = str(getattr(kind, "__globals__", {}).get("__name__") or getattr(kind, "__module__", None) or "")
         try:
-            path = Path(inspect.getsourcefile(kind) or "")  # type: ignore[arg-type]
+            path = Path(inspect.getsourcefile(kind) or "")
         except TypeError:  # built in
             return
         top = module.partition(".")[0]
@@ -167,6 +158,14 @@ def installed(module: str, distribution: str) -> str:
     return walk.digest(distribution)
 
 
+def imported(path: Path) -> set[str]:
+    """Top-level names that a file, or a local module that it leads to, imports."""
+    walk = Walk()
+    walk.add(path, path.name)
+    found = {one.module.partition(".")[0] for file in walk.files for one in read(file).imports if not one.level}
+    return found - {""}
+
+
 def _whole(home: Path, module: str) -> Iterator[Path]:
     """All files of the package that a module belongs to; the module alone where that is all there is.
 
@@ -175,7 +174,7 @@ def _whole(home: Path, module: str) -> Iterator[Path]:
     place = home
     for part in module.split("."):
         place = place / part
-        if (found := _module(place)) is not None:
+        if (found := module_file(place)) is not None:
             if found.parent != place:
                 yield found
                 return
@@ -184,69 +183,44 @@ def _whole(home: Path, module: str) -> Iterator[Path]:
     yield from (p for p in inside if not any(part.startswith(".") for part in p.relative_to(place).parts))
 
 
-def read(path: Path) -> Source:
-    """What counts of a file; read once, as long as it stays as it is."""
-    stat = path.stat()
-    return _read(path, stat.st_mtime_ns, stat.st_size)
-
-
-@functools.lru_cache(maxsize=4096)
-def _read(path: Path, _changed: int, _size: int) -> Source:
-    if path.suffix != ".py":
-        with path.open("rb") as handle:
-            return Source(hashlib.file_digest(handle, "sha256").hexdigest())
-    raw = path.read_bytes()
-    try:
-        code, imports = without_prose(raw).encode(), tuple(_imports(ast.parse(raw)))
-    except (SyntaxError, ValueError, RecursionError):  # for another release of Python, say: as it stands
-        code, imports = raw, ()
-    return Source(hashlib.sha256(code).hexdigest(), imports)
-
-
-def _imports(tree: ast.AST) -> Iterator[Import]:
-    """All imports of a module, wherever they stand; those for type checkers alone never run."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in (
-            getattr(node.test, "id", ""),
-            getattr(node.test, "attr", ""),
-        ):
-            for other in node.orelse:
-                yield from _imports(ast.Module([other], []))
+def _layers(made: object) -> Iterator[Any]:
+    """A function or class, or an object's class, then what it holds of other functions: wrapped, closed over, bound."""
+    waiting: list[Any] = [made]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
             continue
-        if isinstance(node, ast.Import):
-            yield from (Import(0, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield Import(node.level, node.module or "", tuple(alias.name for alias in node.names))
-        elif isinstance(node, ast.Call) and (name := _named(node)) is not None:
-            yield Import(0, name)
-        yield from _imports(node)
-
-
-def _named(call: ast.Call) -> str | None:
-    """The module of `import_module("name")` or `__import__("name")`."""
-    called = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    if called not in ("import_module", "__import__") or not call.args:
-        return None
-    value = getattr(call.args[0], "value", None)
-    return value if isinstance(value, str) and value and not value.startswith(".") else None
+        seen.add(id(one))
+        if isinstance(one, functools.partial):
+            waiting += [one.func, *filter(callable, one.args), *filter(callable, one.keywords.values())]
+            continue
+        one = getattr(one, "__func__", one)
+        yield one if hasattr(one, "__qualname__") else type(one)
+        waiting += [one.__wrapped__] if hasattr(one, "__wrapped__") else []
+        for cell in getattr(one, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # not filled yet
+                waiting += [cell.cell_contents] if callable(cell.cell_contents) else []
 
 
 def _below(folder: Path, module: str, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
     """The files that importing names from a module runs, packages on the way too; none where it is not there."""
     place, parts = folder, list(filter(None, module.split(".")))
     for part in parts:
-        found = _module(place / part)
+        found = module_file(place / part)
         if found is not None:
             yield found, found.relative_to(folder).as_posix()
         place = place / part
         if found is not None and found.parent != place:
             return  # a module, and no package
     for name in names:
-        if (found := _module(place / name)) is not None:
+        # A star takes what the package says, which any of its modules may be.
+        several = sorted(place.glob("*.py")) if name == "*" else [module_file(place / name)]
+        for found in filter(None, several):
             yield found, found.relative_to(folder).as_posix()
 
 
-def _module(place: Path) -> Path | None:
+def module_file(place: Path) -> Path | None:
     """The file that runs on the import of a module of that name; None where there is none, or a plain folder."""
     tries = [place / "__init__.py", *(place.with_name(place.name + end) for end in (".py", *EXTENSION_SUFFIXES))]
     return next((path for path in tries if path.is_file()), None)
@@ -254,15 +228,24 @@ def _module(place: Path) -> Path | None:
 
 def _homes(top: str) -> list[Path]:
     """Folders that hold a top-level module or package, found without running it."""
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError, AttributeError):
-        return []
+    spec = _spec(top)
     if spec is None:
         return []
     if spec.submodule_search_locations is not None:
         return [Path(folder).resolve().parent for folder in spec.submodule_search_locations]
     return [Path(spec.origin).resolve().parent] if spec.origin and Path(spec.origin).is_file() else []
+
+
+def _spec(top: str) -> ModuleSpec | None:
+    """Where a top-level module would be imported from, whatever bears its name in memory already."""
+    for finder in sys.meta_path:
+        try:
+            spec = finder.find_spec(top, None)
+        except (ImportError, ValueError, AttributeError):
+            continue
+        if spec is not None:
+            return spec
+    return None
 
 
 @functools.cache

@@ -265,8 +265,9 @@ class Compute(Part):
 class Record(JsonLine):
     """Quality and compute of one method at one budget on one task.
 
-    With `status` "unreachable" no parameter reaches the budget: `quality` and `compute` then describe the closest
-    setting, or are both None where nothing was run. With "ok" both are there.
+    With `status` "unreachable" the budget is missed: no parameter reaches it, or the one that did where it was tuned
+    does not here. `quality` and `compute` then describe the closest setting that was found, or are both None where
+    nothing was run. With "ok" both are there.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 18

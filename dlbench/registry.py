@@ -33,6 +33,8 @@ GROUP = "dlbench.methods"
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
 """Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
 PACKAGE = "dlbench.methods"
+_PLUGIN = "dlbench_plugin_"
+"""Before the name of a plugin file: the name that its module gets."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def load(method: str) -> MethodClass:
         module = _load_file(source) if source.origin == "file" else importlib.import_module(source.module)
     except (Exception, SystemExit) as error:
         raise DlbenchError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
+    if source.origin == "file":
+        _refuse_strangers(source)
     return _method_class(module, source)
 
 
@@ -219,7 +223,7 @@ def _plugin_file(path: Path) -> Source:
     name = path.stem
     if not name.isidentifier():
         raise DlbenchError(f"{path}: the file's name is the method's name, so use letters, digits and _ only")
-    source = Source(name, "file", f"dlbench_plugin_{name}", None, path)
+    source = Source(name, "file", f"{_PLUGIN}{name}", None, path)
     taken = _sources().get(name)
     if taken is None:
         return source
@@ -244,6 +248,30 @@ def _load_file(source: Source) -> ModuleType:
         del sys.modules[source.module]
         raise
     return module
+
+
+def _refuse_strangers(source: Source) -> None:
+    """Refuse a plugin file that got another plugin's module for the one of that name beside it.
+
+    One process has one module of a name, so the second of two plugins that bring a `helper.py` each runs on the first
+    one's.
+    """
+    from dlbench import provenance  # reads metadata, see `_installed`
+
+    assert source.path is not None
+    own = source.path.parent
+    loaded = [(n, m) for n, m in sys.modules.items() if n.startswith(_PLUGIN) and getattr(m, "__file__", None)]
+    others = {Path(str(m.__file__)).parent: n.removeprefix(_PLUGIN) for n, m in loaded} | {own: ""}
+    for name in provenance.imported(source.path):
+        there, beside = getattr(sys.modules.get(name), "__file__", None), provenance.module_file(own / name)
+        if there is None or beside is None or Path(there).resolve() == beside.resolve():
+            continue
+        home = Path(there).resolve().parent
+        if other := others.get(home.parent if Path(there).name == "__init__.py" else home):
+            raise DlbenchError(
+                f"method {source.name!r}: its module {name!r} ({beside}) gives way to {there} of method {other!r}, "
+                "loaded before it: rename one of the two, or run the methods one by one"
+            )
 
 
 def _failure(error: BaseException, source: Source) -> str:

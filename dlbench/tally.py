@@ -10,6 +10,7 @@ import numpy as np
 
 from dlbench.clusters import clusters
 from dlbench.engine.meter import CATEGORIES, Costs
+from dlbench.fit.artifacts import Facts
 from dlbench.outputs import beside
 from dlbench.plan import Place, Setting, source_sha256
 from dlbench.records import Backbone, Compute, Fit, Flops, MethodUsed, Quality, Record, Run, Sample, Speculation, Tokens
@@ -121,6 +122,13 @@ def _fit(setting: Setting) -> Fit | None:
     )
 
 
+def _missed(fit: Facts | None, share: float, depth: int) -> str:
+    """Why a budget is missed: nothing comes nearer, or these documents take another share than those tuned on."""
+    if fit and fit.budget is not None and fit.realised is not None and reached(fit.realised, fit.budget, depth):
+        return f"tuned to {fit.realised:.3f} of the layers on other documents, runs {share:.3f} of them here"
+    return f"the closest setting runs {share:.3f} of the layers"
+
+
 def build(
     place: Place,
     setting: Setting,
@@ -157,7 +165,7 @@ def build(
     # An oracle is given a budget to spend, not to meet: it stops where more layers would not help.
     short = kind == "method" and budget is not None and not reached(cost.layer_share, budget, base.depth)
     if short:
-        own.append(f"the closest setting runs {cost.layer_share:.3f} of the layers")
+        own.append(_missed(setting.fit, cost.layer_share, base.depth))
     if (
         kind == "method"
         and setting.name != "full"

@@ -63,7 +63,7 @@ def closing_table(records: Iterable[Record], timings: Iterable[Timing], width: i
                 table.add_row(*_cells(row, before, places, batches, wide), style=_style(row))
                 before = row.label
         if any(not row.ok for row in track.rows):
-            table.caption = "† unreachable: no setting meets this budget, the closest one is shown"
+            table.caption = "† unreachable: the budget is missed; the closest setting that was found is shown"
     return table
 
 

@@ -2,11 +2,13 @@
 
 import sys
 import textwrap
+import types
 
 import pytest
 
-from dlbench import plan, provenance, registry
-from dlbench.provenance import Import, Walk, read
+from dlbench import plan, provenance, registry, sourcefile
+from dlbench.provenance import Walk
+from dlbench.sourcefile import Import, read
 
 METHOD = '''
     """A plugin."""
@@ -105,6 +107,8 @@ def test_the_hash_does_not_depend_on_the_place(tmp_path):
         "__import__('helper_of_mine')",
         "from . import helper_of_mine",
         "from .helper_of_mine import x",
+        "import importlib\nimportlib.import_module('.helper_of_mine', __package__)",
+        "from types_of_mine import *",
         "import types_of_mine.helper",
         "from types_of_mine import helper",
         "if not TYPE_CHECKING:\n    import helper_of_mine",
@@ -119,6 +123,19 @@ def test_imports_are_found_however_they_are_written(tmp_path, line):
     before = provenance.file(path)
     for helper in (tmp_path / "helper_of_mine.py", tmp_path / "types_of_mine" / "helper.py"):
         helper.write_text("x = 22\n")
+    assert provenance.file(path) != before
+
+
+def test_a_helper_counts_though_another_of_its_name_is_in_memory(tmp_path, monkeypatch):
+    """What bears the name in memory may be another plugin's; what an import of the file leads to is on the path."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "helper_of_mine", types.ModuleType("helper_of_mine"))
+    path = tmp_path / "sub" / "plugin.py"
+    path.parent.mkdir()
+    path.write_text("import helper_of_mine\n")
+    (tmp_path / "helper_of_mine.py").write_text("x = 1\n")
+    before = provenance.file(path)
+    (tmp_path / "helper_of_mine.py").write_text("x = 2\n")
     assert provenance.file(path) != before
 
 
@@ -290,5 +307,5 @@ def test_content_keys_hold_what_a_plugin_imports(plugin):
 def test_a_file_is_read_once(tmp_path, monkeypatch):
     path = lay(tmp_path, FILES)
     provenance.file(path)
-    monkeypatch.setattr(provenance, "without_prose", lambda raw: pytest.fail("read again"))
+    monkeypatch.setattr(sourcefile, "without_prose", lambda raw: pytest.fail("read again"))
     provenance.file(path)

@@ -203,3 +203,67 @@ def test_an_entry_point_without_its_module_is_a_broken_method(installed):
     assert "not readable" in registry.describe("third").summary
     with pytest.raises(DlbenchError, match="'third' is broken: plug_gone of plug-one: ModuleNotFoundError"):
         registry.load("third")
+
+
+HELPED = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+{first}
+
+from dlbench.methods.full import Full
+
+class {name}(Full):
+    level = helper_of_mine.LEVEL
+"""
+
+
+@pytest.fixture
+def helped(tmp_path, monkeypatch):
+    """Makes a plugin file in a folder of its own that finds its helpers beside it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def make(name, files, first="import helper_of_mine"):
+        for path, text in files.items():
+            (tmp_path / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / path).write_text(text)
+        path = tmp_path / name / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(HELPED.format(name=name.title(), first=first))
+        return str(path)
+
+    yield make
+    for name in [n for n in sys.modules if "of_mine" in n or n.startswith("dlbench_plugin_")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("files", "first"),
+    [
+        ({"helper_of_mine.py": "LEVEL = {}"}, "import helper_of_mine"),
+        ({"helper_of_mine/__init__.py": "LEVEL = {}"}, "import helper_of_mine"),
+        ({"helper_of_mine.py": "LEVEL = {}", "{}_of_mine.py": "import helper_of_mine"}, "from {}_of_mine import *"),
+    ],
+)
+def test_a_plugin_does_not_run_on_another_ones_helper(helped, files, first):
+    """Python keeps one module of a name, so the second would silently run what the first brings."""
+    paths = [
+        helped(name, {p.format(name): t.format(i) for p, t in files.items()}, first.format(name))
+        for i, name in enumerate(("one", "two"))
+    ]
+    assert registry.load(paths[0]).level == 0
+    with pytest.raises(DlbenchError, match=r"method 'two': its module 'helper_of_mine' \(.*two.*gives way to .*'one'"):
+        registry.load(paths[1])
+    assert registry.load(paths[0]).level == 0
+
+
+def test_plugins_may_share_a_helper(helped, tmp_path):
+    """One that lies in one place, or beside one of them only."""
+    first = helped("one", {"helper_of_mine.py": "LEVEL = 7"})
+    assert registry.load(first).level == 7
+    assert registry.load(helped("two", {})).level == 7
+    third = tmp_path / "one" / "three.py"
+    third.write_text(HELPED.format(name="Three", first="import helper_of_mine"))
+    assert registry.load(str(third)).level == 7

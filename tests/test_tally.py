@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from record_samples import SHA, document, place, sample
 
+from dlbench.fit import Facts
 from dlbench.methods.full import Full
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.plan import Setting
@@ -84,9 +85,9 @@ def test_a_budget_is_reached_within_three_points_or_half_a_layer(share, budget, 
     assert reached(share, budget, depth) == yes
 
 
-def made(samples, full=None, *, method=None, budget=0.5, name="static_skip", **more):
+def made(samples, full=None, *, method=None, budget=0.5, name="static_skip", fit=None, **more):
     method = method or StaticSkip()
-    setting = Setting(name, name, method, budget, key="0" * 32)
+    setting = Setting(name, name, method, budget, key="0" * 32, fit=fit)
     documents = [document(s.id) for s in samples]
     return build(place(), setting, documents, samples, base(*(full or samples)), {"device": "cpu"}, **more)
 
@@ -140,6 +141,12 @@ def test_a_budget_that_is_missed_is_a_row_and_says_so():
     assert record.status == "unreachable"
     assert record.notes == ("the closest setting runs 0.875 of the layers",)
     assert record.quality is not None
+    facts = Facts("static_skip", "toy", 0, budget=0.5, realised=0.52)
+    tuned = made([sample("a", layers=(4, 3))], budget=0.5, fit=facts)
+    assert tuned.status == "unreachable"
+    assert tuned.notes == ("tuned to 0.520 of the layers on other documents, runs 0.875 of them here",)
+    far = made([sample("a", layers=(4, 3))], budget=0.5, fit=replace(facts, realised=0.9))
+    assert far.notes == ("the closest setting runs 0.875 of the layers",)
 
 
 def test_a_method_that_never_acted_says_so():

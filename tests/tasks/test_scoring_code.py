@@ -62,7 +62,7 @@ def folder(tmp_path, monkeypatch):
 def sha256(folder):
     """The hash in a new process."""
     harness.load_task.cache_clear()
-    for name in MODULES:
+    for name in (*MODULES, "outer_of_mine.py"):
         sys.modules.pop(name.removesuffix(".py"), None)
         sys.modules.pop(str(folder / name.removesuffix(".py")), None)
     return harness.load_task(str(folder / "own.yaml")).scoring_sha256
@@ -95,6 +95,35 @@ def test_the_configuration_counts(folder, old, new):
     assert sha256(folder) == before  # what is asked, and for how long, is no part of it
 
 
+DECORATED = """
+import functools
+from {inner} import judge as inner
+
+{decorator}
+"""
+DECORATORS = {
+    "wrapped": "@functools.wraps(inner)\ndef judge(doc, results):\n    return inner(doc, results)",
+    "closed over": "def made(f):\n    return lambda doc, results: f(doc, results)\n\njudge = made(inner)",
+    "bound": "def first(f, doc, results):\n    return f(doc, results)\n\njudge = functools.partial(first, inner)",
+}
+
+
+@pytest.mark.parametrize("decorator", DECORATORS.values(), ids=DECORATORS)
+@pytest.mark.parametrize("edited", ["judging.py", "outer_of_mine.py"])
+def test_a_decorated_function_counts_by_its_own_code_and_its_decorators(folder, monkeypatch, decorator, edited):
+    """The decorator hides the module of what it decorates, or takes its name."""
+    outer = folder / "outer_of_mine.py"
+    outer.write_text(DECORATED.format(inner="judging", decorator=decorator))
+    yaml = folder / "own.yaml"
+    yaml.write_text(yaml.read_text().replace("judging.judge", "outer_of_mine.judge"))
+    before = sha256(folder)
+    text = (folder / edited).read_text()
+    (folder / edited).write_text("# prose\n" + text)
+    assert sha256(folder) == before
+    (folder / edited).write_text(text + "\nmore = 1\n")
+    assert sha256(folder) != before
+
+
 def test_installed_code_counts_by_its_release(folder, monkeypatch):
     before = sha256(folder)
     monkeypatch.setattr("dlbench.provenance._release", lambda top: "0.0")
@@ -112,7 +141,7 @@ def test_tasks_that_ship_do_not_ask_for_releases(monkeypatch):
 
 def test_the_code_of_our_metrics_counts(monkeypatch, tmp_path):
     """In a copy of the file: the one that is in use stays as it is."""
-    from dlbench import provenance
+    from dlbench import provenance, sourcefile
 
     inner = harness.load_task("nano_math").inner
     before, read = scoring.scoring_sha256(inner), provenance.read
@@ -121,7 +150,7 @@ def test_the_code_of_our_metrics_counts(monkeypatch, tmp_path):
     def other(path):
         seen.append(path.name)
         source = read(path)
-        return provenance.Source("0" * 64, source.imports) if path.name == "words.py" else source
+        return sourcefile.Source("0" * 64, source.imports) if path.name == "words.py" else source
 
     monkeypatch.setattr(provenance, "read", other)
     assert scoring.scoring_sha256(inner) != before
