@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import pickle
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlbench.checkpoint import FileError, read_json, weight_files, whole
-from dlbench.errors import DlbenchError
+from dlbench.errors import OF_THE_SYSTEM, DlbenchError
 from dlbench.families import FAMILIES, unsupported
 from dlbench.paths import brief
 
@@ -22,7 +21,6 @@ _UNREACHABLE = (
     *("ConnectError", "ReadError", "ConnectTimeout", "ReadTimeout", "PoolTimeout", "RemoteProtocolError"),
 )
 """Exceptions of the hub's library and of those that carry its requests, which have no class in common."""
-_OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE)
 _GIVE = "give nano, nano-half, a folder, or a hub name"
 NO_TOKENIZER = (
     "it has no vocabulary of a tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt): copy the "
@@ -87,7 +85,7 @@ def _of_error(error: Exception) -> str | None:
     if names.intersection(_UNREACHABLE):
         return f"it is not on this machine, and the hub {_silence()}: it needs a network or a filled cache; {_GIVE}"
     for one in _chain(error):
-        if isinstance(one, OSError) and one.errno in _OF_THE_SYSTEM:
+        if isinstance(one, OSError) and one.errno in OF_THE_SYSTEM:
             return f"{brief(str(one.filename)) if one.filename else 'a file'}: {one.strerror}"
     if "trust_remote_code" in str(error):
         return "it brings code of its own: read it, and if you trust it, run with --trust-remote-code"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,8 +15,8 @@ ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 _ZEROS = 256
 """Bytes of zeros at the end of a tensor that are more than chance."""
 _POINTER = b"version https://git-lfs"
-_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "F4", "C64")
-_DTYPES = (*_FLOATS, "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+_FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "F4")
+_DTYPES = (*_FLOATS, "C64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 """What safetensors calls the dtypes that torch has."""
 
 
@@ -64,6 +64,54 @@ def read_json(path: Path, absent: Mapping[str, Any] | None = None) -> Mapping[st
     if not isinstance(content, dict):
         raise FileError(f"{path} holds no JSON object")
     return content
+
+
+def contradiction(paths: Sequence[Path], wanted: Collection[str]) -> str:
+    """Say where files of weights contradict themselves or each other, though they can be read; empty where not.
+
+    Args:
+        paths: the files, all there.
+        wanted: names of weights that are floating-point numbers in the model; a file may leave the first part off, or
+            have one more.
+
+    Raises:
+        FileError: the header of a file cannot be read.
+    """
+    ends = {name.partition(".")[2] for name in wanted}
+    homes: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix == ".safetensors" and (damage := broken_off(path)):
+            return damage
+        if path.suffix != ".safetensors" and (part := _altered(path)):
+            return f"{path} is damaged in {part}, which is not what it was when it was saved"
+        for name, dtype in _dtypes(path).items():
+            if name in homes:
+                return f"{homes[name]} and {path} both hold {name}: keep one of them"
+            homes[name] = path
+            if dtype not in _FLOATS and (name in wanted or name in ends or name.partition(".")[2] in wanted):
+                return f"{path} holds {name} as {dtype}, which is no floating-point number"
+    return ""
+
+
+def _altered(path: Path) -> str | None:
+    """The first part of a file of torch's that does not have its own checksum."""
+    if not zipfile.is_zipfile(path):  # as releases before 1.6 saved
+        return None
+    with zipfile.ZipFile(path) as parts:
+        return parts.testzip()
+
+
+def _dtypes(path: Path) -> dict[str, str]:
+    """Name of each tensor → dtype, as safetensors calls it, where it is known."""
+    if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return {name: str(entry["dtype"]) for name, entry in header.items() if name != "__metadata__"}
+    import torch
+
+    content = torch.load(path, map_location="meta", weights_only=True)
+    held = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
+    return {name: "F32" if value.is_floating_point() else str(value.dtype) for name, value in held.items()}
 
 
 def broken_off(path: Path) -> str:

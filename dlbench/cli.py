@@ -23,7 +23,7 @@ from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
 from dlbench.encoding import print_anything
-from dlbench.errors import DlbenchError
+from dlbench.errors import OF_THE_SYSTEM, DlbenchError
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
 for command in (run, fit, board, compare, bench, train, prefetch):
@@ -65,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(getattr(error, "exit_code", 2))
         if debug:
             _traceback()
+        if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
+            say(f"{error.filename or 'the output'}: {error.strerror}")
+            return 2
         say(f"unexpected {type(error).__name__}: {error} (a fault of dlbench; --debug shows the traceback)")
         return 1
 

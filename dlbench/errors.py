@@ -6,7 +6,11 @@ a traceback, and ends with its exit code. Any other exception is a bug.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
+
+OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE)
+"""Numbers of errors that the operating system's word explains: no leave, no room, no more open files."""
 
 
 class DlbenchError(Exception):

@@ -89,6 +89,12 @@ def _check(environment: MutableMapping[str, str]) -> None:
                 f"{name}={environment[name]} in the environment is no number: unset {', '.join(LAUNCHED)}, or start "
                 "several processes by `--processes N`, `accelerate launch` or `torchrun`"
             ) from None
+    if not 0 < numbers["MASTER_PORT"] < 1 << 16 or not environment["MASTER_ADDR"].strip():
+        raise DlbenchError(
+            f"MASTER_ADDR={environment['MASTER_ADDR']} and MASTER_PORT={environment['MASTER_PORT']} in the environment "
+            f"are no address: unset {', '.join(LAUNCHED)}, or start several processes by `--processes N`, "
+            "`accelerate launch` or `torchrun`"
+        )
     if not 0 <= numbers["RANK"] < numbers["WORLD_SIZE"]:
         raise DlbenchError(
             f"RANK={numbers['RANK']} is no place in a group of WORLD_SIZE={numbers['WORLD_SIZE']} processes: unset "

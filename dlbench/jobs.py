@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import get_args
 from uuid import uuid4
 
 from dlbench import plan, registry
@@ -22,6 +23,7 @@ from dlbench.launch import Turns
 from dlbench.learner import Learner, blaming
 from dlbench.memory import most_rows, most_slots
 from dlbench.method import Method, Oracle
+from dlbench.method.base import Scope
 from dlbench.plan import Place, Setting
 from dlbench.progress import Progress
 from dlbench.prompts import Prompted, tokenise, waves
@@ -294,9 +296,11 @@ class Planner:
             name = registry.name_of(given)
             cls = registry.load(given)
             for params in plan.variants(cls, self.spec.settings.get(name, {})):
-                with blaming(name, (ValueError, TypeError)):
+                with blaming(name, (Exception,)):
                     made = cls.from_params(params)
                     made.validate(depth)
+                    if isinstance(made, Method) and made.scope not in get_args(Scope):
+                        raise ValueError(f"scope {made.scope!r} is none of {', '.join(get_args(Scope))}")
                 found.append((given, made))
         return found
 

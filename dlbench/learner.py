@@ -24,8 +24,11 @@ def blaming(method: str, errors: tuple[type[Exception], ...] = (ValueError,)) ->
     """Name the method that such an error comes from."""
     try:
         yield
+    except DlbenchError:
+        raise
     except errors as error:
-        raise DlbenchError(f"method {method!r}: {error}") from error
+        kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+        raise DlbenchError(f"method {method!r}: {kind}{error}") from error
 
 
 class Learner:

@@ -94,7 +94,7 @@ def _advice(
 def _depths(missing: Iterable[str], strange: Iterable[str], expected: Iterable[str], layers: str) -> str:
     """Say so where files and configuration have different numbers of layers."""
     whole, lost, beyond = (_by_layer(keys, layers) for keys in (expected, missing, strange))
-    depth = held = max(whole) + 1
+    depth = held = max(whole, default=-1) + 1
     if beyond and max(beyond) >= depth:
         held = max(beyond) + 1
     while 0 < held <= depth and lost[held - 1] == whole[held - 1]:

@@ -52,6 +52,8 @@ def place(task: str) -> Path:
     """
     given = task.removeprefix("file:")
     path = Path(given).expanduser().resolve()
+    if not path.name.isprintable():
+        raise DlbenchError(f"file {path.name!r}: a task has the name of its file, which holds invisible characters")
     if path.is_dir():
         Mirror(path).split("test")
     elif not path.is_file() or path.suffix != ".jsonl":

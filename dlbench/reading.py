@@ -13,7 +13,7 @@ import torch
 
 from dlbench.buffers import fill
 from dlbench.causes import NO_TOKENIZER, Stage, cannot, explain
-from dlbench.checkpoint import ADAPTERS, FileError, broken_off, read_json, weight_files
+from dlbench.checkpoint import ADAPTERS, FileError, contradiction, read_json, weight_files
 from dlbench.errors import DlbenchError
 from dlbench.families import FAMILIES, unsupported
 from dlbench.loading_report import judge
@@ -66,6 +66,7 @@ def read(
             raise DlbenchError(unsupported(name, kind))
     with told("tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+        tokenizer("a b")  # some classes refuse here what the files lack
     with told("weights"):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
@@ -183,11 +184,17 @@ def _check(name: str, tokenizer: Any, model: Any, folder: Path) -> None:
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise DlbenchError(cannot(name, NO_TOKENIZER))
     read_json(folder / "generation_config.json", {})
-    for path in weight_files(folder):
-        if path.suffix == ".safetensors" and (damage := broken_off(path)):
-            raise DlbenchError(cannot(name, f"{damage}; fetch or copy it again"))
+    floats = [] if hasattr(model.config, "quantization_config") else [n for n, p in model.named_parameters()]
+    if fault := contradiction(weight_files(folder), floats):
+        raise DlbenchError(cannot(name, f"{fault}; fetch or copy it again"))
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.device.type != "meta"):
-        raise DlbenchError(f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again")
+        raise DlbenchError(_not_finite(name, model.dtype))
+
+
+def _not_finite(name: str, dtype: torch.dtype) -> str:
+    if dtype == torch.float16:
+        return f"model {name!r} holds weights that are not finite in float16: take --dtype bfloat16 or float32"
+    return f"model {name!r} holds weights that are not finite: its files are damaged; fetch them again"
 
 
 def device_map_of(given: str) -> Any:

@@ -14,7 +14,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -251,27 +251,30 @@ def _load_file(source: Source) -> ModuleType:
 
 
 def _refuse_strangers(source: Source) -> None:
-    """Refuse a plugin file that got another plugin's module for the one of that name beside it.
+    """Refuse a plugin file with a module beside it whose name, but not its code, another plugin's module has.
 
-    One process has one module of a name, so the second of two plugins that bring a `helper.py` each runs on the first
-    one's.
+    One process has one module of a name, so of two plugins that bring a `helper.py` each, whatever function imports it,
+    one runs on the other's.
+
+    Raises:
+        DlbenchError: there is such a module.
     """
     from dlbench import provenance  # reads metadata, see `_installed`
 
     assert source.path is not None
     own = source.path.parent
-    loaded = [(n, m) for n, m in sys.modules.items() if n.startswith(_PLUGIN) and getattr(m, "__file__", None)]
-    others = {Path(str(m.__file__)).parent: n.removeprefix(_PLUGIN) for n, m in loaded} | {own: ""}
-    for name in provenance.imported(source.path):
-        there, beside = getattr(sys.modules.get(name), "__file__", None), provenance.module_file(own / name)
-        if there is None or beside is None or Path(there).resolve() == beside.resolve():
-            continue
-        home = Path(there).resolve().parent
-        if other := others.get(home.parent if Path(there).name == "__init__.py" else home):
-            raise DlbenchError(
-                f"method {source.name!r}: its module {name!r} ({beside}) gives way to {there} of method {other!r}, "
-                "loaded before it: rename one of the two, or run the methods one by one"
-            )
+    loaded = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith(_PLUGIN)}
+    others = [(Path(path), n.removeprefix(_PLUGIN)) for n, path in loaded.items() if path and Path(path).parent != own]
+    names = provenance.imported(source.path)
+    for path, other in others:
+        for name in sorted(names & provenance.imported(path)):
+            mine, theirs = (provenance.module_file(folder / name) for folder in (own, path.parent))
+            if mine and theirs and mine != theirs and provenance.file(mine) != provenance.file(theirs):
+                del sys.modules[source.module]
+                raise DlbenchError(
+                    f"methods {other!r} and {source.name!r} each bring a module {name!r} of their own ({theirs}, "
+                    f"{mine}), and Python takes one for both: rename one of the two, or run the methods one by one"
+                )
 
 
 def _failure(error: BaseException, source: Source) -> str:
@@ -315,4 +318,23 @@ def _method_class(module: ModuleType, source: Source) -> MethodClass:
     if inspect.isabstract(chosen):
         missing = ", ".join(sorted(chosen.__abstractmethods__))
         raise DlbenchError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
+    if fault := _misdeclared(chosen):
+        raise DlbenchError(f"method {source.name!r}: {place}: {fault}")
     return chosen
+
+
+def _misdeclared(chosen: MethodClass) -> str:
+    """What is wrong with what a class says of its methods; empty where nothing is."""
+    from dlbench.method import Knob, Oracle
+    from dlbench.spec import KV_POLICIES  # which asks this module for names
+
+    if issubclass(chosen, Oracle):
+        return ""
+    kv, knob, variants = chosen.kv, chosen.knob, chosen.variants
+    if not isinstance(kv, tuple) or not kv or not set(kv) <= set(KV_POLICIES):
+        return f"kv = {kv!r} is no tuple of {', '.join(KV_POLICIES)}"
+    if knob is not None and not isinstance(knob, Knob):
+        return f"knob = {knob!r} is no Knob(name, low, high)"
+    if not isinstance(variants, tuple) or not variants or not all(isinstance(one, Mapping) for one in variants):
+        return f"variants = {variants!r} is no tuple of mappings of parameters"
+    return ""

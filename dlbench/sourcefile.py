@@ -71,7 +71,8 @@ def _imports(tree: ast.AST) -> Iterator[Import]:
 def _named(call: ast.Call) -> str | None:
     """The module of `import_module("name")`, `import_module(".name", package)` or `__import__("name")`."""
     called = getattr(call.func, "attr", getattr(call.func, "id", ""))
-    if called not in ("import_module", "__import__") or not call.args:
+    given = [*call.args[:1], *(one.value for one in call.keywords if one.arg == "name")]
+    if called not in ("import_module", "__import__") or not given:
         return None
-    value = getattr(call.args[0], "value", None)
+    value = getattr(given[0], "value", None)
     return value if isinstance(value, str) and value.strip(".") else None

@@ -1,5 +1,6 @@
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -254,9 +255,23 @@ def test_a_plugin_does_not_run_on_another_ones_helper(helped, files, first):
         for i, name in enumerate(("one", "two"))
     ]
     assert registry.load(paths[0]).level == 0
-    with pytest.raises(DlbenchError, match=r"method 'two': its module 'helper_of_mine' \(.*two.*gives way to .*'one'"):
+    with pytest.raises(DlbenchError, match=r"methods 'one' and 'two' each bring a module 'helper_of_mine'.*rename"):
         registry.load(paths[1])
     assert registry.load(paths[0]).level == 0
+    same = helped("four", {p.format("four"): t.format(0) for p, t in files.items()}, first.format("four"))
+    assert registry.load(same).level == 0  # it says the same
+
+
+@pytest.mark.parametrize("line", ["import helper_of_mine", "importlib.import_module(name='helper_of_mine')"])
+def test_nor_where_a_function_imports_it(helped, line):
+    body = "import importlib\nhelper_of_mine = None\ndef f():\n    " + line
+    one, two = (helped(name, {"helper_of_mine.py": f"LEVEL = '{name}'"}, body) for name in ("one", "two"))
+    for path in (one, two):
+        text = Path(path).read_text()
+        Path(path).write_text(text.replace("level = helper_of_mine.LEVEL", "level = 1"))
+    registry.load(one)
+    with pytest.raises(DlbenchError, match="each bring a module 'helper_of_mine'"):
+        registry.load(two)
 
 
 def test_plugins_may_share_a_helper(helped, tmp_path):

@@ -78,6 +78,8 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
                 )
     if isinstance(answer, Tensor):
         return Answer(_codes(method, answer, view.count), flops, scale, memory)
+    if isinstance(answer, bool):  # as in a tensor of booleans
+        answer = Action.RUN if answer else Action.SKIP
     if not isinstance(answer, int) or int(answer) not in CODES:
         _refuse(method, answer)
     return Answer(int(answer), flops, scale, memory)

@@ -44,7 +44,8 @@ def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
         at = np.arange(len(table)), found
         highest = table[at]
         table[at] = -np.inf
-        margins = (highest - table.max(-1)).tolist()
+        with np.errstate(invalid="ignore"):  # no number less no number is none, which the caller tells
+            margins = (highest - table.max(-1)).tolist()
         table[at] = highest
         return torch.from_numpy(found), margins
     best, places = scores.max(-1, keepdim=True)
@@ -203,7 +204,7 @@ class Run(ABC):
             ahead: tokens of each that are chosen, but not written yet.
 
         Raises:
-            DlbenchError: the logits are not finite.
+            DlbenchError: the logits are not finite, or no token may be written.
         """
         scores: Any = logits.float()
         steps = np.array([len(self.written[row]) for row in rows.tolist()], dtype=np.int64)
@@ -218,11 +219,22 @@ class Run(ABC):
         for row, step, margin in zip(rows.tolist(), steps.tolist(), margins, strict=True):
             if not margin >= self.close:
                 if margin != margin:
-                    raise DlbenchError(f"document {self.wave.requests[row].id}: the logits are not finite")
+                    raise DlbenchError(self._no_choice(row, logits))
                 self.tight[row].append((step, margin))
         if self.processors is not None:
             self.processors.note(rows, steps, places)
         return places
+
+    def _no_choice(self, row: int, logits: Tensor) -> str:
+        """Why no token is the likeliest."""
+        where = f"document {self.wave.requests[row].id}: "
+        if self.processors is not None and bool(torch.isfinite(logits).all()):
+            return f"{where}what generation_config.json asks for leaves it no token to write"
+        return f"{where}the logits are not finite{self._under()}"
+
+    def _under(self) -> str:
+        """The method, for messages; nothing at full depth."""
+        return ""
 
     def _generation(self, row: int) -> Generation:
         prompts, again, ledger = self.wave.ledger, self.again, self.ledger
@@ -275,6 +287,9 @@ class Decoding(Run):
         debts.volatile = captures is not None and captures.of(self.cache, None) is not None
         self.cache.companion = debts
         return debts
+
+    def _under(self) -> str:
+        return "" if self.routing is None else f", under method {type(self.routing.method).__name__}"
 
     def run(self) -> list[Generation]:
         found = super().run()

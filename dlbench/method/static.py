@@ -34,6 +34,8 @@ class Static(Method):
 
     def validate(self, depth: int) -> None:
         chosen = self.layers(depth)
+        if strange := [one for one in chosen if type(one) is not int]:
+            raise ValueError(f"layers are whole numbers from 0, and {strange[0]!r} is none")
         if not chosen or min(chosen) < 0 or max(chosen) >= depth:
             raise ValueError(f"layers {sorted(chosen)} do not fit a backbone of {depth} layers: 0 to {depth - 1} do")
 
