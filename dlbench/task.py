@@ -8,6 +8,7 @@ a corpus of one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import traceback
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from dlbench import clusters, mirrors, suitable
 from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
+from dlbench.examples import Examples
 from dlbench.scoring import scoring_sha256
 from dlbench.silence import quiet
 from dlbench.sources import Sources
@@ -62,6 +64,7 @@ class Task:
         self._inner = inner
         self._spec, self._sources = spec, sources or Sources()
         self._splits = Splits(self.name, inner)
+        self._examples = Examples(inner, self._splits)
         self._corpus_only = [m for m, how in inner.aggregation().items() if how is not get_aggregation("mean")]
         self._filters = [f.name for f in inner._filters]
         each = [m for m in inner.aggregation() if m not in self._corpus_only] or self._corpus_only[:1]
@@ -159,7 +162,8 @@ class Task:
         found = []
         for index in range(last + 1) if shots and split == "test" else places:
             try:
-                context = self._context(rows[index], shots, chat)
+                with self._examples.drawn_for(rows[index], split) if shots else contextlib.nullcontext():
+                    context = self._context(rows[index], shots, chat)
             except Exception as error:
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 raise DlbenchError(f"task {self.name!r}: no prompt for document {ids[index]!r}: {text}") from error
