@@ -98,7 +98,7 @@ class Task:
     @cached_property
     def scoring_sha256(self) -> str:
         """Names how outputs are scored: configuration and code."""
-        return scoring_sha256(self._inner)
+        return scoring_sha256(self._inner, self._tokenizer)
 
     @property
     def data(self) -> str:
@@ -135,7 +135,8 @@ class Task:
 
     def signature(self, documents: Sequence[Document]) -> str:
         """How the metrics of these documents are computed, on one line."""
-        return suitable.signature(self._inner, self.metrics, [d.references for d in documents])
+        with suitable.parted_by(self._tokenizer):
+            return suitable.signature(self._inner, self.metrics, [d.references for d in documents])
 
     def documents(
         self, split: Split, limit: int | None = None, chat: Chat | None = None, *, whole: bool = False
@@ -217,10 +218,7 @@ class Task:
         for document, output in zip(documents, outputs, strict=True):
             doc = self._row(document)
             found.append(self._results(doc, [self._filtered(doc, output, document)[kept]]))
-        return {
-            metric: float(self._inner.aggregation()[metric]([values[metric] for values in found]))
-            for metric in self._corpus_only
-        }
+        return {metric: self._aggregate(metric, [values[metric] for values in found]) for metric in self._corpus_only}
 
     def choose_references(self, document: Document, output: str, indices: Sequence[int]) -> float:
         """The primary metric of an output against some of the document's references.
@@ -339,7 +337,8 @@ class Task:
 
     def _results(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> dict[str, Any]:
         try:
-            results = dict(self._inner.process_results(doc, answers))
+            with suitable.parted_by(self._tokenizer):
+                results = dict(self._inner.process_results(doc, answers))
         except Exception as error:
             *_, last = traceback.extract_tb(error.__traceback__)
             text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -352,9 +351,19 @@ class Task:
             )
         return results
 
+    @cached_property
+    def _tokenizer(self) -> str | None:
+        """What BLEU parts texts by: one for the task, whatever documents a run takes; None where a task has its own."""
+        with quiet():
+            return suitable.tokenizer(self._inner, map(self._references, self._splits.rows("test")))
+
+    def _aggregate(self, metric: str, values: Sequence[Any]) -> float:
+        with suitable.parted_by(self._tokenizer):
+            return float(self._inner.aggregation()[metric](values))
+
     def _number(self, key: str, value: Any, document: Document) -> float:
         if self._keys[key][0] in self._corpus_only:
-            value = self._inner.aggregation()[self._keys[key][0]]([value])
+            value = self._aggregate(self._keys[key][0], [value])
         number = float(value)
         if not math.isfinite(number):
             raise DlbenchError(f"task {self.name!r}: {key} of document {document.id!r} is {number}")
