@@ -170,11 +170,8 @@ def test_signatures_name_what_parts_texts():
 
 def test_a_task_has_one_tokenizer_whatever_texts_are_looked_at(tmp_path):
     """Latin names among Chinese references, and a title in kana; the fifth that is fitted on is parted alike."""
-    references = [f"今天第{i}号天气很好，我们去公园散步。" for i in range(17)] + [
-        "Harry Potter",
-        "IBM Watson",
-        "のび太",
-    ]
+    references = [f"今天第{i}号天气很好，我们去公园散步。" for i in range(17)]
+    references += ["Harry Potter", "IBM Watson", "のび太"]
     path = tmp_path / "zh.jsonl"
     lines = [{"input": f"text {i}", "references": [one]} for i, one in enumerate(references)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
