@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import traceback
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
 from dlbench.examples import Examples
 from dlbench.scoring import scoring_sha256
+from dlbench.seeding import same_draws
 from dlbench.silence import quiet
 from dlbench.sources import Sources
 from dlbench.splits import Splits
@@ -337,7 +339,7 @@ class Task:
 
     def _results(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> dict[str, Any]:
         try:
-            with suitable.parted_by(self._tokenizer):
+            with suitable.parted_by(self._tokenizer), same_draws(zlib.crc32(repr(answers).encode())):
                 results = dict(self._inner.process_results(doc, answers))
         except Exception as error:
             *_, last = traceback.extract_tb(error.__traceback__)
@@ -358,7 +360,7 @@ class Task:
             return suitable.tokenizer(self._inner, map(self._references, self._splits.rows("test")))
 
     def _aggregate(self, metric: str, values: Sequence[Any]) -> float:
-        with suitable.parted_by(self._tokenizer):
+        with suitable.parted_by(self._tokenizer), same_draws():
             return float(self._inner.aggregation()[metric](values))
 
     def _number(self, key: str, value: Any, document: Document) -> float:
