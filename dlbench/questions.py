@@ -1,16 +1,29 @@
-"""What the rows of a task ask a model: rows that ask the same are one document to it, whatever their references."""
+"""What the rows of a task ask a model: rows that ask the same are one document to it, whatever their references.
+
+Answers to choose from are the same in any order, beside the question and within it: some tasks shuffle them anew in
+every split.
+"""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
 Row = Mapping[str, Any]
 _Read = Callable[[Row], Any]
+
+_MARK = re.compile(r"(?:^|(?<=\s))(?:\(([A-Z])\)|([A-Z])([.):]))[ \t]*", re.MULTILINE)
+"""Before an answer in a text: `A.`, `A)`, `A:`, `(A)`."""
+_BULLET = re.compile(r"^\W*(?:\w{1,2}[.):]+\s)?\s*")
+_PLAINLY = 3
+"""Answers in a text that are told by their letters alone; two may be the halves of anything."""
 
 
 class Questions:
@@ -27,22 +40,39 @@ class Questions:
     def hash(self, row: Row) -> bytes | None:
         """The hash of what a row asks; None where lm-eval makes nothing of it, which is told when it is needed."""
         try:
-            parts = [read(row) for read in self._parts]
+            parts = self._parts(row)
         except Exception:
             return None
         return hashlib.sha256(json.dumps(parts, default=str).encode()).digest()
 
+    def _parts(self, row: Row) -> list[Any]:
+        inner, found = self._inner, {name: read(row) for name, read in self._readers.items()}
+        given = found.get("doc_to_choice", [])
+        choices = _listed(given)
+        parts = [inner.doc_to_prefix(row)]
+        if not getattr(inner, "multiple_input", 0):
+            parts.append(_unordered(found["doc_to_text"], choices))
+        elif choices is None:
+            parts.append(found["doc_to_text"])  # else it is the place of the right one among the beginnings
+        parts.append(given if choices is None else sorted(choices))
+        if "doc_to_target" in found:
+            parts.append(found["doc_to_target"])
+        elif self._answered:
+            parts.append(_named(inner.doc_to_target(row), inner.doc_to_choice(row)))
+        return parts
+
     @cached_property
-    def _parts(self) -> list[_Read]:
+    def _readers(self) -> Mapping[str, _Read]:
         inner = self._inner
-        weighed = inner.OUTPUT_TYPE != "generate_until"
         names = ["doc_to_text"]
-        if weighed and inner.config.doc_to_choice is not None:
+        chosen = inner.OUTPUT_TYPE != "generate_until" and inner.config.doc_to_choice is not None
+        if chosen:
             names.append("doc_to_choice")
         # A continuation that is weighed is asked about; so is what follows where the choice is among beginnings.
-        if self._answered or inner.OUTPUT_TYPE == "loglikelihood" or getattr(inner, "multiple_input", 0):
+        asked = inner.OUTPUT_TYPE == "loglikelihood" or getattr(inner, "multiple_input", 0)
+        if asked or (self._answered and not chosen):
             names.append("doc_to_target")
-        return [*(self._reader(name) for name in names), inner.doc_to_prefix]
+        return {name: self._reader(name) for name in names}
 
     def _reader(self, name: str) -> _Read:
         """What a field of the task makes of a row; a template is compiled once here, and for every row by lm-eval."""
@@ -58,3 +88,59 @@ class Questions:
             return itemgetter(given)
         template = env.from_string(given)
         return lambda row: template.render(**row)
+
+
+def _listed(choices: Any) -> list[str] | None:
+    """Answers to choose from, which a template gives as the text of a list; None where they are no list."""
+    if isinstance(choices, str):
+        try:
+            choices = ast.literal_eval(choices)
+        except (SyntaxError, ValueError):
+            return None
+    return [str(one) for one in choices] if isinstance(choices, list | tuple) else None
+
+
+def _named(target: Any, choices: Sequence[Any]) -> list[str]:
+    """The right answers themselves, whatever their places."""
+    several = target if isinstance(target, list) else [target]
+    return sorted(str(choices[one] if isinstance(one, int) else one) for one in several)
+
+
+def _unordered(text: Any, choices: Iterable[str] | None) -> Any:
+    """A question, with the answers that stand in it in an order of their own."""
+    if not isinstance(text, str):
+        return text
+    known = {one.strip() for one in choices or ()} - {""}
+    lines = text.split("\n")
+    bare = [_BULLET.sub("", line).strip() for line in lines]
+    places = [place for place, one in enumerate(bare) if one in known or lines[place].strip() in known]
+    if len(places) > 1:
+        for place, one in zip(places, sorted(bare[place] for place in places), strict=True):
+            lines[place] = one
+        return "\n".join(lines)
+    marks = _lettered(text)
+    if not marks:
+        return text
+    items = [text[a.end() : b.start()].strip() for a, b in pairwise(marks)]
+    last, newline, rest = text[marks[-1].end() :].partition("\n")
+    items.append(last.strip())
+    labelled = len(items) > 1 and {_letter(mark) for mark in marks} <= {one.strip("().: ") for one in known}
+    plainly = len(items) >= _PLAINLY and all(mark[3] != ":" for mark in marks)  # `A:` may be somebody who speaks
+    return [text[: marks[0].start()], sorted(items), newline + rest] if labelled or plainly else text
+
+
+def _lettered(text: str) -> list[re.Match[str]]:
+    """The longest row of marks in a text, from A on."""
+    rows: list[list[re.Match[str]]] = []
+    for mark in _MARK.finditer(text):
+        letter = _letter(mark)
+        if letter == "A":
+            rows.append([mark])
+        for row in rows:
+            if ord(letter) == ord(_letter(row[-1])) + 1:
+                row.append(mark)
+    return max(rows, key=len, default=[])
+
+
+def _letter(mark: re.Match[str]) -> str:
+    return mark[1] or mark[2]

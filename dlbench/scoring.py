@@ -14,16 +14,22 @@ from dlbench.provenance import Walk
 _FIELDS = ("output_type", "process_results", "doc_to_target", "doc_to_choice", "metric_list", "filter_list")
 
 
-def scoring_sha256(inner: Any) -> str:
+def scoring_sha256(inner: Any, tokenizer: str | None = None) -> str:
     """sha256 over how a task of lm-eval is configured to score, and over the code that does it.
 
     Code counts as in `dlbench.provenance`: by what it says where it is local, by its release where it is installed.
     The suite's own tasks leave other libraries out, so that fits that ship with dlbench are found beside any release.
+
+    Args:
+        inner: lm-eval's task.
+        tokenizer: of BLEU, where the task's references choose it.
     """
     config = inner.config
     ours = getattr(config.process_results, "__module__", "") == "dlbench.tasks.metrics"
     walk = Walk(own=("dlbench",), releases=not ours)
     content = {name: _plain(getattr(config, name, None), walk) for name in _FIELDS}
+    if tokenizer not in (None, "13a"):
+        content["tokenizer"] = tokenizer
     if not ours:
         content["class"] = _plain(type(inner), walk)
         content["metrics"] = _plain(getattr(inner, "_metric_fn_list", {}), walk)

@@ -5,12 +5,13 @@ ids, which is then not scored. Of a fit split larger than `FIT_DOCUMENTS` the ha
 
 Splits are told apart by their rows, not by their names. Rows that ask a model the same are one document to it, whatever
 the references: the question, and the answers to choose from where there are such, without examples. What a scored row
-asks is taken out of the fit split; a split of which nothing is left is none. Examples in a prompt are lm-eval's matter:
-where a task draws them from the scored split, it leaves out the document itself, and no other.
+asks is taken out of the fit split; a split of which nothing is left is none. Examples in prompts: see
+`dlbench.examples`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -158,22 +159,39 @@ class Splits:
             taken.update(smallest if 2 * len(smallest) <= len(ids) else ())
         return taken
 
+    def asks(self, row: Any) -> bytes | None:
+        """The hash of what a row asks, in this task; None where that cannot be told."""
+        return self._asked[0].hash(row)
+
     @cached_property
-    def _asked(self) -> tuple[Questions, list[bytes | None]]:
-        """What every scored row asks. Where all ask the same, only the references tell them apart."""
-        for answered in (False, True):
-            questions = Questions(self._inner, answered)
-            found = [questions.hash(row) for row in self._test]
-            if len(set(found)) > 1:
-                break
-        return questions, found
+    def scored(self) -> frozenset[bytes | None]:
+        """What the scored documents ask."""
+        return frozenset(self._asked[1][place] for place in self.places("test"))
 
     @cached_property
     def _known(self) -> frozenset[bytes | None]:
         return frozenset(self._asked[1]) - {None}
 
+    @cached_property
+    def _asked(self) -> tuple[Questions, list[bytes | None]]:
+        """What every scored row asks. Where prompts tell no rows apart, only the references do."""
+        questions = Questions(self._inner)
+        found = [questions.hash(row) for row in self._test]
+        if len(found) == 1 or len(set(found)) > 1 or self._differs(questions, found[0]):
+            return questions, found
+        questions = Questions(self._inner, answered=True)
+        return questions, [questions.hash(row) for row in self._test]
+
+    def _differs(self, questions: Questions, asked: bytes | None) -> bool:
+        """Whether any row to fit on asks something else."""
+        for _, _, read in self._offered():
+            with contextlib.suppress(Exception):  # what cannot be read is told where it is needed
+                if any(questions.hash(row) != asked for row in _read(read)):
+                    return True
+        return False
+
     def _is_scored(self, row: Any) -> bool:
-        return self._asked[0].hash(row) in self._known
+        return self.asks(row) in self._known
 
     def _groups(self) -> list[list[int]]:
         """For every scored row the places of all that ask the same."""

@@ -17,6 +17,7 @@ from dlbench.records import Backbone, Compute, Fit, Flops, MethodUsed, Quality, 
 from dlbench.records import Task as TaskUsed
 from dlbench.stats import retained
 from dlbench.task import Document
+from dlbench.thinking import mentioned
 
 Samples = Mapping[str, Sample]
 """Document id → sample."""
@@ -182,6 +183,13 @@ def build(
     pairs = zip(documents, samples, strict=True)
     if lost := sum(d.thinking is not None and d.thinking.unfinished(s.output) for d, s in pairs):
         own.append(f"{lost} of {len(samples)} outputs hold no end of the thinking before the answer")
+    if not place.task.weighs and all(d.thinking is None for d in documents):
+        thought, mark = mentioned(s.output for s in samples)
+        if thought:
+            own.append(
+                f"{thought} of {len(samples)} outputs hold thinking, which is scored with the answer: "
+                f"--think-end-token '{mark}' scores what follows it"
+            )
     chance = float(np.mean([d.chance for d in documents]))
     shared = clustered(documents)
     if scored is None:

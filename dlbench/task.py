@@ -8,8 +8,10 @@ a corpus of one.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import traceback
+import zlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +19,9 @@ from typing import Any
 from dlbench import clusters, mirrors, suitable
 from dlbench.document import Chat, Document, Split, cut
 from dlbench.errors import DlbenchError
+from dlbench.examples import Examples
 from dlbench.scoring import scoring_sha256
+from dlbench.seeding import same_draws
 from dlbench.silence import quiet
 from dlbench.sources import Sources
 from dlbench.splits import Splits
@@ -62,6 +66,7 @@ class Task:
         self._inner = inner
         self._spec, self._sources = spec, sources or Sources()
         self._splits = Splits(self.name, inner)
+        self._examples = Examples(inner, self._splits)
         self._corpus_only = [m for m, how in inner.aggregation().items() if how is not get_aggregation("mean")]
         self._filters = [f.name for f in inner._filters]
         each = [m for m in inner.aggregation() if m not in self._corpus_only] or self._corpus_only[:1]
@@ -95,7 +100,7 @@ class Task:
     @cached_property
     def scoring_sha256(self) -> str:
         """Names how outputs are scored: configuration and code."""
-        return scoring_sha256(self._inner)
+        return scoring_sha256(self._inner, self._tokenizer)
 
     @property
     def data(self) -> str:
@@ -132,7 +137,8 @@ class Task:
 
     def signature(self, documents: Sequence[Document]) -> str:
         """How the metrics of these documents are computed, on one line."""
-        return suitable.signature(self._inner, self.metrics, [d.references for d in documents])
+        with suitable.parted_by(self._tokenizer):
+            return suitable.signature(self._inner, self.metrics, [d.references for d in documents])
 
     def documents(
         self, split: Split, limit: int | None = None, chat: Chat | None = None, *, whole: bool = False
@@ -159,7 +165,8 @@ class Task:
         found = []
         for index in range(last + 1) if shots and split == "test" else places:
             try:
-                context = self._context(rows[index], shots, chat)
+                with self._examples.drawn_for(rows[index], split) if shots else contextlib.nullcontext():
+                    context = self._context(rows[index], shots, chat)
             except Exception as error:
                 text = " ".join(f"{type(error).__name__}: {error}".split())
                 raise DlbenchError(f"task {self.name!r}: no prompt for document {ids[index]!r}: {text}") from error
@@ -213,10 +220,7 @@ class Task:
         for document, output in zip(documents, outputs, strict=True):
             doc = self._row(document)
             found.append(self._results(doc, [self._filtered(doc, output, document)[kept]]))
-        return {
-            metric: float(self._inner.aggregation()[metric]([values[metric] for values in found]))
-            for metric in self._corpus_only
-        }
+        return {metric: self._aggregate(metric, [values[metric] for values in found]) for metric in self._corpus_only}
 
     def choose_references(self, document: Document, output: str, indices: Sequence[int]) -> float:
         """The primary metric of an output against some of the document's references.
@@ -335,7 +339,8 @@ class Task:
 
     def _results(self, doc: Mapping[str, Any], answers: Sequence[Any]) -> dict[str, Any]:
         try:
-            results = dict(self._inner.process_results(doc, answers))
+            with suitable.parted_by(self._tokenizer), same_draws(zlib.crc32(repr(answers).encode())):
+                results = dict(self._inner.process_results(doc, answers))
         except Exception as error:
             *_, last = traceback.extract_tb(error.__traceback__)
             text = " ".join(f"{type(error).__name__}: {error}".split())
@@ -348,9 +353,19 @@ class Task:
             )
         return results
 
+    @cached_property
+    def _tokenizer(self) -> str | None:
+        """What BLEU parts texts by: one for the task, whatever documents a run takes; None where a task has its own."""
+        with quiet():
+            return suitable.tokenizer(self._inner, map(self._references, self._splits.rows("test")))
+
+    def _aggregate(self, metric: str, values: Sequence[Any]) -> float:
+        with suitable.parted_by(self._tokenizer), same_draws():
+            return float(self._inner.aggregation()[metric](values))
+
     def _number(self, key: str, value: Any, document: Document) -> float:
         if self._keys[key][0] in self._corpus_only:
-            value = self._inner.aggregation()[self._keys[key][0]]([value])
+            value = self._aggregate(self._keys[key][0], [value])
         number = float(value)
         if not math.isfinite(number):
             raise DlbenchError(f"task {self.name!r}: {key} of document {document.id!r} is {number}")

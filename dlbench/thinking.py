@@ -2,15 +2,19 @@
 
 What a model writes up to the last end of its thinking is paid for, kept in samples and shown, but it is no answer:
 metrics do not see it, and stop texts do not act in it. Of an output whose thinking does not end there is no answer.
+Thinking begins at the beginning, or anew right after its end; a mark of it that stands further on is mentioned.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+from dlbench.errors import DlbenchError
 
 if TYPE_CHECKING:
     from dlbench.chat import ChatTemplate
@@ -55,8 +59,8 @@ class Thinking:
         _, ended, rest = output.rpartition(self.end)
         if self.opened and not ended:
             return "", True
-        answer, again, _ = rest.partition(self.start) if self.start else (rest, "", "")
-        return answer.lstrip(), bool(again)
+        answer = rest.lstrip()
+        return ("", True) if self.start and answer.startswith(self.start) else (answer, False)
 
     def text(self, tokenizer: Any, tokens: Sequence[int]) -> str:
         """Decode tokens without special ones, but with the marks of thinking."""
@@ -74,6 +78,9 @@ def choose(asked: str, tokenizer: Any, chat: ChatTemplate | None) -> Thinking | 
             template names a mark that is known, or the tokenizer has it as a token of its own.
         tokenizer: the model's.
         chat: None where prompts stand in no chat template: a model is not taken to think there by itself.
+
+    Raises:
+        DlbenchError: a token id is none of the tokenizer's, or no text by itself.
     """
     if asked == "off" or (asked == "auto" and chat is None):
         return None
@@ -84,12 +91,28 @@ def choose(asked: str, tokenizer: Any, chat: ChatTemplate | None) -> Thinking | 
             return None
         start, end = known[0]
     else:
-        end = tokenizer.decode([int(asked)]) if asked.isdecimal() else asked
+        end = _spelled(int(asked), tokenizer) if asked.isdecimal() else asked
         # Of a mark that nobody knows it is not known what begins the thinking, unless it is like a tag.
         start = {end: start for start, end in PAIRS}.get(end, end.replace("/", "", 1) if "/" in end else "")
     ids = {i for mark in (start, end) for i in tokenizer(mark, add_special_tokens=False)["input_ids"]}
     skipped = [i for i in ids if tokenizer.decode([i]) and not tokenizer.decode([i], skip_special_tokens=True)]
     return Thinking(start, end, special=tuple(sorted(skipped)))
+
+
+def mentioned(outputs: Iterable[str]) -> tuple[int, str]:
+    """How many outputs hold a known mark that ends thinking, or begin with one that begins it; the mark most have."""
+    found = Counter(end for text in outputs for start, end in PAIRS if end in text or text.lstrip().startswith(start))
+    return (found.total(), found.most_common(1)[0][0]) if found else (0, "")
+
+
+def _spelled(token: int, tokenizer: Any) -> str:
+    text = str(tokenizer.decode([token])) if token < len(tokenizer) else ""
+    if not text.strip() or not text.isprintable() or "\ufffd" in text:
+        raise DlbenchError(
+            f"think end token {token}: the tokenizer makes {text!r} of this id, which no text can be looked through "
+            "for: give another id, or a mark such as </think>"
+        )
+    return text
 
 
 def marked(documents: Iterable[Document], thinking: Thinking | None) -> list[Document]:

@@ -27,6 +27,8 @@ _PIECE = regex.compile(rf"(?V1){_ALONE}\p{{M}}*|[^{_ALONE}]+")
 _RUN = regex.compile(rf"(?V1)[{_LETTERS}\p{{M}}\p{{Nd}}]+")
 _IGNORED = regex.compile(r"(?V1)[[\p{Cf}\uFE00-\uFE0F\U000E0100-\U000E01EF]--\u200B]+")
 """What is not seen: joiners, soft hyphens, marks of direction, variants. A space of no width parts words."""
+_FEW = 20
+"""One kana among so many letters is a name in a Chinese text; in Japanese more than one in three are kana."""
 _LETTER = regex.compile(rf"(?V1)[{_LETTERS}]")
 _LONE_LETTER = regex.compile(rf"(?V1){_ALONE}")
 _HAN, _KANA = regex.compile(r"\p{Han}"), regex.compile(r"[\p{Hiragana}\p{Katakana}\u30FC]")
@@ -46,6 +48,11 @@ def fold(text: str) -> str:
     return str(_RUN.sub(lambda run: _plain_form(run.group()), _IGNORED.sub("", text)))
 
 
+def fields(text: str) -> list[str]:
+    """What stands between white space; a space of no width is some."""
+    return text.replace("\u200b", " ").split()
+
+
 def pieces(run: str) -> list[str]:
     """Part what stands between two spaces where the script puts none: its letters one by one, all else together."""
     return [run] if run.isascii() else list(_PIECE.findall(run))
@@ -59,7 +66,7 @@ def letters(text: str) -> int:
 def unspaced(texts: Iterable[str]) -> Literal["", "Chinese", "other"]:
     """Whether most letters of some texts belong to scripts without spaces between words, and to which.
 
-    Han characters are Chinese, unless kana stand among them.
+    Han characters are Chinese, unless more than a few kana stand among them.
     """
     several = list(texts)
     if all(map(str.isascii, several)):
@@ -68,7 +75,7 @@ def unspaced(texts: Iterable[str]) -> Literal["", "Chinese", "other"]:
     if len(lone) * 2 <= sum(map(letters, several)):
         return ""
     han, kana = (sum(bool(kind.match(letter)) for letter in lone) for kind in (_HAN, _KANA))
-    return "Chinese" if han * 2 > len(lone) and not kana else "other"
+    return "Chinese" if han * 2 > len(lone) and kana * _FEW < len(lone) else "other"
 
 
 def _plain_form(run: str) -> str:

@@ -4,7 +4,9 @@ The lm-eval YAML names these functions: lm-eval's own scoring of several referen
 BLEU and chrF exist for a whole corpus only. Every score lies between 0 and 1, those of sacrebleu too, so that a board
 has one scale. A document's score is its best over the references (BLEU counts matches against all of them at once, as
 it is defined). Corpus scores come from all (references, output) pairs together. Words are those of `dlbench.words`, in
-any script; in ASCII they are what rouge-score and SQuAD's own script make of a text.
+any script; in ASCII they are what rouge-score and SQuAD's own script make of a text. A space of no width is white
+space. BLEU parts all texts of a task by one tokenizer, see `parted_by`; where none is named, as under lm-eval itself,
+by that of the references at hand.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from dlbench.words import fold, pieces, unspaced
+from dlbench.words import fields, fold, pieces, unspaced
 from dlbench.words import words as words_of
 
 if TYPE_CHECKING:
@@ -35,22 +39,41 @@ Scores = dict[str, float | Pair]
 
 _PUNCTUATION = frozenset(string.punctuation)
 _ARTICLES = frozenset(("a", "an", "the"))
+_ROUGE = ("rougeL", "rouge1", "rouge2")
 _FAMILIES = {"rougeL": "rouge", "rouge1": "rouge", "rouge2": "rouge", "corpus_chrf": "chrf"}
 
 _ANSWER = re.compile(r"\banswer\s*:\s*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
 _PLAIN_SIGNS = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x2212: "-", 0x066B: ".", 0x066C: ","}
-"""Full-width characters, the minus sign, and what parts an Arabic number, as ASCII has them."""
+_PLAIN_SIGNS |= {0x200B: " "}
+"""Full-width characters, the minus sign, what parts an Arabic number and a space of no width, as ASCII has them."""
+_TOKENIZER: ContextVar[str | None] = ContextVar("_TOKENIZER", default=None)
+
+
+@contextmanager
+def parted_by(tokenizer: str) -> Iterator[None]:
+    """Inside, BLEU takes this tokenizer of sacrebleu for all texts."""
+    before = _TOKENIZER.set(tokenizer)
+    try:
+        yield
+    finally:
+        _TOKENIZER.reset(before)
 
 
 def rouge(output: str, references: Sequence[str]) -> dict[str, float]:
-    """ROUGE-L, ROUGE-1 and ROUGE-2 as F1 without stemming, each the best over the references."""
+    """ROUGE-L, ROUGE-1 and ROUGE-2 as F1 without stemming, each the best over the references.
+
+    A reference of signs alone, which has no words, is matched by itself; in ASCII not even so, as in rouge-score.
+    """
+    signs = [one for one in references if not one.isascii() and not words_of(one)]
+    if signs and exact_match(output, signs):
+        return dict.fromkeys(_ROUGE, 1.0)
     scores = _rouge_scorer().score_multi(list(references), output)
-    return {name: float(scores[name].fmeasure) for name in ("rougeL", "rouge1", "rouge2")}
+    return {name: float(scores[name].fmeasure) for name in _ROUGE}
 
 
 def sentence_bleu(output: str, references: Sequence[str]) -> float:
     """BLEU of one output, smoothed, with n-grams only as long as the output allows."""
-    return _share(_bleu(bleu_tokenizer(references)).sentence_score(output, list(references)).score)
+    return _share(_bleu(_tokenizer(references)).sentence_score(output, list(references)).score)
 
 
 def sentence_chrf(output: str, references: Sequence[str]) -> float:
@@ -85,8 +108,8 @@ def answer_match(output: str, references: Sequence[str]) -> float:
 
 def exact_match(output: str, references: Sequence[str]) -> float:
     """1.0 where the output is a reference, but for white space."""
-    words = output.split()
-    return float(any(words == reference.split() for reference in references))
+    given = fields(output)
+    return float(any(given == fields(reference) for reference in references))
 
 
 def words(text: str) -> list[str]:
@@ -95,7 +118,7 @@ def words(text: str) -> list[str]:
     Letters of scripts without spaces between words are words of their own.
     """
     plain = "".join(c for c in fold(text) if not _is_punctuation(c))
-    return [w for run in plain.split() for w in pieces(run) if w not in _ARTICLES]
+    return [w for run in fields(plain) for w in pieces(run) if w not in _ARTICLES]
 
 
 def word_f1(output: str, references: Sequence[str]) -> float:
@@ -114,7 +137,7 @@ def corpus_bleu(pairs: Iterable[Pair]) -> float:
     """BLEU of a corpus; documents may have different numbers of references."""
     several = list(pairs)
     references, outputs = _streams(several)
-    tokenizer = bleu_tokenizer(text for texts, _ in several for text in texts)
+    tokenizer = _tokenizer(text for texts, _ in several for text in texts)
     return _share(_corpus_bleu(tokenizer).corpus_score(outputs, references).score)
 
 
@@ -188,7 +211,7 @@ def signature(metrics: Iterable[str], scoring: str, references: Sequence[Sequenc
     from importlib.metadata import version
 
     counts = {len(several) for several in references}
-    everything = [text for several in references for text in several]
+    tokenizer = _tokenizer(text for several in references for text in several)
     count = str(counts.pop()) if len(counts) == 1 else "var"
     exact = {
         "score_math": "the number after `answer:` equals a reference's",
@@ -198,8 +221,8 @@ def signature(metrics: Iterable[str], scoring: str, references: Sequence[Sequenc
         "rouge": lambda: (
             f"ROUGE: rouge-score {version('rouge-score')}, words of any script, F1, no stemming, best reference"
         ),
-        "bleu": lambda: f"bleu: sacrebleu {_tokenized(_bleu, references, count)}, a document at a time",
-        "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_tokenized(_corpus_bleu, [everything], count)}",
+        "bleu": lambda: f"bleu: sacrebleu {_settings(_bleu(tokenizer), count)}, a document at a time",
+        "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_settings(_corpus_bleu(tokenizer), count)}",
         "chrf": lambda: f"chrf: sacrebleu {_settings(_chrf(), count)}",
         "f1": lambda: "f1: of words of any script without case, punctuation and articles (SQuAD), best reference",
         "exact": lambda: f"exact: {exact.get(scoring, 'equals a reference but for white space')}",
@@ -208,10 +231,8 @@ def signature(metrics: Iterable[str], scoring: str, references: Sequence[Sequenc
     return "; ".join(said[name]() for name in wanted if name in said)
 
 
-def _tokenized(metric: Callable[[str], BLEU], references: Iterable[Sequence[str]], count: str) -> str:
-    """The signature of BLEU under each of the tokenizers that some references ask for."""
-    first, *others = sorted({bleu_tokenizer(several) for several in references})
-    return _settings(metric(first), count).replace(f"tok:{first}", f"tok:{','.join([first, *others])}")
+def _tokenizer(references: Iterable[str]) -> str:
+    return _TOKENIZER.get() or bleu_tokenizer(references)
 
 
 def _settings(metric: BLEU | CHRF, references: str) -> str:
@@ -250,7 +271,7 @@ def _streams(pairs: Iterable[Pair]) -> tuple[list[list[Any]], list[str]]:
 def _rouge_scorer() -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL", "rouge1", "rouge2"], tokenizer=_Words())
+    return RougeScorer(list(_ROUGE), tokenizer=_Words())
 
 
 class _Words:

@@ -219,7 +219,7 @@ def test_what_was_decoded_now_is_not_scored_twice(tmp_path, monkeypatch):
     score = task.score
     monkeypatch.setattr(task, "score", lambda d, output: asked.append((d.id, output)) or score(d, output))
     assert rescore(task, documents, store, keys) == 3
-    assert asked == [(d.id, "stale") for d in documents[:3]]
+    assert asked == [(d.id, "stale") for d in documents[:3] for _ in range(2)]  # a change is looked at twice
     fresh = Store(tmp_path / "out").samples(keys[0])
     assert list(fresh) == [d.id for d in documents]
     assert [fresh[d.id].score for d in documents] == [0.2] * 3 + [0.9] * (len(documents) - 3)  # 2 of 5 letters, halved
@@ -234,3 +234,39 @@ def test_a_scoring_that_fails_is_one_line(tmp_path, monkeypatch):
     task = harness.load_task(str(folder / "writes.yaml"))
     with pytest.raises(DlbenchError, match=r"its scoring fails: NameError: .* \(.*scoring_share\.py, line 2\)"):
         task.score(task.documents("test")[0], "text")
+
+
+CHANCE = """
+import random
+
+import numpy as np
+
+rng = random.Random(5)
+
+def share(text):
+    return DRAW
+"""
+
+
+@pytest.mark.parametrize("draw", ["random.random()", "float(np.random.rand())", "rng.randrange(2)"])
+def test_scores_that_are_drawn_are_no_changes(tmp_path, monkeypatch, draw):
+    """By the generators that everybody shares they are drawn alike; one's own is seen to give what was kept."""
+    folder = lay(tmp_path / "tasks")
+    (folder / "scoring_share.py").write_text(CHANCE.replace("DRAW", draw))
+    monkeypatch.syspath_prepend(folder)
+    for name in ("scoring_share", str(folder / "scoring")):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    task = harness.load_task(str(folder / "writes.yaml"))
+    documents = task.documents("test")
+    scores = [[task.score(d, f"text {d.index}")["letters"] for d in documents] for _ in range(2)]
+    assert len({*scores[0]}) > 1
+    if "rng" not in draw:
+        assert scores[0] == scores[1]
+    store = Store(tmp_path / "out")
+    store.open({})
+    store.append(
+        "0" * 32, 0, [sample(d.id, s, output=f"text {d.index}") for d, s in zip(documents, scores[0], strict=True)]
+    )
+    store.merge("0" * 32, [d.id for d in documents])
+    changed = rescore(task, documents, Store(tmp_path / "out"), ["0" * 32])
+    assert changed < COUNT if "rng" in draw else changed == 0

@@ -12,12 +12,13 @@ from dlbench.chat import ChatTemplate
 from dlbench.cli import main
 from dlbench.document import Document, cut
 from dlbench.engine import Engine, Request
+from dlbench.errors import DlbenchError
 from dlbench.jobs import Planner
 from dlbench.lines import read_lines
 from dlbench.progress import Progress
 from dlbench.records import Record, Sample, Timing
 from dlbench.spec import RunSpec
-from dlbench.thinking import PAIRS, Thinking, choose, marked
+from dlbench.thinking import PAIRS, Thinking, choose, marked, mentioned
 
 THINK = Thinking("<think>", "</think>")
 QWEN3 = (
@@ -48,7 +49,9 @@ PLAIN = "{%- for m in messages %}{{ m.role }}: {{ m.content }}\n{%- endfor %}"
         ("  42", "42", False),
         ("<think></think>", "", False),
         ("<think>\nlet me see, and see, and", "", True),
-        ("<think>a</think>b<think>c", "b", True),
+        ("<think>a</think>b<think>c", "b<think>c", False),  # it is mentioned
+        ("Qwen3 writes <think> first.", "Qwen3 writes <think> first.", False),
+        ("<think>a</think>\n<think>b", "", True),
     ],
 )
 def test_the_answer_follows_the_thinking(output, answer, unfinished):
@@ -141,6 +144,27 @@ def test_marks_that_are_tokens_of_their_own_are_found_and_kept_in_texts(tmp_path
         assert tokenizer.decode(tokens[tokens.index(end) + 1 :], skip_special_tokens=True).lstrip() == plain.lstrip()
 
 
+def test_an_id_that_is_no_mark_is_refused_in_one_line(tokenizer):
+    space, part = tokenizer.convert_tokens_to_ids(["Ġ", "Ã"])  # white space, and half of a character
+    for asked in ("99999999", str(10**30), str(space), str(part)):
+        with pytest.raises(DlbenchError, match=f"think end token {asked}: .* give another id, or a mark") as error:
+            choose(asked, tokenizer, None)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "found"),
+    [
+        (["42", "a < b"], (0, "")),
+        (["<think>\nhm</think>42", "<think>never ending", "plain"], (2, "</think>")),
+        ([" [THINK]a", "begun before[/THINK]b", "x</think>y"], (3, "[/THINK]")),
+        (["it is called <think>"], (0, "")),
+    ],
+)
+def test_marks_that_nothing_takes_out_are_counted(outputs, found):
+    assert mentioned(outputs) == found
+
+
 @pytest.mark.parametrize("slots", [2, 6])
 def test_stop_texts_act_in_the_answer_only(slots):
     """The first prefix of the free text whose answer holds the stop, by trying every prefix."""
@@ -209,6 +233,21 @@ def test_a_run_says_and_counts_what_is_not_scored(thinker, tmp_path, capsys):
     assert {i: s.output for i, s in all_of_it.items()} == {i: s.output for i, s in samples.items()}  # no stop in them
     plain, _ = run(thinker, tmp_path / "plain", "--no-timing")
     assert plain["full"].task.think_end_token is None
+
+
+def test_a_run_tells_marks_that_nothing_takes_out(thinker, tmp_path, capsys, monkeypatch):
+    line = ["--think-end-token", "off", "--no-timing", "--processes", "1"]
+    plain, samples = run(thinker, tmp_path / "out", *line)
+    assert not plain["full"].notes
+    outputs = [s.output for s in samples.values()]
+    mark = next(c for c in outputs[0] if c.isalpha() and c.isascii())
+    monkeypatch.setattr("dlbench.thinking.PAIRS", (("<never>", mark),))
+    capsys.readouterr()
+    found, _ = run(thinker, tmp_path / "out", *line)
+    count = sum(mark in text for text in outputs)
+    note = f"{count} of 4 outputs hold thinking, which is scored with the answer: --think-end-token '{mark}' scores "
+    assert any(one.startswith(note) for one in found["full"].notes)
+    assert f"! nano_summary on thinker: {note}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_methods_are_fitted_on_the_answers_too(thinker):

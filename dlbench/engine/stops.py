@@ -74,9 +74,9 @@ class Stopper:
         """Whether a whole text contains a stop."""
         if thinking is None:
             return self._found(tokens, (*stops, *self.always))
-        spelled = self.tokenizer.decode(tokens, skip_special_tokens=False)
-        texts = (thinking.text(self.tokenizer, tokens), spelled)
-        answered = any(stop in thinking.answer(text) for text in texts for stop in stops)
+        spelled, text = self.tokenizer.decode(tokens, skip_special_tokens=False), thinking.text(self.tokenizer, tokens)
+        answers = () if thinking.unfinished(text) else (thinking.answer(text), thinking.answer(spelled))
+        answered = any(stop in answer for answer in answers for stop in stops)
         return answered or self._found(tokens, self.always)
 
     def _found(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:

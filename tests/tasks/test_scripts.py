@@ -1,5 +1,6 @@
 """Metrics on texts that are not English: a perfect answer is perfect, and half of one is half, in every script."""
 
+import json
 import string
 from collections import Counter
 from decimal import Decimal
@@ -11,8 +12,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics import BLEU
 
-from dlbench import words
+from dlbench import harness, words
 from dlbench.outputs import repetition
+from dlbench.sources import Sources
 from dlbench.tasks import metrics
 
 SENTENCES = {
@@ -161,7 +163,50 @@ def test_signatures_name_what_parts_texts():
     mixed = [["今天天气很好"], ["データの会議"], ["in English"]]
     said = metrics.signature(["rougeL", "bleu", "corpus_bleu", "f1"], "score_data2text", mixed)
     assert "ROUGE: rouge-score" in said and said.count("of any script") == 2
-    assert "tok:13a,char,zh|" in said and said.count("tok:char|") == 1  # the corpus has one
+    assert said.count("tok:char|") == 2 and "tok:13a" not in said  # one for all
+    with metrics.parted_by("zh"):
+        assert metrics.signature(["bleu", "corpus_bleu"], "score_data2text", mixed).count("tok:zh|") == 2
+
+
+def test_a_task_has_one_tokenizer_whatever_texts_are_looked_at(tmp_path):
+    """Latin names among Chinese references, and a title in kana; the fifth that is fitted on is parted alike."""
+    references = [f"今天第{i}号天气很好，我们去公园散步。" for i in range(17)]
+    references += ["Harry Potter", "IBM Watson", "のび太"]
+    path = tmp_path / "zh.jsonl"
+    lines = [{"input": f"text {i}", "references": [one]} for i, one in enumerate(references)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    task = harness.load_task(f"file:{path}", Sources(metric="bleu"))
+    documents = task.documents("test") + task.documents("fit")
+    assert sorted(d.references[0] for d in documents) == sorted(references)
+    by_hand = BLEU(effective_order=True, tokenize="zh")
+    for document in documents:
+        output = document.references[0].replace("天", "人").replace("Potter", "potter's 一")
+        score = by_hand.sentence_score(output, list(document.references)).score
+        assert task.score(document, output)["bleu"] == min(score / 100, 1)
+    latin = [d for d in documents if d.references[0].isascii()]
+    assert task.signature(latin).count("tok:zh|") == task.signature(documents).count("tok:zh|") == 2
+    outputs = [d.references[0] + "，一 二" for d in latin]
+    corpus = BLEU(tokenize="zh").corpus_score(outputs, [[d.references[0] for d in latin]]).score
+    assert task.corpora(latin, outputs)["corpus_bleu"] == corpus / 100
+
+
+@pytest.mark.parametrize("reference", ["42", "the red house", "北京市", "Élysée"])
+def test_a_space_of_no_width_is_white_space(reference):
+    for output in (f"\u200b{reference}\u200b", f"{reference}\u200b", f"\u200b \u200b{reference}"):
+        assert metrics.word_f1(output, [reference]) == metrics.answer_exact(output, [reference]) == 1
+        assert metrics.exact_match(output, [reference]) == metrics.rouge(output, [reference])["rougeL"] == 1
+    parted = reference.replace(" ", "\u200b")
+    assert metrics.word_f1(parted, [reference]) == metrics.exact_match(parted, [reference]) == 1
+    assert metrics.words("red\u200bhouse") == words.words("red\u200bhouse") == ["red", "house"]
+    assert metrics.answer("answer:\u200b42") == 42
+
+
+def test_signs_alone_are_matched_by_themselves():
+    for reference in ("→", "？！", "≈ ∞", "👍", "⟶⟶"):
+        assert set(metrics.rouge(f" {reference}\n", ["a word", reference]).values()) == {1}
+        assert set(metrics.rouge("a", [reference]).values()) == {0}
+        assert set(metrics.rouge("?", [reference]).values()) == {0}
+    assert set(metrics.rouge("...", ["..."]).values()) == {0}  # rouge-score's own; the check before a run names it
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,82 @@ def test_answers_that_are_weighed_are_asked_about(tmp_path, kind, options, overl
     assert len(task.documents("fit")) == 20 - overlap
 
 
+LETTERS = "{% for c in c %}{{ 'ABCD'[loop.index0] }}MARK {{ c }}\\n{% endfor %}"
+SHUFFLED = {
+    "answers": {"doc_to_text": '"{{q}}"', "doc_to_choice": "c"},
+    "answers of a template": {"doc_to_text": '"{{q}}"', "doc_to_choice": "'{{c}}'"},
+    "letters": {
+        "doc_to_text": f'"{{{{q}}}}\\n{LETTERS}Answer:"'.replace("MARK", "."),
+        "doc_to_choice": '["A", "B", "C", "D"]',
+    },
+    "speakers' letters": {
+        "doc_to_text": f'"{{{{q}}}}\\n{LETTERS}Answer:"'.replace("MARK", ":"),
+        "doc_to_choice": '["(A)", "(B)", "(C)", "(D)"]',
+    },
+    "bullets": {"doc_to_text": "\"{{q}}\\n- {{ c | join('\\n- ') }}\\nAnswer:\"", "doc_to_choice": "c"},
+    "letters to write": {
+        "doc_to_text": '"{{q}} (A) {{c[0]}} (B) {{c[1]}} (C) {{c[2]}} (D) {{c[3]}}\\nAnswer:"',
+        "output_type": "generate_until",
+    },
+}
+
+
+@pytest.mark.parametrize("form", SHUFFLED)
+def test_answers_in_another_order_make_no_other_question(tmp_path, form):
+    def row(i, turn=0, last="w"):
+        several = [f"c {i}", f"x {i}", f"y {i}", f"{last} {i}"]
+        return {"q": f"q {i}?", "c": several[turn:] + several[:turn], "place": -turn % 4}
+
+    rows = {
+        "train": [row(i, turn=i % 4) for i in range(10)] + [row(i, last="other") for i in range(5)],
+        "test": [row(i) for i in range(10)],
+    }
+    more = {"output_type": "multiple_choice", "doc_to_target": "place", **SHUFFLED[form]}
+    if more["output_type"] == "multiple_choice":
+        metric = "[{metric: acc, aggregation: mean, higher_is_better: true}]"
+        more |= {"generation_kwargs": None, "metric_list": metric}
+    else:
+        more["doc_to_target"] = "'{{place}}'"
+    task = harness.load_task(own(tmp_path / "t", rows, **more))
+    assert task.fit_overlap == 10 and [d.index for d in task.documents("fit")] == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A: {0}\\nB: {1}\\nA: bye\\nB:",  # who speaks first matters
+        "A. {0}\\nB. {1}\\nDoes A follow from B?",
+        "1. {0}\\n2. {1}\\n3. stir\\nWhat comes first?",
+        "{0} is in the hall.\\n{1} is in the attic.\\nWho is in the hall?",
+    ],
+)
+def test_what_only_looks_like_answers_keeps_its_order(tmp_path, text):
+    rows = {"train": asked(*range(9)), "test": asked(*range(9))}
+    for row in rows["train"]:
+        row["q"], row["a"] = row["a"], row["q"]
+    both = '"' + text.format("{{q}}", "{{a}}") + '"'
+    task = harness.load_task(own(tmp_path / "t", rows, doc_to_text=both))
+    assert task.fit_overlap == 0 and len(task.documents("fit")) == 9
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_scored_rows_that_all_ask_one_question_are_not_fitted_on(tmp_path, count):
+    """By other references they would be other documents, if prompts told nothing apart; these do."""
+    rows = {
+        "train": [{"q": "q 1", "a": "another"}, *asked(2, 3)],
+        "test": [{"q": "q 1", "a": f"{i}"} for i in range(count)],
+    }
+    task = harness.load_task(own(tmp_path / "t", rows))
+    assert task.fit_overlap == 1 and prompts(task, "fit") == ["Q: q 2", "Q: q 3"]
+
+
+def test_one_document_twice_is_not_fitted_on(tmp_path):
+    task = harness.load_task(own(tmp_path / "t", {"train": [{"q": "q 1", "a": "another"}], "test": asked(1)}))
+    assert task.fit_overlap == 1 and len(prompts(task, "test")) == 1
+    with pytest.raises(DlbenchError, match="too few documents to fit on"):
+        task.documents("fit")
+
+
 def test_what_asks_the_same_never_straddles_the_fifth(tmp_path):
     rng = random.Random(3)
     for size in (13, 40, 90):
