@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -197,6 +198,14 @@ def test_a_fault_of_ours_is_one_line_unless_asked_for_more(ran, capsys, monkeypa
     err = capsys.readouterr().err
     assert "unexpected RuntimeError: broken pipe" in err
     assert ("Traceback" in err) == debug and (err.count("\n") == 1) == (not debug)
+
+
+@pytest.mark.parametrize(("place", "said"), [(None, "the output"), ("/data/x.jsonl", "/data/x.jsonl")])
+def test_what_the_system_refuses_is_no_fault_of_ours(ran, capsys, monkeypatch, place, said):
+    full = OSError(errno.ENOSPC, "No space left on device", place)
+    monkeypatch.setattr(sys.modules["dlbench.runner"], "execute", fails(full))
+    assert cli.main(["run", "--method", "full"]) == 2
+    assert capsys.readouterr().err == f"dlbench: {said}: No space left on device\n"
 
 
 def test_an_error_for_people_keeps_its_exit_code(ran, capsys, monkeypatch):

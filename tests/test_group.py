@@ -64,6 +64,9 @@ def test_several_processes_of_mpi_are_refused(names):
         ({"RANK": "x"}, "RANK=x"),
         ({"RANK": "2"}, "no place in a group of WORLD_SIZE=2"),
         ({"MASTER_PORT": ""}, "MASTER_PORT="),
+        ({"MASTER_PORT": "99999999"}, "MASTER_PORT=99999999 in the environment are no address"),
+        ({"MASTER_PORT": "0"}, "MASTER_PORT=0 in the environment are no address"),
+        ({"MASTER_ADDR": " "}, "MASTER_ADDR= .* are no address"),
     ],
 )
 def test_what_a_launcher_cannot_have_said_is_refused(wrong, said):

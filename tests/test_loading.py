@@ -278,6 +278,69 @@ def test_weights_that_were_made_zero_are_taken_as_they_are(words, small, tmp_pat
     assert all(torch.equal(found[key], value) for key, value in load_file(folder / "model.safetensors").items())
 
 
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_a_file_of_torchs_that_is_not_what_was_saved_is_refused(file, small, tmp_path):
+    """Its archive holds checksums, which torch does not look at."""
+    folder = copy(small, tmp_path / "m")
+    weights = load_file(small / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    last = list(weights)[-1]
+    torch.save({key: weights[key] for key in weights if file == "pytorch_model.bin" or key != last}, folder / file)
+    if file != "pytorch_model.bin":
+        torch.save({last: weights[last]}, folder / "pytorch_model-00002-of-00002.bin")
+        where = {key: file if key != last else "pytorch_model-00002-of-00002.bin" for key in weights}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    load(str(folder))
+    raw = bytearray((folder / file).read_bytes())
+    some = weights[next(iter(weights))].numpy().tobytes()[:512]
+    at = raw.index(some)
+    raw[at : at + 64] = bytes(64)
+    (folder / file).write_bytes(raw)
+    with pytest.raises(DlbenchError, match=rf"{file} is damaged in .*data/\d+, which is not what it was"):
+        load(str(folder))
+
+
+@pytest.mark.filterwarnings("ignore:Casting complex values")
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.bool, torch.int64, torch.complex64])
+@pytest.mark.parametrize("torchs", [False, True])
+@pytest.mark.parametrize("prefix", ["model.", ""])
+def test_weights_that_are_no_floating_point_numbers_are_refused(kind, torchs, prefix, small, tmp_path):
+    """Of quantised weights whose scales are lost, say; transformers turns them into floats as they stand."""
+    name = "layers.1.mlp.up_proj.weight"
+
+    def change(weights):
+        weights[f"model.{name}"] = weights[f"model.{name}"].mul(40).to(kind)
+        return {prefix + k.removeprefix("model.") if k.startswith("model.") else k: v for k, v in weights.items()}
+
+    folder = rewrite(copy(small, tmp_path / "m"), change)
+    if torchs:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(DlbenchError, match=rf"holds {prefix}{name} as .*, which is no floating-point number"):
+        load(str(folder))
+
+
+def test_two_files_that_hold_one_weight_are_refused(sharded, tmp_path):
+    """transformers takes that of the last file that it reads, whatever the index says."""
+    folder = copy(sharded, tmp_path / "m")
+    first, second = sorted(folder.glob("model-*.safetensors"))[:2]
+    name, value = next(iter(load_file(first).items()))
+    save_file({**load_file(second), name: torch.zeros_like(value)}, second, {"format": "pt"})
+    with pytest.raises(DlbenchError, match=rf"{first.name} and .*{second.name} both hold {name}: keep one"):
+        load(str(folder))
+
+
+def test_half_a_range_is_named_as_the_cause(small, tmp_path):
+    folder = rewrite(copy(small, tmp_path / "m"), lambda weights: {k: v * 1e6 for k, v in weights.items()})
+    with pytest.raises(DlbenchError, match="not finite in float16: take --dtype bfloat16 or float32"):
+        load(str(folder), dtype="float16")
+
+
+def test_a_model_without_layers_is_none(small, tmp_path):
+    with pytest.raises(DlbenchError, match=r"config\.json says 0 layers, and the files hold 4"):
+        load(str(copy(small, tmp_path / "m", num_hidden_layers=0, layer_types=None)))
+
+
 @pytest.mark.parametrize("family", ["qwen2", "gemma2", "gpt2", "gpt_neox", "opt"])
 def test_a_tokenizer_without_a_vocabulary_is_refused(family, tmp_path):
     """transformers makes an empty one, to which every text is no token at all."""

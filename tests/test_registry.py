@@ -149,6 +149,9 @@ def test_a_plugin_file_must_not_take_the_name_of_a_built_in(plugin):
     assert str(path) in str(error.value)
 
 
+DECLARED = "from dlbench.method import Method\nclass A(Method):\n  {}\n  def route(self, view): ...\n"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -161,6 +164,11 @@ def test_a_plugin_file_must_not_take_the_name_of_a_built_in(plugin):
             "it defines A, B",
         ),
         ("from dlbench.method import Method\nclass A(Method): ...\n", "class A does not define route"),
+        (DECLARED.format("kv = ('keep',)"), r"kv = \('keep',\) is no tuple of project, evict, recompute"),
+        (DECLARED.format("kv = 'evict'"), "kv = 'evict' is no tuple"),
+        (DECLARED.format("kv = ()"), r"kv = \(\) is no tuple"),
+        (DECLARED.format("knob = 'share'"), "knob = 'share' is no Knob"),
+        (DECLARED.format("variants = {'share': 1}"), "variants = .* is no tuple of mappings"),
     ],
 )
 def test_a_broken_plugin_is_told_with_file_and_line(plugin, source, message):

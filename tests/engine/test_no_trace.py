@@ -122,6 +122,8 @@ def test_a_broken_answer_is_refused_by_name(answer, said):
     [
         Action.RUN,
         3,
+        True,
+        lambda view: view.layer < view.depth,
         lambda view: torch.ones(3, dtype=torch.bool),
         lambda view: torch.full((3,), 3),
         lambda view: torch.full((3,), 3, dtype=torch.uint8),
@@ -132,6 +134,15 @@ def test_one_answer_in_many_forms(answer):
     wave = Engine(tiny_models.backbone("llama", DEPTH)).prefill(REQUESTS)
     written = wave.decode(Answering(answer))
     assert [g.layers for g in written] == [[2, 3, 2]] * 3
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_true_runs_a_whole_layer_and_false_none(runs):
+    """As in a tensor of booleans; as an integer True would be the attention alone."""
+    wave = Engine(tiny_models.backbone("llama", DEPTH)).prefill(REQUESTS)
+    plain = wave.decode(Answering(lambda view: view.layer < (view.depth if runs else 0)))
+    assert plain == wave.decode(Answering(lambda view: torch.full((view.count,), runs)))
+    assert [g.layers for g in plain] == [[2, 3 if runs else 2, 2]] * 3
 
 
 @pytest.mark.parametrize("method", [Calm(), RandomSkip(per="token"), Answering(3)])

@@ -287,6 +287,17 @@ def test_another_way_of_decoding_is_refused(wished, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("several", [False, True])
+def test_a_text_that_may_write_nothing_is_told_by_what_forbids_it(several):
+    """transformers then takes the first token of the vocabulary, which nobody chose."""
+    model = tiny_models.build("llama", depth=DEPTH)
+    model.generation_config = GenerationConfig(suppress_tokens=list(range(model.config.vocab_size)))
+    wave = Engine(wrap(model, name="mine")).prefill(requests()[: 3 if several else 1])
+    with pytest.raises(DlbenchError, match=r"document .*: what generation_config\.json asks for leaves it no token"):
+        wave.decode()
+
+
 @pytest.mark.parametrize(
     ("wished", "said"),
     [
