@@ -151,7 +151,7 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
         }
         confidence = 1 - 0.05 / max(1, len(methods))
         least = {
-            label: enough(several, full.scores[0], confidence=confidence, clusters=full.clusters)
+            label: enough(several, full.scores[0], chance=track.task.chance, confidence=confidence, clusters=full.clusters)
             for label, several in methods.items()
         }
         costs = [(one.total, label) for label, one in least.items() if one.total is not None]
@@ -169,7 +169,7 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
 
 
 def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
-    """Return scores as shares of full depth's under the same scoring: the honest oracle's rest on other references.
+    """Return scores as shares of full depth's above chance: the honest oracle's rest on other references, as full's do.
 
     None where they are not those of the record, as in runs that kept another score beside an oracle's choice.
     """
@@ -178,7 +178,7 @@ def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
         return None
     if abs(float(entry.scores[0].mean()) - quality.mean) > 1e-6 * max(1.0, abs(quality.mean)):
         return None
-    return entry.scores / quality.full_mean
+    return entry.row.shares(entry.scores)
 
 
 def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:

@@ -260,9 +260,9 @@ def ratio_bounds(
     off = tops - estimate[:, None] * bottom
     units, typical = _unit_deviations(off, resample.codes)
     low, high = np.empty(len(tops)), np.empty(len(tops))
-    whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
-    score = whole | (effective_mass(units) < DENSE)
     (least, greatest), below_bounds = bounds
+    whole = _whole(tops, (least, greatest)) & _whole(bottom[None], below_bounds)
+    score = whole | (effective_mass(units) < DENSE)
     spans = (float(np.min(least)), float(np.max(greatest))), below_bounds
     step = max(1, _CELLS // below.size)
     for start in range(0, len(tops), step):
@@ -286,6 +286,12 @@ def ratio_bounds(
         for room in (typical - fall, rise - typical)
     )
     return np.minimum(low, estimate - down), np.maximum(high, estimate + up), score
+
+
+def _whole(rows: FloatArray, bounds: tuple[Limit, Limit]) -> npt.NDArray[np.bool_]:
+    """Whether values are whole, or only the least and the greatest there can be: what guessing scores taken off, too."""
+    ends = np.equal(rows, bounds[0]) | np.equal(rows, bounds[1])
+    return np.asarray((rows == np.rint(rows)).all(axis=1) | ends.all(axis=1))
 
 
 def _farthest(estimate: FloatArray, bottom: FloatArray, least: Limit, greatest: Limit) -> tuple[FloatArray, FloatArray]:

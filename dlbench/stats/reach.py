@@ -47,6 +47,7 @@ def compute_at(
     full: npt.ArrayLike,
     target: float = 0.95,
     *,
+    chance: float = 0.0,
     bounds: Bounds | None = None,
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
@@ -56,7 +57,7 @@ def compute_at(
     """Return the least realised cost down to which a method surely keeps a share of full depth's quality.
 
     The settings are tested in one fixed sequence, from the dearest down, as long as the one-sided 95 % bound of
-    mean(q − target × full) is at least 0; what is found is the cheapest before the first that fails (Maurer, Hothorn &
+    mean(q − target × full) is at least 0, q and full above chance as in `retained`; what is found is the cheapest before the first that fails (Maurer, Hothorn &
     Lehmacher 1995). So a method of which no setting keeps the share is named in at most 5 % of the cases, however many
     settings it has. To take the cheapest of all that pass would name one far more often, as each may pass by luck.
 
@@ -64,7 +65,8 @@ def compute_at(
         points: the method's settings that ran, in any order; nothing is interpolated. Of several at one cost all have
             to pass.
         full: full depth's scores on the same documents.
-        target: share to keep; above 0.98 it takes 2,000 documents, or sources where they share some.
+        target: share to keep of what full scores above chance; above 0.98 it takes 2,000 documents, or sources where they share some.
+        chance: the mean score of guessing.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
         clusters: the source of each document, where documents share one.
         resamples: bootstrap draws.
@@ -79,11 +81,12 @@ def compute_at(
     units, called = (base.shape[1], "documents") if codes is None else (int(codes.max()) + 1, "sources")
     if target > 0.98 and units < DOCUMENTS_FOR_99:
         return ComputeAt(target, None, f"needs {DOCUMENTS_FOR_99:,} {called}, there are {units:,}")
-    if base.mean() <= 0:
-        return ComputeAt(target, None, "full depth scores nothing")
+    if base.mean() <= chance:
+        return ComputeAt(target, None, f"full depth scores nothing{' above chance' if chance else ''}")
+    owed = (1 - target) * chance
 
     def kept(point: Point) -> bool:
-        if paired_rows(point.scores, full)[0].mean() < target * base.mean():
+        if paired_rows(point.scores, full)[0].mean() < target * base.mean() + owed:
             return False  # no bound lies above its estimate
         difference = contrast(
             [point.scores, full],
@@ -94,7 +97,7 @@ def compute_at(
             level=2 * confidence - 1,
             seed=seed,
         )
-        return difference.low >= 0
+        return difference.low >= owed
 
     reached = None
     for cost, same in groupby(sorted(points, key=lambda one: -one.cost), key=lambda one: one.cost):

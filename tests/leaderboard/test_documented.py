@@ -210,7 +210,7 @@ def summary_of(*settings):
 def test_area():
     said(
         "Area under a curve",
-        "over total FLOP shares 0.2 to 1, divided by 0.8, as a share of full depth's quality",
+        "over total FLOP shares 0.2 to 1, divided by 0.8, as a share of full depth's quality above chance",
         "ends in full depth at 1 and counts as 0 below the method's cheapest row",
     )
     assert AREA == (0.2, 1.0)
@@ -227,7 +227,7 @@ def test_area():
 def test_what_is_enough():
     said(
         "`compute@95`",
-        "from the dearest down, as long as the one-sided 95 % bound of mean(q − 0.95 · full) is not below 0",
+        "from the dearest down, as long as the one-sided 95 % bound of mean(q − 0.95 · full) is not below 0, both above chance",
         "the cheapest before the first that fails",
         '"not reached" where the dearest fails',
         "The board orders by total FLOPs, and shows the layers of that setting",
