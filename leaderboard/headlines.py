@@ -35,7 +35,7 @@ def headlines(records: Iterable[Record], scores: Scores, sources: Sources = NO_S
     for claim in claims(found, scores, sources):
         families[claim.family].append(claim)
     tracks = build_tracks(found)
-    known = {track.name: entries(track, scores, sources) for track in tracks}
+    known = {track.name: entries(track, scores, sources, unreachable=True) for track in tracks}
     lines = [_line(family) for family in _merged(families.values())]
     return [line for line in (*lines, _enough(tracks, known), _gap(tracks, known)) if line]
 
@@ -189,7 +189,7 @@ def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     """
     parts = []
     for track in tracks:
-        here = known[track.name]
+        here = [one for one in known[track.name] if one.ok]
         random = usual(one.row.label for one in here if one.row.record.method.name == "random_skip")
         chosen = [[one for one in here if one.row.record.method.name == "oracle_cross"]]
         chosen.append([one for one in here if one.row.label == random])

@@ -171,6 +171,13 @@ class Table:
                 p[some] = drawn_p(swapped[first[some]] - swapped[second[some]], seen, total)
         return p
 
+    def _differing(self) -> IntArray:
+        """Return on how many documents (or sources) every two rows differ, [rows, rows]."""
+        codes = self.resample.codes
+        rows = self.scores if codes is None else cluster_totals(self.scores, codes)
+        rounding = 1e-12 * np.abs(rows).max(initial=0.0)
+        return np.stack([np.count_nonzero(np.abs(rows - row) > rounding, axis=1) for row in rows])
+
     def _seed_squares(self) -> FloatArray:
         """Return the square of what each row's fit seeds add to the half width of an interval, [rows]."""
         return np.array([seed_reach(row.mean(axis=1), self.level) ** 2 for row in self._rows])
@@ -179,11 +186,14 @@ class Table:
     def ranks(self) -> list[Rank]:
         """Every row's rank with its interval; all intervals hold together.
 
-        Up to `MOST_PAIRED` rows none is surely above another unless the interval of their difference says so too.
+        None is surely above another that it differs from on too few documents (or sources): that m all speak for one of
+        two equal rows has a chance of 2^(1 − m), which all pairs together leave 1 − level for. Up to `MOST_PAIRED` rows
+        the interval of their difference has to say so too.
         """
-        apart = None
+        pairs = max(1, len(self.means) * (len(self.means) - 1) // 2)
+        apart = self._differing() >= 1 + np.log2(pairs / (1 - self.level))
         if len(self.means) <= MOST_PAIRED:
-            apart = (self.pairs.low > 0) | (self.pairs.high < 0)
+            apart &= (self.pairs.low > 0) | (self.pairs.high < 0)
         return rank_intervals(self.means, self.draws, self.level, units=self.resample.units, apart=apart)
 
     @cached_property
