@@ -1,6 +1,7 @@
 """Documents that share a source: which they are, and their clusters for the statistics.
 
-A question that a split asks twice is one source, and joins the sources that it stands in. Questions about one passage stand or fall together, so they are fewer independent answers than there are questions. The
+Questions about one passage stand or fall together, so they are fewer independent answers than there are questions. A
+question that a split asks twice is of one source, and joins the sources that it stands in. The
 YAML of a task names the source in its metadata (`source: <column>`, or a function of the row); of lm-eval's own tasks
 `COLUMNS` knows some. Only a hash of a source is kept: it may be a long text, or one that must not be published.
 """

@@ -1,8 +1,8 @@
 """The scores of a view's entries over its documents, ready for the statistics.
 
 Scores are in shares of full depth's quality above chance, as in what a record keeps: a row's are divided by the mean of
-full depth's under the same scoring, what guessing scores taken off both. So rows of several tasks, and an oracle that is
-scored on other references, can stand side by side, and "95 % of full" is the same everywhere. Over several tasks
+full depth's under the same scoring, what guessing scores taken off both. So rows of several tasks, and an oracle that
+is scored on other references, can stand side by side, and "95 % of full" is the same everywhere. Over several tasks
 the documents of all are taken together, each weighted so that every task counts the same.
 """
 

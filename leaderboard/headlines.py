@@ -151,7 +151,9 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
         }
         confidence = 1 - 0.05 / max(1, len(methods))
         least = {
-            label: enough(several, full.scores[0], chance=track.task.chance, confidence=confidence, clusters=full.clusters)
+            label: enough(
+                several, full.scores[0], chance=track.task.chance, confidence=confidence, clusters=full.clusters
+            )
             for label, several in methods.items()
         }
         costs = [(one.total, label) for label, one in least.items() if one.total is not None]

@@ -19,6 +19,8 @@ from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, cluster_tota
 
 MOST_PAIRED = 400
 """Rows of a table whose pairs are tested: the tests grow with the square."""
+FEW = 50
+"""Documents (or sources) up to which Student's t is too sure of scores that take few values."""
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
@@ -110,6 +112,8 @@ class Table:
         wide = extra > 0
         low = np.where(wide, estimate - np.sqrt((estimate - low) ** 2 + extra), low)
         high = np.where(wide, estimate + np.sqrt((high - estimate) ** 2 + extra), high)
+        span = self._greatest - self._least
+        low, high = np.maximum(low, -span), np.minimum(high, span)
         p[wide] = np.maximum(p, interval_p(estimate, low, high, self.level))[wide]
         after = corrected(p)
         different = (after < 1 - self.level) & ((low > 0) | (high < 0))
@@ -188,12 +192,15 @@ class Table:
 
         None is surely above another that it differs from on too few documents (or sources): that m all speak for one of
         two equal rows has a chance of 2^(1 − m), which all pairs together leave 1 − level for. Up to `MOST_PAIRED` rows
-        the interval of their difference has to say so too.
+        the interval of their difference has to say so too, and of few documents the permutation test, corrected by
+        Bonferroni as far as its draws go.
         """
-        pairs = max(1, len(self.means) * (len(self.means) - 1) // 2)
-        apart = self._differing() >= 1 + np.log2(pairs / (1 - self.level))
+        share = (1 - self.level) / max(1, len(self.means) * (len(self.means) - 1) // 2)
+        apart = self._differing() >= 1 - np.log2(share)
         if len(self.means) <= MOST_PAIRED:
             apart &= (self.pairs.low > 0) | (self.pairs.high < 0)
+            if self.resample.units <= FEW:
+                apart &= self.pairs.p <= max(share, 1 / (self.resample.resamples + 1))
         return rank_intervals(self.means, self.draws, self.level, units=self.resample.units, apart=apart)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Tasks where guessing scores: what is kept, enough, and under a curve are all above chance, in records and on boards."""
+"""Tasks where guessing scores: what is kept, enough and under a curve is above chance, in records and on boards."""
 
 import numpy as np
 import pytest
