@@ -1,6 +1,7 @@
 """Documents that share a source: which they are, and their clusters for the statistics.
 
-Questions about one passage stand or fall together, so they are fewer independent answers than there are questions. The
+Questions about one passage stand or fall together, so they are fewer independent answers than there are questions. A
+question that a split asks twice is of one source, and joins the sources that it stands in. The
 YAML of a task names the source in its metadata (`source: <column>`, or a function of the row); of lm-eval's own tasks
 `COLUMNS` knows some. Only a hash of a source is kept: it may be a long text, or one that must not be published.
 """
@@ -8,7 +9,8 @@ YAML of a task names the source in its metadata (`source: <column>`, or a functi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dlbench.errors import DlbenchError
@@ -77,6 +79,44 @@ def _column(doc: Mapping[str, Any], name: str, task: str) -> Any:
             raise DlbenchError(f"task {task!r}: its metadata names the source {name!r}, but documents hold {listed}")
         value = value[part]
     return value
+
+
+def merged(sources: Sequence[str | None], asked: Sequence[Hashable | None]) -> list[str | None]:
+    """The sources of all rows of a split, where rows that ask the same are of one source, and so are their sources.
+
+    Args:
+        sources: of each row, where it has one. One that all share is what the task is about, and sets no rows apart.
+        asked: what each row asks; rows of None ask nothing that another does.
+
+    Returns:
+        Sources as they are where no question stands twice.
+    """
+    counts = Counter(one for one in asked if one is not None)
+    if not counts or max(counts.values()) == 1:
+        return list(sources)
+    own = [None] * len(sources) if len(set(sources)) == 1 else list(sources)
+    leads: dict[Hashable, Hashable] = {}
+
+    def lead(one: Hashable) -> Hashable:
+        while (above := leads.setdefault(one, one)) != one:
+            leads[one] = leads[above]
+            one = above
+        return one
+
+    keys: list[Hashable] = []
+    for place, (one, question) in enumerate(zip(own, asked, strict=True)):
+        keys.append(("row", place) if one is None else ("source", one))
+        if question is not None and counts[question] > 1:
+            leads[lead(keys[-1])] = lead(("question", question))
+    named: dict[Hashable, str] = {}
+    for key, one in zip(keys, own, strict=True):
+        if one is not None:
+            named[lead(key)] = min(one, named.get(lead(key), one))
+    for key, question in zip(keys, asked, strict=True):
+        if question is not None and counts[question] > 1:
+            text = hashlib.sha256(f"question {question!r}".encode()).hexdigest()[:16]
+            named.setdefault(lead(key), text)
+    return [named.get(lead(key)) for key in keys]
 
 
 def clusters(ids: Sequence[str], sources: Mapping[str, str | None], prefix: str = "") -> tuple[str, ...] | None:

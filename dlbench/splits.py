@@ -104,6 +104,11 @@ class Splits:
         scored = split == "test" or self._side.apart
         return _ids(self._test if scored else self._side.rows, "test" if scored else "fit")
 
+    @property
+    def asked(self) -> Sequence[bytes | None]:
+        """What every scored row asks, hashed; None where that is not known."""
+        return self._asked[1]
+
     @cached_property
     def _test(self) -> Any:
         return _read(lambda: self._inner.eval_docs)

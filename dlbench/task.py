@@ -269,7 +269,7 @@ class Task:
             prompt_tokens=self._metadata.get("prompt_tokens"),
             body=self._body(doc, context),
             line=doc.get(mirrors.LINE),
-            source=self._source(doc, split),
+            source=self._source(index, split),
         )
 
     def _body(self, doc: Mapping[str, Any], prompt: str) -> tuple[int, int] | None:
@@ -298,15 +298,20 @@ class Task:
         delimiter = continuation[: len(continuation) - len(continuation.lstrip())]
         return Document(
             id=id_, prompt=prompt, references=(continuation.strip(),), limit=1, stop=(), index=index, difficulty=None,
-            split=split, pairs=pairs, chance=chance, delimiter=delimiter, source=self._source(doc, split),
+            split=split, pairs=pairs, chance=chance, delimiter=delimiter, source=self._source(index, split),
         )  # fmt: skip
 
-    def _source(self, doc: Mapping[str, Any], split: Split) -> str | None:
+    def _source(self, index: int, split: Split) -> str | None:
         """What a scored document was taken from, hashed; of what is fitted on nobody asks."""
-        if split != "test":
-            return None
+        return self._row_sources[index] if split == "test" else None
+
+    @cached_property
+    def _row_sources(self) -> list[str | None]:
+        """The source of every row of the scored split: what repeats a question anywhere in it is of one."""
         dataset = self._inner.config.dataset_path or getattr(self._inner, "DATASET_PATH", None)
-        return clusters.source(doc, self._metadata.get("source"), dataset, self.name)
+        named = self._metadata.get("source")
+        own = [clusters.source(row, named, dataset, self.name) for row in self._splits.rows("test")]
+        return clusters.merged(own, self._splits.asked)
 
     def _contexts(self, document: Document) -> str | list[str]:
         """The context as lm-eval made it; of one text, or one per answer."""

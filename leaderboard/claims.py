@@ -29,7 +29,7 @@ class Claim:
         n: documents.
         sentence: all of it, to be read by people.
         family: what of all tasks and budgets may be summed up: subject and other without what sets variants apart.
-        budget: the target that the subject aimed at, if any.
+        budget: the target that the subject aimed at, if any; its realised layer share where it missed that.
         kept: share of full that the subject keeps, and under the other condition: only where the two don't subtract.
     """
 
@@ -69,7 +69,7 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
     Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
     at their own realised share, in every variant there is (`dlbench.leaderboard.against`), and against a smaller dense
     model of about the same total FLOPs; the oracle against the same choice among full-depth outputs and under other
-    references.
+    references. A row that missed its budget is compared at what it ran at, never as one of that budget.
 
     Args:
         records: any number of tracks.
@@ -80,7 +80,7 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
     questions = [
         question
         for track in tracks
-        for question in _questions(track, entries(track, scores, sources))
+        for question in _questions(track, entries(track, scores, sources, unreachable=True))
         if question.a.ids and all(other.ids for other in question.others)
     ]
     answers = [against(question.a, question.others, clusters=question.a.clusters) for question in questions]
@@ -138,9 +138,9 @@ def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
 
 
 def _same_budget(first: Iterable[Entry], second: Iterable[Entry]) -> Iterator[tuple[Entry, Entry]]:
-    there = {entry.where: entry for entry in second}
+    there = {entry.where: entry for entry in second if entry.ok}
     for entry in first:
-        if entry.where in there:
+        if entry.ok and entry.where in there:
             yield entry, there[entry.where]
 
 
@@ -168,7 +168,7 @@ def _claim(question: _Question, difference: Interval | None, p: float | None, n:
         n=n,
         sentence="",
         family=question.family,
-        budget=question.a.row.record.run.budget,
+        budget=question.a.row.record.run.budget if question.a.ok else round(question.a.layers, 3),
     )
     return replace(draft, sentence=_say(draft))
 

@@ -43,6 +43,7 @@ def enough(
     full: FloatArray,
     target: float = 0.95,
     *,
+    chance: float = 0.0,
     confidence: float = 0.95,
     bounds: Bounds | None = None,
     clusters: Clusters | None = None,
@@ -52,14 +53,17 @@ def enough(
     Args:
         settings: all settings of the method that may be named: what is left out can't end the sequence.
         full: full depth's scores on the same documents.
-        target: share to keep.
+        target: share to keep, above chance.
+        chance: the mean score of guessing.
         confidence: of the one-sided bounds. Where the cheapest of several methods is to be named, 1 − 0.05 ÷ methods.
         bounds: least and greatest score there can be.
         clusters: the source of each document, where documents share one.
     """
     known = list(settings)
     points = [stats.Point(one.total, one.scores) for one in known]
-    least = stats.compute_at(points, full, target, bounds=bounds, clusters=clusters, confidence=confidence)
+    least = stats.compute_at(
+        points, full, target, chance=chance, bounds=bounds, clusters=clusters, confidence=confidence
+    )
     # Of several settings at one cost all kept the share: the one of most layers stands for them.
     there = [one.layers for one in known if one.total == least.cost and one.layers is not None]
     return Enough(max(there, default=None), least.cost, least.reason)

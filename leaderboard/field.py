@@ -1,7 +1,8 @@
 """The scores of a view's entries over its documents, ready for the statistics.
 
-Scores are in shares of full depth's quality: a row's are divided by the mean of full depth's under the same scoring, so
-that rows of several tasks, and an oracle that is scored on other references, can stand side by side. Over several tasks
+Scores are in shares of full depth's quality above chance, as in what a record keeps: a row's are divided by the mean of
+full depth's under the same scoring, what guessing scores taken off both. So rows of several tasks, and an oracle that
+is scored on other references, can stand side by side, and "95 % of full" is the same everywhere. Over several tasks
 the documents of all are taken together, each weighted so that every task counts the same.
 """
 
@@ -79,7 +80,7 @@ class Field:
             chosen = rows[: entry.repeats]
             if not ids or not all(_trusted(row, scores) for row in chosen):
                 return None
-            by_seed = [[scores[row.record.key].get(one, np.nan) / _full(row) for one in ids] for row in chosen]
+            by_seed = [row.shares([scores[row.record.key].get(one, np.nan) for one in ids]) for row in chosen]
             parts.append(np.array(by_seed) * self._weights[place])
         found = np.concatenate(parts, axis=1)
         return found if np.isfinite(found).all() else None
@@ -103,10 +104,10 @@ class Field:
         if self.view.suite:
             every = list(rows)
             return min(0.0, *(float(row.min()) for row in every)), max(float(row.max()) for row in every)
-        scale = self._weights[0] / _full(self.view.entries[0].first)
+        bottom, top = (self.view.entries[0].first.shares([0.0, self._top]) * self._weights[0]).tolist()
         least = min(float(row.min()) for row in rows)
         greatest = max(float(row.max()) for row in rows)
-        return min(0.0, least), max(self._top * scale, greatest)
+        return min(bottom, least), max(top, greatest)
 
     def table(self, entries: Sequence[Entry]) -> stats.Table:
         """Return entries as a table of the statistics."""
@@ -162,11 +163,6 @@ def _metric_top(entries: Iterable[Entry], scores: Scores) -> float:
     rows = [row for entry in entries for same in entry.rows for row in same[: entry.repeats]]
     ends = [end(scores[row.record.key].values()) for row in rows for end in (min, max)]
     return metric_range([np.array([ends])])[2] if ends else 1.0
-
-
-def _full(row: Row) -> float:
-    quality = row.record.quality
-    return (quality.full_mean or 1.0) if quality else 1.0
 
 
 def _trusted(row: Row, scores: Scores) -> bool:

@@ -35,7 +35,7 @@ def headlines(records: Iterable[Record], scores: Scores, sources: Sources = NO_S
     for claim in claims(found, scores, sources):
         families[claim.family].append(claim)
     tracks = build_tracks(found)
-    known = {track.name: entries(track, scores, sources) for track in tracks}
+    known = {track.name: entries(track, scores, sources, unreachable=True) for track in tracks}
     lines = [_line(family) for family in _merged(families.values())]
     return [line for line in (*lines, _enough(tracks, known), _gap(tracks, known)) if line]
 
@@ -151,7 +151,9 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
         }
         confidence = 1 - 0.05 / max(1, len(methods))
         least = {
-            label: enough(several, full.scores[0], confidence=confidence, clusters=full.clusters)
+            label: enough(
+                several, full.scores[0], chance=track.task.chance, confidence=confidence, clusters=full.clusters
+            )
             for label, several in methods.items()
         }
         costs = [(one.total, label) for label, one in least.items() if one.total is not None]
@@ -169,7 +171,7 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
 
 
 def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
-    """Return scores as shares of full depth's under the same scoring: the honest oracle's rest on other references.
+    """Return scores as shares of full depth's above chance: the honest oracle's rest on other references, as full's do.
 
     None where they are not those of the record, as in runs that kept another score beside an oracle's choice.
     """
@@ -178,7 +180,7 @@ def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
         return None
     if abs(float(entry.scores[0].mean()) - quality.mean) > 1e-6 * max(1.0, abs(quality.mean)):
         return None
-    return entry.scores / quality.full_mean
+    return entry.row.shares(entry.scores)
 
 
 def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
@@ -189,7 +191,7 @@ def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     """
     parts = []
     for track in tracks:
-        here = known[track.name]
+        here = [one for one in known[track.name] if one.ok]
         random = usual(one.row.label for one in here if one.row.record.method.name == "random_skip")
         chosen = [[one for one in here if one.row.record.method.name == "oracle_cross"]]
         chosen.append([one for one in here if one.row.label == random])

@@ -39,6 +39,11 @@ class Entry:
         return self.rows[0]
 
     @property
+    def ok(self) -> bool:
+        """Whether all of its rows met their budget."""
+        return all(row.ok for row in self.rows)
+
+    @property
     def layers(self) -> float:
         """Realised layer share."""
         return float(np.mean([row.record.compute.layer_share for row in self.rows if row.record.compute]))

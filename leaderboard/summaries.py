@@ -12,7 +12,7 @@ from dlbench import stats
 from dlbench.leaderboard.enough import Enough, Setting, enough
 from dlbench.leaderboard.field import Field
 from dlbench.leaderboard.looks import kind_of
-from dlbench.leaderboard.paired import usual
+from dlbench.leaderboard.paired import SLACK, usual
 from dlbench.leaderboard.places import Place, competitors, ranked_places
 from dlbench.leaderboard.views import Entry, series
 from dlbench.stats.resample import FloatArray
@@ -44,10 +44,14 @@ class Summary:
 
 
 def summarise(found: Field) -> tuple[Summary, ...]:
-    """Return all methods of a view, best first: those that ran at every budget are ranked by their area."""
+    """Return all methods of a view, best first: those that ran at every budget are ranked by their area.
+
+    What missed its budget stands for none, but is a setting like any other where the question is what is enough.
+    """
     view = found.view
     budgets = {entry.budget for entry in view.of("method") if entry.budget is not None}
-    methods = series(entry for entry in view.of("method") if entry.ok and entry.retained is not None)
+    ran = series(entry for entry in view.of("method") if entry.retained is not None)
+    methods = series(entry for several in ran.values() for entry in several if entry.ok)
     areas: dict[str, FloatArray] = {}
     for label, entries in methods.items():
         if all(entry.id in found.rows and "total" in entry.costs for entry in entries):
@@ -69,7 +73,7 @@ def summarise(found: Field) -> tuple[Summary, ...]:
             heights.get(label),
             places.get(label),
         )
-        for label, entries in methods.items()
+        for label, entries in ran.items()
     ]
     return tuple(sorted(summaries, key=lambda one: (one.place is None, one.place.rank if one.place else 0, one.label)))
 
@@ -124,8 +128,8 @@ def _summary(
         place=place,
         area=area,
         enough={target: _enough(found, known, target) for target in (0.95, 0.99)},
-        kept={entry.budget: entry.retained for entry in entries if entry.budget is not None and entry.retained},
-        gaps=_gaps(found, known),
+        kept={one.budget: one.retained for one in entries if one.ok and one.budget is not None and one.retained},
+        gaps=_gaps(found, [one for one in known if one.ok]),
     )
 
 
@@ -158,9 +162,8 @@ def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]
         cost = entry.costs.get("layers")
         if entry.budget is None or cost is None or entry.label == control:
             continue
-        top, bottom = (curve.at(min(max(cost, curve.span[0]), curve.span[1])) for curve in (ceiling, floor))
-        # Half a layer of slack: a budget of a quarter is met at 0.243 by one method and at 0.25 by another.
-        if top is None or bottom is None or max(abs(top.cost - cost), abs(bottom.cost - cost)) > 0.04:
+        top, bottom = (curve.at(cost, slack=SLACK) for curve in (ceiling, floor))
+        if top is None or bottom is None:
             continue
         rows = [found.rows[entry.id], np.atleast_2d(bottom.scores), np.atleast_2d(top.scores)]
         closed = stats.gap_closed(*rows, bounds=found.limits(rows), clusters=found.clusters)

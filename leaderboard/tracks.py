@@ -8,8 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from dlbench.leaderboard.figures import slug
 from dlbench.records import Record, Task, Timing
+from dlbench.stats.resample import FloatArray
 
 Role = Literal["full", "dense", "method", "oracle"]
 """`full`: the base backbone at full depth; `dense`: a smaller model at its full depth; `oracle`: not deployable."""
@@ -50,6 +54,15 @@ class Row:
         return self.role == "method" and (
             method.name in CONTROLS or method.kind == "control" or method.params.get("fixed_input") is True
         )
+
+    def shares(self, scores: npt.ArrayLike) -> FloatArray:
+        """Return scores as shares of full depth's under the same scoring, what guessing scores taken off both.
+
+        Where full depth did not run, or is not above chance, there are no such shares: they are scores above chance.
+        """
+        quality, chance = self.record.quality, self.record.task.chance
+        scale = ((quality.full_mean if quality else None) or 0.0) - chance
+        return (np.asarray(scores, dtype=np.float64) - chance) / (scale if scale > 0 else 1.0)
 
     @property
     def remarks(self) -> str:

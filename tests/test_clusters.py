@@ -11,7 +11,7 @@ import pytest
 from record_samples import document, place, sample
 
 from dlbench import harness, lm_index, stats
-from dlbench.clusters import COLUMNS, clusters, source
+from dlbench.clusters import COLUMNS, clusters, merged, source
 from dlbench.errors import DlbenchError
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.plan import Setting
@@ -51,6 +51,45 @@ def test_clusters_are_sources_and_documents_without_one():
     assert clusters(["a", "b", "c"], {"a": "1", "b": "1"}) is not None
     one, other = (clusters(["a", "b", "c"], {"a": "1", "b": "1"}, prefix) for prefix in ("x: ", "y: "))
     assert one is not None and other is not None and not {*one} & {*other}
+
+
+def test_sources_stay_as_they_are_where_no_question_stands_twice():
+    assert merged(["1", None, "1"], [b"a", b"b", b"c"]) == ["1", None, "1"]
+    assert merged(["1", "1"], [b"a", b"b"]) == ["1", "1"]
+    assert merged([None, None, None], [None, None, b"a"]) == [None, None, None]
+    assert merged([], []) == []
+
+
+def test_what_is_asked_twice_is_of_one_source():
+    first, other, again = merged([None, None, None], [b"a", b"b", b"a"])
+    assert first == again is not None and other is None
+    assert re.fullmatch("[0-9a-f]{16}", first)
+
+
+def test_sources_that_share_a_question_merge():
+    # 1 and 2 share b, 2 and 3 share c, and a row without a source repeats what 4 asks.
+    sources = ["3", "1", "2", "2", "3", "4", None, "5", None]
+    asked = [b"x", b"b", b"b", b"c", b"c", b"d", b"d", b"e", b"f"]
+    assert merged(sources, asked) == ["1", "1", "1", "1", "1", "4", "4", "5", None]
+
+
+def test_a_source_that_all_share_hides_no_question_that_stands_twice():
+    found = merged(["1"] * 4, [b"a", b"b", b"a", b"c"])
+    assert found[0] == found[2] is not None and found[1] is found[3] is None
+
+
+def test_a_file_that_holds_its_documents_five_times_is_as_sure_as_once(tmp_path):
+    rng, widths = np.random.default_rng(0), []
+    scores = rng.random((2, 20))
+    for copies in (1, 5):
+        rows = [{"input": f"Question {i}?", "references": [f"answer {i}"]} for _ in range(copies) for i in range(20)]
+        train = [{"input": f"Another {i}?", "references": ["x"]} for i in range(9)]
+        said = found("squad", mirror(tmp_path / str(copies), "squad", train=train, validation=rows))
+        shared = clusters([str(i) for i in range(len(said))], {str(i): one for i, one in enumerate(said)})
+        assert (shared is None) == (copies == 1)
+        one = stats.paired_difference(*(np.tile(row, copies) for row in scores), bounds=(0, 1), clusters=shared)
+        widths.append(one.high - one.low)
+    assert widths[1] == pytest.approx(widths[0], rel=1e-6)
 
 
 # ---- tasks

@@ -26,7 +26,7 @@ from scipy.special import ndtr, ndtri
 
 from dlbench.stats.resample import FloatArray, Resample, cluster_totals
 from dlbench.stats.score import score_ends
-from dlbench.stats.unseen import effective_mass, unseen_share
+from dlbench.stats.unseen import effective_mass, level_of, unseen_share
 
 DENSE = 100
 """Effective mass of the deviations from which on a bootstrap of real-valued scores is trusted."""
@@ -63,6 +63,7 @@ def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArra
     """Return the bounds of every sample's mean, and which of them are score intervals."""
     count, documents = samples.values.shape
     low, high, score = np.empty(count), np.empty(count), np.empty(count, dtype=np.bool_)
+    inner = level_of(samples.codes, level)
     step = max(64, _CELLS // documents)
     for start in range(0, count, step):
         part = slice(start, start + step)
@@ -71,7 +72,10 @@ def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArra
         def drawn(chosen: npt.NDArray[np.intp], first: int = start) -> FloatArray:
             return draws(chosen + first)
 
-        low[part], high[part], score[part] = _some_bounds(some, drawn, level)
+        low[part], high[part], score[part] = _some_bounds(some, drawn, inner)
+        below, above = unseen_reach(some, level)
+        estimate = some.values.mean(axis=1)
+        low[part], high[part] = np.minimum(low[part], estimate - below), np.maximum(high[part], estimate + above)
     return low, high, score
 
 
@@ -93,8 +97,7 @@ def _some_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArr
             if samples.codes is not None:
                 influence = cluster_totals(influence, samples.codes)
             low[dense], high[dense] = bca_bounds(estimate[dense], draws(dense), influence, level)
-    below, above = unseen_reach(samples, level)
-    return np.minimum(low, estimate - below), np.maximum(high, estimate + above), score
+    return low, high, score
 
 
 def unseen_reach(samples: Samples, level: float) -> tuple[FloatArray, FloatArray]:
@@ -260,23 +263,24 @@ def ratio_bounds(
     off = tops - estimate[:, None] * bottom
     units, typical = _unit_deviations(off, resample.codes)
     low, high = np.empty(len(tops)), np.empty(len(tops))
-    whole = (tops == np.rint(tops)).all(axis=1) & bool((bottom == np.rint(bottom)).all())
-    score = whole | (effective_mass(units) < DENSE)
     (least, greatest), below_bounds = bounds
+    whole = _whole(tops, (least, greatest)) & _whole(bottom[None], below_bounds)
+    score = whole | (effective_mass(units) < DENSE)
     spans = (float(np.min(least)), float(np.max(greatest))), below_bounds
+    inner = level_of(resample.codes, level)
     step = max(1, _CELLS // below.size)
     for start in range(0, len(tops), step):
         some = np.flatnonzero(score[start : start + step]) + start
         if some.size:
             residuals = None if resample.codes is None else off[some]
             low[some], high[some] = _score_ratios(
-                above[some], below, estimate[some], ~whole[some], spans, resample, level, residuals
+                above[some], below, estimate[some], ~whole[some], spans, resample, inner, residuals
             )
     dense = np.flatnonzero(~score)
     if dense.size:
         ratios = resample.means(tops[dense])[:, defined] / bottom_draws[defined]
         influence = above[dense] - estimate[dense, None] * below
-        low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, level)
+        low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, inner)
     # How far a document like those that were seen could lie beyond them, as in `mean_bounds`.
     fall, rise = _farthest(estimate, bottom, least, greatest)
     known = whole | (tops == bottom).all(axis=1)
@@ -285,7 +289,14 @@ def ratio_bounds(
         np.where(known, 0.0, _unseen(units, off, room, level)) / bottom.mean()
         for room in (typical - fall, rise - typical)
     )
-    return np.minimum(low, estimate - down), np.maximum(high, estimate + up), score
+    low, high = np.minimum(low, estimate - down), np.maximum(high, estimate + up)
+    return np.maximum(low, 0.0) if np.min(least) >= 0 else low, high, score
+
+
+def _whole(rows: FloatArray, bounds: tuple[Limit, Limit]) -> npt.NDArray[np.bool_]:
+    """Whether values are whole, or only the least and the greatest there can be, as of binary scores less chance."""
+    ends = np.equal(rows, bounds[0]) | np.equal(rows, bounds[1])
+    return np.asarray((rows == np.rint(rows)).all(axis=1) | ends.all(axis=1))
 
 
 def _farthest(estimate: FloatArray, bottom: FloatArray, least: Limit, greatest: Limit) -> tuple[FloatArray, FloatArray]:

@@ -193,12 +193,12 @@ class Curve:
             same = inside == full_cost
             low, high = np.where(same, 1.0, found[0]), np.where(same, 1.0, found[1])
         extra = np.array([seed_reach(row.mean(axis=1), level) / scale for row in rows])
-        return Band(
-            cost=inside,
-            estimate=estimate,
-            low=estimate - np.hypot(estimate - low, extra),
-            high=estimate + np.hypot(high - estimate, extra),
-        )
+        low, high = estimate - np.hypot(estimate - low, extra), estimate + np.hypot(high - estimate, extra)
+        if full is None:
+            low, high = np.maximum(low, samples.low), np.minimum(high, samples.high)
+        elif least >= chance:
+            low = np.maximum(low, 0.0)
+        return Band(cost=inside, estimate=estimate, low=low, high=high)
 
     def area(
         self,

@@ -188,7 +188,8 @@ def ratio_interval(
     interval = Interval(
         float(a.mean() / b.mean()), float(found[0][0]), float(found[1][0]), SCORE if found[2][0] else BCA
     )
-    return with_seeds(interval, [above.mean(axis=1) / b.mean()], level)
+    wide = with_seeds(interval, [above.mean(axis=1) / b.mean()], level)
+    return replace(wide, low=max(wide.low, 0.0)) if np.min(span[0][0]) >= 0 else wide
 
 
 def retained(

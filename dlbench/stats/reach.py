@@ -47,6 +47,7 @@ def compute_at(
     full: npt.ArrayLike,
     target: float = 0.95,
     *,
+    chance: float = 0.0,
     bounds: Bounds | None = None,
     clusters: Clusters | None = None,
     resamples: int = RESAMPLES,
@@ -56,15 +57,18 @@ def compute_at(
     """Return the least realised cost down to which a method surely keeps a share of full depth's quality.
 
     The settings are tested in one fixed sequence, from the dearest down, as long as the one-sided 95 % bound of
-    mean(q − target × full) is at least 0; what is found is the cheapest before the first that fails (Maurer, Hothorn &
-    Lehmacher 1995). So a method of which no setting keeps the share is named in at most 5 % of the cases, however many
-    settings it has. To take the cheapest of all that pass would name one far more often, as each may pass by luck.
+    mean(q − target × full) is at least 0, q and full above chance as in `retained`; what is found is
+    the cheapest before the first that fails (Maurer, Hothorn & Lehmacher 1995). So a method of which no setting keeps
+    the share is named in at most 5 % of the cases, however many settings it has. To take the cheapest of all that pass
+    would name one far more often, as each may pass by luck.
 
     Args:
         points: the method's settings that ran, in any order; nothing is interpolated. Of several at one cost all have
             to pass.
         full: full depth's scores on the same documents.
-        target: share to keep; above 0.98 it takes 2,000 documents, or sources where they share some.
+        target: share to keep of what full scores above chance; above 0.98 it takes 2,000 documents, or
+            sources where they share some.
+        chance: the mean score of guessing.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
         clusters: the source of each document, where documents share one.
         resamples: bootstrap draws.
@@ -79,14 +83,13 @@ def compute_at(
     units, called = (base.shape[1], "documents") if codes is None else (int(codes.max()) + 1, "sources")
     if target > 0.98 and units < DOCUMENTS_FOR_99:
         return ComputeAt(target, None, f"needs {DOCUMENTS_FOR_99:,} {called}, there are {units:,}")
-    if base.mean() <= 0:
-        return ComputeAt(target, None, "full depth scores nothing")
+    if base.mean() <= chance:
+        return ComputeAt(target, None, f"full depth scores nothing{' above chance' if chance else ''}")
+    owed = (1 - target) * chance
 
-    def kept(point: Point) -> bool:
-        if paired_rows(point.scores, full)[0].mean() < target * base.mean():
-            return False  # no bound lies above its estimate
-        difference = contrast(
-            [point.scores, full],
+    def bounded(scores: npt.ArrayLike) -> Interval:
+        return contrast(
+            [scores, full],
             [1.0, -target],
             bounds=bounds,
             clusters=clusters,
@@ -94,14 +97,26 @@ def compute_at(
             level=2 * confidence - 1,
             seed=seed,
         )
-        return difference.low >= 0
+
+    def measured(point: Point) -> bool:
+        return bool(paired_rows(point.scores, full)[0].mean() >= target * base.mean() + owed)
+
+    def kept(point: Point) -> bool:
+        return measured(point) and bounded(point.scores).low >= owed  # no bound lies above its estimate
 
     reached = None
     for cost, same in groupby(sorted(points, key=lambda one: -one.cost), key=lambda one: one.cost):
         if not all(kept(point) for point in same):
             break
         reached = cost
-    return ComputeAt(target, reached, "not reached" if reached is None else "")
+    if reached is not None:
+        return ComputeAt(target, reached)
+    greatest = max((point.cost for point in points), default=None)
+    dearest = [point for point in points if point.cost == greatest]
+    # What full depth's own scores would not show says nothing of the method.
+    if dearest and all(measured(point) for point in dearest) and bounded(base.mean(axis=0)).low < owed:
+        return ComputeAt(target, None, f"too few {called}")
+    return ComputeAt(target, None, "not reached")
 
 
 def gap_closed(

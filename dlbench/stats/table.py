@@ -19,6 +19,8 @@ from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, cluster_tota
 
 MOST_PAIRED = 400
 """Rows of a table whose pairs are tested: the tests grow with the square."""
+FEW = 50
+"""Documents (or sources) up to which Student's t is too sure of scores that take few values."""
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
@@ -110,6 +112,8 @@ class Table:
         wide = extra > 0
         low = np.where(wide, estimate - np.sqrt((estimate - low) ** 2 + extra), low)
         high = np.where(wide, estimate + np.sqrt((high - estimate) ** 2 + extra), high)
+        span = self._greatest - self._least
+        low, high = np.maximum(low, -span), np.minimum(high, span)
         p[wide] = np.maximum(p, interval_p(estimate, low, high, self.level))[wide]
         after = corrected(p)
         different = (after < 1 - self.level) & ((low > 0) | (high < 0))
@@ -171,6 +175,13 @@ class Table:
                 p[some] = drawn_p(swapped[first[some]] - swapped[second[some]], seen, total)
         return p
 
+    def _differing(self) -> IntArray:
+        """Return on how many documents (or sources) every two rows differ, [rows, rows]."""
+        codes = self.resample.codes
+        rows = self.scores if codes is None else cluster_totals(self.scores, codes)
+        rounding = 1e-12 * np.abs(rows).max(initial=0.0)
+        return np.stack([np.count_nonzero(np.abs(rows - row) > rounding, axis=1) for row in rows])
+
     def _seed_squares(self) -> FloatArray:
         """Return the square of what each row's fit seeds add to the half width of an interval, [rows]."""
         return np.array([seed_reach(row.mean(axis=1), self.level) ** 2 for row in self._rows])
@@ -179,11 +190,17 @@ class Table:
     def ranks(self) -> list[Rank]:
         """Every row's rank with its interval; all intervals hold together.
 
-        Up to `MOST_PAIRED` rows none is surely above another unless the interval of their difference says so too.
+        None is surely above another that it differs from on too few documents (or sources): that m all speak for one of
+        two equal rows has a chance of 2^(1 − m), which all pairs together leave 1 − level for. Up to `MOST_PAIRED` rows
+        the interval of their difference has to say so too, and of few documents the permutation test, corrected by
+        Bonferroni as far as its draws go.
         """
-        apart = None
+        share = (1 - self.level) / max(1, len(self.means) * (len(self.means) - 1) // 2)
+        apart = self._differing() >= 1 - np.log2(share)
         if len(self.means) <= MOST_PAIRED:
-            apart = (self.pairs.low > 0) | (self.pairs.high < 0)
+            apart &= (self.pairs.low > 0) | (self.pairs.high < 0)
+            if self.resample.units <= FEW:
+                apart &= self.pairs.p <= max(share, 1 / (self.resample.resamples + 1))
         return rank_intervals(self.means, self.draws, self.level, units=self.resample.units, apart=apart)
 
     @cached_property

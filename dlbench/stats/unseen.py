@@ -12,7 +12,8 @@ its mean, and one that holds two of them looks like many documents though its sp
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import ndtri
+import numpy.typing as npt
+from scipy.special import ndtr, ndtri, stdtrit
 
 from dlbench.stats.resample import FloatArray
 
@@ -32,3 +33,23 @@ def unseen_share(units: int, level: float) -> float:
     """Return the greatest share of all documents (or sources) that may be of a kind of which `units` hold none."""
     square = float(ndtri((1 + level) / 2)) ** 2
     return square / (units + square)
+
+
+def level_of(codes: npt.NDArray[np.intp] | None, level: float) -> float:
+    """Return the level of the normal's quantile that intervals over sources take: farther out where few weigh most.
+
+    Sources count by their documents, so that of forty of which one has half of all documents, hardly more is known than
+    of (Σ size)² ÷ Σ size² equal ones (Carter, Schnepel & Steigerwald, Review of Economics and Statistics 99, 2017). The
+    quantile goes from the normal's, where sources are equal, to Student's t of so few where one has all documents.
+    """
+    if codes is None:
+        return level
+    sizes = np.bincount(codes).astype(np.float64)
+    effective = float(sizes.sum() ** 2 / (sizes**2).sum())
+    if sizes.size < 2 or effective >= sizes.size * (1 - 1e-9):
+        return level
+    top = (1 + level) / 2
+    normal, student = float(ndtri(top)), float(stdtrit(max(effective, 2.5), top))
+    uneven = 1 - (effective - 1) / (sizes.size - 1)
+    reach = min(normal + uneven * (student - normal), 6.0)  # farther out the normal's tail is lost in rounding
+    return 2 * float(ndtr(reach)) - 1

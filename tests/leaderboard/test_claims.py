@@ -92,8 +92,17 @@ def test_different_documents_are_not_compared():
     assert claims(records, {}) == []
 
 
-def test_unreachable_rows_make_no_claims():
+def test_unreachable_rows_make_no_claims_of_their_budget():
     assert claims(*made(("static_skip", BASE, {"status": "unreachable"}), ("static_exit", BASE, {}))) == []
+    assert claims(*made(("static_skip", BASE, {}), ("static_exit", BASE, {"status": "unreachable"}))) == []
+
+
+def test_unreachable_rows_are_compared_at_what_they_ran_at():
+    missed = {"status": "unreachable", **layers(0.41, 0.25)}
+    rows = [("random_skip", BASE - 0.1, layers(0.4, 0.4)), ("random_skip", BASE - 0.2, layers(0.2, 0.2))]
+    (claim,) = claims(*made(("static_skip", BASE, missed), *rows))
+    assert claim.sentence.startswith("At 41 % of the layers, skipping beats random routing by 0.100")
+    assert claim.budget == 0.41
 
 
 @pytest.mark.parametrize(("kept", "word"), [(1.0, "keeps 100 % of full"), (0.5, "50 %")])

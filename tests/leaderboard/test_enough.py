@@ -71,11 +71,21 @@ def test_the_sentence_names_the_method_of_fewest_flops():
     assert "surely kept by static_exit at 60 % of the layers" in said(records, scores)
 
 
-def test_a_setting_that_missed_its_budget_is_no_part_of_the_sequence():
-    records, scores = made(static_skip={0.5: (0.6, 1.0), 0.75: (0.8, 0.5)})
+@pytest.mark.parametrize(("kept", "layers"), [(0.5, None), (1.0, 0.5)])
+def test_a_setting_that_missed_its_budget_is_part_of_the_sequence_at_what_it_cost(kept, layers):
+    records, scores = made(static_skip={0.5: (0.6, 1.0), 0.75: (0.8, kept)})
     records[-1] = records[-1].model_copy(update={"status": "unreachable"})
-    assert tabled(records, scores)["static_skip"].layers == 0.5
-    assert "by static_skip at 50 % of the layers" in said(records, scores)
+    assert tabled(records, scores)["static_skip"].layers == layers
+    where = "by no method" if layers is None else "by static_skip at 50 % of the layers"
+    assert where in said(records, scores)
+
+
+def test_a_method_that_met_no_budget_is_named_at_what_it_cost():
+    records, scores = made(static_skip={0.25: (0.6, 1.0)})
+    compute = records[-1].compute.model_copy(update={"layer_share": 0.4})
+    records[-1] = records[-1].model_copy(update={"status": "unreachable", "compute": compute})
+    assert tabled(records, scores)["static_skip"] == Enough(0.4, 0.6, "")
+    assert "by static_skip at 40 % of the layers" in said(records, scores)
 
 
 def test_the_best_of_many_is_not_named_by_luck():

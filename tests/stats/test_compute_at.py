@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from dlbench.stats import ComputeAt, Point, compute_at
+from dlbench.stats import (
+    ComputeAt,
+    Curve,
+    Point,
+    Table,
+    compute_at,
+    mean_interval,
+    paired_difference,
+    retained,
+)
 
 RUNS = 200
 # Of 200 tries at 5 % each, more than 16 come once in forty times.
@@ -99,4 +108,30 @@ def test_99_per_cent_is_found_by_the_same_sequence():
     full = np.tile(FULL, 10)
     points = [Point(0.9, full), Point(0.7, full * 0.999), Point(0.5, full * 0.98), Point(0.3, full)]
     assert compute_at(points, full, 0.99) == ComputeAt(0.99, 0.7)
-    assert compute_at(points, full, 0.99, confidence=1 - 1e-9) == ComputeAt(0.99, None, "not reached")
+    assert compute_at(points, full, 0.99, confidence=1 - 1e-9) == ComputeAt(0.99, None, "too few documents")
+
+
+def test_too_few_documents_are_not_too_little_quality():
+    for n, reason in ((10, "too few documents"), (300, "")):
+        full = FULL[:n]
+        assert compute_at([Point(0.5, full)], full).reason == reason
+        assert compute_at([Point(0.5, 0.1 * full)], full, bounds=(0, 1)).reason == "not reached"
+    shared = [i // 30 for i in range(300)]
+    alike = np.repeat(FULL[:10], 30)
+    assert compute_at([Point(0.5, alike)], alike, clusters=shared, bounds=(0, 1)).reason == "too few sources"
+    assert compute_at([], FULL[:10]).reason == "not reached"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 10])
+def test_intervals_of_few_documents_lie_in_the_range_of_the_metric(n):
+    rng = np.random.default_rng([4, n])
+    full = rng.uniform(0.3, 1, n)
+    seeds = np.clip(full + rng.normal(0, 0.3, (3, 1)), 0, 1)
+    for scores in (full, 0.05 * full, seeds):
+        difference, mean = paired_difference(scores, full, bounds=(0, 1)), mean_interval(scores, bounds=(0, 1))
+        kept, pairs = retained(scores, full, bounds=(0, 1)), Table([scores, full], bounds=(0, 1)).pairs
+        band = Curve([Point(0.5, scores)], bounds=(0, 1)).band([0.5])
+        assert -1 <= difference.low <= difference.estimate <= difference.high <= 1
+        assert (pairs.low >= -1).all() and (pairs.high <= 1).all()
+        assert 0 <= mean.low <= mean.high <= 1 and band.low[0] >= 0 and band.high[0] <= 1
+        assert kept is None or 0 <= kept.low <= kept.estimate <= kept.high

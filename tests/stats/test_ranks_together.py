@@ -86,3 +86,47 @@ def test_no_row_is_surely_above_one_that_its_interval_does_not_part_it_from():
     assert Table(rows, bounds=(0, 1)).ranks == [Rank(1, 1, 2), Rank(2, 1, 2)]
     table = Table(rows, bounds=(0, 1))
     assert rank_intervals(table.means, table.draws) == [Rank(1, 1, 1), Rank(2, 2, 2)]
+
+
+FEW = 100
+"""Tables of few documents or sources: of 100 that hold at 95 %, fewer than 90 do once in fifty times."""
+
+
+def lumped(rng, truth, sources, each=5):
+    """Right answers of questions that stand and fall together: sums of few sources take few values, and tie."""
+    of = np.repeat(np.arange(sources), each)
+    chance = np.clip(truth[:, None] + rng.normal(0, 0.2, (len(truth), sources))[:, of], 0, 1)
+    return list((rng.random(chance.shape) < chance).astype(float)), of.tolist()
+
+
+@pytest.mark.parametrize("units", [3, 8, 12, 20])
+@pytest.mark.parametrize("rows", [8, 20])
+def test_rank_intervals_hold_together_where_sources_are_few(rows, units):
+    rng = np.random.default_rng([4, rows, units])
+    truth, held = np.full(rows, 0.6), 0
+    for _ in range(FEW):
+        scores, clusters = lumped(rng, truth, units)
+        held += hold(Table(scores, clusters=clusters, bounds=(0, 1), resamples=4000).ranks, truth)
+    assert held / FEW >= PROMISE
+
+
+@pytest.mark.parametrize("units", [8, 12, 20])
+def test_rank_intervals_hold_together_where_documents_are_few(units):
+    rng = np.random.default_rng([5, units])
+    truth = np.full(20, 0.6)
+    held = [hold(Table(binary(rng, truth, units), bounds=(0, 1), resamples=4000).ranks, truth) for _ in range(FEW)]
+    assert np.mean(held) >= PROMISE
+
+
+def test_too_few_documents_tell_no_rows_apart():
+    """Of twenty rows there are 190 pairs: 1 + log2(190 / 0.05) = 12.9 documents could all speak for one by luck."""
+    scores = [np.full(12, 0.04 * row) for row in range(20)]
+    assert {(one.low, one.high) for one in Table(scores, bounds=(0, 1)).ranks} == {(1, 20)}
+    few, more = (Table([np.full(n, 0.1), np.full(n, 0.9)], bounds=(0, 1)).ranks[1] for n in (5, 6))
+    assert (few.low, few.high) == (1, 2) and (more.low, more.high) == (1, 1)
+
+
+def test_twenty_documents_still_tell_rows_apart():
+    rng = np.random.default_rng(6)
+    rows = [np.clip(mean + rng.normal(0, 0.04, 20), 0, 1) for mean in (0.2, 0.21, 0.85, 0.86)]
+    assert [(one.low, one.high) for one in Table(rows, bounds=(0, 1)).ranks] == [(3, 4), (3, 4), (1, 2), (1, 2)]
