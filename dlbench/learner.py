@@ -38,7 +38,10 @@ class Learner:
         self.planner, self.job, self.given, self.method, self.seed = planner, job, given, method, seed
         self.name = registry.name_of(given)
         spec, knob = planner.spec, method.knob
-        pinned = not method.tuned or knob is None or knob.name in spec.settings.get(self.name, {})
+        if knob is None:
+            pinned = type(method).at is Method.at
+        else:
+            pinned = not method.tuned or knob.name in spec.settings.get(self.name, {})
         self.budgets: tuple[float | None, ...] = (None,) if pinned else spec.budgets
 
     def settle(self) -> None:
@@ -72,6 +75,8 @@ class Learner:
             artifact = None  # all that was learnt is in the parameters
             budget = None if closed is method else budget
             closed.validate(depth)
+        elif budget is not None and method.knob is None and not method.fits_budget:
+            raise ValueError(f"at({budget:g}, {depth}) gives no setting, and there is no knob to tune")
         elif budget is not None or (method.learns and method.fits_budget):
             artifact, method, facts = self._artifact(budget, method)
         made, learnt = method if closed is None else closed, self._learnt(method)

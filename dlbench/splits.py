@@ -57,10 +57,11 @@ class Splits:
     Args:
         name: for messages.
         inner: lm-eval's task.
+        sources: gives the source of every scored row, if it has one.
     """
 
-    def __init__(self, name: str, inner: Any) -> None:
-        self._name, self._inner = name, inner
+    def __init__(self, name: str, inner: Any, sources: Callable[[], Sequence[str | None]] = tuple) -> None:
+        self._name, self._inner, self._sources = name, inner, sources
 
     @property
     def fit(self) -> str:
@@ -152,7 +153,7 @@ class Splits:
         return str(own or ("test" if tested else "validation")), own
 
     def _fifth(self) -> set[int]:
-        """Places of a fifth of the scored split, chosen by hash; rows that ask the same stay on one side."""
+        """Places of a fifth of the scored split, by hash; what asks the same, or has one source, stays together."""
         ids, groups = _ids(self._test, "test"), self._groups()
         wanted, taken = len(ids) // 5, set[int]()
         order = _by_hash(ids)
@@ -199,11 +200,15 @@ class Splits:
         return self.asks(row) in self._known
 
     def _groups(self) -> list[list[int]]:
-        """For every scored row the places of all that ask the same."""
-        by_hash: dict[bytes, list[int]] = {}
+        """For every scored row the places of all that ask the same, or are of its source."""
+        sources = self._sources()
+        if len(set(sources)) < 2:  # one that all share is what the task is about
+            sources = [None] * len(self._asked[1])
+        by_key: dict[bytes | str, list[int]] = {}
         found = []
-        for place, one in enumerate(self._asked[1]):
-            same = [] if one is None else by_hash.setdefault(one, [])
+        for place, (source, one) in enumerate(zip(sources, self._asked[1], strict=True)):
+            key = one if source is None else source
+            same = [] if key is None else by_key.setdefault(key, [])
             same.append(place)
             found.append(same)
         return found

@@ -65,7 +65,7 @@ class Task:
 
         self._inner = inner
         self._spec, self._sources = spec, sources or Sources()
-        self._splits = Splits(self.name, inner)
+        self._splits = Splits(self.name, inner, lambda: self._row_sources)
         self._examples = Examples(inner, self._splits)
         self._corpus_only = [m for m, how in inner.aggregation().items() if how is not get_aggregation("mean")]
         self._filters = [f.name for f in inner._filters]

@@ -366,3 +366,34 @@ def test_small_models_on_a_cpu_get_a_process_per_core(
         file.truncate(megabytes * 2**20)
     assert launch.suitable([tmp_path], device, documents) == processes
     assert launch.suitable([tmp_path, tmp_path / "elsewhere"], device, documents) == 1
+
+
+CLOSED = """
+from dataclasses import dataclass, replace
+from dlbench.method import Static
+
+@dataclass
+class Keep(Static):
+    share: float = 1.0
+
+    def at(self, budget, depth):
+        return {at}
+
+    def layers(self, depth):
+        return frozenset(range(round(self.share * depth)))
+"""
+
+
+def test_a_closed_form_needs_no_knob(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keep.py").write_text(CLOSED.format(at="replace(self, share=budget)"))
+    line = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "4", "--no-timing"]
+    line += ["--method", str(tmp_path / "keep.py"), "--budget", "0.25", "--budget", "0.75"]
+    assert main([*line, "--out", str(tmp_path / "out")]) == 0
+    found = read_lines(tmp_path / "out" / "records.jsonl", Record)
+    rows = {r.run.budget: r.compute.layer_share for r in found if r.method.name == "keep" and r.compute}
+    assert rows == {0.25: 0.25, 0.75: 0.75}
+    (tmp_path / "some.py").write_text(CLOSED.format(at="None if budget > 0.5 else replace(self, share=budget)"))
+    capsys.readouterr()
+    line[line.index(str(tmp_path / "keep.py"))] = str(tmp_path / "some.py")
+    assert main([*line, "--out", str(tmp_path / "other")]) == 2
+    assert "method 'some': at(0.75, 4) gives no setting, and there is no knob to tune" in capsys.readouterr().err

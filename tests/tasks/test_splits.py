@@ -330,6 +330,24 @@ def test_what_asks_the_same_never_straddles_the_fifth(tmp_path):
         assert 0 < len(fitted) <= size // 5
 
 
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_what_shares_a_source_never_straddles_the_fifth(tmp_path, size):
+    path = tmp_path / "own.jsonl"
+    rows = [{"input": f"i {i}", "references": ["r"], "source": f"s {i // size}", "id": str(i)} for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = harness.load_task(f"file:{path}")
+    fitted, scored = ({int(d.id.split("-")[-1]) for d in task.documents(split)} for split in ("fit", "test"))
+    assert len(fitted) == 12 - 12 % size and len(fitted) + len(scored) == 60
+    assert not {i // size for i in fitted} & {i // size for i in scored}
+
+
+def test_a_source_that_all_share_sets_none_apart(tmp_path):
+    path = tmp_path / "own.jsonl"
+    rows = [{"input": f"i {i}", "references": ["r"], "source": "the book"} for i in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(harness.load_task(f"file:{path}").documents("fit")) == 4
+
+
 def test_a_fifth_of_pairs_is_a_pair(tmp_path):
     task = harness.load_task(own(tmp_path / "t", {"test": asked(*(i // 2 for i in range(8)))}))
     assert len(prompts(task, "fit")) == 2 and not {*prompts(task, "fit")} & {*prompts(task, "test")}
