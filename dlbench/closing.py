@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.console import open_console
+from dlbench.errors import DlbenchError
 from dlbench.jobs import Job
 from dlbench.records import Record, Timing
 from dlbench.store import Store
@@ -69,7 +70,14 @@ def _said_of_full(records: Sequence[Record]) -> list[str]:
 
 
 def show_fits(jobs: Sequence[Job]) -> None:
-    """Print what was fitted: a row per setting."""
+    """Print what was fitted: a row per setting.
+
+    Raises:
+        DlbenchError: there was nothing to fit.
+    """
+    if not any(s.fit for job in jobs for s in job.settings):
+        named = ", ".join(dict.fromkeys(s.name for job in jobs for s in job.settings if s.name != "full"))
+        raise DlbenchError(f"{named}: nothing to fit, a budget is met in closed form")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("on", no_wrap=True)
