@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 GROUP = "dlbench.methods"
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
 """Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
+KV_POLICIES = ("project", "evict", "recompute")
+"""What a method may name in `kv`."""
 PACKAGE = "dlbench.methods"
 _PLUGIN = "dlbench_plugin_"
 """Before the name of a plugin file: the name that its module gets."""
@@ -326,7 +328,6 @@ def _method_class(module: ModuleType, source: Source) -> MethodClass:
 def _misdeclared(chosen: MethodClass) -> str:
     """What is wrong with what a class says of its methods; empty where nothing is."""
     from dlbench.method import Knob, Oracle
-    from dlbench.spec import KV_POLICIES  # which asks this module for names
 
     if issubclass(chosen, Oracle):
         return ""

@@ -35,7 +35,7 @@ INT8 = "int8"
 """Weight-only, of the decoder layers; needs the extra `dlbench[int8]`."""
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
-KV_POLICIES = ("project", "evict", "recompute")
+KV_POLICIES = registry.KV_POLICIES
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 RUN_FILE = "run.json"
 """A folder that holds this file belongs to a dlbench run."""
