@@ -104,14 +104,19 @@ def _altered(path: Path) -> str | None:
 def _dtypes(path: Path) -> dict[str, str]:
     """Name of each tensor → dtype, as safetensors calls it, where it is known."""
     if path.suffix == ".safetensors":
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return {name: str(entry["dtype"]) for name, entry in header.items() if name != "__metadata__"}
+        return {name: str(entry["dtype"]) for name, entry in _tensors(path).items()}
     import torch
 
     content = torch.load(path, map_location="meta", weights_only=True)
     held = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     return {name: "F32" if value.is_floating_point() else str(value.dtype) for name, value in held.items()}
+
+
+def _tensors(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says of each tensor."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 def broken_off(path: Path) -> str:
@@ -121,11 +126,9 @@ def broken_off(path: Path) -> str:
     zero, and the one before them from its middle. Tensors that were made zero begin where they begin.
     """
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        first, last = 8 + length, file.seek(0, 2)
+        first, last = 8 + int.from_bytes(file.read(8), "little"), file.seek(0, 2)
         zeros = _trailing_zeros(file, first, last)
-    spans = sorted((*entry["data_offsets"], name) for name, entry in header.items() if name != "__metadata__")
+    spans = sorted((*entry["data_offsets"], name) for name, entry in _tensors(path).items())
     cut = last - zeros - first
     partly = [(end, name) for begin, end, name in spans if begin < cut <= end - _ZEROS]
     if not partly or partly[0][0] >= max(end for _, end, _ in spans):
@@ -176,10 +179,9 @@ def _whole_safetensors(path: Path, head: bytes, size: int) -> None:
         what = "is cut off" if head[8:9] == b"{" else "is no safetensors file"
         raise FileError(f"{path} {what}, {size:,} bytes long: fetch or copy it again")
     try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(8 + length)[8:])
-        ends = [entry["data_offsets"][1] for tensor, entry in header.items() if tensor != "__metadata__"]
-        dtypes = sorted({str(entry["dtype"]) for tensor, entry in header.items() if tensor != "__metadata__"})
+        tensors = _tensors(path).values()
+        ends = [entry["data_offsets"][1] for entry in tensors]
+        dtypes = sorted({str(entry["dtype"]) for entry in tensors})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise FileError(f"{path} is damaged, its header cannot be read: fetch or copy it again") from error
     if size != (due := 8 + length + max(ends, default=0)):

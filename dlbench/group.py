@@ -17,6 +17,9 @@ from dlbench.errors import DlbenchError
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher tells each of its processes."""
+_ADVICE = (
+    f"unset {', '.join(LAUNCHED)}, or start several processes by `--processes N`, `accelerate launch` or `torchrun`"
+)
 _OTHERS = ("LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
 _MPI = {  # size -> rank, as its launchers name them
     "PMI_SIZE": "PMI_RANK",
@@ -85,20 +88,15 @@ def _check(environment: MutableMapping[str, str]) -> None:
         try:
             numbers[name] = int(environment[name])
         except ValueError:
-            raise DlbenchError(
-                f"{name}={environment[name]} in the environment is no number: unset {', '.join(LAUNCHED)}, or start "
-                "several processes by `--processes N`, `accelerate launch` or `torchrun`"
-            ) from None
+            raise DlbenchError(f"{name}={environment[name]} in the environment is no number: {_ADVICE}") from None
     if not 0 < numbers["MASTER_PORT"] < 1 << 16 or not environment["MASTER_ADDR"].strip():
         raise DlbenchError(
             f"MASTER_ADDR={environment['MASTER_ADDR']} and MASTER_PORT={environment['MASTER_PORT']} in the environment "
-            f"are no address: unset {', '.join(LAUNCHED)}, or start several processes by `--processes N`, "
-            "`accelerate launch` or `torchrun`"
+            f"are no address: {_ADVICE}"
         )
     if not 0 <= numbers["RANK"] < numbers["WORLD_SIZE"]:
         raise DlbenchError(
-            f"RANK={numbers['RANK']} is no place in a group of WORLD_SIZE={numbers['WORLD_SIZE']} processes: unset "
-            f"{', '.join(LAUNCHED)}, or start several processes by `--processes N`, `accelerate launch` or `torchrun`"
+            f"RANK={numbers['RANK']} is no place in a group of WORLD_SIZE={numbers['WORLD_SIZE']} processes: {_ADVICE}"
         )
 
 
