@@ -22,8 +22,8 @@ from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
-from dlbench.encoding import print_anything
 from dlbench.errors import OF_THE_SYSTEM, DlbenchError
+from dlbench.terminal.encoding import print_anything
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
 for command in (run, fit, board, compare, bench, train, prefetch):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dlbench.leaderboard.runs import Runs, read_runs
-from dlbench.leaderboard.standings import Standings, standings
-from dlbench.leaderboard.tracks import Track, build_tracks
-from dlbench.leaderboard.views import View, build_views
+from dlbench.leaderboard.analysis.view_stats import Standings, standings
+from dlbench.leaderboard.data.run_files import Runs, read_runs
+from dlbench.leaderboard.data.tracks import Track, build_tracks
+from dlbench.leaderboard.data.views import View, build_views
 from dlbench.leaderboard.workers import ALONE, Workers
 
 

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import dlbench
-from dlbench.leaderboard.looks import kind_of
-from dlbench.leaderboard.runs import Runs
-from dlbench.leaderboard.standings import Standings
-from dlbench.leaderboard.tracks import Row, Track
-from dlbench.leaderboard.views import Entry, View
-from dlbench.lines import format_line
+from dlbench.leaderboard.analysis.view_stats import Standings
+from dlbench.leaderboard.charts.style import kind_of
+from dlbench.leaderboard.data.run_files import Runs
+from dlbench.leaderboard.data.tracks import Row, Track
+from dlbench.leaderboard.data.views import Entry, View
+from dlbench.records.jsonl import format_line
 
 
 def table_csv(tracks: Iterable[Track]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.exports import board_json
-from dlbench.leaderboard.files import site_files
+from dlbench.leaderboard.pages.site_files import site_files
 from dlbench.leaderboard.workers import ALONE, Workers
 
 MANIFEST = "manifest.json"

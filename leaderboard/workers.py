@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from dlbench.errors import DlbenchError
-from dlbench.launch import cores
+from dlbench.system.processes import cores
 
 Result = TypeVar("Result")
 

@@ -3,10 +3,10 @@
 The lm-eval YAML names these functions: lm-eval's own scoring of several references turns any overlap into 1.0, and its
 BLEU and chrF exist for a whole corpus only. Every score lies between 0 and 1, those of sacrebleu too, so that a board
 has one scale. A document's score is its best over the references (BLEU counts matches against all of them at once, as
-it is defined). Corpus scores come from all (references, output) pairs together. Words are those of `dlbench.words`, in
-any script; in ASCII they are what rouge-score and SQuAD's own script make of a text. A space of no width is white
-space. BLEU parts all texts of a task by one tokenizer, see `parted_by`; where none is named, as under lm-eval itself,
-by that of the references at hand.
+it is defined). Corpus scores come from all (references, output) pairs together. Words are those of
+`dlbench.data.scoring.words`, in any script; in ASCII they are what rouge-score and SQuAD's own script make of a text. A
+space of no width is white space. BLEU parts all texts of a task by one tokenizer, see `parted_by`; where none is named,
+as under lm-eval itself, by that of the references at hand.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from dlbench.words import fields, fold, pieces, unspaced
-from dlbench.words import words as words_of
+from dlbench.data.scoring.words import fields, fold, pieces, unspaced
+from dlbench.data.scoring.words import words as words_of
 
 if TYPE_CHECKING:
     from rouge_score.rouge_scorer import RougeScorer

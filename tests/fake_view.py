@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dlbench.engine import noise
+from dlbench.engine import keyed_rng
 from dlbench.method import View
 
 
@@ -54,8 +54,8 @@ class FakeView(View):
 
     def uniform(self, count=1, per="layer"):
         kind = {"layer": (0, self._step, self.layer), "token": (1, self._step), "sequence": (2,)}[per]
-        keys = np.array([noise.key_of(str(row)) for row in range(self.rows)], dtype=np.uint64)
-        return torch.from_numpy(noise.uniform(keys, count, self.seed, *kind))
+        keys = np.array([keyed_rng.key_of(str(row)) for row in range(self.rows)], dtype=np.uint64)
+        return torch.from_numpy(keyed_rng.uniform(keys, count, self.seed, *kind))
 
     def at_least(self, score, threshold):
         self.close.append((score - threshold).abs().min())

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from dlbench.families import resolve
+from dlbench.models.families import resolve
 
 
 def rotary(backbone):

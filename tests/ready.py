@@ -2,8 +2,8 @@
 
 import torch
 
-from dlbench import registry
 from dlbench.method import Method, Oracle, Router
+from dlbench.registry import methods as registry
 
 
 def ready(method, depth=5, width=32, seed=0):

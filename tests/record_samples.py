@@ -2,11 +2,11 @@
 
 import tiny_models
 
-from dlbench.backbones import wrap
-from dlbench.plan import Place
-from dlbench.records import Flops, Sample, Tokens
-from dlbench.spec import RunSpec
-from dlbench.task import Document
+from dlbench.data.task import Document
+from dlbench.evaluation.settings import Place
+from dlbench.models.backbone import wrap
+from dlbench.records.schema import Flops, Sample, Tokens
+from dlbench.run.config import RunSpec
 
 SHA = "ab" * 32
 

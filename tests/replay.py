@@ -10,9 +10,9 @@ from transformers.cache_utils import DynamicCache
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.decoding import Decoding
-from dlbench.engine.view import exit_head
-from dlbench.families import resolve
+from dlbench.engine.routing.live_view import exit_head
 from dlbench.method import Action, Method, Route
+from dlbench.models.families import resolve
 
 
 class Recorded(Method):

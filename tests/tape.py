@@ -34,7 +34,7 @@ class Tape(TorchDispatchMode):
 
 
 def record(work):
-    """A recorder, as `dlbench.engine.captured.recorder` gives for a GPU; a graph is not run while it is captured."""
+    """A recorder, as `cuda_graphs.recorder` gives for a GPU; a graph is not run while it is captured."""
     tape = Tape()
     with tape:
         work()

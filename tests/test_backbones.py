@@ -6,15 +6,15 @@ import shutil
 import pytest
 import small_model
 
-from dlbench.backbones import fingerprint, load
-from dlbench.chat import choose
 from dlbench.cli import main
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.lines import read_lines
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.records import Record
+from dlbench.models.backbone import fingerprint, load
+from dlbench.prompting.chat_template import choose
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record
 
 CHAT = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}"

@@ -14,9 +14,9 @@ from checkpoints import copy
 from huggingface_hub import errors as hub
 from safetensors.torch import load_file
 
-from dlbench import causes
-from dlbench.backbones import load
 from dlbench.errors import DlbenchError
+from dlbench.models.backbone import load
+from dlbench.models.checkpoint import load_errors
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ CAUSES = {
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_a_folder_that_cannot_be_loaded_says_why(name, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(causes, "_installed", lambda module: False)
+    monkeypatch.setattr(load_errors, "_installed", lambda module: False)
     change, message = CAUSES[name]
     folder = tmp_path / "m"
     shutil.copytree(small, folder)
@@ -244,9 +244,9 @@ def test_a_hub_that_cannot_be_reached_is_told_from_one_that_is_not_asked(tmp_pat
 
     for offline, said in ((True, "the hub is not asked (offline)"), (False, "the hub cannot be reached")):
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
-        found = causes.explain("org/name", OSError("x"), "configuration", None)
+        found = load_errors.explain("org/name", OSError("x"), "configuration", None)
         assert "config.json cannot be read: x" in str(found)
-        found = causes.explain("org/name", ConnectError("x"), "configuration", None)
+        found = load_errors.explain("org/name", ConnectError("x"), "configuration", None)
         assert said in str(found)
 
 

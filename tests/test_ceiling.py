@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from record_samples import FakeTask, document, place, sample
 
-from dlbench import ceiling, plan
-from dlbench.lines import read_lines
+from dlbench.evaluation import oracle
+from dlbench.evaluation import settings as plan
+from dlbench.evaluation.aggregate import Reference
 from dlbench.method import Candidate, Oracle
-from dlbench.records import Sample
+from dlbench.records.jsonl import read_lines
+from dlbench.records.run_folder import Store
+from dlbench.records.schema import Sample
 from dlbench.stats import retained
-from dlbench.store import Store
-from dlbench.tally import Reference
 
 DEPTH = 4
 SETS = {"full": (0, 1, 2, 3), "one": (0,), "two": (0, 3), "three": (0, 1, 2)}
@@ -59,7 +60,7 @@ class World:
         return max(self.table[f"{name}/{stream}/{d}"][which])
 
     def rows(self, budgets=(0.25, 0.5, 0.75, 1.0)):
-        found = ceiling.rows(
+        found = oracle.rows(
             self.place,
             "oracle",
             Given(),

@@ -9,17 +9,19 @@ import types
 import pytest
 
 import dlbench
-from dlbench import cli, registry, spec
+from dlbench import cli
 from dlbench.errors import DlbenchError
-from dlbench.families import FAMILIES
+from dlbench.models.families import FAMILIES
+from dlbench.registry import methods as registry
+from dlbench.run import config as spec
 
 
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
     """Replace the runner and the loading of tasks; gives what would have been run."""
     asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.runner", types.SimpleNamespace(execute=asked.append))
-    monkeypatch.setattr("dlbench.harness.load_task", lambda *_: types.SimpleNamespace(weighs=False))
+    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
+    monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(weighs=False))
     monkeypatch.chdir(tmp_path)
     return asked
 
@@ -186,14 +188,14 @@ def fails(error):
 
 
 def test_an_interrupted_run_says_how_to_go_on(ran, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["dlbench.runner"], "execute", fails(KeyboardInterrupt()))
+    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(KeyboardInterrupt()))
     assert cli.main(["run", "--method", "full"]) == 130
     assert capsys.readouterr().err == "dlbench: interrupted; the same command continues where it stopped\n"
 
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_fault_of_ours_is_one_line_unless_asked_for_more(ran, capsys, monkeypatch, debug):
-    monkeypatch.setattr(sys.modules["dlbench.runner"], "execute", fails(RuntimeError("broken\npipe")))
+    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(RuntimeError("broken\npipe")))
     assert cli.main(["run", "--method", "full", *["--debug"] * debug]) == 1
     err = capsys.readouterr().err
     assert "unexpected RuntimeError: broken pipe" in err
@@ -203,13 +205,13 @@ def test_a_fault_of_ours_is_one_line_unless_asked_for_more(ran, capsys, monkeypa
 @pytest.mark.parametrize(("place", "said"), [(None, "the output"), ("/data/x.jsonl", "/data/x.jsonl")])
 def test_what_the_system_refuses_is_no_fault_of_ours(ran, capsys, monkeypatch, place, said):
     full = OSError(errno.ENOSPC, "No space left on device", place)
-    monkeypatch.setattr(sys.modules["dlbench.runner"], "execute", fails(full))
+    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(full))
     assert cli.main(["run", "--method", "full"]) == 2
     assert capsys.readouterr().err == f"dlbench: {said}: No space left on device\n"
 
 
 def test_an_error_for_people_keeps_its_exit_code(ran, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["dlbench.runner"], "execute", fails(DlbenchError("the weights are damaged")))
+    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(DlbenchError("the weights are damaged")))
     assert cli.main(["run", "--method", "full"]) == 2
     assert capsys.readouterr().err == "dlbench: the weights are damaged\n"
 
@@ -255,10 +257,10 @@ def test_version(capsys):
 
 
 def test_models_and_dtypes_are_those_of_the_backbones():
-    from dlbench import backbones
+    from dlbench.models import backbone
 
-    assert set(spec.MODELS) == set(backbones.EMBEDDED)
-    assert set(spec.DTYPES) == set(backbones.DTYPES)
+    assert set(spec.MODELS) == set(backbone.EMBEDDED)
+    assert set(spec.DTYPES) == set(backbone.DTYPES)
 
 
 @pytest.mark.parametrize(

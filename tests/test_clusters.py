@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from record_samples import document, place, sample
 
-from dlbench import harness, lm_index, stats
-from dlbench.clusters import COLUMNS, clusters, merged, source
+from dlbench import stats
+from dlbench.data import lm_eval_index, loader
+from dlbench.data.rows.sources import COLUMNS, clusters, merged, source
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
+from dlbench.evaluation.aggregate import Reference, build, quality
+from dlbench.evaluation.settings import Setting
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.plan import Setting
-from dlbench.sources import Sources
-from dlbench.tally import Reference, build, quality
 
 # ---- what a source is
 
@@ -131,7 +132,7 @@ UNSAID = {"Rowan/hellaswag", "cais/mmlu"}
 def test_the_columns_are_those_that_lm_eval_reads():
     assert {*TASKS} | UNSAID == {*COLUMNS}
     for dataset, task in TASKS.items():
-        folder = Path(str(lm_index.entries()[task].path)).parent
+        folder = Path(str(lm_eval_index.entries()[task].path)).parent
         text = "".join(p.read_text(errors="replace") for p in folder.iterdir() if p.is_file() and p.suffix != ".pyc")
         assert dataset in text, task
         assert re.search(rf"\b{COLUMNS[dataset][0]}\b", text), task
@@ -146,8 +147,8 @@ def mirror(folder, name, **splits):
 
 def found(name, sources):
     """The sources of a task's scored documents; what is fitted on needs none."""
-    harness.load_task.cache_clear()
-    task = harness.load_task(name, sources)
+    loader.load_task.cache_clear()
+    task = loader.load_task(name, sources)
     assert {d.source for d in task.documents("fit")} == {None}
     return [d.source for d in task.documents("test")]
 
@@ -213,7 +214,7 @@ metadata: {{version: 1, source: meta.page}}
     assert sorted(Counter(found(str(tmp_path / "own.yaml"), Sources())).values()) == [4, 4, 4, 4]
     (tmp_path / "slip.yaml").write_text(text.replace("meta.page", "meta.pgae"))
     with pytest.raises(DlbenchError, match=r"names the source 'meta.pgae', but documents hold q, a, meta"):
-        harness.load_task(str(tmp_path / "slip.yaml")).documents("test")
+        loader.load_task(str(tmp_path / "slip.yaml")).documents("test")
 
 
 def write(path, sources):
@@ -227,19 +228,19 @@ def write(path, sources):
 
 def test_a_file_may_name_sources_line_by_line(tmp_path):
     given = [None, "book", "book", 7, "7", None, "film", "book", None, "film"]
-    task = harness.load_task(write(tmp_path / "mine.jsonl", given))
+    task = loader.load_task(write(tmp_path / "mine.jsonl", given))
     said = {d.index: d.source for d in task.documents("test")}
     assert len(said) == 8
     for i, one in said.items():
         assert (one is None) == (given[i] is None)
         assert all((one == other) == (str(given[i]) == str(given[k])) for k, other in said.items())
-    assert {d.source for d in harness.load_task(write(tmp_path / "none.jsonl", [None] * 9)).documents("test")} == {None}
+    assert {d.source for d in loader.load_task(write(tmp_path / "none.jsonl", [None] * 9)).documents("test")} == {None}
 
 
 @pytest.mark.parametrize("wrong", ["", "  ", True, ["book"], {"title": "book"}, 1.5])
 def test_a_source_that_is_no_text_is_told_by_its_line(tmp_path, wrong):
     with pytest.raises(DlbenchError, match=r'mine\.jsonl, line 2: "source" must be a text that is not empty'):
-        harness.load_task(write(tmp_path / "mine.jsonl", ["book", wrong]))
+        loader.load_task(write(tmp_path / "mine.jsonl", ["book", wrong]))
 
 
 # ---- a record's own interval

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from dlbench import encoding, registry, spec
-from dlbench.encoding import plain, print_anything
+from dlbench.registry import methods as registry
+from dlbench.run import config as spec
+from dlbench.terminal import encoding
+from dlbench.terminal.encoding import plain, print_anything
 
 ROOT = Path(__file__).parents[1]
 SHOWN = "retained – 0.97 × ≥ † → … é ● █ ⠋ 中"

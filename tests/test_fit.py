@@ -15,15 +15,15 @@ import toy_task
 from ready import ready
 from tiny_models import without
 
-from dlbench.backbones import wrap
+from dlbench.data.task import Document
 from dlbench.engine import Engine, Request
 from dlbench.engine.decoding import Decoding
-from dlbench.engine.meter import Costs
-from dlbench.engine.noise import key_of
+from dlbench.engine.flops.costs import Costs
+from dlbench.engine.keyed_rng import key_of
 from dlbench.errors import DlbenchError
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
-from dlbench.fit.soft import SoftGates
-from dlbench.fit.trace import record, shares
+from dlbench.fit.open_loop import record, shares
+from dlbench.fit.router_training import SoftGates
 from dlbench.method import Action, Knob, LayerSet, Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.d_llm import DLlm
@@ -34,8 +34,8 @@ from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.task import Document
-from dlbench.teacher import Example, Parted, example, shadowed, state_of, with_state
+from dlbench.models.backbone import wrap
+from dlbench.prompting.teacher_forcing import Example, Parted, example, shadowed, state_of, with_state
 
 DEPTH, WIDTH = 5, 32
 

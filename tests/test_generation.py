@@ -10,16 +10,16 @@ import toy_task
 from record_samples import FakeTask, place
 from transformers import GenerationConfig, WatermarkingConfig
 
-from dlbench.backbones import load, wrap
 from dlbench.cli import main
 from dlbench.engine import Engine, Request
-from dlbench.engine.likelihood import Question, weigh
+from dlbench.engine.loglikelihood import Question, weigh
+from dlbench.evaluation.settings import Setting
 from dlbench.fit import FitProbe
-from dlbench.generation import Wishes, wishes
-from dlbench.lines import read_lines
 from dlbench.methods.full import Full
-from dlbench.plan import Setting
-from dlbench.records import Record, Sample
+from dlbench.models.backbone import load, wrap
+from dlbench.models.generation_config import Wishes, wishes
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample
 
 HUB = {
     "qwen2.5-instruct": (

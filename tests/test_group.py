@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from dlbench import group
 from dlbench.errors import DlbenchError
+from dlbench.system import process_group
 
 MASTER = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 COMPLETE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", **MASTER}
@@ -28,7 +28,7 @@ LEFT = {
 
 def settled(given):
     said, environment = [], {"HOME": "/root", **given}
-    group.settle(said.append, environment)
+    process_group.settle(said.append, environment)
     return said, environment
 
 
@@ -78,14 +78,14 @@ def test_those_who_wait_in_vain_say_so_and_end(monkeypatch, capfd):
     for name, value in COMPLETE.items():
         monkeypatch.setenv(name, value)
     codes = []
-    with group.joining(0.05, 0.1, codes.append):
+    with process_group.joining(0.05, 0.1, codes.append):
         time.sleep(0.5)
     said = capfd.readouterr().err
     assert codes == [2] and "WORLD_SIZE=2" in said and "unset" in said
-    with group.joining(30, 60, codes.append):
+    with process_group.joining(30, 60, codes.append):
         pass
     monkeypatch.delenv("WORLD_SIZE")
-    with group.joining(0, 0, codes.append):
+    with process_group.joining(0, 0, codes.append):
         time.sleep(0.1)
     assert codes == [2] and capfd.readouterr().err == ""
 

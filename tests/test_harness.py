@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from dlbench import catalogue, harness
+from dlbench.data import loader, suites
 from dlbench.errors import DlbenchError
 from dlbench.tasks import jsonl, metrics
 
@@ -36,9 +36,9 @@ def small_data(tmp_path_factory):
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "_HERE", root)
-        harness.load_task.cache_clear()
+        loader.load_task.cache_clear()
         yield root
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def yaml_task(folder, name="own", **lines):
 
 
 def test_the_suite_expands_to_its_tasks_in_order():
-    assert harness.expand_tasks(["nano_math", "nano", "nano_math"]) == [
+    assert loader.expand_tasks(["nano_math", "nano", "nano_math"]) == [
         "nano_math",
         "nano_data2text",
         "nano_summary",
@@ -89,18 +89,18 @@ def test_the_suite_expands_to_its_tasks_in_order():
 
 
 def test_listing_needs_no_lm_eval_and_agrees_with_it():
-    listed = [info for info in harness.list_tasks() if info.suite == "nano"]
-    assert [info.name for info in listed] == list(catalogue.suites()["nano"])
+    listed = [info for info in loader.list_tasks() if info.suite == "nano"]
+    assert [info.name for info in listed] == list(suites.suites()["nano"])
     for info in listed:
-        task = harness.load_task(info.name)
+        task = loader.load_task(info.name)
         assert (task.name, task.metric, task.version) == (info.name, info.metric, info.version)
         assert info.about and info.fit == task.fit_split == "fit"
 
 
 @pytest.mark.parametrize("name", list(REFERENCES))
 def test_a_reference_scores_one_and_nonsense_nothing(name, no_network, capsys):
-    harness.load_task.cache_clear()
-    task = harness.load_task(name)
+    loader.load_task.cache_clear()
+    task = loader.load_task(name)
     (document, *_) = documents = task.documents("test")
     assert [d.id for d in documents] == [f"test-{i}" for i in range(6)]
     assert document.prompt == "data {{i}} = 0", "a prompt must not be read as a template"
@@ -116,7 +116,7 @@ def test_a_reference_scores_one_and_nonsense_nothing(name, no_network, capsys):
 
 
 def test_limit_takes_a_prefix_and_splits_differ():
-    task = harness.load_task("nano_summary")
+    task = loader.load_task("nano_summary")
     assert task.documents("test", 2) == task.documents("test")[:2]
     assert len(task.documents("test", 100)) == 6
     assert {d.split for d in task.documents("fit", 3)} == {"fit"}
@@ -124,7 +124,7 @@ def test_limit_takes_a_prefix_and_splits_differ():
 
 
 def test_several_references_are_not_any_overlap():
-    task = harness.load_task("nano_data2text")
+    task = loader.load_task("nano_data2text")
     document = task.documents("test", 1)[0]
     output = "The inn is expensive."
     score = task.score(document, output)["rougeL"]
@@ -135,13 +135,13 @@ def test_several_references_are_not_any_overlap():
 
 
 def test_references_to_choose_from_are_needed():
-    task = harness.load_task("nano_math")
+    task = loader.load_task("nano_math")
     with pytest.raises(ValueError, match="no references to choose from"):
         task.choose_references(task.documents("test", 1)[0], "answer: 7", [0])
 
 
 def test_corpus_scores_only_where_the_task_names_one():
-    summary, data = harness.load_task("nano_summary"), harness.load_task("nano_data2text")
+    summary, data = loader.load_task("nano_summary"), loader.load_task("nano_data2text")
     documents = data.documents("test")
     assert summary.corpus(summary.documents("test"), ["x"] * 6) is None
     assert data.corpus([], []) is None
@@ -159,14 +159,14 @@ def test_corpus_scores_only_where_the_task_names_one():
 
 
 def test_a_task_survives_pickling():
-    task = harness.load_task("nano_translate")
+    task = loader.load_task("nano_translate")
     assert pickle.loads(pickle.dumps(task)).name == "nano_translate"
 
 
 def test_a_task_file_by_path(tmp_path):
     path = yaml_task(tmp_path)
-    assert harness.expand_tasks([path]) == [path]
-    task = harness.load_task(path)
+    assert loader.expand_tasks([path]) == [path]
+    task = loader.load_task(path)
     assert (task.name, task.max_new_tokens) == ("own", 9)
     assert task.documents("test", 1)[0].stop == ("\n",)
     assert pickle.loads(pickle.dumps(task)).name == "own"
@@ -174,7 +174,7 @@ def test_a_task_file_by_path(tmp_path):
 
 def test_few_shot_prompts_do_not_depend_on_what_was_asked_before(tmp_path):
     path = yaml_task(tmp_path, num_fewshot=2, fewshot_split="fit")
-    task = harness.load_task(path)
+    task = loader.load_task(path)
     first = [d.prompt for d in task.documents("test")]
     task.documents("fit", 3)
     assert [d.prompt for d in task.documents("test", 4)] == first[:4]
@@ -184,13 +184,13 @@ def test_few_shot_prompts_do_not_depend_on_what_was_asked_before(tmp_path):
 def test_several_filters_are_told_apart(tmp_path):
     strict = "{name: strict, filter: [{function: regex, regex_pattern: '(r0)$'}, {function: take_first}]}"
     loose = "{name: loose, filter: [{function: regex, regex_pattern: '(r.)'}, {function: take_first}]}"
-    task = harness.load_task(yaml_task(tmp_path, filter_list=f"[{strict}, {loose}]"))
+    task = loader.load_task(yaml_task(tmp_path, filter_list=f"[{strict}, {loose}]"))
     assert task.metrics == ("rougeL@strict", "rougeL@loose")
     assert task.score(task.documents("test", 1)[0], "r0 or so") == {"rougeL@strict": 0.0, "rougeL@loose": 1.0}
 
 
 def test_a_task_with_nothing_but_a_corpus_metric_scores_documents_as_corpora_of_one(tmp_path):
-    task = harness.load_task(
+    task = loader.load_task(
         yaml_task(
             tmp_path,
             process_results=None,
@@ -215,7 +215,7 @@ def test_a_task_with_nothing_but_a_corpus_metric_scores_documents_as_corpora_of_
 )
 def test_a_task_that_cannot_be_run_is_told(tmp_path, lines, message):
     with pytest.raises(DlbenchError, match=message):
-        harness.load_task(yaml_task(tmp_path, **lines))
+        loader.load_task(yaml_task(tmp_path, **lines))
 
 
 def test_a_bad_line_of_data_is_named(tmp_path):
@@ -224,12 +224,12 @@ def test_a_bad_line_of_data_is_named(tmp_path):
         '{"id": "1", "input": "x", "references": ["y"], "difficulty": 1}\n{"id": 2}\n'
     )
     with pytest.raises(DlbenchError, match=r"fit\.jsonl, line 2: not a document"):
-        harness.load_task(path)
+        loader.load_task(path)
 
 
 def test_a_slip_in_one_of_our_names_is_told_at_once():
     with pytest.raises(DlbenchError, match="unknown task 'nano_mth': did you mean nano_math"):
-        harness.expand_tasks(["nano_mth"])
+        loader.expand_tasks(["nano_mth"])
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from checkpoints import copy, rewrite
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from dlbench import identity
-from dlbench.backbones import INT8, embedded_folder, fingerprint, load
-from dlbench.identity import weights_sha256
+from dlbench.evaluation.settings import Setting
 from dlbench.methods.full import Full
-from dlbench.plan import Setting
+from dlbench.models.backbone import INT8, embedded_folder, fingerprint, load
+from dlbench.models.checkpoint import hashes
+from dlbench.models.checkpoint.hashes import weights_sha256
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +63,9 @@ def test_what_is_equal_counts_alike_however_it_lies():
 
 def test_pieces_threads_and_order_make_no_difference(monkeypatch):
     x = torch.randn(1000, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(identity, "PIECE", 1 << 10)
+    monkeypatch.setattr(hashes, "PIECE", 1 << 10)
     several = of(w=x)
-    monkeypatch.setattr(identity, "cores", lambda: 1)
+    monkeypatch.setattr(hashes, "cores", lambda: 1)
     assert of(w=x) == several
     swapped = torch.cat([x[256:512], x[:256], x[512:]])  # whole pieces
     assert of(w=swapped) != several

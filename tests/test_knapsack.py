@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.knapsack import Knapsack, best_of, cross
+from dlbench.evaluation.knapsack import Knapsack, best_of, cross
 
 # Sums of quarters are exact in floating point, so that results can be compared with ==.
 QUARTERS = st.integers(-4, 8).map(lambda quarters: quarters / 4)

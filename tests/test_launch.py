@@ -7,12 +7,12 @@ import time
 import pytest
 
 from dlbench.errors import DlbenchError
-from dlbench.launch import launch
+from dlbench.system.processes import launch
 
 JOIN = """
 import json, os, pathlib, sys
 from accelerate import PartialState
-from dlbench.launch import own_threads
+from dlbench.system.processes import own_threads
 
 spec = json.loads(pathlib.Path(sys.argv[1]).read_text())
 with own_threads():
@@ -61,7 +61,7 @@ TELL = """
 import pathlib, sys
 
 from dlbench.errors import DlbenchError
-from dlbench.launch import tell
+from dlbench.system.processes import tell
 
 sys.exit(tell(pathlib.Path(sys.argv[1]), DlbenchError("no such task")))
 """

@@ -12,9 +12,9 @@ from checkpoints import copy, prefixed, rewrite, tied, with_more, without
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from dlbench.backbones import load
 from dlbench.cli import main
 from dlbench.errors import DlbenchError
+from dlbench.models.backbone import load
 
 MASK = (1, 1, 8, 8)
 

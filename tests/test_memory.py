@@ -7,16 +7,16 @@ import tiny_models
 import torch
 from transformers import DynamicCache
 
-from dlbench import memory
+from dlbench.system import device_memory
 
 
 def test_a_wave_takes_a_share_of_the_free_memory():
     backbone = tiny_models.backbone("llama", depth=5)
 
     def fit(share, slots=1000, copied=False):
-        return memory.rows_that_fit(backbone, 9, 4, 5, slots, int(share / memory.SHARE), copied=copied)
+        return device_memory.rows_that_fit(backbone, 9, 4, 5, slots, int(share / device_memory.SHARE), copied=copied)
 
-    row, moving = (memory.row_bytes(backbone, 9, new, 5) for new in (4, 8))
+    row, moving = (device_memory.row_bytes(backbone, 9, new, 5) for new in (4, 8))
     waiting = 5 * 9 * backbone.cache_bytes
     assert fit(10.5 * row) == 10
     assert fit(0.5 * row) == fit(0) == 1  # one row is always tried
@@ -40,11 +40,14 @@ def test_a_wave_takes_a_share_of_the_free_memory():
     ],
 )
 def test_without_a_limit_by_memory(slots, documents, processes, rows):
-    assert memory.most_rows(slots, documents, processes) == rows
+    assert device_memory.most_rows(slots, documents, processes) == rows
 
 
 def test_more_rows_together_where_there_is_an_accelerator():
-    assert memory.most_slots("cpu") == 48 and memory.most_slots("cuda") == memory.most_slots("mps") == 256
+    assert (
+        device_memory.most_slots("cpu") == 48
+        and device_memory.most_slots("cuda") == device_memory.most_slots("mps") == 256
+    )
 
 
 @pytest.mark.parametrize("family", tiny_models.EVERY)
@@ -57,15 +60,15 @@ def test_the_keys_and_values_of_every_family_are_foreseen(family, dtype):
     held = sum(x.numel() * x.element_size() for layer in cache.layers for x in (layer.keys, layer.values))
     if family != "falcon-40b":
         assert held == 5 * 7 * backbone.cache_bytes
-    needed = memory.row_bytes(backbone, 7, 4, 5)
+    needed = device_memory.row_bytes(backbone, 7, 4, 5)
     assert needed > held * 11 / 7
-    assert needed - memory.row_bytes(backbone, 7, 4, 2) == 3 * 11 * backbone.cache_bytes
-    assert memory.row_bytes(backbone, 14, 4, 5) > needed < memory.row_bytes(backbone, 7, 8, 5)
+    assert needed - device_memory.row_bytes(backbone, 7, 4, 2) == 3 * 11 * backbone.cache_bytes
+    assert device_memory.row_bytes(backbone, 14, 4, 5) > needed < device_memory.row_bytes(backbone, 7, 8, 5)
 
 
 def test_eager_attention_needs_the_square_of_the_prompt():
     eager, sdpa = (tiny_models.backbone("llama", attention=a) for a in ("eager", "sdpa"))
-    more = [memory.row_bytes(eager, n, 4, 5) - memory.row_bytes(sdpa, n, 4, 5) for n in (10, 20)]
+    more = [device_memory.row_bytes(eager, n, 4, 5) - device_memory.row_bytes(sdpa, n, 4, 5) for n in (10, 20)]
     assert more[0] > 0 and more[1] == 4 * more[0]
 
 
@@ -94,22 +97,22 @@ def chained():
     ],
 )
 def test_errors_that_say_that_memory_is_full(error, full):
-    assert memory.ran_out(error) == full
+    assert device_memory.ran_out(error) == full
 
 
 def test_torch_says_it_as_expected():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 55, dtype=torch.float64)
-    assert memory.ran_out(caught.value)
+    assert device_memory.ran_out(caught.value)
 
 
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    monkeypatch.setattr(device_memory, "_CGROUP", tmp_path)
     device = torch.device("cpu")
-    whole = memory.free_bytes(device, 1)
+    whole = device_memory.free_bytes(device, 1)
     assert whole > 0
     for name, text in (("memory.max", "3000\n"), ("memory.current", "2500\n"), ("memory.stat", "inactive_file 100\n")):
         (tmp_path / name).write_text(text)
-    assert memory.free_bytes(device, 1) == 600 and memory.free_bytes(device, 3) == 200
+    assert device_memory.free_bytes(device, 1) == 600 and device_memory.free_bytes(device, 3) == 200
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes(device, 1) > 1 << 20
+    assert device_memory.free_bytes(device, 1) > 1 << 20

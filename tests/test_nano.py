@@ -7,14 +7,16 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dlbench import fit, plan, registry
-from dlbench.backbones import Backbone, load
+from dlbench import fit
+from dlbench.data.loader import expand_tasks, load_task
 from dlbench.engine import Engine, Generation, Request
-from dlbench.harness import expand_tasks, load_task
+from dlbench.evaluation import settings as plan
+from dlbench.evaluation.settings import Place
 from dlbench.method import Method
-from dlbench.plan import Place
-from dlbench.prompts import tokenise
-from dlbench.spec import RunSpec
+from dlbench.models.backbone import Backbone, load
+from dlbench.prompting.tokenize import tokenise
+from dlbench.registry import methods as registry
+from dlbench.run.config import RunSpec
 
 TASKS = expand_tasks(["nano"])
 TOLERANCE = 1e-4

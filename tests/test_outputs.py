@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlbench.outputs import beside, length_ratio, repetition, worst_decile
+from dlbench.evaluation.text_stats import beside, length_ratio, repetition, worst_decile
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import small_model
 
-from dlbench import cli, spec
-from dlbench.backbones import embedded_folder, fingerprint, load
+from dlbench import cli
 from dlbench.errors import DlbenchError
-from dlbench.paths import model_folder, record_name
-from dlbench.records import Backbone
+from dlbench.models.backbone import embedded_folder, fingerprint, load
+from dlbench.records.schema import Backbone
+from dlbench.run import config as spec
+from dlbench.system.paths import model_folder, record_name
 from dlbench.train.spec import TrainSpec
 
 SHA = "ab" * 32
@@ -35,8 +36,8 @@ def home(monkeypatch, tmp_path):
 def ran(monkeypatch):
     """Replace the runner and the loading of tasks; gives what would have been run."""
     asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.runner", types.SimpleNamespace(execute=asked.append))
-    monkeypatch.setattr("dlbench.harness.load_task", lambda *_: types.SimpleNamespace(weighs=False))
+    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
+    monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(weighs=False))
     return asked
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from record_samples import FakeTask, document, place
 
-from dlbench import plan, provenance
+from dlbench.evaluation import settings as plan
+from dlbench.evaluation.settings import Setting, documents_sha256, variants
 from dlbench.method import Action, Method
 from dlbench.methods.full import Full
 from dlbench.methods.hidden_router import HiddenRouter
@@ -17,7 +18,7 @@ from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.methods.unified_skip import UnifiedSkip
-from dlbench.plan import Setting, documents_sha256, variants
+from dlbench.registry import provenance
 
 DEPTH = 8
 

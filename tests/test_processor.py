@@ -2,7 +2,7 @@ import platform
 
 import pytest
 
-from dlbench import processor
+from dlbench.system import cpu
 
 
 @pytest.fixture
@@ -13,25 +13,25 @@ def told(tmp_path, monkeypatch):
         file = tmp_path / "cpuinfo"
         if facts is not None:
             file.write_text(facts)
-        monkeypatch.setattr(processor, "_FACTS", file)
+        monkeypatch.setattr(cpu, "_FACTS", file)
         monkeypatch.setattr(platform, "processor", lambda: known)
-        processor._fact.cache_clear()
+        cpu._fact.cache_clear()
 
     yield tell
-    processor._fact.cache_clear()
+    cpu._fact.cache_clear()
 
 
 def test_linux_tells_maker_and_name(told):
     told("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: A Name: 9 @ 2 GHz\n\nvendor_id\t: other\n")
-    assert (processor.vendor(), processor.name()) == ("AuthenticAMD", "A Name: 9 @ 2 GHz")
+    assert (cpu.vendor(), cpu.name()) == ("AuthenticAMD", "A Name: 9 @ 2 GHz")
 
 
 def test_windows_tells_the_maker_at_the_end_of_a_description(told):
     told(None, "Intel64 Family 6 Model 106 Stepping 6, GenuineIntel")
-    assert processor.vendor() == "GenuineIntel"
+    assert cpu.vendor() == "GenuineIntel"
 
 
 def test_where_nothing_is_told_there_is_no_maker_but_a_name(told):
     told(None)
-    assert processor.vendor() == ""
-    assert processor.name() == platform.machine()
+    assert cpu.vendor() == ""
+    assert cpu.name() == platform.machine()

@@ -4,12 +4,12 @@ import pytest
 import tiny_models
 import toy_task
 
-from dlbench.backbones import wrap
-from dlbench.choices import encode
+from dlbench.data.task import Document
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.prompts import tokenise, waves
-from dlbench.task import Document
+from dlbench.evaluation.multiple_choice import encode
+from dlbench.models.backbone import wrap
+from dlbench.prompting.tokenize import tokenise, waves
 
 TEXT = "".join(chr(33 + i % 50) for i in range(200))
 

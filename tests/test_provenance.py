@@ -6,9 +6,11 @@ import types
 
 import pytest
 
-from dlbench import plan, provenance, registry, sourcefile
-from dlbench.provenance import Walk
-from dlbench.sourcefile import Import, read
+from dlbench.evaluation import settings as plan
+from dlbench.registry import methods as registry
+from dlbench.registry import provenance, source_file
+from dlbench.registry.provenance import Walk
+from dlbench.registry.source_file import Import, read
 
 METHOD = '''
     """A plugin."""
@@ -292,8 +294,8 @@ def test_an_editable_plugin_counts_where_it_lies(site, tmp_path, monkeypatch):
 def test_content_keys_hold_what_a_plugin_imports(plugin):
     from record_samples import place
 
+    from dlbench.evaluation.settings import Setting
     from dlbench.methods.full import Full
-    from dlbench.plan import Setting
 
     path, home = plugin
     keys = []
@@ -307,5 +309,5 @@ def test_content_keys_hold_what_a_plugin_imports(plugin):
 def test_a_file_is_read_once(tmp_path, monkeypatch):
     path = lay(tmp_path, FILES)
     provenance.file(path)
-    monkeypatch.setattr(sourcefile, "without_prose", lambda raw: pytest.fail("read again"))
+    monkeypatch.setattr(source_file, "without_prose", lambda raw: pytest.fail("read again"))
     provenance.file(path)

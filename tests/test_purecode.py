@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlbench.purecode import without_prose
+from dlbench.registry.code_only import without_prose
 
 ROOT = Path(__file__).parent.parent
 SOURCE = '''#!/usr/bin/env python

@@ -7,20 +7,20 @@ import torch
 import toy_task
 from record_samples import FakeTask, document, place
 
-from dlbench import memory
-from dlbench.backbones import wrap
+from dlbench.data.task import Document
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
+from dlbench.evaluation.generation import QualityRun, total
+from dlbench.evaluation.settings import Setting
 from dlbench.method import Action, Method
 from dlbench.methods.full import Full
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.plan import Setting
-from dlbench.prompts import tokenise, waves
-from dlbench.quality import QualityRun, total
-from dlbench.store import Store
-from dlbench.task import Document
+from dlbench.models.backbone import wrap
+from dlbench.prompting.tokenize import tokenise, waves
+from dlbench.records.run_folder import Store
+from dlbench.system import device_memory
 
 
 class Beginning(toy_task.Characters):
@@ -205,8 +205,8 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Engine, "prefill", noted)
     backbone = engine().backbone
-    free = int(5 * memory.row_bytes(backbone, 9, 5, 4) / memory.SHARE)
-    monkeypatch.setattr(memory, "free_bytes", lambda device, processes: free)
+    free = int(5 * device_memory.row_bytes(backbone, 9, 5, 4) / device_memory.SHARE)
+    monkeypatch.setattr(device_memory, "free_bytes", lambda device, processes: free)
     whole, keys, _ = decode(tmp_path / "whole", count=30, size=24)
     assert [n for n, _ in rows] == [24, 6]  # a size that was asked for is taken
     rows.clear()
@@ -215,7 +215,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
     run.run(waves(tokenise(run.engine, documents(30)), 12), settings(place(Length())), lambda n: None)
     assert sum(n for n, _ in rows) == 30
     for n, longest in rows:
-        assert n == 1 or n * memory.row_bytes(backbone, longest, 5, 4) <= memory.SHARE * free
+        assert n == 1 or n * device_memory.row_bytes(backbone, longest, 5, 4) <= device_memory.SHARE * free
     assert max(n for n, _ in rows) > max(n for n, longest in rows if longest == 9)
     assert plain(run.store, keys) == plain(whole, keys)
 

@@ -8,15 +8,16 @@ import tiny_models
 import torch
 from record_samples import place
 
-from dlbench import backbones, spec
-from dlbench.backbones import INT8, wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.meter import Costs
+from dlbench.engine.flops.costs import Costs
 from dlbench.errors import DlbenchError
+from dlbench.evaluation.settings import Setting
 from dlbench.methods.calm import Calm
 from dlbench.methods.static_exit import StaticExit
-from dlbench.plan import Setting
-from dlbench.quantise import to_int8, torchao
+from dlbench.models import backbone as backbones
+from dlbench.models.backbone import INT8, wrap
+from dlbench.models.quantization import to_int8, torchao
+from dlbench.run import config as spec
 
 LIMIT = 8
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from dlbench.errors import DlbenchError
-from dlbench.records import (
+from dlbench.records.schema import (
     Asked,
     Candidate,
     Record,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dlbench import registry
 from dlbench.errors import DlbenchError
+from dlbench.registry import methods as registry
 
 PLUGIN = '''
     """Every second layer (Nobody et al., arXiv 2401.00001)."""

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
-from dlbench.backbones import embedded_folder, load
 from dlbench.cli import main
-from dlbench.lines import read_lines
-from dlbench.records import Record, Sample
+from dlbench.models.backbone import embedded_folder, load
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample
 
 ORIGINAL, NEW = 24, 6
 LENGTHS = [6, ORIGINAL - NEW + 1, ORIGINAL - NEW + 2, ORIGINAL, ORIGINAL + 1, 40]

@@ -7,13 +7,13 @@ import pytest
 import small_model
 from record_samples import sample
 
-from dlbench import harness
 from dlbench.cli import main
+from dlbench.data import loader
 from dlbench.errors import DlbenchError
-from dlbench.lines import format_line, read_lines
-from dlbench.records import Candidate, Record, Sample
-from dlbench.rescoring import rescore
-from dlbench.store import Store
+from dlbench.evaluation.rescoring import rescore
+from dlbench.records.jsonl import format_line, read_lines
+from dlbench.records.run_folder import Store
+from dlbench.records.schema import Candidate, Record, Sample
 
 WRITES = """
 task: own_writes
@@ -93,7 +93,7 @@ def run(model, capsys, monkeypatch):
         monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit of the same second and length is not seen
         for name in ("scoring_share", str(folder / "scoring")):
             sys.modules.pop(name, None)
-        harness.load_task.cache_clear()
+        loader.load_task.cache_clear()
         line = ["run", "--model", model, "--task", folder / f"{task}.yaml", "--out", out, "--budget", "0.5"]
         line += [word for m in methods for word in ("--method", m)] + ["--limit", "all", "--processes", "1", *more]
         capsys.readouterr()
@@ -102,7 +102,7 @@ def run(model, capsys, monkeypatch):
 
     yield run
     sys.modules.pop("scoring_share", None)
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
 
 
 def figures(out):
@@ -203,7 +203,7 @@ def test_an_oracle_chooses_by_the_new_scores(run, tmp_path):
 def test_what_was_decoded_now_is_not_scored_twice(tmp_path, monkeypatch):
     folder = lay(tmp_path / "tasks")
     monkeypatch.syspath_prepend(folder)
-    task = harness.load_task(str(folder / "writes.yaml"))
+    task = loader.load_task(str(folder / "writes.yaml"))
     documents = task.documents("test")
     store = Store(tmp_path / "out")
     store.open({})
@@ -231,7 +231,7 @@ def test_a_scoring_that_fails_is_one_line(tmp_path, monkeypatch):
     (folder / "scoring_share.py").write_text("def share(text):\n    return missing\n")
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delitem(sys.modules, "scoring_share", raising=False)
-    task = harness.load_task(str(folder / "writes.yaml"))
+    task = loader.load_task(str(folder / "writes.yaml"))
     with pytest.raises(DlbenchError, match=r"its scoring fails: NameError: .* \(.*scoring_share\.py, line 2\)"):
         task.score(task.documents("test")[0], "text")
 
@@ -256,7 +256,7 @@ def test_scores_that_are_drawn_are_no_changes(tmp_path, monkeypatch, draw):
     monkeypatch.syspath_prepend(folder)
     for name in ("scoring_share", str(folder / "scoring")):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    task = harness.load_task(str(folder / "writes.yaml"))
+    task = loader.load_task(str(folder / "writes.yaml"))
     documents = task.documents("test")
     scores = [[task.score(d, f"text {d.index}")["letters"] for d in documents] for _ in range(2)]
     assert len({*scores[0]}) > 1

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 import small_model
 
-from dlbench import launch
 from dlbench.cli import main
-from dlbench.families import FAMILIES
-from dlbench.jobs import Job, Planner
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.learner import Learner
-from dlbench.lines import read_lines
-from dlbench.progress import Progress
-from dlbench.quality import QualityRun
-from dlbench.records import Candidate, Record, Sample, Timing
-from dlbench.spec import RunSpec
+from dlbench.evaluation.generation import QualityRun
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.models.families import FAMILIES
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Candidate, Record, Sample, Timing
+from dlbench.run.config import RunSpec
+from dlbench.run.method_fitter import Learner
+from dlbench.run.planner import Job, Planner
+from dlbench.system import processes as launch
+from dlbench.terminal.progress import Progress
 
 METHODS = ["full", "static_skip", "random_skip", "oracle"]
 
@@ -286,7 +286,7 @@ def test_an_unsupported_model_is_one_line_with_what_is_supported(
     (tmp_path / "snail" / "config.json").write_text(json.dumps({"model_type": "mamba"}))
     assert main(command(tmp_path / "snail", tmp_path / "out")) == 2
     said = capsys.readouterr().err.strip()
-    assert said.count("\n") == 0 and "of type 'mamba'" in said and "dlbench/families.py" in said
+    assert said.count("\n") == 0 and "of type 'mamba'" in said and "dlbench/models/families.py" in said
     assert all(family in said for family in FAMILIES)
     assert not (tmp_path / "out").exists()
 

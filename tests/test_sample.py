@@ -6,15 +6,15 @@ import json
 import pytest
 import small_model
 
-from dlbench import harness
 from dlbench.commands.terminal import limited
+from dlbench.data import loader
+from dlbench.data.splits import sample
 from dlbench.errors import DlbenchError
-from dlbench.jobs import Planner
-from dlbench.plan import Place, Setting, full
-from dlbench.progress import Progress
-from dlbench.spec import RunSpec
-from dlbench.splits import sample
-from dlbench.tally import _drawn
+from dlbench.evaluation.aggregate import _drawn
+from dlbench.evaluation.settings import Place, Setting, full
+from dlbench.run.config import RunSpec
+from dlbench.run.planner import Planner
+from dlbench.terminal.progress import Progress
 
 IDS = [f"d{i}" for i in range(500)]
 
@@ -103,7 +103,7 @@ def test_the_first_ones_are_taken_where_that_is_asked(task):
     whole, first = planned(task, limit=None), planned(task, limit=5, limit_first=True)
     kept = json.loads(json.dumps(dataclasses.asdict(first.place.spec), default=str))  # run.json, and other processes
     assert (kept["limit"], kept["limit_first"]) == (5, True)
-    assert first.documents == whole.documents[:5] == harness.load_task(str(task / "own.yaml")).documents("test", 5)
+    assert first.documents == whole.documents[:5] == loader.load_task(str(task / "own.yaml")).documents("test", 5)
 
 
 def test_a_record_says_what_was_taken(task):

@@ -3,9 +3,9 @@
 import pytest
 from record_samples import sample
 
-from dlbench.lines import format_line, read_lines
-from dlbench.records import Candidate, RecordError, Sample
-from dlbench.store import Store
+from dlbench.records.jsonl import format_line, read_lines
+from dlbench.records.run_folder import Store
+from dlbench.records.schema import Candidate, RecordError, Sample
 
 KEY, OTHER = "0" * 32, "1" * 32
 

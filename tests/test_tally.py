@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 from record_samples import SHA, document, place, sample
 
+from dlbench.evaluation.aggregate import Reference, build, compute, layer_share, quality, reached
+from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts
 from dlbench.methods.full import Full
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.plan import Setting
-from dlbench.records import Tokens
-from dlbench.tally import Reference, build, compute, layer_share, quality, reached
+from dlbench.records.schema import Tokens
 
 DEPTH = 4
 COSTS = SimpleNamespace(dense=lambda prompt, generated: 10 * (generated - 1) + prompt)

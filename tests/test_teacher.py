@@ -5,9 +5,9 @@ import tiny_models
 import torch
 import toy_task
 
-from dlbench.backbones import wrap
-from dlbench.task import Document
-from dlbench.teacher import IGNORED, Batch, Example, Parted, example, shadowed, state_of, with_state
+from dlbench.data.task import Document
+from dlbench.models.backbone import wrap
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, example, shadowed, state_of, with_state
 
 
 @pytest.fixture(scope="module")

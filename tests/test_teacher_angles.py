@@ -9,10 +9,10 @@ from test_fit import constant
 from tiny_models import ORIGINAL
 from torch.nn.functional import cross_entropy
 
-from dlbench.backbones import wrap
 from dlbench.fit import FitProbe
-from dlbench.fit.soft import SoftGates
-from dlbench.teacher import Batch, Example, Parted
+from dlbench.fit.router_training import SoftGates
+from dlbench.models.backbone import wrap
+from dlbench.prompting.teacher_forcing import Batch, Example, Parted
 from dlbench.train.objective import Objective
 from dlbench.train.recipes import Sorted
 

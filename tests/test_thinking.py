@@ -6,19 +6,19 @@ import tiny_models
 import toy_task
 from lm_eval.models.utils import postprocess_generated_text
 
-from dlbench import plan
-from dlbench.backbones import embedded_folder, load, wrap
-from dlbench.chat import ChatTemplate
 from dlbench.cli import main
-from dlbench.document import Document, cut
+from dlbench.data.document import Document, cut
+from dlbench.data.thinking import PAIRS, Thinking, choose, marked, mentioned
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.jobs import Planner
-from dlbench.lines import read_lines
-from dlbench.progress import Progress
-from dlbench.records import Record, Sample, Timing
-from dlbench.spec import RunSpec
-from dlbench.thinking import PAIRS, Thinking, choose, marked, mentioned
+from dlbench.evaluation import settings as plan
+from dlbench.models.backbone import embedded_folder, load, wrap
+from dlbench.prompting.chat_template import ChatTemplate
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample, Timing
+from dlbench.run.config import RunSpec
+from dlbench.run.planner import Planner
+from dlbench.terminal.progress import Progress
 
 THINK = Thinking("<think>", "</think>")
 QWEN3 = (
@@ -241,7 +241,7 @@ def test_a_run_tells_marks_that_nothing_takes_out(thinker, tmp_path, capsys, mon
     assert not plain["full"].notes
     outputs = [s.output for s in samples.values()]
     mark = next(c for c in outputs[0] if c.isalpha() and c.isascii())
-    monkeypatch.setattr("dlbench.thinking.PAIRS", (("<never>", mark),))
+    monkeypatch.setattr("dlbench.data.thinking.PAIRS", (("<never>", mark),))
     capsys.readouterr()
     found, _ = run(thinker, tmp_path / "out", *line)
     count = sum(mark in text for text in outputs)

@@ -7,11 +7,11 @@ import tape
 import tiny_models
 import torch
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
+from dlbench.evaluation.timing import Clock, Item, attempt
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.timing import Clock, Item, attempt
+from dlbench.models.backbone import wrap
 
 
 def items(count=16):

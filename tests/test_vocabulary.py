@@ -8,15 +8,15 @@ import torch
 from checkpoints import copy
 from transformers import AutoTokenizer
 
-from dlbench.backbones import load
-from dlbench.choices import encode
 from dlbench.cli import main
+from dlbench.data.task import Document
 from dlbench.engine import Engine, Request
-from dlbench.engine.likelihood import Question, weigh
+from dlbench.engine.loglikelihood import Question, weigh
 from dlbench.errors import DlbenchError
-from dlbench.prompts import tokenise
-from dlbench.task import Document
-from dlbench.teacher import Batch, example
+from dlbench.evaluation.multiple_choice import encode
+from dlbench.models.backbone import load
+from dlbench.prompting.teacher_forcing import Batch, example
+from dlbench.prompting.tokenize import tokenise
 
 ROWS = 1024
 

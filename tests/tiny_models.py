@@ -7,8 +7,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from dlbench.backbones import Backbone, wrap
-from dlbench.families import resolve
+from dlbench.models.backbone import Backbone, wrap
+from dlbench.models.families import resolve
 
 VOCABULARY = 61
 CONTEXT = 96

@@ -3,7 +3,7 @@
 import tiny_models
 import torch
 
-from dlbench.task import Document
+from dlbench.data.task import Document
 
 
 class Characters:

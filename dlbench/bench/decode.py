@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlbench.backbones import Backbone
 from dlbench.bench.clock import Stopwatch, Times, race
 from dlbench.bench.models import random_llama, random_requests
 from dlbench.bench.sizes import Shape
@@ -19,6 +18,7 @@ from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.method import Action, Method, View
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.backbone import Backbone
 
 UNIT = "ms/step"
 MIXED = (1, 16)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlbench.backbones import DTYPES, Backbone, wrap
 from dlbench.bench.sizes import Shape
 from dlbench.engine import Request
-from dlbench.quantise import quiet
+from dlbench.models.backbone import DTYPES, Backbone, wrap
+from dlbench.models.quantization import quiet
 
 CONTEXT = 1024
 """Positions of the random models."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dlbench.bench.targets import PARTS
 from dlbench.errors import DlbenchError
-from dlbench.spec import DTYPES
-from dlbench.suggest import unknown
+from dlbench.run.config import DTYPES
+from dlbench.terminal.suggest import unknown
 
 
 @dataclass(frozen=True)

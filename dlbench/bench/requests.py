@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlbench.backbones import Backbone, load
 from dlbench.bench.clock import Stopwatch, Times, race
 from dlbench.bench.workbench import Workbench
+from dlbench.data.loader import expand_tasks, load_task
+from dlbench.data.task import Document, cut
 from dlbench.engine import Engine
-from dlbench.harness import expand_tasks, load_task
-from dlbench.memory import most_rows
 from dlbench.method import Method
-from dlbench.prompts import tokenise, waves
-from dlbench.task import Document, cut
+from dlbench.models.backbone import Backbone, load
+from dlbench.prompting.tokenize import tokenise, waves
+from dlbench.system.device_memory import most_rows
 
 LM_EVAL, OURS = "lm-eval hf", "dlbench"
 _WARM = 4

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from dlbench import __version__, processor
+from dlbench import __version__
 from dlbench.bench.decode import decode, wide
 from dlbench.bench.memory import memory
 from dlbench.bench.options import Options
@@ -26,8 +26,9 @@ from dlbench.bench.start import start
 from dlbench.bench.sweep import sweep
 from dlbench.bench.targets import PARTS
 from dlbench.bench.workbench import Workbench
-from dlbench.progress import Progress
-from dlbench.spec import resolve_device
+from dlbench.run.config import resolve_device
+from dlbench.system import cpu
+from dlbench.terminal.progress import Progress
 
 _RUN: dict[str, Callable[[Workbench], None]] = {
     "decode": decode,
@@ -122,7 +123,7 @@ def machine_facts(device: str) -> dict[str, Any]:
     """The machine and the versions, and how busy it was at the start."""
     return {
         "device": device,
-        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else processor.name(),
+        "processor": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu.name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],

@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from dlbench.backbones import load
 from dlbench.bench.models import random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.errors import DlbenchError
+from dlbench.models.backbone import load
 
 _IMPORTS = {"import dlbench.engine": "dlbench.engine", "import lm-eval's hf": "lm_eval.models.huggingface"}
 

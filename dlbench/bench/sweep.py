@@ -5,6 +5,7 @@ from __future__ import annotations
 from dlbench.bench.models import random_llama, random_texts, word_tokenizer
 from dlbench.bench.requests import LM_EVAL, OURS, LmEval, Ours, compare, race_of
 from dlbench.bench.workbench import Workbench
+from dlbench.data.task import Document
 from dlbench.method import Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.hidden_router import HiddenRouter
@@ -12,7 +13,6 @@ from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.methods.unified_skip import UnifiedSkip
-from dlbench.task import Document
 
 BATCH = 16
 

@@ -8,11 +8,11 @@ from typing import Literal
 
 import torch
 
-from dlbench.backbones import Backbone
 from dlbench.bench.clock import Repeats, Stopwatch, Times
 from dlbench.bench.sizes import Sizes
 from dlbench.bench.targets import BY_NAME, Target
 from dlbench.engine import Engine
+from dlbench.models.backbone import Backbone
 
 
 @dataclass(frozen=True)

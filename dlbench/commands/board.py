@@ -38,8 +38,8 @@ def board(
         raise DlbenchError("--check compares a site (--out) or an index (--index); leave out --text, --png and --svg")
     from dlbench.leaderboard import site
     from dlbench.leaderboard.board import read_board
-    from dlbench.leaderboard.pictures import save_pictures
-    from dlbench.leaderboard.text import print_board
+    from dlbench.leaderboard.chart_files import save_pictures
+    from dlbench.leaderboard.terminal.table import print_board
     from dlbench.leaderboard.workers import Workers, enough
 
     place = out or (None if index or text or png or svg else Path("site"))

@@ -27,14 +27,14 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Compare two rows of a run, document by document: is A better than B, by how much, and where."""
-    from dlbench.compare import as_dict, compare, described
+    from dlbench.leaderboard.analysis.compare import as_dict, compare, described
 
     found = compare(run, a, b, at=at, task=task, examples=examples)
     if as_json:
         print_json({"run": str(run), "a": a, "b": b, "tasks": [as_dict(one) for one in found]})
         return
-    from dlbench.compare_text import report
-    from dlbench.console import open_console
+    from dlbench.leaderboard.terminal.compare_report import report
+    from dlbench.terminal.console import open_console
 
     console = open_console(100)
     console.print(report(found, described(found), console.width), highlight=False)

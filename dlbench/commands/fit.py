@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dlbench import group
 from dlbench.commands.terminal import interrupted, number, say, unique
 from dlbench.errors import DlbenchError
+from dlbench.system import process_group
 
 
 def fit(
@@ -39,13 +39,15 @@ def fit(
 
     What a run would fit is fitted and kept under OUT/fits; a method with nothing to learn or tune is refused.
     """
-    from dlbench import harness, registry, spec
+    from dlbench.data import loader
+    from dlbench.registry import methods as registry
+    from dlbench.run import config as spec
 
     try:
-        group.settle(say)
+        process_group.settle(say)
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(loader.expand_tasks(unique(task) or ("nano",))),
             methods=registry.expand(unique(method)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),
@@ -64,7 +66,7 @@ def fit(
         if not any(i.fitted or i.knob for i in map(registry.describe, asked.methods)):
             raise DlbenchError(f"{', '.join(asked.methods)}: nothing to fit, there is no knob and nothing to learn")
         spec.check_environment(asked)
-        from dlbench.runner import fit_only
+        from dlbench.run.runner import fit_only
 
         fit_only(asked)
     except KeyboardInterrupt:

@@ -23,7 +23,7 @@ def _list(context: typer.Context) -> None:
 @listing.command("methods")
 def list_methods(as_json: _AsJson = False) -> None:
     """List the methods: built-in ones and those of installed plugins."""
-    from dlbench import registry
+    from dlbench.registry import methods as registry
 
     found = [registry.describe(name) for name in registry.names()]
     if as_json:
@@ -38,17 +38,17 @@ def list_tasks(
     everything: Annotated[bool, typer.Option("--all", help="lm-eval's tasks too, thirteen thousand.")] = False,
 ) -> None:
     """List the tasks of dlbench's suites; those of lm-eval, behind --all, run by their names as well."""
-    from dlbench import catalogue, harness
+    from dlbench.data import loader, suites
 
-    found = harness.list_tasks(everything)
+    found = loader.list_tasks(everything)
     if as_json:
         print_json(
             [{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in found]
         )
         return
     width = max(len(info.name) for info in found if info.suite)
-    for suite in catalogue.suites():
-        typer.echo(f"{suite}: {catalogue.about(suite)}")
+    for suite in suites.suites():
+        typer.echo(f"{suite}: {suites.about(suite)}")
         for info in (i for i in found if i.suite == suite):
             typer.echo(f"  {info.name:{width}}  {info.metric.partition('@')[0]:11}  {info.about}")
     if others := [info for info in found if not info.suite]:
@@ -59,7 +59,7 @@ def list_tasks(
 @listing.command("models")
 def list_models(as_json: _AsJson = False) -> None:
     """List the models that come with dlbench, the families of those that it can load, and the dtypes."""
-    from dlbench import spec
+    from dlbench.run import config as spec
 
     found = spec.list_models()
     if as_json:

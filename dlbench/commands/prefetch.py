@@ -21,8 +21,8 @@ def prefetch(
 
     Beside it stands a lock file with the revision, sha256 and number of lines of everything.
     """
-    from dlbench.prefetch import Fetched, fetch
-    from dlbench.sources import Sources
+    from dlbench.data.prefetch import Fetched, fetch
+    from dlbench.data.task_options import Sources
 
     def say(made: Fetched) -> None:
         counts = ", ".join(f"{split} {count:,}" for split, count in made.counts.items())

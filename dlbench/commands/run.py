@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from dlbench import group
 from dlbench.commands.terminal import interrupted, limited, number, say, unique
 from dlbench.errors import DlbenchError
+from dlbench.system import process_group
 
 
 def run(
@@ -102,11 +102,13 @@ def run(
 
     The same command started again continues where it stopped.
     """
-    from dlbench import harness, registry, spec
-    from dlbench.sources import Sources
+    from dlbench.data import loader
+    from dlbench.data.task_options import Sources
+    from dlbench.registry import methods as registry
+    from dlbench.run import config as spec
 
     try:
-        group.settle(say)
+        process_group.settle(say)
         if "{input}" in prompt:
             if template is not None:
                 raise DlbenchError("--prompt and --template both give a template: give one of them")
@@ -117,7 +119,7 @@ def run(
         count, first = limited(limit or ("all" if official else "32"))
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(harness.expand_tasks(names, sources)),
+            tasks=tuple(loader.expand_tasks(names, sources)),
             methods=registry.expand(unique(method) or ("core",)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),
@@ -145,7 +147,7 @@ def run(
         )
         asked.check()
         spec.check_environment(asked)
-        from dlbench.runner import execute
+        from dlbench.run.runner import execute
 
         execute(asked)
     except KeyboardInterrupt:

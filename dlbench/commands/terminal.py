@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from dlbench.errors import DlbenchError
-from dlbench.paths import expanded
+from dlbench.system.paths import expanded
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 """Typer without rich, whose import takes longer than all the rest of the help."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from dlbench import group
 from dlbench.commands.terminal import interrupted, say, unique
 from dlbench.errors import DlbenchError
+from dlbench.system import process_group
 
 
 def train(
@@ -53,7 +53,8 @@ def train(
 
     The same command started again continues where it stopped.
     """
-    from dlbench import harness, registry
+    from dlbench.data import loader
+    from dlbench.registry import methods as registry
     from dlbench.train.spec import TrainSpec
 
     given: dict[str, Any] = {
@@ -67,10 +68,10 @@ def train(
         "prompt": prompt,
     }
     try:
-        group.settle(say)
+        process_group.settle(say)
         asked = TrainSpec(
             recipe=recipe,
-            tasks=tuple(harness.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(loader.expand_tasks(unique(task) or ("nano",))),
             out=out,
             model=model,
             options={name: value for name, value in given.items() if value is not None},
@@ -106,8 +107,8 @@ def _exits(text: str) -> tuple[int, ...]:
 def _params(texts: list[str] | None, name: str) -> dict[str, Any] | None:
     if not texts:
         return None
-    from dlbench.spec import parse_settings
-    from dlbench.suggest import unknown
+    from dlbench.run.config import parse_settings
+    from dlbench.terminal.suggest import unknown
 
     settings = parse_settings(texts)
     for other in settings:

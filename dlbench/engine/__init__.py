@@ -1,7 +1,7 @@
 """Execute dynamic depth for real: gates around the layers of a stock model, an own cache, a decode loop, a meter."""
 
 from dlbench.engine.engine import Engine
-from dlbench.engine.request import Generation, Request
-from dlbench.engine.wave import Wave
+from dlbench.engine.prefill import Wave
+from dlbench.engine.requests import Generation, Request
 
 __all__ = ["Engine", "Generation", "Request", "Wave"]

@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlbench.engine import noise
-from dlbench.engine.cache import RowCache
-from dlbench.engine.debts import POLICIES, Debts
-from dlbench.engine.keyvalues import Slots, on
-from dlbench.engine.ledger import Ledger, Traffic
-from dlbench.engine.request import Generation
-from dlbench.engine.routing import Routing
-from dlbench.engine.view import tight_below
+from dlbench.engine import keyed_rng
+from dlbench.engine.flops.ledger import Ledger, Traffic
+from dlbench.engine.kv.policies import POLICIES, Debts
+from dlbench.engine.kv.row_cache import RowCache
+from dlbench.engine.kv.storage import Slots, on
+from dlbench.engine.requests import Generation
+from dlbench.engine.routing.live_view import tight_below
+from dlbench.engine.routing.method_plan import Routing
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 
 if TYPE_CHECKING:
-    from dlbench.engine.wave import Chunk, Wave
+    from dlbench.engine.prefill import Chunk, Wave
 
 _SAMPLING = 0x5A
 """Keeps the noise of sampling apart from a method's."""
@@ -213,7 +213,7 @@ class Run(ABC):
         if self.processors is not None:
             scores = self.processors(logits, rows, steps)
         if self.sample is not None:  # Gumbel-max: an argmax again, so one code path
-            u = noise.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
+            u = keyed_rng.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
         places, margins = likeliest(scores)
         for row, step, margin in zip(rows.tolist(), steps.tolist(), margins, strict=True):

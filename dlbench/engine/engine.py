@@ -8,20 +8,20 @@ from typing import Literal
 import numpy as np
 import torch
 
-from dlbench.backbones import Backbone
-from dlbench.engine.captured import recorder
-from dlbench.engine.captures import Captures
-from dlbench.engine.fusion import NotFused, fuse
-from dlbench.engine.gate import Gates
-from dlbench.engine.meter import Costs
-from dlbench.engine.processors import Processors
-from dlbench.engine.request import Request
-from dlbench.engine.stack import NotStacked, Stack
-from dlbench.engine.stops import Stopper
-from dlbench.engine.wave import Wave
+from dlbench.engine.flops.costs import Costs
+from dlbench.engine.kernels.cuda_graphs import recorder
+from dlbench.engine.kernels.fuse import NotFused, fuse
+from dlbench.engine.kernels.fused_model import NotStacked, Stack
+from dlbench.engine.kernels.graph_pool import Captures
+from dlbench.engine.layers.gating import Gates
+from dlbench.engine.logits_processors import Processors
+from dlbench.engine.prefill import Wave
+from dlbench.engine.requests import Request
+from dlbench.engine.stop_strings import Stopper
 from dlbench.errors import DlbenchError
-from dlbench.generation import wishes
 from dlbench.method import Method
+from dlbench.models.backbone import Backbone
+from dlbench.models.generation_config import wishes
 
 
 class Engine:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dlbench.errors import DlbenchError
-from dlbench.lines import write_text
 from dlbench.method import Method, Router
+from dlbench.records.jsonl import write_text
 
 
 @dataclass(frozen=True)

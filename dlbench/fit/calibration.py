@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlbench.fit.soft import halves_of
+from dlbench.fit.router_training import halves_of
 from dlbench.method import Action, Static
-from dlbench.teacher import IGNORED, Batch, Example, Parted, read_apart, shadowed, state_of
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, read_apart, shadowed, state_of
 
 if TYPE_CHECKING:
     from dlbench.fit.probe import FitProbe

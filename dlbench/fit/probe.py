@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlbench.backbones import Backbone
+from dlbench.data.task import Document, Task
 from dlbench.engine import Engine, Generation, Request, Wave
-from dlbench.engine.meter import Costs
-from dlbench.engine.noise import key_of
-from dlbench.engine.view import exit_head
+from dlbench.engine.flops.costs import Costs
+from dlbench.engine.keyed_rng import key_of
+from dlbench.engine.routing.live_view import exit_head
 from dlbench.errors import DlbenchError
 from dlbench.fit import calibration
-from dlbench.fit.soft import train
+from dlbench.fit.router_training import train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
-from dlbench.prompts import limited_prompt
-from dlbench.task import Document, Task
-from dlbench.teacher import Batch, Example, angles_of, example, shadowed, state_of
+from dlbench.models.backbone import Backbone
+from dlbench.prompting.teacher_forcing import Batch, Example, angles_of, example, shadowed, state_of
+from dlbench.prompting.tokenize import limited_prompt
 
 if TYPE_CHECKING:
-    from dlbench.fit.trace import Trace
+    from dlbench.fit.open_loop import Trace
 
 LEARN_SHARE = 0.7
 TUNE_DOCUMENTS = 48

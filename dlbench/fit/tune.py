@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from dlbench.fit.open_loop import record, shares
 from dlbench.fit.probe import FitProbe
-from dlbench.fit.trace import record, shares
 from dlbench.method import Knob, Method
 
 CLOSE = 0.005

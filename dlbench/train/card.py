@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from dlbench.errors import DlbenchError
-from dlbench.lines import Part, write_text
+from dlbench.records.jsonl import Part, write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 CARD_FILE = "dlbench.json"
-"""`dlbench.backbones.load` reads the base's hash from it."""
+"""`dlbench.models.backbone.load` reads the base's hash from it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
@@ -59,7 +59,7 @@ class Card(Part):
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     sha256: Sha256
-    """Of the trained model's files, as `dlbench.identity.fingerprint` takes it."""
+    """Of the trained model's files, as `dlbench.models.checkpoint.hashes.fingerprint` takes it."""
     base_sha256: Sha256
     """Of the model at the root of the chain, which rows are held against."""
     parent: str

@@ -12,12 +12,12 @@ from importlib import import_module
 from random import Random
 from typing import Any
 
-from dlbench.backbones import Backbone
+from dlbench.data.task import Document, Task
 from dlbench.errors import DlbenchError
+from dlbench.evaluation.settings import documents_sha256
 from dlbench.fit import halves
-from dlbench.plan import documents_sha256
-from dlbench.task import Document, Task
-from dlbench.teacher import Example, example
+from dlbench.models.backbone import Backbone
+from dlbench.prompting.teacher_forcing import Example, example
 from dlbench.train.card import Source
 
 DRAWN = 10_000

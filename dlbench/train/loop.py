@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from dlbench.errors import DlbenchError
-from dlbench.teacher import IGNORED, Batch, Example
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example
 from dlbench.train.data import share
 from dlbench.train.objective import Objective
 from dlbench.train.spec import TrainSpec

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
-from dlbench import memory, registry
+from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.method import Method
-from dlbench.prompts import Prompted, tokenise, waves
-from dlbench.task import Document, Task
+from dlbench.prompting.tokenize import Prompted, tokenise, waves
+from dlbench.registry import methods as registry
+from dlbench.system import device_memory
 
 
 def measure(
@@ -30,7 +31,7 @@ def measure(
         done: told the number of documents × sets that are finished, as they finish.
     """
     methods = {name: _static(layers, engine.backbone.depth) for name, layers in sets.items()}
-    slots = memory.most_slots(engine.backbone.device.type)
+    slots = device_memory.most_slots(engine.backbone.device.type)
     found: dict[str, dict[str, float]] = {}
     for task, documents in tasks.items():
         done(0, f"{task.name} · {engine.backbone.name}")
@@ -53,9 +54,9 @@ def _rows(engine: Engine, prompted: Sequence[Prompted], slots: int) -> int:
     """Documents of a wave: as many as fit."""
     backbone = engine.backbone
     longest = max(len(p.request.ids) for p in prompted)
-    new, free = prompted[0].document.limit, memory.free_bytes(backbone.device, 1)
-    fit = memory.rows_that_fit(backbone, longest, new, backbone.depth, slots, free)
-    return min(fit, memory.most_rows(slots, len(prompted), 1))
+    new, free = prompted[0].document.limit, device_memory.free_bytes(backbone.device, 1)
+    fit = device_memory.rows_that_fit(backbone, longest, new, backbone.depth, slots, free)
+    return min(fit, device_memory.most_rows(slots, len(prompted), 1))
 
 
 def _static(layers: frozenset[int], depth: int) -> Method | None:

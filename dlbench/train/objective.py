@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dlbench.backbones import Backbone
-from dlbench.engine.view import exit_head
-from dlbench.teacher import IGNORED, Batch, angles_of, shadowed, state_of, with_state
+from dlbench.engine.routing.live_view import exit_head
+from dlbench.models.backbone import Backbone
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, angles_of, shadowed, state_of, with_state
 from dlbench.train.recipes import Recipe
 
 

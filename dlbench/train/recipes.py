@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from dlbench import registry
 from dlbench.errors import DlbenchError
+from dlbench.registry import methods as registry
 
 if TYPE_CHECKING:
     from dlbench.method import Static

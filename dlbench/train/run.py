@@ -1,6 +1,6 @@
 """Carry out a training: measure, train, export, measure again, write the card.
 
-Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by `dlbench.launch`.
+Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by `dlbench.system.processes`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,20 @@ import torch
 from accelerate import Accelerator, DistributedType
 from accelerate.utils import InitProcessGroupKwargs
 
-from dlbench import __version__, group, memory, plan
-from dlbench.backbones import EMBEDDED, Backbone, embedded_folder, load
-from dlbench.console import open_console
+from dlbench import __version__
+from dlbench.data.loader import load_task
+from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.harness import load_task
-from dlbench.launch import WAIT, cores, launch, own_threads, tell
-from dlbench.lines import write_text
-from dlbench.paths import model_folder
-from dlbench.progress import Progress
-from dlbench.spec import resolve_device
-from dlbench.task import Document, Task
+from dlbench.evaluation import settings as plan
+from dlbench.models.backbone import EMBEDDED, Backbone, embedded_folder, load
+from dlbench.records.jsonl import write_text
+from dlbench.run.config import resolve_device
+from dlbench.system import device_memory, process_group
+from dlbench.system.paths import model_folder
+from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
+from dlbench.terminal.console import open_console
+from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop
 from dlbench.train.card import CARD_FILE, Card, Measured, read_card, rich_table, write_card
 from dlbench.train.measure import measure
@@ -47,7 +49,7 @@ def execute(spec: TrainSpec) -> None:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
-    if spec.processes > 1 and not group.launched():
+    if spec.processes > 1 and not process_group.launched():
         launch("dlbench.train.run", spec, spec.processes, "training")
         return
     try:
@@ -184,7 +186,7 @@ class Training:
             with self.progress.bar("train", len(trainer.steps)) as done:
                 trainer.run(done)
         except Exception as error:
-            if not memory.ran_out(error):
+            if not device_memory.ran_out(error):
                 raise
             raise DlbenchError(
                 f"training {backbone.name!r} does not fit the memory of {self.device}: give fewer --micro-tokens than "

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dlbench import harness, registry
+from dlbench.data import loader
 from dlbench.errors import DlbenchError
-from dlbench.paths import check_folder, expanded
-from dlbench.spec import INT8, check_device, check_model
-from dlbench.suggest import unknown
+from dlbench.registry import methods as registry
+from dlbench.run.config import INT8, check_device, check_model
+from dlbench.system.paths import check_folder, expanded
+from dlbench.terminal.suggest import unknown
 from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
 
 TRAIN_FILE = "train.json"
@@ -71,7 +72,7 @@ class TrainSpec:
         if not self.tasks:
             raise DlbenchError("no task to train on: give --task, such as --task nano")
         for task in self.tasks:
-            harness.expand_tasks([task])
+            loader.expand_tasks([task])
         self._check_numbers()
         if self.dtype == INT8:
             raise DlbenchError("int8 weights cannot be trained: train the plain model, then run it with --dtype int8")
@@ -123,7 +124,7 @@ class TrainSpec:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `dlbench.launch` wrote."""
+        """Read what `dlbench.system.processes` wrote."""
         content = json.loads(path.read_text())
         content["out"], content["tasks"] = Path(content["out"]), tuple(content["tasks"])
         if "exits" in content["options"]:

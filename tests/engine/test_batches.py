@@ -6,12 +6,12 @@ import torch
 from ready import ready
 from test_meter import DEPTH
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.view import tight_below
+from dlbench.engine.routing.live_view import tight_below
 from dlbench.methods.calm import Calm
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.random_skip import RandomSkip
+from dlbench.models.backbone import wrap
 
 COUNT = 64
 TOLERANCE = 1e-4

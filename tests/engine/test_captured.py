@@ -11,14 +11,15 @@ from ready import ready
 from test_fused import FUSED
 from test_replay import Chaos
 
-from dlbench import registry
-from dlbench.engine import Engine, Request, captured
-from dlbench.engine.captured import columns_for, rounded
+from dlbench.engine import Engine, Request
+from dlbench.engine.kernels import cuda_graphs
+from dlbench.engine.kernels.cuda_graphs import columns_for, rounded
 from dlbench.method import Action, Method, Route
 from dlbench.methods.calm import Calm
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.self_speculation import SelfSpeculation
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.registry import methods as registry
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(6)
@@ -119,13 +120,13 @@ def test_layers_that_nobody_runs_launch_nothing(monkeypatch):
     ours, _ = engines(monkeypatch, "llama")
     method = StaticSkip(only=(1, 3))
     launched = []
-    do = captured.Steps._do
+    do = cuda_graphs.Steps._do
 
     def noted(self, key, work):
         launched.append(key[0])
         do(self, key, work)
 
-    monkeypatch.setattr(captured.Steps, "_do", noted)
+    monkeypatch.setattr(cuda_graphs.Steps, "_do", noted)
     generations = ours.prefill(REQUESTS[:1]).decode(method)
     assert launched == ["enter", 1, 3, "leave"] * len(generations[0].layers)
 
@@ -206,7 +207,7 @@ def test_sizes():
 
 
 def test_nothing_is_captured_on_a_cpu():
-    assert captured.recorder(torch.device("cpu")) is None
+    assert cuda_graphs.recorder(torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize("family", ["opt", "llama"])

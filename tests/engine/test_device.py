@@ -10,10 +10,10 @@ import pytest
 import tiny_models
 import torch
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.backbone import wrap
 
 DEVICE = os.environ.get("DLBENCH_TEST_DEVICE", "cpu")
 DTYPE = os.environ.get("DLBENCH_TEST_DTYPE", "float32")

@@ -10,12 +10,12 @@ from tiny_models import without
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.fusion import NotFused, fuse
+from dlbench.engine.kernels.fuse import NotFused, fuse
 from dlbench.errors import DlbenchError
-from dlbench.families import resolve
 from dlbench.method import Action, Method
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.families import resolve
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(5)

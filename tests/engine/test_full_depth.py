@@ -6,10 +6,10 @@ import pytest
 import tiny_models
 import torch
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.stops import Stopper
+from dlbench.engine.stop_strings import Stopper
 from dlbench.methods.full import Full
+from dlbench.models.backbone import wrap
 
 LIMIT = 14
 EACH = [(family, attention) for family in tiny_models.FAMILIES for attention in ("sdpa", "eager")]

@@ -10,14 +10,14 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.cache import Written
-from dlbench.engine.fused import FusedLayer
-from dlbench.engine.fusion import NotFused, fuse
-from dlbench.engine.proof import TOLERANCE, Past
-from dlbench.families import resolve
+from dlbench.engine.kernels.equivalence import TOLERANCE, Past
+from dlbench.engine.kernels.fuse import NotFused, fuse
+from dlbench.engine.kernels.fused_layer import FusedLayer
+from dlbench.engine.kv.row_cache import Written
 from dlbench.method import Action
+from dlbench.models.backbone import wrap
+from dlbench.models.families import resolve
 
 REASONS = {
     "gemma2": "no recipe for layers of gemma2",

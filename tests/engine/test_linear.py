@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from dlbench.engine import linear as module
-from dlbench.engine.linear import MOST_ROWS, Product, join, linear, quick, shared_memory, way
+from dlbench.engine.kernels import linear as module
+from dlbench.engine.kernels.linear import MOST_ROWS, Product, join, linear, quick, shared_memory, way
 
 ROWS = (1, 2, 3, 8, 9, 15, 16, 40, MOST_ROWS, MOST_ROWS + 1)
 SIZES = ((192, 192), (576, 192), (48, 512), (97, 64), (600, 512), (30, 3000))

@@ -10,8 +10,8 @@ from test_replay import Chaos
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.meter import CATEGORIES
-from dlbench.engine.work import TensorWork
+from dlbench.engine.flops.costs import CATEGORIES
+from dlbench.engine.flops.op_counter import TensorWork
 from dlbench.method import Action, Method, Router
 from dlbench.methods.calm import Calm
 from dlbench.methods.flexi_depth import FlexiDepth

@@ -8,11 +8,11 @@ import torch
 
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.families import resolve
 from dlbench.method import Action, Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.families import resolve
 
 DEPTH = 5
 REQUESTS = [Request(str(i), p, 4) for i, p in enumerate(tiny_models.prompts(3))]
@@ -168,7 +168,7 @@ def test_logits_that_are_not_finite_are_refused():
     model = tiny_models.build("llama", depth=DEPTH)
     with torch.no_grad():
         model.lm_head.weight[7, 0] = torch.nan
-    from dlbench.backbones import wrap
+    from dlbench.models.backbone import wrap
 
     with pytest.raises(DlbenchError, match="not finite"):
         Engine(wrap(model)).prefill(REQUESTS).decode()

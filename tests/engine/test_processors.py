@@ -11,7 +11,6 @@ import torch
 from tiny_models import without
 from transformers import GenerationConfig, SynthIDTextWatermarkingConfig, WatermarkingConfig
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request, decoding
 from dlbench.errors import DlbenchError
 from dlbench.methods.calm import Calm
@@ -19,6 +18,7 @@ from dlbench.methods.calm_oracle import CalmOracle
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.self_speculation import SelfSpeculation
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.backbone import wrap
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unfeasible length")  # a shortest text that is longer than the limit
 DEPTH = 3

@@ -7,16 +7,16 @@ import tiny_models
 import torch
 import torch.nn.functional as F
 
-from dlbench.backbones import wrap
 from dlbench.bench.models import random_llama
 from dlbench.bench.sizes import Shape, sizes
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine
-from dlbench.engine import linear as products
-from dlbench.engine.fused import FusedLayer
-from dlbench.engine.fusion import NotFused, fuse
-from dlbench.engine.linear import Product
-from dlbench.engine.proof import Exact, gap
+from dlbench.engine.kernels import linear as products
+from dlbench.engine.kernels.equivalence import Exact, gap
+from dlbench.engine.kernels.fuse import NotFused, fuse
+from dlbench.engine.kernels.fused_layer import FusedLayer
+from dlbench.engine.kernels.linear import Product
+from dlbench.models.backbone import wrap
 
 SHAPE = Shape(2, 192, 6, 512, vocabulary=64)
 """The narrow model of `dlbench bench`, two of its layers."""

@@ -6,11 +6,11 @@ import tiny_models
 import torch
 from ready import ready
 
-from dlbench import registry
 from dlbench.method import Action, Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.oracle import SequenceOracle
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.registry import methods as registry
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(6)
@@ -39,7 +39,7 @@ class Chaos(Method):
 @pytest.mark.parametrize(("attention", "dtype"), [("sdpa", "float64"), ("sdpa", "float32"), ("eager", "float32")])
 @pytest.mark.parametrize(("seed", "copied"), [(0, 1 << 40), (1, 0)], ids=["copies", "views"])
 def test_any_decisions(monkeypatch, family, attention, dtype, seed, copied):
-    monkeypatch.setattr("dlbench.engine.keyvalues._COPIED", copied)
+    monkeypatch.setattr("dlbench.engine.kv.storage._COPIED", copied)
     backbone = tiny_models.backbone(family, DEPTH, attention, dtype)
     written, runs = replay.check(monkeypatch, backbone, Chaos(), PROMPTS, LIMITS, seed=seed, tolerance=TOLERANCE[dtype])
     assert [len(g.tokens) for g in written] == LIMITS

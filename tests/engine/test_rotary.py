@@ -19,14 +19,14 @@ from test_static_sets import without
 from tiny_models import ORIGINAL, SCALED, STEADY
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlbench.backbones import load, wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.likelihood import Question, weigh
-from dlbench.engine.rotary import RowAngles
+from dlbench.engine.layers.rotary_tables import RowAngles
+from dlbench.engine.loglikelihood import Question, weigh
 from dlbench.method import Action
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.self_speculation import SelfSpeculation
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.backbone import load, wrap
 
 DEPTH = 5
 LENGTHS = [3, ORIGINAL - LIMIT + 1, ORIGINAL - LIMIT + 2, ORIGINAL - 1, ORIGINAL, ORIGINAL + 1, 30]

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlbench.engine import keyvalues
-from dlbench.engine.cache import RowCache
-from dlbench.engine.debts import Evict, Project
+from dlbench.engine.kv import storage
+from dlbench.engine.kv.policies import Evict, Project
+from dlbench.engine.kv.row_cache import RowCache
 
 DEPTH, HEADS, WIDTH, STATE = 3, 2, 4, 5
 SPAN = 8
@@ -33,9 +33,9 @@ def run(cache, layer, slots=None):
         entries, keys, values = zip(*cache.append(torch.cat((new, -new), 1)[:, :, 0], layer), strict=True)
     assert torch.cat([torch.arange(len(slots))[run] for run in entries]).tolist() == list(range(len(slots)))
     runs = 1 + sum(b - a > 1 for a, b in pairwise(slots))  # neighbours stand together
-    assert len(entries) == (1 if keyvalues._COPIED else runs)
+    assert len(entries) == (1 if storage._COPIED else runs)
     kept = cache.memory.layers[layer].untyped_storage().data_ptr()
-    assert all((x.untyped_storage().data_ptr() == kept) is not bool(keyvalues._COPIED) for x in keys)
+    assert all((x.untyped_storage().data_ptr() == kept) is not bool(storage._COPIED) for x in keys)
     return chosen, torch.cat(keys), torch.cat(values)
 
 
@@ -57,7 +57,7 @@ def prefilled(rows, columns, length, layers=range(DEPTH)):
 @given(data=st.data())
 def test_rows_keep_their_content(copied, data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dlbench.engine.keyvalues._COPIED", copied)
+        patch.setattr("dlbench.engine.kv.storage._COPIED", copied)
         keep_content(data)
 
 

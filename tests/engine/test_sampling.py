@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, kstest
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.noise import key_of, uniform
+from dlbench.engine.keyed_rng import key_of, uniform
+from dlbench.models.backbone import wrap
 
 DEPTH = 3
 

@@ -10,10 +10,10 @@ from test_families import ALIBI
 from test_full_depth import LIMIT, generate
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.methods.self_speculation import SelfSpeculation
+from dlbench.models.backbone import wrap
 
 DEPTH = 5
 PROMPTS = sorted(tiny_models.prompts(9, longest=12), key=len)

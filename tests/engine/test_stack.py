@@ -7,8 +7,8 @@ import torch
 from test_fused import FUSED, build
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.fusion import fuse
-from dlbench.engine.stack import NotStacked, Stack
+from dlbench.engine.kernels.fuse import fuse
+from dlbench.engine.kernels.fused_model import NotStacked, Stack
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

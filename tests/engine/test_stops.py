@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from dlbench.engine.stops import Stopper
+from dlbench.engine.stop_strings import Stopper
 
 TEXTS = [
     "the cat sat on the mat.\n\nthe dog, the  cat and the end\n",

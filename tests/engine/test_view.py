@@ -9,8 +9,8 @@ import torch
 
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.families import resolve
 from dlbench.method import Action, Method
+from dlbench.models.families import resolve
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(5)

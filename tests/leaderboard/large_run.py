@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from record_factory import record, sha
 
-from dlbench.records import write_lines
+from dlbench.records.schema import write_lines
 
 TEXT = (
     "the house by the river was red and small but warm in winter people came from far away to see its garden every "

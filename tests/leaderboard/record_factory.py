@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlbench.records import Asked, Record, Sample, Timing, write_lines
+from dlbench.records.schema import Asked, Record, Sample, Timing, write_lines
 from dlbench.stats import retained
 
 TASKS = {

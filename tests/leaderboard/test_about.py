@@ -3,10 +3,10 @@ import shlex
 import pytest
 from record_factory import record, synthetic_run
 
-from dlbench.leaderboard.about import about, command, prose
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.leaderboard.views import build_views
-from dlbench.plan import source_sha256
+from dlbench.evaluation.settings import source_sha256
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.leaderboard.data.views import build_views
+from dlbench.leaderboard.pages.method_docs import about, command, prose
 
 
 def test_a_built_in_method_speaks_for_itself():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from dlbench.leaderboard.against import against, verdict
-from dlbench.leaderboard.claims import claims
-from dlbench.leaderboard.paired import Entry, entries, matched, usual
-from dlbench.leaderboard.tracks import build_tracks
+from dlbench.leaderboard.analysis.against import against, verdict
+from dlbench.leaderboard.analysis.claims import claims
+from dlbench.leaderboard.data.paired_scores import Entry, entries, matched, usual
+from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.stats import paired_difference, permutation_p
 
 N = 60

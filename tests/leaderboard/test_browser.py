@@ -8,7 +8,7 @@ from record_factory import record, synthetic_run
 
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.site import build
-from dlbench.records import write_lines
+from dlbench.records.schema import write_lines
 
 PAGES = ("index.html", "nano-summary.html", "methods.html", "methods/hidden-router.html")
 SAMPLES = "samples/nano-math/static-exit-50.html"

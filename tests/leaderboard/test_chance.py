@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from dlbench.leaderboard.enough import Setting, enough
-from dlbench.leaderboard.field import Field
-from dlbench.leaderboard.headlines import headlines
-from dlbench.leaderboard.standings import standings
-from dlbench.leaderboard.summaries import summarise
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.leaderboard.views import build_views
+from dlbench.leaderboard.analysis.enough import Setting, enough
+from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.method_stats import summarise
+from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.analysis.view_stats import standings
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.leaderboard.data.views import build_views
 from dlbench.stats import compute_at, retained
 from dlbench.stats.frontier import Point
 

@@ -7,10 +7,10 @@ from record_factory import record, synthetic_run
 from rich.console import Console
 
 from dlbench import cli
-from dlbench.compare import compare
-from dlbench.compare_text import report
 from dlbench.errors import DlbenchError
-from dlbench.records import Sample, Scores, write_lines
+from dlbench.leaderboard.analysis.compare import compare
+from dlbench.leaderboard.terminal.compare_report import report
+from dlbench.records.schema import Sample, Scores, write_lines
 from dlbench.stats import Outcomes, paired_difference, permutation_p
 
 RNG = np.random.default_rng(0)

@@ -11,18 +11,19 @@ from record_factory import record
 from scipy.special import ndtri
 from scipy.stats import t
 
-from dlbench import registry
-from dlbench.clusters import merged
-from dlbench.leaderboard import samples, workers
-from dlbench.leaderboard.against import against, verdict
-from dlbench.leaderboard.field import MOST_COMPARED, Field
-from dlbench.leaderboard.paired import SLACK, Entry, matched
-from dlbench.leaderboard.places import Place
-from dlbench.leaderboard.summaries import AREA, summarise
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.leaderboard.views import build_views
+from dlbench.data.rows.sources import merged
+from dlbench.leaderboard import workers
+from dlbench.leaderboard.analysis.against import against, verdict
+from dlbench.leaderboard.analysis.method_stats import AREA, summarise
+from dlbench.leaderboard.analysis.ranking import Place
+from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED, Field
+from dlbench.leaderboard.data.paired_scores import SLACK, Entry, matched
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.leaderboard.data.views import build_views
+from dlbench.leaderboard.pages import sample_pages
 from dlbench.method import Action
-from dlbench.records import Record
+from dlbench.records.schema import Record
+from dlbench.registry import methods as registry
 from dlbench.stats import (
     MOST_PAIRED,
     RESAMPLES,
@@ -347,7 +348,7 @@ def test_the_board_says_so_too():
     assert "settings are tested one by one from the dearest down" in page
     assert MOST_COMPARED == MOST_PAIRED == 400
     assert (workers.LARGE, workers.MOST) == (8_000_000, 4)
-    assert (samples.MOST, samples.LARGEST) == (500, 200_000)
+    assert (sample_pages.MOST, sample_pages.LARGEST) == (500, 200_000)
     assert summary_of((0.25, 0.4, FULL), (0.5, 0.6, FULL)).place == Place(1, 1, 1, "", False)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from dlbench.leaderboard.enough import Enough, Setting, enough
-from dlbench.leaderboard.field import Field
-from dlbench.leaderboard.headlines import headlines
-from dlbench.leaderboard.summaries import summarise
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.leaderboard.views import build_views
+from dlbench.leaderboard.analysis.enough import Enough, Setting, enough
+from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.method_stats import summarise
+from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.leaderboard.data.views import build_views
 
 N = 300
 FULL = np.random.default_rng(0).uniform(0.4, 1, N)

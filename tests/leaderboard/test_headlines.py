@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from record_factory import record, synthetic_run
 
-from dlbench.leaderboard.headlines import headlines
+from dlbench.leaderboard.analysis.headlines import headlines
 
 RNG = np.random.default_rng(0)
 BASE = np.clip(RNG.normal(0.6, 0.1, 100), 0, 1)

@@ -2,8 +2,8 @@
 
 from record_factory import synthetic_run
 
-from dlbench.leaderboard.runs import read_runs
-from dlbench.lines import write_lines
+from dlbench.leaderboard.data.run_files import read_runs
+from dlbench.records.jsonl import write_lines
 
 
 def test_samples_of_an_earlier_larger_run_do_not_count(tmp_path):

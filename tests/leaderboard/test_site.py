@@ -9,10 +9,10 @@ from record_factory import record, synthetic_run
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard import site as sites
 from dlbench.leaderboard.board import read_board
-from dlbench.leaderboard.looks import COLOURS
-from dlbench.leaderboard.runs import read_runs
+from dlbench.leaderboard.charts.style import COLOURS
+from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.site import BoardError
-from dlbench.records import Record, RecordError, Scores, Timing, Usage, read_lines, write_lines
+from dlbench.records.schema import Record, RecordError, Scores, Timing, Usage, read_lines, write_lines
 
 EVIL = '<script>alert("1")</script>\'"><img src=x onerror=alert(1)> & {{ 7*7 }}'
 

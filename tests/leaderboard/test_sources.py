@@ -13,16 +13,16 @@ import pytest
 from record_factory import synthetic_run
 
 from dlbench.cli import main
-from dlbench.clusters import source
-from dlbench.compare import compare
+from dlbench.data.rows.sources import source
+from dlbench.leaderboard.analysis.claims import claims
+from dlbench.leaderboard.analysis.compare import compare
+from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.score_matrix import Field
 from dlbench.leaderboard.board import read_board
-from dlbench.leaderboard.claims import claims
+from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.exports import board_json
-from dlbench.leaderboard.field import Field
-from dlbench.leaderboard.headlines import headlines
-from dlbench.leaderboard.runs import read_runs
-from dlbench.lines import read_lines, write_lines
-from dlbench.records import Asked, RecordError, Scores, SharedSources
+from dlbench.records.jsonl import read_lines, write_lines
+from dlbench.records.schema import Asked, RecordError, Scores, SharedSources
 
 ROOT = Path(__file__).parents[2]
 COPIES = 3

@@ -3,7 +3,7 @@ import io
 from record_factory import record, synthetic_run
 from rich.console import Console
 
-from dlbench.leaderboard.text import closing_table
+from dlbench.leaderboard.terminal.table import closing_table
 
 
 def printed(table, width=100):

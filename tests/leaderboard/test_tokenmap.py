@@ -2,7 +2,7 @@ import base64
 import struct
 import zlib
 
-from dlbench.leaderboard.tokenmap import STEPS, WIDEST, tints, token_map
+from dlbench.leaderboard.charts.token_map import STEPS, WIDEST, tints, token_map
 
 
 def pixels(drawn):

@@ -1,7 +1,7 @@
 import numpy as np
 from record_factory import TASKS, record, synthetic_run
 
-from dlbench.leaderboard.tracks import build_tracks, cut_prompts
+from dlbench.leaderboard.data.tracks import build_tracks, cut_prompts
 
 
 def labels(records):

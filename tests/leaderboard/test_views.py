@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from record_factory import record, sha, synthetic_run
 
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.leaderboard.views import build_views
-from dlbench.records import Timing
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.leaderboard.data.views import build_views
+from dlbench.records.schema import Timing
 
 FULL = np.full(10, 0.8)
 

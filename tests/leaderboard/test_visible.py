@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.leaderboard.visible import html, shorten
+from dlbench.leaderboard.pages.escaping import html, shorten
 
 
 def test_what_hides_or_turns_text_is_named():

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlbench.leaderboard.worddiff import LONGEST, word_diff
+from dlbench.leaderboard.pages.word_diff import LONGEST, word_diff
 
 TEXT = st.lists(st.sampled_from(["a", "b", "c", "the", " ", "\n", "  d"]), max_size=14).map(" ".join)
 

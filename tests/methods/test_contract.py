@@ -12,14 +12,14 @@ import toy_task
 from masked_keys import masked
 from ready import discovered, label, ready
 
-from dlbench import registry
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.fit import FitProbe
-from dlbench.fit.trace import record, shares
+from dlbench.fit.open_loop import record, shares
 from dlbench.method import Draft, Exit, Method, Router, Static
 from dlbench.methods.flexi_depth import FlexiDepth
+from dlbench.models.backbone import wrap
+from dlbench.registry import methods as registry
 
 DEPTH, COUNT = 5, 6
 PROMPTS = tiny_models.prompts(COUNT)

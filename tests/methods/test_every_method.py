@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from dlbench import registry
 from dlbench.method import Method, Oracle, Router
+from dlbench.registry import methods as registry
 
 METHODS = [
     pytest.param(cls, params, id=f"{name}-{','.join(f'{k}={v}' for k, v in params.items())}")

@@ -9,7 +9,6 @@ import torch
 import toy_task
 from fake_view import FakeView
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.fit import FitProbe
@@ -19,6 +18,7 @@ from dlbench.methods.calm_oracle import CalmOracle
 from dlbench.methods.entropy_exit import EntropyExit
 from dlbench.methods.mue import Mue
 from dlbench.methods.sorted_exit import SortedExit
+from dlbench.models.backbone import wrap
 
 # softmax of logs of probabilities gives the probabilities back
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.2, 0.0 + 1e-30], [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])

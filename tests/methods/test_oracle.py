@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlbench import plan
+from dlbench.evaluation import settings as plan
 from dlbench.method import Candidate, Oracle
 from dlbench.methods.oracle import SequenceOracle
 

@@ -11,15 +11,15 @@ import toy_task
 from fake_view import FakeView
 from ready import ready
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.fit import FitProbe, soft
-from dlbench.fit.soft import SoftGates
+from dlbench.fit import FitProbe, router_training
+from dlbench.fit.router_training import SoftGates
 from dlbench.method import Action, Method, Route, Router
 from dlbench.methods.d_llm import DLlm
 from dlbench.methods.flexi_depth import FlexiDepth
 from dlbench.methods.mind_skip import MindSkip
-from dlbench.teacher import Example, Parted, shadowed, state_of
+from dlbench.models.backbone import wrap
+from dlbench.prompting.teacher_forcing import Example, Parted, shadowed, state_of
 
 DEPTH, WIDTH = 6, 32
 
@@ -73,7 +73,7 @@ def test_d_llm_weighs_each_token_by_itself(backbone, target, warm_up):
     lengths = torch.tensor([[len(t.prompt)] for t in texts])
     position = lengths + torch.arange(batch.ids.shape[1])
     mask = batch.mask * (position >= warm_up)
-    found = soft._cost(gates, "absolute", target).item()
+    found = router_training._cost(gates, "absolute", target).item()
     assert found == pytest.approx(float(authors_activity(executed, mask, target)), rel=1e-5)
     # the mean of the batch, which the rule does not look at, is another number
     assert abs(found - abs(float((executed.mean(-1) * mask).sum() / mask.sum()) - target)) > 0.01
@@ -82,10 +82,12 @@ def test_d_llm_weighs_each_token_by_itself(backbone, target, warm_up):
 def test_d_llm_learns_with_a_weight_that_rises(backbone, documents, monkeypatch):
     """λ = 5·sin(π/2 · step / steps), from 0; AdamW's rate is 0 here, so that losses differ by their weights alone."""
     costs, entropies = [], []
-    cost, entropy = soft._cost, torch.nn.functional.cross_entropy
-    monkeypatch.setattr(soft, "_cost", lambda *a: costs.append(cost(*a)) or costs[-1])
+    cost, entropy = router_training._cost, torch.nn.functional.cross_entropy
+    monkeypatch.setattr(router_training, "_cost", lambda *a: costs.append(cost(*a)) or costs[-1])
     monkeypatch.setattr(
-        soft.nn.functional, "cross_entropy", lambda *a, **k: entropies.append(entropy(*a, **k)) or entropies[-1]
+        router_training.nn.functional,
+        "cross_entropy",
+        lambda *a, **k: entropies.append(entropy(*a, **k)) or entropies[-1],
     )
     found = []
 

@@ -3,9 +3,9 @@
 import pytest
 import small_model
 
-from dlbench import learner
 from dlbench.cli import main
 from dlbench.fit import FitProbe
+from dlbench.run import method_fitter
 
 
 @pytest.mark.parametrize("policy", ["full", "routed"])
@@ -17,7 +17,7 @@ def test_a_fit_knows_the_policy_of_its_run(tmp_path, monkeypatch, policy):
             asked.append(self.prompt)
             return super().nll(method, texts)
 
-    monkeypatch.setattr(learner, "FitProbe", Probe)
+    monkeypatch.setattr(method_fitter, "FitProbe", Probe)
     model = small_model.save(tmp_path / "tiny")
     command = ["run", "--model", str(model), "--task", "nano_summary", "--limit", "2", "--no-timing"]
     chosen = ["--method", "sleb", "--set", "sleb.texts=2", "--budget", "0.5", "--prompt", policy]

@@ -8,7 +8,6 @@ import toy_task
 from fake_view import FakeView
 from ready import ready
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.fit import Facts, FitProbe, load_artifact, save_artifact
@@ -17,6 +16,7 @@ from dlbench.methods.d_llm import DLlm
 from dlbench.methods.flexi_depth import FlexiDepth
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.mind_skip import MindSkip
+from dlbench.models.backbone import wrap
 
 DEPTH, WIDTH = 6, 32
 PLANTED = {2, 4}

@@ -9,15 +9,15 @@ import logging
 
 import pytest
 
-from dlbench import harness
-from dlbench.backbones import embedded_folder, load
-from dlbench.choices import encode
 from dlbench.cli import main
+from dlbench.data import loader
+from dlbench.data.task import cut
 from dlbench.engine import Engine
-from dlbench.engine.likelihood import weigh
-from dlbench.lines import read_lines
-from dlbench.records import Record, Sample
-from dlbench.task import cut
+from dlbench.engine.loglikelihood import weigh
+from dlbench.evaluation.multiple_choice import encode
+from dlbench.models.backbone import embedded_folder, load
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample
 
 LIMIT = 12
 WRITES = """
@@ -129,7 +129,7 @@ def test_what_is_written_and_its_metric_are_the_same_to_the_last_digit(tmp_path,
     path = write(tmp_path, "own_writes", WRITES)
     results, logged = theirs(path, hf, LIMIT)
     record, samples = ours(path, tmp_path / "out", LIMIT)
-    documents = harness.load_task(str(path)).documents("test", LIMIT)
+    documents = loader.load_task(str(path)).documents("test", LIMIT)
     by_place = {s["doc_id"]: s for s in logged if s["filter"] == "stripped"}
     assert record.task.n == len(by_place) == LIMIT
     for document in documents:
@@ -150,7 +150,7 @@ def test_what_is_weighed_and_its_metric_are_the_same(tmp_path, folder, hf):
     record, samples = ours(path, tmp_path / "out", 2 * LIMIT, "--prompt", "routed")
     assert record.quality and record.quality.mean == results["acc,none"] and 0 < record.quality.mean < 1
     assert record.quality.extra == {"acc_norm": results["acc_norm,none"]}
-    documents = harness.load_task(str(path)).documents("test")
+    documents = loader.load_task(str(path)).documents("test")
     backbone = load("nano")
     verdicts = weigh(Engine(backbone), [encode(backbone, d).question for d in documents])
     for document, verdict in zip(documents, verdicts, strict=True):

@@ -6,9 +6,9 @@ import pytest
 import small_model
 
 from dlbench.cli import main
-from dlbench.leaderboard.tracks import build_tracks
-from dlbench.lines import read_lines
-from dlbench.records import Record, Sample
+from dlbench.leaderboard.data.tracks import build_tracks
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_samples_say_what_ran(finished):
 
 def test_they_go_on_where_they_stopped(finished, place, monkeypatch):
     before = (finished / "records.jsonl").read_bytes()
-    monkeypatch.setattr("dlbench.quality.samples", lambda *_: pytest.fail("weighed what was there"))
+    monkeypatch.setattr("dlbench.evaluation.generation.samples", lambda *_: pytest.fail("weighed what was there"))
     methods = [word for m in ("static_skip", "random_skip", "oracle", "calm") for word in ("--method", m)]
     both = ["--task", "mmlu_all", "--task", "nano_summary"]
     again = line(place, finished, *both, *methods, "--budget", "0.5", "--prompt", "routed", "--no-timing", "--no-fit")

@@ -10,12 +10,12 @@ import shutil
 import pytest
 from test_against_lm_eval import quiet, theirs, write  # noqa: F401 (a fixture)
 
-from dlbench import harness
-from dlbench.backbones import embedded_folder
 from dlbench.cli import main
-from dlbench.lines import read_lines
-from dlbench.records import Record, Sample
-from dlbench.task import cut
+from dlbench.data import loader
+from dlbench.data.task import cut
+from dlbench.models.backbone import embedded_folder
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample
 
 LIMIT, NEW = 4, 24
 WRITES = """
@@ -80,7 +80,7 @@ def test_texts_and_scores_are_the_same(tmp_path, case):
     (record,) = read_lines(out / "records.jsonl", Record)
     samples = {s.id: s for s in read_lines(out / "samples" / f"{record.key}.jsonl", Sample)}
     by_place = {s["doc_id"]: s for s in logged}
-    for document in harness.load_task(str(path)).documents("test", LIMIT):
+    for document in loader.load_task(str(path)).documents("test", LIMIT):
         sample, seen = samples[document.id], by_place[document.index]
         assert cut(sample.output, document.stop) == seen["resps"][0][0]
         assert sample.score == seen["chrf"]

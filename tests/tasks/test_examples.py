@@ -5,7 +5,7 @@ import re
 import pytest
 from test_splits import USED, asked, own, quiet_files  # noqa: F401
 
-from dlbench import harness
+from dlbench.data import loader
 
 
 def theirs(path):
@@ -32,7 +32,7 @@ def test_examples_from_the_scored_split_never_ask_what_their_document_asks(tmp_p
     options = {"num_fewshot": 3, "fewshot_split": split, "fewshot_config": f"{{sampler: {sampler}}}"}
     used = {split: USED[split], "train": USED["train"]}
     path = own(tmp_path / "t", {split: rows, "train": asked(*range(50, 60))}, used, **options)
-    documents, plain = harness.load_task(path).documents("test"), theirs(path)
+    documents, plain = loader.load_task(path).documents("test"), theirs(path)
     changed = 0
     for document, lm_eval in zip(documents, plain, strict=True):
         examples, question = shots(document)
@@ -44,13 +44,13 @@ def test_examples_from_the_scored_split_never_ask_what_their_document_asks(tmp_p
         else:
             assert document.prompt == lm_eval
     assert 0 < changed < len(documents)
-    assert documents == harness.load_task(path).documents("test")
+    assert documents == loader.load_task(path).documents("test")
 
 
 def test_fit_prompts_tell_neither_their_own_answers_nor_scored_ones(tmp_path):
     rows = {"train": asked(*range(30)), "test": asked(*range(20, 40))}
     path = own(tmp_path / "t", rows, num_fewshot=4, fewshot_split="train")
-    task = harness.load_task(path)
+    task = loader.load_task(path)
     fitted = [shots(d) for d in task.documents("fit")]
     assert [question for _, question in fitted] == [f"q {i}" for i in range(20)]
     scored = {f"q {i}" for i in range(20, 40)}
@@ -60,7 +60,7 @@ def test_fit_prompts_tell_neither_their_own_answers_nor_scored_ones(tmp_path):
 
 
 def test_fit_prompts_of_a_fifth_have_examples_of_the_fifth(tmp_path):
-    task = harness.load_task(own(tmp_path / "t", {"test": asked(*range(50))}, num_fewshot=2, fewshot_split="test"))
+    task = loader.load_task(own(tmp_path / "t", {"test": asked(*range(50))}, num_fewshot=2, fewshot_split="test"))
     fitted = [shots(d) for d in task.documents("fit")]
     apart = {question for _, question in fitted}
     assert len(apart) == 10
@@ -71,6 +71,6 @@ def test_fit_prompts_of_a_fifth_have_examples_of_the_fifth(tmp_path):
 def test_where_there_is_no_other_an_example_is_missing(tmp_path):
     rows = {"train": asked(0, 1), "test": asked(1, 2)}
     path = own(tmp_path / "t", rows, num_fewshot=2, fewshot_split="train")
-    first, second = map(shots, harness.load_task(path).documents("test"))
+    first, second = map(shots, loader.load_task(path).documents("test"))
     assert first == ([("q 0", "r0")], "q 1")
     assert sorted(second[0]) == [("q 0", "r0"), ("q 1", "r1")]

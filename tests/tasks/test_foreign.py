@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dlbench import catalogue, harness, lm_index, splits
+from dlbench.data import lm_eval_index, loader, splits, suites
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.sources import Sources
 
 OPTIONS = {
     "dataset_path": "json",
@@ -56,7 +56,7 @@ def quiet_files(tmp_path, monkeypatch):
     ],
 )
 def test_what_is_fitted_on_is_never_scored(tmp_path, parts, fit, scored):
-    task = harness.load_task(write(tmp_path / "t", parts=parts))
+    task = loader.load_task(write(tmp_path / "t", parts=parts))
     assert task.fit_split == fit
     tested, fitted = task.documents("test"), task.documents("fit")
     assert len(tested) == scored and len(fitted) == (20 if scored == 20 else 4)
@@ -67,14 +67,14 @@ def test_what_is_fitted_on_is_never_scored(tmp_path, parts, fit, scored):
 
 
 def test_the_fifth_is_chosen_by_hash_not_by_place(tmp_path):
-    task = harness.load_task(write(tmp_path / "t", count=100))
+    task = loader.load_task(write(tmp_path / "t", count=100))
     chosen = [d.index for d in task.documents("fit")]
     assert len(chosen) == 20 and chosen == sorted(chosen) and chosen != list(range(20)) and max(chosen) > 50
 
 
 def test_a_large_fit_split_is_thinned(tmp_path, monkeypatch):
     monkeypatch.setattr(splits, "FIT_DOCUMENTS", 30)
-    task = harness.load_task(write(tmp_path / "t", parts=("train", "test"), count=50))
+    task = loader.load_task(write(tmp_path / "t", parts=("train", "test"), count=50))
     places = [d.index for d in task.documents("fit")]
     assert len(places) == 30 and places == sorted(places) and max(places) > 30
     assert len(task.documents("fit", whole=True)) == 50
@@ -83,7 +83,7 @@ def test_a_large_fit_split_is_thinned(tmp_path, monkeypatch):
 
 def test_examples_are_drawn_as_lm_eval_draws_them_though_a_fifth_stands_apart(tmp_path):
     path = write(tmp_path / "t", num_fewshot=2, fewshot_split="test")
-    task = harness.load_task(path)
+    task = loader.load_task(path)
     from lm_eval.tasks import TaskManager
 
     (theirs,) = TaskManager(include_defaults=False).load([path])["tasks"].values()
@@ -99,8 +99,8 @@ def test_several_references_that_lm_eval_would_round_are_refused(tmp_path):
     for metric in ("bleu", "f1"):
         listed = f"[{{metric: {metric}, aggregation: mean, higher_is_better: true}}]"
         with pytest.raises(DlbenchError, match=f"lm-eval makes 1.0 out of any {metric} above 0"):
-            harness.load_task(write(tmp_path / metric, doc_to_target="many", metric_list=listed))
-    exact = harness.load_task(write(tmp_path / "exact", doc_to_target="many"))
+            loader.load_task(write(tmp_path / metric, doc_to_target="many", metric_list=listed))
+    exact = loader.load_task(write(tmp_path / "exact", doc_to_target="many"))
     document = exact.documents("test", 1)[0]
     assert exact.score(document, document.references[1])["exact_match"] == 1
     assert exact.score(document, "r")["exact_match"] == 0
@@ -115,11 +115,11 @@ def test_what_cannot_be_paired_or_weighed_is_refused(tmp_path):
     }
     mcc = "[{metric: mcc, aggregation: matthews_corrcoef, higher_is_better: true}]"
     with pytest.raises(DlbenchError, match="has no metric per document, only mcc of a whole corpus"):
-        harness.load_task(write(tmp_path / "a", **choices, metric_list=mcc))
+        loader.load_task(write(tmp_path / "a", **choices, metric_list=mcc))
     with pytest.raises(DlbenchError, match="asks for 3 outputs per document"):
-        harness.load_task(write(tmp_path / "c", repeats=3))
+        loader.load_task(write(tmp_path / "c", repeats=3))
     with pytest.raises(DlbenchError, match="is a loglikelihood_rolling task"):
-        harness.load_task(
+        loader.load_task(
             write(tmp_path / "b", output_type="loglikelihood_rolling", generation_kwargs=None, metric_list=None)
         )
 
@@ -129,17 +129,17 @@ def test_a_folder_of_ones_own_is_found_by_name_tag_and_group(tmp_path):
     write(tmp_path / "mine", "mine_b", tag="mine_both")
     (tmp_path / "mine" / "group.yaml").write_text("group: mine_all\ntask: [mine_b, mine_a]\n")
     sources = Sources(include=(str(tmp_path / "mine"),))
-    assert harness.expand_tasks(["mine_all"], sources) == ["mine_b", "mine_a"]
-    assert harness.expand_tasks(["mine_both", "gsm8k"], sources) == ["mine_a", "mine_b", "gsm8k"]
-    assert harness.load_task("mine_a", sources).documents("test", 1)[0].prompt.startswith("Q: test ")
+    assert loader.expand_tasks(["mine_all"], sources) == ["mine_b", "mine_a"]
+    assert loader.expand_tasks(["mine_both", "gsm8k"], sources) == ["mine_a", "mine_b", "gsm8k"]
+    assert loader.load_task("mine_a", sources).documents("test", 1)[0].prompt.startswith("Q: test ")
     with pytest.raises(DlbenchError, match="unknown task 'mine_c': did you mean mine_"):
-        harness.expand_tasks(["mine_c"], sources)
+        loader.expand_tasks(["mine_c"], sources)
 
 
 def test_a_name_of_ours_cannot_be_taken(tmp_path):
     write(tmp_path / "mine", "e2e")
     with pytest.raises(DlbenchError, match="names a task 'e2e', which dlbench has: rename it"):
-        harness.expand_tasks(["whatever"], Sources(include=(str(tmp_path / "mine"),)))
+        loader.expand_tasks(["whatever"], Sources(include=(str(tmp_path / "mine"),)))
 
 
 @pytest.mark.parametrize("how", ["path", "folder"])
@@ -149,9 +149,9 @@ def test_a_yaml_that_is_none_is_one_line(tmp_path, how):
     bad.write_text("task: bad\ndoc_to_text: [1,\nmetric: }\n")
     with pytest.raises(DlbenchError) as error:
         if how == "path":
-            harness.load_task(str(bad))
+            loader.load_task(str(bad))
         else:
-            harness.expand_tasks(["bad"], Sources(include=(str(bad.parent),)))
+            loader.expand_tasks(["bad"], Sources(include=(str(bad.parent),)))
     said = str(error.value)
     assert "bad.yaml" in said and "line" in said and "\n" not in said
 
@@ -160,7 +160,7 @@ def test_an_included_file_that_is_missing_is_one_line(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("task: mine\ninclude: nowhere\n")
     with pytest.raises(DlbenchError, match="nowhere cannot be read: No such file"):
-        harness.load_task(str(path))
+        loader.load_task(str(path))
 
 
 def test_the_index_of_a_folder_is_that_of_lm_eval(tmp_path):
@@ -185,7 +185,7 @@ def test_the_index_of_a_folder_is_that_of_lm_eval(tmp_path):
     from lm_eval.tasks._index import TaskIndex
 
     theirs = TaskIndex.build([root])
-    ours = lm_index.scan(root)
+    ours = lm_eval_index.scan(root)
     assert list(ours) and set(ours) == set(theirs) == {"a", "b", "c", "g", "p", "t1", "t2", "t3"}
     kinds = {"TASK": "task", "PY_TASK": "python", "GROUP": "group", "TAG": "tag"}
     for name, entry in theirs.items():
@@ -194,14 +194,14 @@ def test_the_index_of_a_folder_is_that_of_lm_eval(tmp_path):
     assert ours["t1"].members == ("a", "b") and ours["g"].members == ("a", "b", None)
     assert [ours[n].output_type for n in "abc"] == ["multiple_choice", "loglikelihood", "loglikelihood"]
     with pytest.raises(DlbenchError, match=r"broken\.yaml is no task YAML"):
-        lm_index.scan(root, strict=True)
+        lm_eval_index.scan(root, strict=True)
 
 
 @pytest.mark.slow
 def test_the_whole_index_is_that_of_lm_eval():
     from lm_eval.tasks import TaskManager
 
-    theirs, ours = TaskManager().task_index, lm_index.entries()
+    theirs, ours = TaskManager().task_index, lm_eval_index.entries()
     assert len(ours) > 10_000 and set(ours) == set(theirs)
     for name, entry in theirs.items():
         assert ours[name].path == (str(entry.yaml_path) if entry.yaml_path else None)
@@ -213,24 +213,24 @@ def test_the_whole_index_is_that_of_lm_eval():
 def no_index(tmp_path, monkeypatch):
     """No index on disk, and none in memory."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    lm_index._entries.cache_clear()
+    lm_eval_index._entries.cache_clear()
     yield
-    lm_index._entries.cache_clear()
+    lm_eval_index._entries.cache_clear()
 
 
 def test_the_index_is_read_once_and_kept(tmp_path, monkeypatch, no_index):
     scans = []
-    scan = lm_index.scan
-    monkeypatch.setattr(lm_index, "scan", lambda root, **more: scans.append(root) or scan(tmp_path / "small"))
+    scan = lm_eval_index.scan
+    monkeypatch.setattr(lm_eval_index, "scan", lambda root, **more: scans.append(root) or scan(tmp_path / "small"))
     (tmp_path / "small").mkdir()
     (tmp_path / "small" / "a.yaml").write_text("task: a\ntag: t\n")
-    first = lm_index.entries()
-    lm_index._entries.cache_clear()
-    assert lm_index.entries() == first and set(first) == {"a", "t"} and len(scans) == 1
+    first = lm_eval_index.entries()
+    lm_eval_index._entries.cache_clear()
+    assert lm_eval_index.entries() == first and set(first) == {"a", "t"} and len(scans) == 1
     (kept,) = (tmp_path / "dlbench").iterdir()
     kept.write_text("{")
-    lm_index._entries.cache_clear()
-    assert lm_index.entries() == first and len(scans) == 2  # a damaged file is made again
+    lm_eval_index._entries.cache_clear()
+    assert lm_eval_index.entries() == first and len(scans) == 2  # a damaged file is made again
 
 
 def test_lists_name_tasks_of_both(capsys):
@@ -238,7 +238,7 @@ def test_lists_name_tasks_of_both(capsys):
 
     assert main(["list", "tasks"]) == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in (*catalogue.suites(), *catalogue.tasks()))
+    assert all(name in shown for name in (*suites.suites(), *suites.tasks()))
     assert "arc_easy" not in shown
     assert main(["list", "tasks", "--all"]) == 0
     everything = capsys.readouterr().out

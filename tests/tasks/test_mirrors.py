@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dlbench import harness, mirrors
+from dlbench.data import loader, mirrors
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.sources import Sources
 
 LINE = '{"input": "a b", "references": ["c"]}\n'
 BAD = {
@@ -30,7 +30,7 @@ def test_a_bad_line_is_told_by_its_number(tmp_path, second, message):
     path = tmp_path / "mine.jsonl"
     path.write_bytes(LINE.encode() + (second if isinstance(second, bytes) else second.encode()))
     with pytest.raises(DlbenchError) as error:
-        harness.load_task(f"file:{path}")
+        loader.load_task(f"file:{path}")
     assert message in str(error.value) and str(path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -60,7 +60,7 @@ def mirror(folder, name="e2e", splits=("train", "test"), count=3):
 
 
 def test_a_mirror_answers_for_the_hub(tmp_path):
-    task = harness.load_task("e2e", mirror(tmp_path))
+    task = loader.load_task("e2e", mirror(tmp_path))
     assert [d.prompt for d in task.documents("test")] == [f"name[test {i}] =" for i in range(3)]
     assert task.documents("test", 1)[0].references == ("r0", "s0")
     assert [d.id for d in task.documents("fit")] == ["fit-0", "fit-1", "fit-2"] and task.fit_split == "train"
@@ -70,7 +70,7 @@ def test_a_mirror_answers_for_the_hub(tmp_path):
 def test_a_missing_split_is_told_with_what_there_is(tmp_path, splits, missing, there):
     sources = mirror(tmp_path, splits=splits)
     with pytest.raises(DlbenchError, match=rf"no split '{missing}' in .*e2e: it holds {there}\.jsonl"):
-        harness.load_task("e2e", sources)
+        loader.load_task("e2e", sources)
 
 
 def test_a_changed_mirror_is_told(tmp_path):
@@ -78,11 +78,11 @@ def test_a_changed_mirror_is_told(tmp_path):
     path = tmp_path / "e2e" / "test.jsonl"
     entry = {"splits": {"test": {"sha256": mirrors.sha256(path), "lines": 3}}, "revision": "ab" * 20}
     (tmp_path / mirrors.LOCK).write_text(json.dumps({"mirrors": {"e2e": entry}}))
-    assert harness.load_task("e2e", sources).documents("test")
-    harness.load_task.cache_clear()
+    assert loader.load_task("e2e", sources).documents("test")
+    loader.load_task.cache_clear()
     path.write_text(path.read_text().replace("r1", "r9"))
     with pytest.raises(DlbenchError, match=r"test\.jsonl is not what dlbench\.lock\.json says"):
-        harness.load_task("e2e", sources)
+        loader.load_task("e2e", sources)
 
 
 def test_a_damaged_lock_is_told(tmp_path):
@@ -100,13 +100,13 @@ def test_documents_stand_for_the_columns_of_gsm8k(tmp_path):
                 json.dumps({"input": f"{split} {i}?", "references": [f"It is {i}.\n#### {i}"]}) + "\n" for i in range(9)
             )
         )
-    task = harness.load_task("gsm8k", Sources(data_dir=str(tmp_path)))
+    task = loader.load_task("gsm8k", Sources(data_dir=str(tmp_path)))
     document = task.documents("test", 1)[0]
     assert document.prompt.count("Question: train") == 5 and document.prompt.endswith("Question: test 0?\nAnswer:")
     assert task.score(document, " So it is 0.\n#### 0")["exact_match@strict-match"] == 1
     assert task.score(document, " So it is 0.")["exact_match@flexible-extract"] == 1
     assert task.score(document, " So it is 1.\n#### 1")["exact_match@strict-match"] == 0
-    fewer = harness.load_task("gsm8k", Sources(data_dir=str(tmp_path), fewshot=0, max_new_tokens=7))
+    fewer = loader.load_task("gsm8k", Sources(data_dir=str(tmp_path), fewshot=0, max_new_tokens=7))
     assert fewer.documents("test", 1)[0].prompt == "Question: test 0?\nAnswer:"
     assert fewer.documents("test", 1)[0].limit == fewer.max_new_tokens == 7
     assert fewer.documents("test", 1)[0].stop == document.stop
@@ -116,13 +116,13 @@ def test_documents_cannot_stand_for_columns_nobody_knows(tmp_path):
     with pytest.raises(
         DlbenchError, match="reads the columns of Rowan/hellaswag: make its mirror by `dlbench prefetch"
     ):
-        harness.load_task("hellaswag", mirror(tmp_path, "hellaswag", ("train", "validation")))
+        loader.load_task("hellaswag", mirror(tmp_path, "hellaswag", ("train", "validation")))
 
 
 def test_no_network_is_one_line_that_says_what_to_do(tmp_path):
     for name in ("xsum_summary", "hellaswag"):
         with pytest.raises(DlbenchError) as error:
-            harness.load_task(name, Sources(data_dir=str(tmp_path)))
+            loader.load_task(name, Sources(data_dir=str(tmp_path)))
         said = str(error.value)
         assert (
             f"run `dlbench prefetch {name} --to DIR`" in said and "hub cannot be reached" in said and "\n" not in said

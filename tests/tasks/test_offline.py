@@ -9,8 +9,8 @@ import pytest
 import small_model
 
 from dlbench.cli import main
-from dlbench.lines import read_lines
-from dlbench.records import Record, Timing
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Timing
 
 # Stands before everything that Python runs, in the processes that a run starts too.
 GUARD = """

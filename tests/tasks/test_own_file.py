@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from dlbench import harness
-from dlbench.document import Document
+from dlbench.data import loader
+from dlbench.data.document import Document
+from dlbench.data.task_options import METRICS, Sources
 from dlbench.errors import DlbenchError
-from dlbench.plan import documents_sha256
-from dlbench.prompts import encode_prompt
-from dlbench.sources import METRICS, Sources
+from dlbench.evaluation.settings import documents_sha256
+from dlbench.prompting.tokenize import encode_prompt
 
 
 def write(path, count=20, before="", **more):
@@ -26,7 +26,7 @@ def write(path, count=20, before="", **more):
 
 
 def test_a_file_is_a_task_with_sensible_defaults(tmp_path):
-    task = harness.load_task(write(tmp_path / "mine.jsonl"))
+    task = loader.load_task(write(tmp_path / "mine.jsonl"))
     assert (task.name, task.metric, task.max_new_tokens) == ("file:mine", "rougeL", 128)
     assert task.wants_chat and not task.weighs
     scored, fitted = task.documents("test"), task.documents("fit")
@@ -39,15 +39,15 @@ def test_a_file_is_a_task_with_sensible_defaults(tmp_path):
 
 def test_the_prompt_is_the_template_filled(tmp_path):
     name = write(tmp_path / "mine.jsonl")
-    task = harness.load_task(name, Sources(template=r"Say {input} in {other} words:\n"))
+    task = loader.load_task(name, Sources(template=r"Say {input} in {other} words:\n"))
     assert task.documents("test", 1)[0].prompt.startswith("Say text ")
     assert task.documents("test", 1)[0].prompt.endswith(" in {other} words:\n")
-    assert documents_sha256(task.documents("test")) != documents_sha256(harness.load_task(name).documents("test"))
+    assert documents_sha256(task.documents("test")) != documents_sha256(loader.load_task(name).documents("test"))
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_every_metric_scores_a_reference_as_one(tmp_path, metric):
-    task = harness.load_task(write(tmp_path / "mine.jsonl"), Sources(metric=metric))
+    task = loader.load_task(write(tmp_path / "mine.jsonl"), Sources(metric=metric))
     document = task.documents("test", 1)[0]
     assert task.metric == metric and metric in task.version
     assert task.score(document, document.references[1])[metric] == 1
@@ -63,7 +63,7 @@ def test_a_folder_has_its_own_fit_split(tmp_path):
     folder.mkdir()
     write(folder / "train.jsonl", 3, "to learn from ")
     write(folder / "test.jsonl", 5)
-    task = harness.load_task(f"file:{folder}")
+    task = loader.load_task(f"file:{folder}")
     assert (task.name, task.fit_split) == ("file:mine.v2", "train")
     assert (len(task.documents("test")), len(task.documents("fit"))) == (5, 3)
 
@@ -73,12 +73,12 @@ def test_own_ids_are_kept(tmp_path):
     path.write_text(
         "".join(json.dumps({"id": f"n{i}", "input": f"x{i}", "references": ["y"]}) + "\n" for i in range(5))
     )
-    task = harness.load_task(f"file:{path}")
+    task = loader.load_task(f"file:{path}")
     assert {d.id for d in (*task.documents("test"), *task.documents("fit"))} == {f"n{i}" for i in range(5)}
 
 
 def test_too_few_documents_are_all_scored(tmp_path):
-    task = harness.load_task(write(tmp_path / "mine.jsonl", 4))
+    task = loader.load_task(write(tmp_path / "mine.jsonl", 4))
     assert len(task.documents("test")) == 4
     with pytest.raises(DlbenchError, match="'file:mine' has too few documents to fit on"):
         task.documents("fit")
@@ -89,12 +89,12 @@ def test_what_is_wrong_is_told(tmp_path):
     (tmp_path / "other").mkdir()
     write(tmp_path / "other" / "mine.jsonl")
     with pytest.raises(DlbenchError, match=r"no file nowhere\.jsonl: give a \.jsonl file"):
-        harness.expand_tasks(["file:nowhere.jsonl"])
+        loader.expand_tasks(["file:nowhere.jsonl"])
     (tmp_path / "other" / "train.jsonl").write_text("")
     with pytest.raises(DlbenchError, match=r"no split 'test' in .*other: it holds mine\.jsonl, train\.jsonl"):
-        harness.expand_tasks([f"file:{tmp_path / 'other'}"])
+        loader.expand_tasks([f"file:{tmp_path / 'other'}"])
     with pytest.raises(DlbenchError, match="two tasks are called file:mine"):
-        harness.expand_tasks([f"file:{tmp_path}/mine.jsonl", f"file:{tmp_path}/other/mine.jsonl"])
+        loader.expand_tasks([f"file:{tmp_path}/mine.jsonl", f"file:{tmp_path}/other/mine.jsonl"])
     for sources, message in [
         (Sources(template="no place"), "has no {input}"),
         (Sources(metric="rouge"), "unknown metric 'rouge': did you mean rougeL"),
@@ -124,21 +124,21 @@ def test_what_is_no_text_is_told_with_its_line(tmp_path, broken, what):
     lines = [{"input": f"n {i}", "references": ["y"]} for i in range(3)]
     path.write_text("\n" + "".join(json.dumps(line) + "\n" for line in (*lines, broken)))  # a blank line counts
     with pytest.raises(DlbenchError, match=rf"mine\.jsonl, line 5: (holds )?{what}"):
-        harness.load_task(f"file:{path}")
+        loader.load_task(f"file:{path}")
 
 
 def test_whole_surrogate_pairs_and_backslashes_are_texts(tmp_path):
     path = tmp_path / "mine.jsonl"
     line = '{"input": "\\ud83d\\ude00 \\\\ud800 \\u00e9", "references": ["y"]}\n'
     path.write_text(line * 2)
-    task = harness.load_task(f"file:{path}")
+    task = loader.load_task(f"file:{path}")
     assert {d.prompt for d in task.documents("test")} == {"\U0001f600 \\ud800 é"}
 
 
 def test_a_prompt_without_a_token_is_told_with_its_line(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps({"input": x, "references": ["y"]}) + "\n" for x in ("a", "b", "\u200b", "c")))
-    documents = harness.load_task(f"file:{path}").documents("test")
+    documents = loader.load_task(f"file:{path}").documents("test")
     assert [d.line for d in documents] == [1, 2, 3, 4]
 
     class Deaf:

@@ -5,10 +5,11 @@ import json
 import pytest
 import small_model
 
-from dlbench import harness, readable
 from dlbench.cli import main
-from dlbench.lines import read_lines
-from dlbench.records import Record
+from dlbench.data import loader
+from dlbench.evaluation import reference_check
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record
 
 CHINESE = ["今天天气很好，我们去公园散步。", "昨天下了一场很大的雨。", "明天早上八点开会。"]
 DATED = ["今天是2024年3月5日。", "昨天下了5场雨，共20小时。", "明天8点开会。"]
@@ -67,8 +68,8 @@ def write(folder, references, scoring=None, metric="exact_match", **options):
 
 
 def said(path):
-    task = harness.load_task(path)
-    return readable.complaints(task, task.documents("test"))
+    task = loader.load_task(path)
+    return reference_check.complaints(task, task.documents("test"))
 
 
 @pytest.mark.parametrize(
@@ -113,28 +114,31 @@ def test_a_filter_that_looks_for_an_answer_in_a_text_is_no_fault(tmp_path):
 @pytest.mark.parametrize("metric", ["rougeL", "bleu", "chrf", "exact", "f1"])
 @pytest.mark.parametrize("references", [CHINESE, DATED, RUSSIAN, ENGLISH], ids=["zh", "dated", "ru", "en"])
 def test_metrics_of_ours_read_everything(tmp_path, references, metric):
-    from dlbench.sources import Sources
+    from dlbench.data.task_options import Sources
 
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps({"input": "x", "references": [text]}) + "\n" for text in references))
-    task = harness.load_task(f"file:{path}", Sources(metric=metric))
-    assert readable.complaints(task, task.documents("test")) == ()
+    task = loader.load_task(f"file:{path}", Sources(metric=metric))
+    assert reference_check.complaints(task, task.documents("test")) == ()
 
 
 def test_references_without_a_word_are_told(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps({"input": "x", "references": [t]}) + "\n" for t in ("👍", ":-)", "fine")))
-    task = harness.load_task(f"file:{path}")
-    (line,) = readable.complaints(task, task.documents("test"))
+    task = loader.load_task(f"file:{path}")
+    (line,) = reference_check.complaints(task, task.documents("test"))
     assert line.startswith("1 of 3 references looked at get less than half of the marks as answers under rougeL")
 
 
 def test_it_looks_at_as_many_documents_on_every_machine(tmp_path, monkeypatch):
     looked = []
-    task = harness.load_task(write(tmp_path / "t", ENGLISH * 60))
+    task = loader.load_task(write(tmp_path / "t", ENGLISH * 60))
     monkeypatch.setattr(task, "judge", lambda document, text: looked.append(document.index) or 1.0)
     documents = task.documents("test")
-    assert readable.complaints(task, documents) == () and 0.8 * readable.DOCUMENTS <= len(looked) <= readable.DOCUMENTS
+    assert (
+        reference_check.complaints(task, documents) == ()
+        and 0.8 * reference_check.DOCUMENTS <= len(looked) <= reference_check.DOCUMENTS
+    )
     assert max(looked) > 0.9 * documents[-1].index
 
 
@@ -155,14 +159,14 @@ def rows_of(name):
 @pytest.mark.parametrize(("name", "split"), [("drop", "validation"), ("truthfulqa_gen", "validation")])
 def test_what_stands_in_for_references_is_no_complaint(tmp_path, name, split):
     """lm-eval's YAML of drop joins the keys of an answer, that of truthfulqa_gen gives a space."""
-    from dlbench.sources import Sources
+    from dlbench.data.task_options import Sources
 
     (tmp_path / name).mkdir()
     for part in {split, "train"}:
         (tmp_path / name / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of(name)))
-    task = harness.load_task(name, Sources(data_dir=str(tmp_path)))
+    task = loader.load_task(name, Sources(data_dir=str(tmp_path)))
     documents = task.documents("test")
-    assert len({d.references for d in documents}) == 1 and readable.complaints(task, documents) == ()
+    assert len({d.references for d in documents}) == 1 and reference_check.complaints(task, documents) == ()
     number = documents[0].index
     truth = {"drop": f"{number}", "truthfulqa_gen": f"The right answer is b {number}."}[name]
     assert task.score(documents[0], truth)[task.metric] > 0.9

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from dlbench import harness, scoring
-from dlbench.sources import Sources
+from dlbench.data import loader
+from dlbench.data.scoring import code_hash
+from dlbench.data.task_options import Sources
 
 YAML = """
 task: own
@@ -56,16 +57,16 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / name).write_text(text)
     (tmp_path / "own.yaml").write_text(YAML.replace("FOLDER", str(tmp_path)))
     yield tmp_path
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
 
 
 def sha256(folder):
     """The hash in a new process."""
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
     for name in (*MODULES, "outer_of_mine.py"):
         sys.modules.pop(name.removesuffix(".py"), None)
         sys.modules.pop(str(folder / name.removesuffix(".py")), None)
-    return harness.load_task(str(folder / "own.yaml")).scoring_sha256
+    return loader.load_task(str(folder / "own.yaml")).scoring_sha256
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -126,41 +127,41 @@ def test_a_decorated_function_counts_by_its_own_code_and_its_decorators(folder, 
 
 def test_installed_code_counts_by_its_release(folder, monkeypatch):
     before = sha256(folder)
-    monkeypatch.setattr("dlbench.provenance._release", lambda top: "0.0")
+    monkeypatch.setattr("dlbench.registry.provenance._release", lambda top: "0.0")
     assert sha256(folder) != before
 
 
 def test_tasks_that_ship_do_not_ask_for_releases(monkeypatch):
-    inner = harness.load_task("nano_math").inner
-    before = scoring.scoring_sha256(inner)
-    monkeypatch.setattr("dlbench.provenance._release", lambda top: "0.0")
-    assert scoring.scoring_sha256(inner) == before
-    others = {harness.load_task(name).scoring_sha256 for name in ("nano_summary", "nano_translate", "nano_math")}
+    inner = loader.load_task("nano_math").inner
+    before = code_hash.scoring_sha256(inner)
+    monkeypatch.setattr("dlbench.registry.provenance._release", lambda top: "0.0")
+    assert code_hash.scoring_sha256(inner) == before
+    others = {loader.load_task(name).scoring_sha256 for name in ("nano_summary", "nano_translate", "nano_math")}
     assert len(others) == 3 and before in others
 
 
 def test_the_code_of_our_metrics_counts(monkeypatch, tmp_path):
     """In a copy of the file: the one that is in use stays as it is."""
-    from dlbench import provenance, sourcefile
+    from dlbench.registry import provenance, source_file
 
-    inner = harness.load_task("nano_math").inner
-    before, read = scoring.scoring_sha256(inner), provenance.read
+    inner = loader.load_task("nano_math").inner
+    before, read = code_hash.scoring_sha256(inner), provenance.read
     seen = []
 
     def other(path):
         seen.append(path.name)
         source = read(path)
-        return sourcefile.Source("0" * 64, source.imports) if path.name == "words.py" else source
+        return source_file.Source("0" * 64, source.imports) if path.name == "words.py" else source
 
     monkeypatch.setattr(provenance, "read", other)
-    assert scoring.scoring_sha256(inner) != before
+    assert code_hash.scoring_sha256(inner) != before
     assert sorted(seen) == ["metrics.py", "words.py"]
 
 
 def test_a_file_of_documents_is_scored_by_its_metric(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text("".join(json.dumps({"input": "x", "references": ["y"]}) + "\n" for _ in range(3)))
-    found = {m: harness.load_task(f"file:{path}", Sources(metric=m)).scoring_sha256 for m in ("rougeL", "bleu", "f1")}
+    found = {m: loader.load_task(f"file:{path}", Sources(metric=m)).scoring_sha256 for m in ("rougeL", "bleu", "f1")}
     assert len(set(found.values())) == 3
-    other = harness.load_task(f"file:{path}", Sources(metric="f1", template="Say {input}"))
+    other = loader.load_task(f"file:{path}", Sources(metric="f1", template="Say {input}"))
     assert other.scoring_sha256 == found["f1"]

@@ -12,9 +12,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 from sacrebleu.metrics import BLEU
 
-from dlbench import harness, words
-from dlbench.outputs import repetition
-from dlbench.sources import Sources
+from dlbench.data import loader
+from dlbench.data.scoring import words
+from dlbench.data.task_options import Sources
+from dlbench.evaluation.text_stats import repetition
 from dlbench.tasks import metrics
 
 SENTENCES = {
@@ -175,7 +176,7 @@ def test_a_task_has_one_tokenizer_whatever_texts_are_looked_at(tmp_path):
     path = tmp_path / "zh.jsonl"
     lines = [{"input": f"text {i}", "references": [one]} for i, one in enumerate(references)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    task = harness.load_task(f"file:{path}", Sources(metric="bleu"))
+    task = loader.load_task(f"file:{path}", Sources(metric="bleu"))
     documents = task.documents("test") + task.documents("fit")
     assert sorted(d.references[0] for d in documents) == sorted(references)
     by_hand = BLEU(effective_order=True, tokenize="zh")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import sacrebleu
 
-from dlbench import harness
 from dlbench.cli import main
-from dlbench.lines import read_lines
-from dlbench.records import Record, Sample
-from dlbench.sources import Sources
+from dlbench.data import loader
+from dlbench.data.task_options import Sources
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record, Sample
 
 ROOT = Path(os.environ.get("DLBENCH_SHARED") or Path(__file__).parents[2].parent / "shared")
 pytestmark = pytest.mark.skipif(
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
     [("e2e", 630, 2000, None), ("multi30k", 1000, 2000, 1), ("gsm8k", 1319, 2000, 1), ("dialogsum", 500, 2000, 3)],
 )
 def test_mirrors_of_real_data_load(name, scored, fitted, references):
-    task = harness.load_task(name, Sources(data_dir=str(ROOT / "data"), fewshot=0))
+    task = loader.load_task(name, Sources(data_dir=str(ROOT / "data"), fewshot=0))
     documents = task.documents("test")
     assert (len(documents), len(task.documents("fit"))) == (scored, fitted)
     assert references is None or {len(d.references) for d in documents} == {references}

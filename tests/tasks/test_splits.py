@@ -7,13 +7,13 @@ import random
 import pytest
 import small_model
 
-from dlbench import harness, splits
 from dlbench.cli import main
+from dlbench.data import loader, splits
+from dlbench.data.rows.duplicates import Questions
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.lines import read_lines
-from dlbench.questions import Questions
-from dlbench.records import Record
-from dlbench.sources import Sources
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record
 
 USED = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 CLASS = """
@@ -140,8 +140,8 @@ def test_tasks_of_lm_eval_that_name_one_split_twice(tmp_path, name):
     sources = Sources(data_dir=str(tmp_path))
     seen = []
     for _ in range(2):  # as two processes do
-        harness.load_task.cache_clear()
-        task = harness.load_task(name, sources)
+        loader.load_task.cache_clear()
+        task = loader.load_task(name, sources)
         scored, fitted = task.documents("test"), task.documents("fit")
         assert task.fit_split == f"a fifth of {split}, not scored" and task.fit_overlap == 40
         assert (len(scored), len(fitted)) == (32, 8)
@@ -152,7 +152,7 @@ def test_tasks_of_lm_eval_that_name_one_split_twice(tmp_path, name):
         assert len(found[0] | found[1]) == 40 and not found[0] & found[1]
         seen.append((scored, fitted))
     assert seen[0] == seen[1]
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
 
 
 def test_python_draws_the_same_answers_whoever_reads(tmp_path):
@@ -163,19 +163,19 @@ def test_python_draws_the_same_answers_whoever_reads(tmp_path):
     )
     sources, seen = Sources(data_dir=str(tmp_path), fewshot=2), []
     for start in (1, 2):
-        harness.load_task.cache_clear()
+        loader.load_task.cache_clear()
         random.seed(start)
         before = random.getstate()
-        seen.append(harness.load_task("gpqa_diamond_cot_n_shot", sources).documents("test"))
+        seen.append(loader.load_task("gpqa_diamond_cot_n_shot", sources).documents("test"))
         assert random.getstate() == before
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
     assert seen[0] == seen[1]
     assert len({d.references for d in seen[0]}) > 1  # they are shuffled
 
 
 @pytest.mark.parametrize("twin", ["train", "validation"])
 def test_the_same_rows_under_another_name_are_the_same_split(tmp_path, twin):
-    task = harness.load_task(own(tmp_path / "t", {twin: asked(*range(20)), "test": asked(*reversed(range(20)))}))
+    task = loader.load_task(own(tmp_path / "t", {twin: asked(*range(20)), "test": asked(*reversed(range(20)))}))
     assert task.fit_split == "a fifth of test, not scored" and task.fit_overlap == 20
     assert len(prompts(task, "test")) == 16 and len(prompts(task, "fit")) == 4
     assert not {*prompts(task, "test")} & {*prompts(task, "fit")}
@@ -183,7 +183,7 @@ def test_the_same_rows_under_another_name_are_the_same_split(tmp_path, twin):
 
 def test_what_stands_in_both_is_left_out_of_the_fit_side_and_counted(tmp_path):
     rows = {"train": asked(*range(30)), "test": asked(*range(20, 45))}
-    task = harness.load_task(own(tmp_path / "t", rows))
+    task = loader.load_task(own(tmp_path / "t", rows))
     assert (task.fit_split, task.fit_overlap) == ("train", 10)
     assert prompts(task, "test") == [f"Q: q {i}" for i in range(20, 45)]
     fitted = task.documents("fit")
@@ -194,17 +194,17 @@ def test_what_stands_in_both_is_left_out_of_the_fit_side_and_counted(tmp_path):
 
 def test_ids_order_and_hash_stay_where_nothing_is_shared(tmp_path):
     rows = {"train": asked(*range(7), id="x"), "validation": asked(*range(7, 9)), "test": asked(*range(9, 20))}
-    task = harness.load_task(own(tmp_path / "t", rows))
+    task = loader.load_task(own(tmp_path / "t", rows))
     assert (task.fit_split, task.fit_overlap) == ("train", 0)
     assert [d.id for d in task.documents("fit")] == [f"fit-{i}" for i in range(7)]
-    alone = harness.load_task(own(tmp_path / "u", {"test": asked(*range(50))}))
+    alone = loader.load_task(own(tmp_path / "u", {"test": asked(*range(50))}))
     by_hash = sorted(range(50), key=lambda i: hashlib.sha256(f"test-{i}".encode()).digest())
     assert [d.index for d in alone.documents("fit")] == sorted(by_hash[:10]) and alone.fit_overlap == 0
 
 
 def test_the_next_split_is_taken_where_nothing_of_the_first_is_left(tmp_path):
     rows = {"train": asked(*range(20)), "validation": asked(*range(30, 39)), "test": asked(*range(20))}
-    task = harness.load_task(own(tmp_path / "t", rows))
+    task = loader.load_task(own(tmp_path / "t", rows))
     assert (task.fit_split, task.fit_overlap) == ("validation", 20)
     assert len(prompts(task, "test")) == 20 and len(prompts(task, "fit")) == 9
 
@@ -212,14 +212,14 @@ def test_the_next_split_is_taken_where_nothing_of_the_first_is_left(tmp_path):
 def test_one_question_with_other_answers_is_one_document(tmp_path):
     """A model that was tuned on it has seen it; many sets have a row for each reference."""
     other = [{"q": f"q {i}", "a": f"another {i}"} for i in range(20)]
-    task = harness.load_task(own(tmp_path / "t", {"train": other + asked(50), "test": asked(*range(20))}))
+    task = loader.load_task(own(tmp_path / "t", {"train": other + asked(50), "test": asked(*range(20))}))
     assert task.fit_overlap == 20 and prompts(task, "fit") == ["Q: q 50"]
 
 
 def test_prompts_that_tell_nothing_apart_leave_it_to_the_references(tmp_path):
     """lm-eval's xlsum tasks quote the name of the column, so that all prompts are one."""
     rows = {"train": asked(*range(10)), "test": asked(*range(5, 20))}
-    task = harness.load_task(own(tmp_path / "t", rows, doc_to_text="\"{{'text'}}\""))
+    task = loader.load_task(own(tmp_path / "t", rows, doc_to_text="\"{{'text'}}\""))
     assert {*prompts(task, "test")} == {"text"} and task.fit_overlap == 5
     assert [d.references for d in task.documents("fit")] == [(f"r{i}",) for i in range(5)]
 
@@ -237,7 +237,7 @@ def test_answers_that_are_weighed_are_asked_about(tmp_path, kind, options, overl
     rows = {"train": asked(*range(20), side="train"), "test": asked(*range(10, 30), side="test")}
     more = {"output_type": kind, "generation_kwargs": None, **options}
     metric = "[{metric: acc, aggregation: mean, higher_is_better: true}]"
-    task = harness.load_task(own(tmp_path / "t", rows, metric_list=metric, **more))
+    task = loader.load_task(own(tmp_path / "t", rows, metric_list=metric, **more))
     assert (task.fit_split, task.fit_overlap) == ("train", overlap)
     assert len(task.documents("fit")) == 20 - overlap
 
@@ -278,7 +278,7 @@ def test_answers_in_another_order_make_no_other_question(tmp_path, form):
         more |= {"generation_kwargs": None, "metric_list": metric}
     else:
         more["doc_to_target"] = "'{{place}}'"
-    task = harness.load_task(own(tmp_path / "t", rows, **more))
+    task = loader.load_task(own(tmp_path / "t", rows, **more))
     assert task.fit_overlap == 10 and [d.index for d in task.documents("fit")] == [10, 11, 12, 13, 14]
 
 
@@ -296,7 +296,7 @@ def test_what_only_looks_like_answers_keeps_its_order(tmp_path, text):
     for row in rows["train"]:
         row["q"], row["a"] = row["a"], row["q"]
     both = '"' + text.format("{{q}}", "{{a}}") + '"'
-    task = harness.load_task(own(tmp_path / "t", rows, doc_to_text=both))
+    task = loader.load_task(own(tmp_path / "t", rows, doc_to_text=both))
     assert task.fit_overlap == 0 and len(task.documents("fit")) == 9
 
 
@@ -307,12 +307,12 @@ def test_scored_rows_that_all_ask_one_question_are_not_fitted_on(tmp_path, count
         "train": [{"q": "q 1", "a": "another"}, *asked(2, 3)],
         "test": [{"q": "q 1", "a": f"{i}"} for i in range(count)],
     }
-    task = harness.load_task(own(tmp_path / "t", rows))
+    task = loader.load_task(own(tmp_path / "t", rows))
     assert task.fit_overlap == 1 and prompts(task, "fit") == ["Q: q 2", "Q: q 3"]
 
 
 def test_one_document_twice_is_not_fitted_on(tmp_path):
-    task = harness.load_task(own(tmp_path / "t", {"train": [{"q": "q 1", "a": "another"}], "test": asked(1)}))
+    task = loader.load_task(own(tmp_path / "t", {"train": [{"q": "q 1", "a": "another"}], "test": asked(1)}))
     assert task.fit_overlap == 1 and len(prompts(task, "test")) == 1
     with pytest.raises(DlbenchError, match="too few documents to fit on"):
         task.documents("fit")
@@ -322,8 +322,8 @@ def test_what_asks_the_same_never_straddles_the_fifth(tmp_path):
     rng = random.Random(3)
     for size in (13, 40, 90):
         rows = asked(*(rng.randrange(size // 2) for _ in range(size)))
-        harness.load_task.cache_clear()
-        task = harness.load_task(own(tmp_path / f"t{size}", {"test": rows}))
+        loader.load_task.cache_clear()
+        task = loader.load_task(own(tmp_path / f"t{size}", {"test": rows}))
         scored, fitted = prompts(task, "test"), prompts(task, "fit")
         assert len(set(rows_ := [f"Q: {r['q']}" for r in rows])) < size
         assert not {*scored} & {*fitted} and sorted(scored + fitted) == sorted(rows_)
@@ -335,7 +335,7 @@ def test_what_shares_a_source_never_straddles_the_fifth(tmp_path, size):
     path = tmp_path / "own.jsonl"
     rows = [{"input": f"i {i}", "references": ["r"], "source": f"s {i // size}", "id": str(i)} for i in range(60)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = harness.load_task(f"file:{path}")
+    task = loader.load_task(f"file:{path}")
     fitted, scored = ({int(d.id.split("-")[-1]) for d in task.documents(split)} for split in ("fit", "test"))
     assert len(fitted) == 12 - 12 % size and len(fitted) + len(scored) == 60
     assert not {i // size for i in fitted} & {i // size for i in scored}
@@ -345,13 +345,13 @@ def test_a_source_that_all_share_sets_none_apart(tmp_path):
     path = tmp_path / "own.jsonl"
     rows = [{"input": f"i {i}", "references": ["r"], "source": "the book"} for i in range(20)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert len(harness.load_task(f"file:{path}").documents("fit")) == 4
+    assert len(loader.load_task(f"file:{path}").documents("fit")) == 4
 
 
 def test_a_fifth_of_pairs_is_a_pair(tmp_path):
-    task = harness.load_task(own(tmp_path / "t", {"test": asked(*(i // 2 for i in range(8)))}))
+    task = loader.load_task(own(tmp_path / "t", {"test": asked(*(i // 2 for i in range(8)))}))
     assert len(prompts(task, "fit")) == 2 and not {*prompts(task, "fit")} & {*prompts(task, "test")}
-    same = harness.load_task(own(tmp_path / "u", {"test": asked(*[1] * 20)}))
+    same = loader.load_task(own(tmp_path / "u", {"test": asked(*[1] * 20)}))
     assert len(prompts(same, "test")) == 20
     with pytest.raises(DlbenchError, match="too few documents to fit on"):
         same.documents("fit")
@@ -362,11 +362,11 @@ def test_tasks_in_python_too(tmp_path, count, fit, left):
     """They have no names of splits, and may give rows as a list."""
     (tmp_path / "code.py").write_text(CLASS.replace("TRAIN", str(count)))
     (tmp_path / "own.yaml").write_text("task: own\nclass: !function code.Own\n")
-    harness.load_task.cache_clear()
-    task = harness.load_task(str(tmp_path / "own.yaml"))
+    loader.load_task.cache_clear()
+    task = loader.load_task(str(tmp_path / "own.yaml"))
     assert (task.fit_split, task.fit_overlap) == (fit, min(count, 20))
     assert len(prompts(task, "fit")) == left and not {*prompts(task, "test")} & {*prompts(task, "fit")}
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
 
 
 def test_of_a_large_split_no_more_rows_are_looked_at_than_are_needed(tmp_path, monkeypatch):
@@ -374,7 +374,7 @@ def test_of_a_large_split_no_more_rows_are_looked_at_than_are_needed(tmp_path, m
     hashed = []
     true = Questions.hash
     monkeypatch.setattr(Questions, "hash", lambda self, row: hashed.append(row["q"]) or true(self, row))
-    task = harness.load_task(own(tmp_path / "t", {"train": asked(*range(400)), "test": asked(*range(390, 410))}))
+    task = loader.load_task(own(tmp_path / "t", {"train": asked(*range(400)), "test": asked(*range(390, 410))}))
     fitted = prompts(task, "fit")
     order = sorted(range(400), key=lambda i: hashlib.sha256(f"fit-{i}".encode()).digest())
     assert fitted == [f"Q: q {i}" for i in sorted([i for i in order if i < 390][:30])]
@@ -385,7 +385,7 @@ def test_of_a_large_split_no_more_rows_are_looked_at_than_are_needed(tmp_path, m
 
 def test_a_fit_split_that_cannot_be_read_is_told_where_it_is_needed(tmp_path):
     path = own(tmp_path / "t", {"test": asked(*range(9))}, training_split="nowhere", fewshot_split="test")
-    task = harness.load_task(path)
+    task = loader.load_task(path)
     assert len(task.documents("test")) == 9 and task.fit_split == "nowhere"
     with pytest.raises(DlbenchError, match="its split 'nowhere' cannot be read: KeyError"):
         task.documents("fit")

@@ -7,12 +7,12 @@ from typing import ClassVar
 import hub_shapes
 import pytest
 
-from dlbench import catalogue, harness, lm_index, mirrors
 from dlbench.cli import main
-from dlbench.prefetch import fetch
-from dlbench.sources import Sources
+from dlbench.data import lm_eval_index, loader, mirrors, suites
+from dlbench.data.prefetch import fetch
+from dlbench.data.task_options import Sources
 
-TASKS = [name for name, info in catalogue.tasks().items() if info.suite != "nano"]
+TASKS = [name for name, info in suites.tasks().items() if info.suite != "nano"]
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +32,27 @@ def mirror(hub, tmp_path_factory):
     import datasets
 
     to = tmp_path_factory.mktemp("mirror")
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         # Not the user's cache: what it holds under these names may come of other rows.
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         with pytest.MonkeyPatch.context() as there:
             there.chdir(hub)
-            fetch([s for s in catalogue.suites() if s != "nano"], to, Sources(), lambda made: None)
+            fetch([s for s in suites.suites() if s != "nano"], to, Sources(), lambda made: None)
         yield to
-    harness.load_task.cache_clear()
+    loader.load_task.cache_clear()
 
 
 def loaded(name):
     """The task from the folder of the hub's shape."""
-    return harness.load_task(name, Sources())
+    return loader.load_task(name, Sources())
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_hub_and_mirror_give_the_same_documents(name, mirror):
     there = loaded(name)
     assert there.inner.config.custom_dataset is None or name == "paper_alpaca"
-    here = harness.load_task(name, Sources(data_dir=str(mirror)))
+    here = loader.load_task(name, Sources(data_dir=str(mirror)))
     for split in ("test", "fit"):
         assert there.documents(split) == here.documents(split) != []
     assert (there.metrics, there.version, there.fit_split) == (here.metrics, here.version, here.fit_split)
@@ -60,7 +60,7 @@ def test_hub_and_mirror_give_the_same_documents(name, mirror):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_what_a_list_says_is_what_the_task_is(name):
-    info, task = catalogue.tasks()[name], loaded(name)
+    info, task = suites.tasks()[name], loaded(name)
     assert (info.metric, info.version, info.fit) == (task.metric, task.version, task.fit_split)
     config = task.inner.config
     assert info.test == (config.test_split or config.validation_split)
@@ -81,10 +81,10 @@ def test_what_a_list_says_is_what_the_task_is(name):
 
 def test_names_are_not_those_of_lm_eval():
     """So that a name never means two things; a suite of ours goes before a tag of lm-eval."""
-    theirs = lm_index.entries()
-    ours = {name for name, info in catalogue.tasks().items() if info.path is not None}
+    theirs = lm_eval_index.entries()
+    ours = {name for name, info in suites.tasks().items() if info.path is not None}
     assert not {name for name in ours if name in theirs}
-    foreign = {name for name, info in catalogue.tasks().items() if info.path is None}
+    foreign = {name for name, info in suites.tasks().items() if info.path is None}
     assert all(theirs[name].kind == "task" for name in foreign)
 
 
@@ -111,10 +111,10 @@ def test_the_lock_says_what_was_written(mirror):
 
 def test_records_say_where_data_came_from(mirror, tmp_path):
     assert loaded("e2e").data == "tuetschek/e2e_nlg"
-    assert harness.load_task("e2e", Sources(data_dir=str(mirror))).data == "a mirror of tuetschek/e2e_nlg"
+    assert loader.load_task("e2e", Sources(data_dir=str(mirror))).data == "a mirror of tuetschek/e2e_nlg"
     shutil.copytree(mirror / "e2e", tmp_path / "e2e")
     (tmp_path / "dlbench.lock.json").write_text(json.dumps({"mirrors": {"e2e": {"revision": "ab" * 20}}}))
-    task = harness.load_task("e2e", Sources(data_dir=str(tmp_path)))
+    task = loader.load_task("e2e", Sources(data_dir=str(tmp_path)))
     assert task.data == f"a mirror of tuetschek/e2e_nlg at revision {'ab' * 20}"
 
     class Split:

@@ -7,12 +7,12 @@ import pytest
 import tiny_models
 import toy_task
 
-from dlbench.backbones import load, wrap
+from dlbench.data.loader import load_task
+from dlbench.data.task import Document
 from dlbench.errors import DlbenchError
 from dlbench.fit import halves
-from dlbench.harness import load_task
-from dlbench.task import Document
-from dlbench.teacher import Example
+from dlbench.models.backbone import load, wrap
+from dlbench.prompting.teacher_forcing import Example
 from dlbench.train import data
 
 

@@ -8,9 +8,9 @@ import torch
 import toy_task
 from accelerate import Accelerator
 
-from dlbench.backbones import wrap
 from dlbench.errors import DlbenchError
-from dlbench.teacher import IGNORED, Example
+from dlbench.models.backbone import wrap
+from dlbench.prompting.teacher_forcing import IGNORED, Example
 from dlbench.train.loop import Totals, Trainer, rate
 from dlbench.train.objective import Objective
 from dlbench.train.recipes import LayerSkip, SkipTuned, Sorted

@@ -6,11 +6,11 @@ import tiny_models
 import torch
 from torch.nn.functional import cross_entropy
 
-from dlbench.backbones import wrap
 from dlbench.engine import Engine, Request
-from dlbench.engine.view import exit_head
-from dlbench.registry import load
-from dlbench.teacher import Batch, Example
+from dlbench.engine.routing.live_view import exit_head
+from dlbench.models.backbone import wrap
+from dlbench.prompting.teacher_forcing import Batch, Example
+from dlbench.registry.methods import load
 from dlbench.train.objective import Objective
 from dlbench.train.recipes import LayerSkip, SkipTuned, Sorted
 

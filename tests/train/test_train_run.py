@@ -17,10 +17,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dlbench.backbones import fingerprint, load
 from dlbench.cli import main
-from dlbench.lines import read_lines
-from dlbench.records import Record
+from dlbench.models.backbone import fingerprint, load
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record
 from dlbench.train import run
 from dlbench.train.card import read_card
 from dlbench.train.loop import Trainer

@@ -1,0 +1,116 @@
+"""A user's own file as a task: `file:PATH.jsonl`, lines of `{"input": …, "references": […]}`.
+
+A line may have an `id`, and a `source` where several documents were taken from one.
+
+All of it is scored but a fifth, chosen by hash, that methods may be fitted on. Where PATH is a folder, its
+`train.jsonl` or `validation.jsonl` is for that, and `test.jsonl` is scored whole.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.data.mirrors import Mirror, Splits, read_documents
+from dlbench.data.task_options import Sources
+from dlbench.errors import DlbenchError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LIMIT = 128
+"""Most new tokens, unless --max-new-tokens says otherwise."""
+METRIC = "rougeL"
+TEMPLATE = "{input}"
+_SPLITS = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
+_SCORING = {
+    "rougeL": ("score_summary", ("rougeL", "rouge1", "rouge2")),
+    "bleu": ("score_translation", ("bleu", "chrf", "corpus_bleu", "corpus_chrf")),
+    "chrf": ("score_translation", ("chrf", "bleu", "corpus_chrf", "corpus_bleu")),
+    "exact": ("score_exact", ("exact",)),
+    "f1": ("score_answer", ("f1", "exact")),
+}
+"""Metric → the function of `dlbench.tasks.metrics` that scores a document, and what it gives, the primary one first."""
+
+
+def name(task: str) -> str:
+    """What records call the task: the name of the file or folder, marked so that it is never taken for a known task.
+
+    Raises:
+        DlbenchError: there is no such file.
+    """
+    return f"file:{place(task).name.removesuffix('.jsonl')}"
+
+
+def place(task: str) -> Path:
+    """The file or folder behind `file:PATH`.
+
+    Raises:
+        DlbenchError: there is none, or it is no `.jsonl` file.
+    """
+    given = task.removeprefix("file:")
+    path = Path(given).expanduser().resolve()
+    if not path.name.isprintable():
+        raise DlbenchError(f"file {path.name!r}: a task has the name of its file, which holds invisible characters")
+    if path.is_dir():
+        Mirror(path).split("test")
+    elif not path.is_file() or path.suffix != ".jsonl":
+        raise DlbenchError(f"no file {given}: give a .jsonl file of documents, or a folder with test.jsonl")
+    return path
+
+
+def config(task: str, sources: Sources) -> dict[str, Any]:
+    """The file as a task of lm-eval.
+
+    Raises:
+        DlbenchError: there is no such file.
+    """
+    from dlbench.tasks import metrics
+
+    path = place(task)
+    metric = sources.metric or METRIC
+    # A shell leaves \n as it is typed.
+    template = (sources.template or TEMPLATE).replace("\\n", "\n")
+    scoring, names = _SCORING[metric]
+    splits = [s for s in _SPLITS if path.is_dir() and (path / f"{s}.jsonl").is_file()] or ["test"]
+    listed = []
+    for entry in names:
+        corpus = entry.startswith("corpus_")
+        listed.append(
+            {"metric": entry, "aggregation": getattr(metrics, entry) if corpus else "mean", "higher_is_better": True}
+        )
+    return {
+        "task": name(task),
+        "custom_dataset": functools.partial(_load, path),
+        **{_SPLITS[split]: split for split in splits},
+        "output_type": "generate_until",
+        "doc_to_text": functools.partial(_fill, template),
+        "doc_to_target": "references",
+        "process_results": getattr(metrics, scoring),
+        "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": LIMIT, "do_sample": False},
+        "filter_list": [
+            {"name": "stripped", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+        ],
+        "num_fewshot": 0,
+        "metric_list": listed,
+        # The content key holds the documents, prompts included, and the version, but not the metric.
+        "metadata": {"version": f"1 {metric}", "chat": True, "source": _source},
+    }
+
+
+def _load(path: Path, **_: Any) -> Mapping[str, Dataset]:
+    if path.is_dir():
+        return Splits(Mirror(path))
+    from datasets import Dataset
+
+    return {"test": Dataset.from_list(read_documents(path))}
+
+
+def _source(doc: Mapping[str, Any]) -> str | None:
+    return doc.get("source")
+
+
+def _fill(template: str, doc: Mapping[str, Any]) -> str:
+    return template.replace("{input}", doc["input"])

@@ -1,0 +1,167 @@
+"""lm-eval's tasks by name, without importing lm-eval, whose own index reads fourteen thousand files in sixteen seconds.
+
+Only the few top-level keys that tell what a file is are read here, and the result is kept on disk under lm-eval's
+version. What a task means, lm-eval alone says, when `dlbench.data.loader` loads the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml
+
+from dlbench.errors import DlbenchError
+
+_KEYS = ("task", "group", "tag", "include", "class", "output_type")
+_KEY = re.compile(rb"""^(["']?)(\w+)\1[ \t]*:""", re.MULTILINE)
+_WANTED = frozenset(key.encode() for key in _KEYS)
+_SKIPPED = {"__pycache__", ".ipynb_checkpoints"}
+
+
+class Entry(NamedTuple):
+    """One name that lm-eval knows."""
+
+    name: str
+    kind: Literal["task", "python", "group", "tag"]
+    path: str | None
+    """The YAML file; None for a tag."""
+    output_type: str = ""
+    """What the model is asked for, such as "generate_until"; empty where the file leaves lm-eval's default."""
+    members: tuple[str | None, ...] = ()
+    """Names in a group, in its order, or of a tag, sorted; None for a member that the group changes."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
+    """Reads parts of lm-eval's YAML; what a tag stands for stays unknown."""
+
+
+_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+
+
+def entries() -> dict[str, Entry]:
+    """Every task, group and tag of the installed lm-eval, from the file that the first call leaves on disk."""
+    return _entries(str(_folder()), version("lm_eval"))
+
+
+def refresh() -> dict[str, Entry]:
+    """The same, read anew."""
+    _cache_file(str(_folder()), version("lm_eval")).unlink(missing_ok=True)
+    _entries.cache_clear()
+    return entries()
+
+
+def scan(root: Path, *, strict: bool = False) -> dict[str, Entry]:
+    """Index the task files below a folder.
+
+    Args:
+        root: searched through all its levels, in the order of the paths; the first file that takes a name keeps it.
+        strict: whether a file that cannot be read is a fault; lm-eval passes over such files.
+
+    Raises:
+        DlbenchError: a file cannot be read, and that is a fault.
+    """
+    found: dict[str, Entry] = {}
+    tags: dict[str, set[str]] = {}
+    for path in sorted(_files(root)):
+        try:
+            if strict:
+                yaml.load(Path(path).read_bytes(), Loader=_Loader)
+            config = _head(path)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            if strict:
+                raise DlbenchError(f"{path} is no task YAML: {' '.join(str(error).split())}") from error
+            continue
+        name = config.get("group", config.get("task")) if "class" not in config else config.get("task")
+        if not isinstance(name, str) or name in found:
+            continue
+        members: tuple[str | None, ...] = ()
+        kind: Literal["task", "python", "group"] = "python" if "class" in config else "task"
+        if "group" in config and kind == "task":
+            listed = config.get("task")
+            kind = "group"
+            members = tuple(m if isinstance(m, str) else None for m in (listed if isinstance(listed, list) else []))
+        found[name] = Entry(name, kind, path, str(config.get("output_type") or ""), members)
+        if kind != "group":
+            given = config.get("tag")
+            for tag in given if isinstance(given, list) else [given] if given else []:
+                tags.setdefault(str(tag), set()).add(name)
+    for tag, names in tags.items():
+        if tag not in found:
+            found[tag] = Entry(tag, "tag", None, "", tuple(sorted(names)))
+    return found
+
+
+def _files(root: Path) -> list[str]:
+    paths: list[str] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = [f for f in folders if f not in _SKIPPED]
+        paths += [f"{folder}/{name}" for name in names if name.endswith(".yaml")]
+    return paths
+
+
+def _head(path: str) -> dict[str, Any]:
+    """The wanted keys of a file, those of the files that it includes below its own."""
+    config = dict(_own(path))
+    included = config.pop("include", None)
+    merged: dict[str, Any] = {}
+    for name in included if isinstance(included, list) else [included] if included else []:
+        merged.update(_head(os.path.normpath(os.path.join(os.path.dirname(path), name))))
+    return {**merged, **config}
+
+
+@functools.lru_cache(maxsize=1024)
+def _own(path: str) -> dict[str, Any]:
+    """The wanted keys of a file: only their lines go through the YAML reader."""
+    with open(path, "rb") as file:
+        text = file.read()
+    keys = [(m.start(), m.group(2)) for m in _KEY.finditer(text)]
+    ends = [start for start, _ in keys[1:]] + [len(text)]
+    wanted = b"".join(text[start:end] for (start, key), end in zip(keys, ends, strict=True) if key in _WANTED)
+    config = yaml.load(wanted.decode(), Loader=_Loader)
+    return config if isinstance(config, dict) else {}
+
+
+@functools.cache
+def _entries(folder: str, release: str) -> dict[str, Entry]:
+    path = _cache_file(folder, release)
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        rows = json.loads(path.read_bytes())
+        join = os.path.join
+        return {row[0]: Entry(row[0], row[1], row[2] and join(folder, row[2]), row[3], tuple(row[4])) for row in rows}
+    found = scan(Path(folder))
+    # A cache that cannot be written costs the next start a few seconds, nothing else.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, scratch = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump([_row(entry, folder) for entry in found.values()], file, separators=(",", ":"))
+        os.replace(scratch, path)
+    return found
+
+
+def _row(entry: Entry, folder: str) -> list[Any]:
+    path = entry.path and entry.path.removeprefix(f"{folder}/")
+    return [entry.name, entry.kind, path, entry.output_type, entry.members]
+
+
+def _folder() -> Path:
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        raise DlbenchError("lm-eval is missing from this installation: install dlbench again")
+    return Path(spec.submodule_search_locations[0]) / "tasks"
+
+
+def _cache_file(folder: str, release: str) -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    place = hashlib.sha256(folder.encode()).hexdigest()[:8]
+    return Path(base) / "dlbench" / f"lm_eval-{release}-{place}.json"

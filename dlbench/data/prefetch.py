@@ -1,0 +1,105 @@
+"""Make local mirrors where there is a network, for machines where there is none.
+
+    DIR/<name>/<split>.jsonl   what a task reads: documents of our tasks, rows of the hub's dataset for those of lm-eval
+    DIR/dlbench.lock.json      by name: dataset, revision, and every file's sha256 and number of lines
+
+The dataset comes through `datasets`, from the hub, its cache or a local folder of the hub's shape, and goes through the
+task's own normaliser, so that a mirror and the hub give the same prompts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlbench.data import loader, mirrors
+from dlbench.data.task_options import Sources, is_file
+from dlbench.errors import DlbenchError
+from dlbench.records.jsonl import write_pieces, write_text
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One mirror that was made."""
+
+    task: str
+    folder: Path
+    revision: str | None
+    """The hub's commit; None where the data did not come from the hub."""
+    counts: Mapping[str, int]
+    """Lines by split."""
+
+
+def fetch(names: Sequence[str], to: Path, sources: Sources, say: Callable[[Fetched], None]) -> list[Fetched]:
+    """Mirror the data of tasks.
+
+    Args:
+        names: tasks and suites.
+        to: folder of mirrors; what stands there already is written anew, other mirrors stay.
+        sources: folders with task YAML of the user's own.
+        say: told of every mirror when it is whole.
+
+    Raises:
+        DlbenchError: a task has no dataset on the hub, its data cannot be had, or the folder cannot be written.
+    """
+    found = []
+    done: set[str] = set()
+    for name in loader.expand_tasks(names, sources):
+        made = _mirror(name, to, sources, done)
+        if made is not None:
+            found.append(made)
+            say(made)
+    return found
+
+
+def _mirror(name: str, to: Path, sources: Sources, done: set[str]) -> Fetched | None:
+    """Mirror one task; None where another task of this call has the same data."""
+    if is_file(name):
+        raise DlbenchError(f"{name} is a file already: nothing to fetch")
+    inner = loader.load_task(name, sources).inner
+    config = inner.config
+    if not config.dataset_path:
+        raise DlbenchError(f"task {name!r} has no dataset on the hub: its data comes with it")
+    folder = mirrors.names(config.task, config.dataset_path, config.dataset_name, config.metadata)[0]
+    if folder in done:
+        return None
+    done.add(folder)
+    splits: dict[str, dict[str, Any]] = {}
+    for split in _splits(config):
+        path = to / folder / f"{split}.jsonl"
+        rows = _rows(inner, split)
+        write_pieces(path, (_line(path, number, row) for number, row in enumerate(rows, start=1)))
+        splits[split] = {"sha256": mirrors.sha256(path), "lines": len(rows)}
+    revision = mirrors.hub_revision({split: inner.dataset[split] for split in splits})
+    about = {"dataset": config.dataset_path, "config": config.dataset_name, "revision": revision}
+    made = datetime.datetime.now(datetime.UTC).date().isoformat()
+    lock = {**mirrors.read_lock(to), folder: {**about, "made": made, "splits": splits}}
+    write_text(to / mirrors.LOCK, json.dumps({"mirrors": lock}, indent=1, sort_keys=True) + "\n")
+    return Fetched(name, to / folder, revision, {split: entry["lines"] for split, entry in splits.items()})
+
+
+def _splits(config: Any) -> list[str]:
+    """The splits that a task reads, each once."""
+    shots = config.fewshot_config.split if config.fewshot_config is not None else config.fewshot_split
+    named = (config.training_split, config.validation_split, config.test_split, shots)
+    return list(dict.fromkeys(str(split) for split in named if split))
+
+
+def _rows(inner: Any, split: str) -> Any:
+    """What the task reads of a split: documents, where its normaliser makes such, else the hub's rows."""
+    rows, config = inner.dataset[split], inner.config
+    if config.process_docs is None or "mirror" not in (config.metadata or {}):
+        return rows
+    made = config.process_docs(rows)
+    return made if {"input", "references"} <= set(made.features) else rows
+
+
+def _line(path: Path, number: int, row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise DlbenchError(f"{path}, line {number}: a row holds more than text and numbers: {error}") from error

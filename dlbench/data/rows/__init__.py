@@ -1,0 +1,1 @@
+"""What is read off the rows of a data set: duplicates, shared sources, few-shot examples."""

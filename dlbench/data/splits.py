@@ -1,0 +1,241 @@
+"""Which documents of a task are scored and which methods are fitted on; the two never share one.
+
+Fitted on is the train split, else validation, else a fifth of the scored split, chosen by the hash of the documents'
+ids, which is then not scored. Of a fit split larger than `FIT_DOCUMENTS` the hash chooses that many.
+
+Splits are told apart by their rows, not by their names. Rows that ask a model the same are one document to it, whatever
+the references: the question, and the answers to choose from where there are such, without examples. What a scored row
+asks is taken out of the fit split; a split of which nothing is left is none. Examples in prompts: see
+`dlbench.data.rows.few_shot`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dlbench.data.document import Split
+from dlbench.data.rows.duplicates import Questions
+from dlbench.errors import DlbenchError
+from dlbench.system.seeding import same_draws
+
+FIT_DOCUMENTS = 2000
+"""More than any method learns from; preparing the others would take minutes."""
+FIFTH = "a fifth of {split}, not scored"
+SAMPLE_SEED = 0
+"""Of the documents that a limit takes; not the seed of a run, so that all seeds, and everybody, take the same ones."""
+
+
+@dataclass(frozen=True)
+class _FitSide:
+    """What methods are fitted on.
+
+    Attributes:
+        name: as records have it.
+        rows: of the whole split; None where they cannot be read.
+        places: which of them, at most `FIT_DOCUMENTS`.
+        overlap: documents that were taken out, since they are scored.
+        apart: whether it is a part of the scored split, which is then not scored.
+        fault: why the rows cannot be read.
+    """
+
+    name: str
+    rows: Any
+    places: Sequence[int] = ()
+    overlap: int = 0
+    apart: bool = False
+    fault: Exception | None = None
+
+
+class Splits:
+    """The documents of one lm-eval task by their use; nothing is read before it is asked for.
+
+    Args:
+        name: for messages.
+        inner: lm-eval's task.
+        sources: gives the source of every scored row, if it has one.
+    """
+
+    def __init__(self, name: str, inner: Any, sources: Callable[[], Sequence[str | None]] = tuple) -> None:
+        self._name, self._inner, self._sources = name, inner, sources
+
+    @property
+    def fit(self) -> str:
+        """What methods are fitted on: the name of a split, or that a fifth of the scored one is set apart."""
+        return self._side.name
+
+    @property
+    def overlap(self) -> int:
+        """Documents that methods would have been fitted on, had they not been scored too."""
+        return self._side.overlap
+
+    def rows(self, split: Split) -> Any:
+        """All rows that the split's documents stand in."""
+        return self._test if split == "test" else self._side.rows
+
+    def places(self, split: Split, *, whole: bool = False) -> Sequence[int]:
+        """Which of the rows are the split's documents, in their order.
+
+        Args:
+            split: the use.
+            whole: all of a fit split that is larger than `FIT_DOCUMENTS`.
+
+        Raises:
+            DlbenchError: there is nothing to fit on.
+        """
+        side = self._side
+        if split == "test":
+            apart = frozenset(side.places if side.apart else ())
+            return [place for place in range(len(self._test)) if place not in apart]
+        if side.fault is not None:
+            text = " ".join(f"{type(side.fault).__name__}: {side.fault}".split())
+            raise DlbenchError(f"task {self._name!r}: its split {side.name!r} cannot be read: {text}") from side.fault
+        if not side.places:
+            raise DlbenchError(f"task {self._name!r} has too few documents to fit on: run methods that do not learn")
+        if whole and not side.apart and len(side.rows) > FIT_DOCUMENTS:
+            return [place for place in range(len(side.rows)) if not self._is_scored(side.rows[place])]
+        return side.places
+
+    def ids(self, split: Split) -> list[str]:
+        """The rows' own ids, or their places where they have none that tell them apart."""
+        scored = split == "test" or self._side.apart
+        return _ids(self._test if scored else self._side.rows, "test" if scored else "fit")
+
+    @property
+    def asked(self) -> Sequence[bytes | None]:
+        """What every scored row asks, hashed; None where that is not known."""
+        return self._asked[1]
+
+    @cached_property
+    def _test(self) -> Any:
+        return _read(lambda: self._inner.eval_docs)
+
+    @cached_property
+    def _side(self) -> _FitSide:
+        overlap = 0
+        for name, own, read in self._offered():
+            if own is not None and own == self._scored[1]:
+                overlap += len(self._test)
+                continue
+            try:
+                rows = _read(read)
+            except Exception as error:  # whoever fits nothing need not read it
+                return _FitSide(name, None, overlap=overlap, fault=error)
+            kept: list[int] = []
+            for place in range(len(rows)) if len(rows) <= FIT_DOCUMENTS else _by_hash(_ids(rows, "fit")):
+                if len(kept) == FIT_DOCUMENTS:
+                    break
+                if self._is_scored(rows[place]):
+                    overlap += 1
+                else:
+                    kept.append(place)
+            if kept:
+                return _FitSide(name, rows, sorted(kept), overlap)
+        return _FitSide(FIFTH.format(split=self._scored[0]), self._test, sorted(self._fifth()), overlap, apart=True)
+
+    def _offered(self) -> Iterator[tuple[str, str | None, Callable[[], Any]]]:
+        """The splits to fit on, first choice first: name, name in the data where that is known, rows."""
+        inner, config = self._inner, self._inner.config
+        if inner.has_training_docs():
+            yield str(config.training_split or "train"), config.training_split, inner.training_docs
+        if inner.has_test_docs() and inner.has_validation_docs():
+            yield str(config.validation_split or "validation"), config.validation_split, inner.validation_docs
+
+    @property
+    def _scored(self) -> tuple[str, str | None]:
+        """The scored split: its name, and that in the data where it is known."""
+        config, tested = self._inner.config, self._inner.has_test_docs()
+        own = config.test_split if tested else config.validation_split
+        return str(own or ("test" if tested else "validation")), own
+
+    def _fifth(self) -> set[int]:
+        """Places of a fifth of the scored split, by hash; what asks the same, or has one source, stays together."""
+        ids, groups = _ids(self._test, "test"), self._groups()
+        wanted, taken = len(ids) // 5, set[int]()
+        order = _by_hash(ids)
+        for place in order:
+            if place not in taken and len(taken) + len(groups[place]) <= wanted:
+                taken.update(groups[place])
+        if wanted and not taken:
+            smallest = min((groups[place] for place in order), key=len)
+            taken.update(smallest if 2 * len(smallest) <= len(ids) else ())
+        return taken
+
+    def asks(self, row: Any) -> bytes | None:
+        """The hash of what a row asks, in this task; None where that cannot be told."""
+        return self._asked[0].hash(row)
+
+    @cached_property
+    def scored(self) -> frozenset[bytes | None]:
+        """What the scored documents ask."""
+        return frozenset(self._asked[1][place] for place in self.places("test"))
+
+    @cached_property
+    def _known(self) -> frozenset[bytes | None]:
+        return frozenset(self._asked[1]) - {None}
+
+    @cached_property
+    def _asked(self) -> tuple[Questions, list[bytes | None]]:
+        """What every scored row asks. Where prompts tell no rows apart, only the references do."""
+        questions = Questions(self._inner)
+        found = [questions.hash(row) for row in self._test]
+        if len(found) == 1 or len(set(found)) > 1 or self._differs(questions, found[0]):
+            return questions, found
+        questions = Questions(self._inner, answered=True)
+        return questions, [questions.hash(row) for row in self._test]
+
+    def _differs(self, questions: Questions, asked: bytes | None) -> bool:
+        """Whether any row to fit on asks something else."""
+        for _, _, read in self._offered():
+            with contextlib.suppress(Exception):  # what cannot be read is told where it is needed
+                if any(questions.hash(row) != asked for row in _read(read)):
+                    return True
+        return False
+
+    def _is_scored(self, row: Any) -> bool:
+        return self.asks(row) in self._known
+
+    def _groups(self) -> list[list[int]]:
+        """For every scored row the places of all that ask the same, or are of its source."""
+        sources = self._sources()
+        if len(set(sources)) < 2:  # one that all share is what the task is about
+            sources = [None] * len(self._asked[1])
+        by_key: dict[bytes | str, list[int]] = {}
+        found = []
+        for place, (source, one) in enumerate(zip(sources, self._asked[1], strict=True)):
+            key = one if source is None else source
+            same = [] if key is None else by_key.setdefault(key, [])
+            same.append(place)
+            found.append(same)
+        return found
+
+
+def sample(ids: Sequence[str], count: int) -> list[int]:
+    """Places of a sample, in order; a larger sample holds a smaller one, and what is not sampled decides nothing.
+
+    Args:
+        ids: of the documents.
+        count: how many to take, at most.
+    """
+    return sorted(_by_hash([f"sample {SAMPLE_SEED}: {id_}" for id_ in ids])[:count])
+
+
+def _read(rows: Callable[[], Any]) -> Any:
+    """Rows of a task, the same at every reading; a list where they only come one by one."""
+    with same_draws():
+        found = rows()
+        return found if hasattr(found, "__getitem__") and hasattr(found, "__len__") else list(found)
+
+
+def _ids(rows: Any, label: str) -> list[str]:
+    own = [str(value) for value in rows["id"]] if "id" in getattr(rows, "features", ()) else []
+    return own if own and len(set(own)) == len(own) else [f"{label}-{index}" for index in range(len(rows))]
+
+
+def _by_hash(ids: Sequence[str]) -> list[int]:
+    """Places in the order of the ids' hashes."""
+    return sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())

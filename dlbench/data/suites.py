@@ -1,0 +1,184 @@
+"""The tasks that come with dlbench, read from their YAML without importing lm-eval.
+
+A suite is a group YAML, a task a task YAML; both stand in a folder of `dlbench.tasks`. A suite may list tasks of
+lm-eval too; what there is to say of those stands in the suite's own file. Only names and descriptions are read here:
+`dlbench.data.loader` hands the same files to lm-eval, which gives them their meaning.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dlbench.errors import DlbenchError
+
+PACKAGE = "dlbench.tasks"
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """One line of `dlbench list tasks`."""
+
+    name: str
+    suite: str
+    """The suite it belongs to; empty where none lists it."""
+    about: str
+    metric: str
+    """The primary metric."""
+    version: str
+    path: Path | None
+    """The task's YAML; None for a task of lm-eval."""
+    fit: str = ""
+    """The split that methods are fitted on."""
+    test: str = ""
+    """The split that is scored."""
+    limit: int | None = None
+    """Most new tokens, where the task writes text."""
+    cite: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Who wrote it."""
+        return "lm-eval" if self.path is None else "dlbench"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
+    """Reads lm-eval's YAML; a function stays the text that names it."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+
+
+@functools.cache
+def tasks() -> dict[str, TaskInfo]:
+    """The tasks of all suites by name: suite by suite, in the suite's order."""
+    configs, described = _configs(), _described()
+    members: dict[str, str] = {}
+    for suite, names in suites().items():
+        for name in names:
+            members.setdefault(name, suite)
+    order = [*members, *sorted(set(configs) - set(members))]
+    return {
+        name: _info(*configs[name], suite=members.get(name, ""))
+        if name in configs
+        else _foreign(name, described[name], members[name])
+        for name in order
+    }
+
+
+@functools.cache
+def suites() -> dict[str, tuple[str, ...]]:
+    """The built-in suites by name, each with the names of its tasks."""
+    found = {str(c["group"]): tuple(map(str, c["task"])) for _, c in _files() if "group" in c}
+    known = {*_configs(), *_described()}
+    for suite, names in found.items():
+        if missing := [name for name in names if name not in known]:
+            raise DlbenchError(f"suite {suite!r} lists {', '.join(missing)}, for which there is no YAML")
+    return found
+
+
+def about(suite: str) -> str:
+    """What a suite is, in a line."""
+    return next(str(_metadata(c).get("about", "")) for _, c in _files() if c.get("group") == suite)
+
+
+def folder() -> Path:
+    """Where the suites are."""
+    spec = importlib.util.find_spec(PACKAGE)
+    places = spec.submodule_search_locations if spec else None
+    if not places:
+        raise DlbenchError("the built-in tasks are missing: install dlbench again")
+    return Path(places[0])
+
+
+@functools.cache
+def _configs() -> dict[str, tuple[Path, dict[str, Any]]]:
+    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for path, config in _files():
+        if "group" in config or "task" not in config:
+            continue
+        name = str(config["task"])
+        if name in found:
+            raise DlbenchError(f"two tasks are named {name!r}: {found[name][0]} and {path}; rename one")
+        found[name] = (path, config)
+    return found
+
+
+@functools.cache
+def _described() -> dict[str, dict[str, Any]]:
+    """Tasks of lm-eval that suites list, by name, with what the suites say of them."""
+    found: dict[str, dict[str, Any]] = {}
+    for _, config in _files():
+        if "group" in config:
+            found.update(_metadata(config).get("tasks") or {})
+    return found
+
+
+@functools.cache
+def _files() -> tuple[tuple[Path, dict[str, Any]], ...]:
+    # nano first: it is what a run without options takes
+    paths = sorted(folder().glob("*/*.yaml"), key=lambda path: (path.parent.name != "nano", path))
+    return tuple((path, read(path)) for path in paths)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A task's YAML with what it includes, functions as the text that names them.
+
+    Raises:
+        DlbenchError: it is not YAML, or an included file is missing.
+    """
+    try:
+        # A subclass of SafeLoader: it constructs plain values only.
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise DlbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DlbenchError(f"{path} cannot be read: {reason}") from error
+    if not isinstance(config, dict):
+        return {}
+    included = config.pop("include", None)
+    merged: dict[str, Any] = {}
+    for name in included if isinstance(included, list) else [included] if included else []:
+        merged.update(_part((path.parent / name).resolve()))
+    return {**merged, **config}
+
+
+@functools.cache
+def _part(path: Path) -> dict[str, Any]:
+    """What several YAML files include, read once."""
+    return read(path)
+
+
+def _metadata(config: dict[str, Any]) -> dict[str, Any]:
+    found = config.get("metadata")
+    return found if isinstance(found, dict) else {}
+
+
+def _info(path: Path, config: dict[str, Any], suite: str) -> TaskInfo:
+    metadata = _metadata(config)
+    metrics = [str(entry["metric"]) for entry in config.get("metric_list") or []]
+    return TaskInfo(
+        name=str(config["task"]),
+        suite=suite,
+        about=str(metadata.get("about", "")),
+        metric=metrics[0] if metrics else "",
+        version=str(metadata.get("version", "")),
+        path=path,
+        fit=str(config.get("training_split") or config.get("validation_split") or ""),
+        test=str(config.get("test_split") or config.get("validation_split") or ""),
+        limit=(config.get("generation_kwargs") or {}).get("max_gen_toks"),
+        cite=str(metadata.get("cite", "")),
+    )
+
+
+def _foreign(name: str, said: dict[str, Any], suite: str) -> TaskInfo:
+    about, metric, version, fit, test, cite = (
+        str(said.get(key, "")) for key in ("about", "metric", "version", "fit", "test", "cite")
+    )
+    return TaskInfo(name, suite, about, metric, version, None, fit, test, None, cite)

@@ -1,0 +1,1 @@
+"""FLOPs: what one token costs, what ran, and what plugins compute."""

@@ -1,0 +1,62 @@
+"""What one token costs on a backbone, in FLOPs.
+
+Conventions, those of torch's own counter: a matrix product of [m, k] and [k, n] costs 2·m·k·n, nothing else costs
+anything, and causal attention over a prompt counts the full square.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from dlbench.engine.kv.row_cache import windows
+from dlbench.models.backbone import Backbone
+from dlbench.models.families import resolve
+
+CATEGORIES = ("layers", "attention", "heads", "kv", "router")
+Ints = NDArray[np.int64]
+
+
+def linear_flops(module: nn.Module | None) -> int:
+    """FLOPs of all linear maps inside a module, per token."""
+    if module is None:
+        return 0
+    return sum(2 * m.weight.numel() for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
+
+
+class Costs:
+    """What one token costs on a backbone, by part."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        config, family, model = backbone.model.config, backbone.family, backbone.model
+        layers = list(backbone.layers)
+        self.windows = windows(config, len(layers))
+        self.spans = {w: [i for i, other in enumerate(self.windows) if other == w] for w in set(self.windows)}
+        """The layers of each window."""
+        self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64)  # [depth]
+        attention = np.array([linear_flops(resolve(layer, family.attention)) for layer in layers], dtype=np.int64)
+        mlp, nothing = self.layer - attention, np.zeros_like(attention)
+        self.parts = np.stack([nothing, attention, mlp, self.layer])
+        """By Action, from SKIP to RUN, and layer."""
+        self.shares = self.parts / self.layer
+        """What each part is of its layer: half a layer counts by its share of the linear FLOPs."""
+        self.fill = np.array(
+            [sum(linear_flops(resolve(layer, path)) for path in family.fill) for layer in layers], dtype=np.int64
+        )  # [depth]
+        heads = config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // heads
+        self.attention_per_key = 4 * heads * width  # scores and weighted sum, per layer
+        self.head = sum(linear_flops(resolve(model, path)) for path in family.head)
+        self.input = sum(linear_flops(resolve(model, path)) for path in family.inputs)
+        self.vocabulary = linear_flops(resolve(model, family.head[-1]))
+        """The LM head alone, which stock models run on the last position of a prompt only."""
+
+    def dense(self, prompt: int, generated: int) -> int:
+        """Decode FLOPs of full depth for `generated` tokens after a prompt of `prompt` tokens."""
+        forwards = max(generated - 1, 0)
+        context = prompt + 1 + np.arange(forwards)
+        keys = sum(int((context if w is None else np.minimum(context, w)).sum()) for w in self.windows)
+        linear = int(self.layer.sum()) + self.head + self.input
+        return int(forwards * linear + self.attention_per_key * keys)

@@ -1,0 +1,232 @@
+"""Count what ran, twice: executed FLOPs (what the kernels did, padding included) and credited FLOPs (true context).
+
+Credited FLOPs equal executed ones at batch 1 without padding, but for the keys that the policy "evict" hides: a kernel
+computes their scores and masks them, so they are executed; they are no part of the context, so they are not credited. A
+gap that grows with anything else is a bug or a masked fake. A forward is only noted while it runs: sums are made for
+many forwards at once, or when they are asked for.
+
+Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dlbench.engine.flops.costs import CATEGORIES, Costs, Ints, linear_flops
+from dlbench.method import Action
+
+_ATTN = int(Action.ATTN)
+_NOTED = 64
+"""Forwards that are summed at once."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What each living row brings to one forward."""
+
+    tokens: Ints
+    """True tokens of each row: [B]."""
+    past: Ints
+    """True tokens before them: [B]."""
+    columns: int
+    """Tokens per row as executed, padding included."""
+    padded_past: int
+    """Tokens before them per row, as executed."""
+
+
+@dataclass
+class _Forward:
+    """One forward as it was noted; slots are those of its living rows."""
+
+    step: int
+    """Steps that were closed before it."""
+    rows: Ints
+    """[B]"""
+    traffic: Traffic
+    ran: NDArray[np.uint8]
+    """What each row ran of each layer, an Action: [L, B]."""
+    filled: list[tuple[int, Ints]] = field(default_factory=list)
+    """Layers, and the slot of each past token whose keys and values they made."""
+    again: list[Ints] = field(default_factory=list)
+    """The rows of past tokens that ran a layer."""
+    hidden: list[tuple[Ints, Ints]] = field(default_factory=list)
+    """Rows that ran a layer's attention, and how many keys of their context were hidden from each there."""
+    wanted: Ints = field(init=False)
+    """Positions of each row whose logits were wanted, of true tokens: [B]."""
+    made: Ints | int = field(init=False)
+    """Positions of each row whose logits were made: [B], or the same for all."""
+
+
+class Ledger:
+    """Counts per row of a wave. Between `begin` and `finish` slots are those of the forward under way."""
+
+    def __init__(self, costs: Costs, rows: int, metered: bool = True) -> None:
+        self.costs, self.metered = costs, metered
+        self.acted = False
+        """Whether any token ever skipped or exited."""
+        self._flops: dict[str, Ints] = {c: np.zeros(rows, dtype=np.int64) for c in CATEGORIES}
+        self._executed: Ints = np.zeros(rows, dtype=np.int64)
+        self._depths: list[list[float]] = [[] for _ in range(rows)]
+        self._routes: list[list[tuple[bytes, int]]] = [[] for _ in range(rows)]
+        self._noted: list[_Forward] = []
+        self._closed: list[tuple[Ints, Sequence[int]]] = []
+        """Rows of each step, and the tokens that it came to."""
+
+    # ---- a forward
+
+    def begin(self, rows: Ints, traffic: Traffic) -> None:
+        """A forward of these rows starts: slot i is rows[i]. The arrays are kept as they are."""
+        self.rows = rows
+        ran = np.zeros((len(self.costs.layer), len(rows)), dtype=np.uint8)
+        self._now = _Forward(len(self._closed), rows, traffic, ran)
+
+    def layer(self, index: int, part: int, slots: Ints | None) -> None:
+        """Some rows, or all, run a layer or half of it."""
+        self._now.ran[index, slice(None) if slots is None else slots] = part
+
+    def past_layer(self, index: int, slots: Ints, context: Ints, padded: int) -> None:
+        """Past tokens, one per entry of `slots`, run a layer over their context of that time."""
+        rows, window = self.rows[slots], self.costs.windows[index]
+        self._now.again.append(rows)
+        linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key
+        keys = context if window is None else np.minimum(context, window)
+        self._charge("kv", rows, linear + per_key * keys, linear + per_key * padded)
+
+    def fill(self, index: int, slots: Ints) -> None:
+        """Keys and values of past tokens are made, one per entry of `slots`."""
+        self._now.filled.append((index, slots))
+
+    def hide(self, slots: Ints | None, keys: Ints) -> None:
+        """Some rows, or all, run a layer's attention, and so many keys of its window are hidden from each of them."""
+        self._now.hidden.append((self.rows if slots is None else self.rows[slots], keys))
+
+    def router(self, rows: Ints, flops: int) -> None:
+        """The method's own products for these rows; what they share is spread over them, to the last FLOP."""
+        each = (flops + np.arange(len(rows))) // len(rows)
+        self._charge("router", rows, each, each)
+
+    def exit_head(self, rows: Ints, own: nn.Module | None = None) -> None:
+        """A method looks at these rows' logits, through the model's head or one of its own."""
+        flops = np.full(len(rows), self.costs.head if own is None else linear_flops(own))
+        self._charge("heads", rows, flops, flops)
+
+    def finish(self, known: Ints, keep: int = 1, wanted: Ints | None = None) -> None:
+        """The forward has ended with the logits of the last positions.
+
+        Args:
+            known: slots whose logits were there already, because the token left where it had been looked at.
+            keep: positions whose logits were made, of every row.
+            wanted: positions of each row whose logits were wanted; None for those made, as far as they are true tokens.
+        """
+        now = self._now
+        made: Ints | int = keep
+        wanted = np.minimum(now.traffic.tokens, keep) if wanted is None else wanted
+        if len(known):
+            made, wanted = np.full(len(now.rows), keep), wanted.copy()
+            made[known] = wanted[known] = 0
+        now.made, now.wanted = made, wanted
+        self._noted.append(now)
+
+    def close_step(self, tokens: Sequence[int] | None = None) -> None:
+        """End one decode forward, or several that came to the given number of tokens of each living row."""
+        self._closed.append((self.rows, [1] * len(self.rows) if tokens is None else tokens))
+        if len(self._noted) >= _NOTED:
+            self._sum()
+
+    # ---- what it came to
+
+    @property
+    def depths(self) -> list[list[float]]:
+        """Executed layers per decoded token of each row; half a layer counts by its share of the linear FLOPs."""
+        self._sum()
+        return self._depths
+
+    @property
+    def routes(self) -> list[list[tuple[bytes, int]]]:
+        """What each decoded token did, one byte (an Action) per layer, and how many forwards in a row did the same."""
+        self._sum()
+        return self._routes
+
+    @property
+    def executed(self) -> Ints:
+        """Executed FLOPs of each row."""
+        self._sum()
+        return self._executed
+
+    def total(self, row: int) -> dict[str, int]:
+        """Credited FLOPs of one row by category."""
+        self._sum()
+        return {c: int(self._flops[c][row]) for c in CATEGORIES}
+
+    def _sum(self) -> None:
+        """Add up what has been noted since the last time."""
+        if not self._noted:
+            return
+        ran = np.concatenate([f.ran for f in self._noted], 1)  # [L, N]
+        rows = np.concatenate([f.rows for f in self._noted])
+        tokens = np.concatenate([f.traffic.tokens for f in self._noted])
+        if self._closed:
+            self._steps(ran, rows, tokens)
+        if self.metered:
+            self._flops_of(ran, rows, tokens)
+        self._noted, self._closed = [], []
+
+    def _steps(self, ran: NDArray[np.uint8], rows: Ints, tokens: Ints) -> None:
+        """Depths and routes of the closed steps."""
+        depth, shape = len(ran), (len(self._closed), len(self._depths))
+        steps = np.repeat([f.step for f in self._noted], [len(f.rows) for f in self._noted])
+        calls = np.zeros(shape)
+        np.add.at(calls, (steps, rows), tokens * self.costs.shares[ran, np.arange(depth)[:, None]].sum(0))
+        codes = np.zeros((*shape, depth), dtype=np.uint8)
+        for forward in self._noted:
+            for again in forward.again:
+                np.add.at(calls[forward.step], again, 1.0)
+            codes[forward.step, forward.rows] |= forward.ran.T
+        for (living, counts), found, did in zip(self._closed, calls, codes, strict=True):
+            for row, count in zip(living.tolist(), counts, strict=True):
+                # rounded: how many rows are summed at once may decide the order of the sum
+                self._depths[row] += [round(float(found[row]) / count, 9)] * count
+                route, runs = did[row].tobytes(), self._routes[row]
+                if runs and runs[-1][0] == route:
+                    runs[-1] = route, runs[-1][1] + count
+                else:
+                    runs.append((route, count))
+
+    def _flops_of(self, ran: NDArray[np.uint8], rows: Ints, tokens: Ints) -> None:
+        """Charge the layers, attention, heads and keys and values."""
+        noted, costs = self._noted, self.costs
+        sizes = [len(f.rows) for f in noted]
+        past = np.concatenate([f.traffic.past for f in noted])
+        columns = np.repeat([f.traffic.columns for f in noted], sizes)
+        padded = np.repeat([f.traffic.padded_past for f in noted], sizes)
+        wanted = np.concatenate([f.wanted for f in noted])
+        made = np.concatenate([np.broadcast_to(f.made, len(f.rows)) for f in noted])
+        linear = costs.parts[ran, np.arange(len(ran))[:, None]].sum(0)
+        self._charge("layers", rows, linear * tokens, linear * columns)
+        attended = ran & _ATTN > 0
+        for window, layers in costs.spans.items():
+            times = attended[layers].sum(0) * costs.attention_per_key
+            # several tokens run the full square
+            before, filled = (x if window is None else np.minimum(x, window - 1) for x in (past, padded))
+            self._charge("attention", rows, times * tokens * (before + tokens), times * columns * (filled + columns))
+        if hidden := [of for f in noted for of in f.hidden]:
+            keys = np.concatenate([keys for _, keys in hidden])
+            self._charge("attention", np.concatenate([r for r, _ in hidden]), -costs.attention_per_key * keys, 0 * keys)
+        # projections around the stack run at every position, the LM head where logits are wanted
+        fixed, vocabulary = costs.input + costs.head - costs.vocabulary, costs.vocabulary
+        self._charge("heads", rows, fixed * tokens + vocabulary * wanted, fixed * columns + vocabulary * made)
+        fills = [(index, f.rows[slots]) for f in noted for index, slots in f.filled]
+        if fills:
+            flops = np.repeat([costs.fill[index] for index, _ in fills], [len(of) for _, of in fills])
+            self._charge("kv", np.concatenate([of for _, of in fills]), flops, flops)
+
+    def _charge(self, category: str, rows: Ints, flops: Ints, executed: Ints) -> None:
+        """Add credited and executed FLOPs to rows, which may repeat."""
+        if self.metered:
+            np.add.at(self._flops[category], rows, flops)
+            np.add.at(self._executed, rows, executed)

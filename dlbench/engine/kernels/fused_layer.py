@@ -1,0 +1,264 @@
+"""Decoder layers in fewer calls: a stock layer's `forward`, proved equal to it on the model at hand.
+
+A decode step of a small batch is bound by the number of calls, not by arithmetic. A fused layer stands in for one stock
+layer, for one new token per row and, on a CPU, for several: queries, keys and values come from one product, gate and up
+from another, norms and rotary take few calls. Weights are not copied: projections that run together become neighbours
+in memory, and the stock parameters views of it, so that the stock layer works on as before.
+
+A family is one row of RECIPES. What a row cannot know, `fusion.fuse` finds out: it runs each fused layer against the
+stock layer, and takes none that differs.
+
+Shape letters: B rows, S new tokens of each, M past tokens, W model width, H query heads, G key/value heads, D head
+width, T positions.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
+from transformers.pytorch_utils import Conv1D
+
+from dlbench.engine.kernels.layer_specs import Recipe
+from dlbench.engine.kernels.linear import Product, join
+from dlbench.engine.kernels.norms import Map, epsilon, norm, root_norm
+from dlbench.engine.kv.policies import Owed
+from dlbench.engine.kv.storage import Places, halves
+from dlbench.method import Action
+from dlbench.models.backbone import Backbone
+from dlbench.models.families import resolve
+
+_RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
+Rotary = tuple[Tensor, ...] | None
+"""Cosines and sines of the angles, as a stock layer takes them; None where positions are told otherwise."""
+_ACTIVATIONS: dict[type, Map] = {
+    SiLUActivation: F.silu,
+    nn.SiLU: F.silu,
+    nn.ReLU: torch.relu,
+    GELUTanh: partial(F.gelu, approximate="tanh"),
+    NewGELUActivation: partial(F.gelu, approximate="tanh"),  # the same formula, written out there
+}
+
+
+class FusedLayer:
+    """What one stock layer does with the new tokens of each row: [B, S, W] -> [B, S, W].
+
+    Weights are the stock layer's own, as they are when this is made; norms are copied.
+    """
+
+    def __init__(self, layer: Any, recipe: Recipe, backbone: Backbone) -> None:
+        config = backbone.model.config
+        attention = resolve(layer, backbone.family.attention)
+        self.index, self.scale = int(attention.layer_idx), float(attention.scaling)
+        self.parallel = recipe.parallel is not None and bool(getattr(config, recipe.parallel))
+        self.heads = int(config.num_attention_heads)
+        self.kv_heads = int(getattr(config, "num_key_value_heads", None) or self.heads)
+        self.rotary = bool(getattr(attention, "use_rope", True))
+        self.cache = cache_name(layer)
+        norms = (None if name is None else norm(resolve(layer, name), recipe.offset) for name in recipe.norms)
+        self.enter, self.leave, self.enter_mlp, self.leave_mlp = norms
+
+        self.qkv = _product(layer, recipe.qkv)
+        self.interleaved = recipe.interleaved
+        self.head_width = self.qkv.outputs // (self.heads + 2 * self.kv_heads)
+        first = self.heads * self.head_width
+        self.q = self.kv = None
+        if not self.interleaved:
+            self.q, self.kv = self.qkv.part(slice(first)), self.qkv.part(slice(first, None))
+        self.out, self.up, self.down = (_product(layer, x) for x in ((recipe.out,), recipe.up, (recipe.down,)))
+        self.several = self.out.weight.is_cpu  # not measured elsewhere
+        """Whether it may stand in for the layer where rows have several new tokens."""
+        self.folds = not self.out.weight.is_cpu
+        """Whether heads that share keys go to the kernel as queries of one: others take no groups with a mask."""
+        self.gated = recipe.gated
+        act = resolve(layer, recipe.act)
+        self.act: Map = _ACTIVATIONS.get(type(act), act)
+        self.norm_qk = self.norm_k = None
+        if recipe.head_norms is not None:
+            q, k = (resolve(layer, name) for name in recipe.head_norms)
+            self.norm_qk, self.norm_k = self._head_norms(q, k, recipe.offset)
+
+    @property
+    def merges(self) -> bool:
+        """Whether keys and values of past tokens can come from the same product as those of the new ones."""
+        return self.kv is not None
+
+    def __call__(self, hidden: Tensor, *, part: int = _RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
+        """Run the layer, or a half of it: [B, S, W] -> [B, S, W].
+
+        Args:
+            hidden: states of each row's new tokens; of one where others are owed.
+            part: an Action: RUN; ATTN adds the attention half only, MLP the feed-forward half.
+            owed: past tokens whose K and V are made and stored first, where the layer merges; its weights are then
+                read once for both.
+            **kwargs: what the stock layer's forward takes by name; and `signed`, if the first half of each sine has
+                the sign already that turning gives it.
+        """
+        before = out = hidden.flatten(0, 1)
+        if part & _ATTN:
+            out = self._attend(before, kwargs, owed, hidden.shape[1])
+        if part & _MLP:
+            out = self._feed_forward(before if self.parallel else out, out)
+        return out.view_as(hidden)
+
+    def fill(self, hidden: Tensor, **kwargs: Any) -> None:
+        """Write K and V of these states to the cache, [M, 1, W], and nothing else; what the cache raises passes."""
+        state = hidden[:, 0]
+        x = state if self.enter is None else self.enter(state)
+        angles = kwargs.get("position_embeddings")
+        if self.kv is None:
+            self._store(self._split(self.qkv(x)), angles, kwargs, self.heads)
+        else:
+            self._store(self._split(self.kv(x)), angles, kwargs)
+
+    # ---- halves
+
+    def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None, tokens: int) -> Tensor:
+        """The states and what attention adds to them: [B S, W]."""
+        rows, mask = state.shape[0], kwargs.get("attention_mask")
+        heads, angles = self._project(state, kwargs.get("position_embeddings"), owed, tokens)
+        q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, tokens)
+        if owed is not None:
+            q = q[:rows]
+        grouped, one = self.heads != self.kv_heads, tokens == 1
+        fold = grouped and self.folds and mask is not None and one
+        if fold:
+            q = q.view(rows, self.kv_heads, -1, self.head_width)
+        else:
+            q = q.unsqueeze(2) if one else q.view(-1, tokens, *q.shape[1:]).transpose(1, 2)
+        parts = [
+            F.scaled_dot_product_attention(
+                q[entries],
+                keys,
+                values,
+                attn_mask=_of(mask, entries),
+                is_causal=not one and mask is None,  # so a stock model means it
+                scale=self.scale,
+                enable_gqa=grouped and not fold,
+            )
+            for entries, keys, values in past
+        ]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts)
+        x = x.flatten(1) if one else x.transpose(1, 2).reshape(rows, -1)
+        return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
+
+    def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
+        """The sum of `onto` and what the feed-forward makes of a state: [B, W]."""
+        x = self.up(state if self.enter_mlp is None else self.enter_mlp(state))
+        if self.gated:
+            gate, up = halves(x)
+            x = self.act(gate).mul_(up)
+        else:
+            x = self.act(x)
+        return self.down(x, onto) if self.leave_mlp is None else onto + self.leave_mlp(self.down(x))
+
+    def _project(self, state: Tensor, angles: Rotary, owed: Owed | None, tokens: int) -> tuple[Tensor, Rotary]:
+        """Heads of new tokens, and behind them of past ones, without queries, [B S + M, H + 2 G, D]; their angles."""
+        if owed is None:
+            if angles is not None and tokens > 1:
+                rows = len(state) // tokens
+                angles = tuple(x.expand(rows, -1, -1).reshape(rows * tokens, 1, -1) for x in angles)
+            return self._split(self.qkv(state if self.enter is None else self.enter(state))), angles
+        assert self.q is not None and self.kv is not None
+        rows = len(state)
+        x = torch.cat((state, owed.states))
+        x = x if self.enter is None else self.enter(x)
+        heads = x.new_zeros(len(x), self.heads + 2 * self.kv_heads, self.head_width)
+        heads[:rows, : self.heads] = self._split(self.q(x[:rows]))
+        heads[:, self.heads :] = self._split(self.kv(x))
+        if angles is not None and owed.angles is not None:
+            pairs = zip(angles, owed.angles, strict=True)
+            angles = tuple(torch.cat((new.expand(rows, -1, -1), old)) for new, old in pairs)
+        return heads, angles
+
+    # ---- heads
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Heads of a projection, such as [B, (H + 2 G) D] -> [B, H + 2 G, D]: queries, then keys, then values."""
+        if self.interleaved:
+            x = x.view(len(x), self.heads, 3, self.head_width).transpose(1, 2)
+        return x.reshape(x.shape[0], -1, self.head_width)
+
+    def _store(
+        self,
+        x: Tensor,
+        angles: Rotary,
+        kwargs: dict[str, Any],
+        queries: int = 0,
+        past: Places | None = None,
+        tokens: int = 1,
+    ) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
+        """Norm and turn the heads x, of which the first are queries, and write the rest to the cache.
+
+        Returns:
+            Queries [B S + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
+        """
+        x = x.contiguous()  # a swapped product's is not, and all that follows would be slower
+        qk = x.narrow(1, 0, queries + self.kv_heads)
+        if (norm := self.norm_qk if queries else self.norm_k) is not None:
+            qk.copy_(norm(qk))
+        if self.rotary and angles is not None:
+            cos, sin = angles
+            turn(qk, cos, sin if kwargs.get("signed") else signed(sin))
+        cache, (q, new) = kwargs[self.cache], x.split_with_sizes((queries, 2 * self.kv_heads), 1)
+        append = getattr(cache, "append", None)
+        if append is not None and tokens == 1:
+            return q, append(new, self.index, past)
+        keys, values = halves(new.view(-1, tokens, *new.shape[1:]).transpose(1, 2))
+        return q, [(slice(None), *cache.update(keys, values, self.index))]
+
+    def _head_norms(self, q: Any, k: Any, offset: float) -> tuple[Map, Map]:
+        """Norms of queries and keys together, [B, H + G, D], and of keys alone, [B, G, D]."""
+        if q.weight.shape[0] == self.head_width:
+            rows = [q.weight] * self.heads + [k.weight] * self.kv_heads
+            eps = epsilon(q)
+            return root_norm(torch.stack(rows), eps, offset), root_norm(k.weight, eps, offset)
+        wide_q, wide_k = norm(q, offset), norm(k, offset)
+
+        def both(x: Tensor) -> Tensor:
+            parts = wide_q(x[:, : self.heads].flatten(1)), wide_k(x[:, self.heads :].flatten(1))
+            return torch.cat(parts, -1).view(x.shape)
+
+        return both, lambda x: wide_k(x.flatten(1)).view(x.shape)
+
+
+def signed(sin: Tensor) -> Tensor:
+    """Sines [.., R], the first half of each negated: what turning multiplies the other half of a head with."""
+    first, second = sin.chunk(2, -1)
+    return torch.cat((-first, second), -1)
+
+
+def turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate heads [B, N, D] in place by the angles [B or 1, 1, R], of signed sines; what lies behind R stays."""
+    width = cos.shape[-1]
+    into = x if width == x.shape[-1] else x[..., :width]
+    part = into if into.dtype is sin.dtype else into.to(sin.dtype)
+    turned = part.roll(width // 2, -1).mul_(sin)
+    if part is into:
+        torch.addcmul(turned, part, cos, out=into)
+    else:
+        into.copy_(turned.addcmul_(part, cos))
+
+
+def _of(mask: Tensor | None, entries: slice) -> Tensor | None:
+    """A mask's part for some entries of the batch."""
+    return mask if mask is None or mask.shape[0] == 1 else mask[entries]
+
+
+def cache_name(layer: Any) -> str:
+    """What the layer's forward calls the cache."""
+    return "layer_past" if "layer_past" in inspect.signature(type(layer).forward).parameters else "past_key_values"
+
+
+def _product(layer: Any, names: tuple[str, ...]) -> Product:
+    """The product of one projection, or of several that take the same input."""
+    modules = [resolve(layer, name) for name in names]
+    if type(modules[0]) is Conv1D:
+        return Product(modules[0].weight.t(), modules[0].bias)
+    biases = [m.bias for m in modules]
+    return Product(join([m.weight for m in modules]), None if biases[0] is None else join(biases))

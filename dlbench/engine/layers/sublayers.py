@@ -1,0 +1,77 @@
+"""One half of a stock layer: its attention or its feed-forward gives nothing to the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.method import Action
+from dlbench.models.backbone import Backbone
+from dlbench.models.families import resolve
+
+Forward = Callable[..., Any]
+
+
+class Halves:
+    """Gates inside the layers, put in where a half is first asked for.
+
+    The half that is left out is not computed. Norms around it are: they cost no matrix product, and a norm without a
+    bias keeps nothing nothing. A layer that normalises after the residual (OPT-350m) normalises there all the same.
+    """
+
+    def __init__(self, backbone: Backbone, shadow: Callable[[nn.Module, Forward], None]) -> None:
+        self._backbone, self._shadow = backbone, shadow
+        self._inside: set[int] = set()
+        self._left_out = Action.SKIP
+
+    @contextmanager
+    def only(self, layer: int, part: int) -> Iterator[None]:
+        """Run only Action.ATTN or Action.MLP of a layer."""
+        if layer not in self._inside:
+            self._inside.add(layer)
+            self._install(self._backbone.layers[layer])
+        self._left_out = Action.RUN & ~Action(part)
+        try:
+            yield
+        finally:
+            self._left_out = Action.SKIP
+
+    def _install(self, layer: nn.Module) -> None:
+        family = self._backbone.family
+        attention = resolve(layer, family.attention)
+        self._shadow(attention, partial(self._attention, attention.forward))
+        modules = [resolve(layer, path) for path in family.mlp]
+        if len(modules) == 1:
+            self._shadow(modules[0], partial(self._mlp, modules[0].forward))
+            return
+        first, last = modules
+        self._shadow(first, partial(self._first, first.forward))
+        self._shadow(last, partial(self._last, last.out_features, last.forward))
+
+    def _attention(self, forward: Forward, *args: Any, **kwargs: Any) -> Any:
+        if not self._left_out & Action.ATTN:
+            return forward(*args, **kwargs)
+        if self._backbone.family.adds_residual:
+            return (args[1] if len(args) > 1 else kwargs["residual"]), None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return torch.zeros_like(hidden), None
+
+    def _mlp(self, forward: Forward, hidden: Tensor, *args: Any) -> Any:
+        if not self._left_out & Action.MLP:
+            return forward(hidden, *args)
+        return args[0] if self._backbone.family.adds_residual else torch.zeros_like(hidden)
+
+    # A feed-forward written inline: its first map gives the activation nothing to do, its last one gives nothing.
+
+    def _first(self, forward: Forward, hidden: Tensor) -> Any:
+        return hidden[..., :0] if self._left_out & Action.MLP else forward(hidden)
+
+    def _last(self, width: int, forward: Forward, hidden: Tensor) -> Any:
+        if self._left_out & Action.MLP:
+            return hidden.new_zeros(*hidden.shape[:-1], width)
+        return forward(hidden)

@@ -1,0 +1,160 @@
+"""What a model's generation_config makes of the logits, row by row as if each prompt were alone.
+
+The processors are transformers' own, made by `generate`'s own logic. They look at the tokens of a row so far, prompt
+included, and some at how many there are; in a batch of left-padded rows that come and go neither is what one tensor of
+tokens says. So every row has its processors, made for its prompt and its limit, and they see its true tokens. Those
+that look at the last tokens only, or at which tokens there were, treat all rows in one call: what stands before a
+shorter row is then something that they cannot mistake for its text.
+
+Shape letters: n rows of a call, T tokens of the longest, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from dlbench.engine.kv.storage import Slots, on
+from dlbench.engine.requests import Request
+from dlbench.errors import DlbenchError
+from dlbench.models.backbone import Backbone
+from dlbench.models.generation_config import Wishes, named
+
+_NOTHING = -1
+"""Stands before the text of a shorter row where its place would count."""
+
+
+class Processors:
+    """The processors of one run over a wave, and the tokens that its rows have so far."""
+
+    def __init__(self, backbone: Backbone, wishes: Wishes, requests: Sequence[Request]) -> None:
+        """Prepare.
+
+        Args:
+            backbone: whose they are.
+            wishes: what it asks for.
+            requests: rows of the wave.
+
+        Raises:
+            DlbenchError: transformers refuses what is asked for.
+        """
+        self.backbone, self.wishes, self.requests = backbone, wishes, requests
+        self.device = backbone.device
+        self.lengths = np.array([len(r.ids) for r in requests], dtype=np.int64)
+        longest = max(len(r.ids) + r.limit for r in requests)
+        ids = np.zeros((len(requests), longest), dtype=np.int64)
+        for row, request in enumerate(requests):
+            ids[row, : len(request.ids)] = request.ids
+        self.ids = torch.from_numpy(ids).to(self.device)
+        """Tokens of each row from its first column on."""
+        self._lists: dict[int, list[Any]] = {}
+        self._shared = self._of(0)
+
+    def __call__(self, logits: Tensor, rows: Slots, steps: Slots) -> Tensor:
+        """Scores of the next tokens, a copy: [n, V], float32.
+
+        Args:
+            logits: [n, V].
+            rows: of the wave.
+            steps: how many new tokens each has, all of them noted.
+
+        Raises:
+            DlbenchError: transformers refuses what is asked for.
+        """
+        scores = logits.to(self.device, torch.float32, copy=True)
+        known = self.lengths[rows] + steps
+        before: dict[bool, Tensor] = {}
+        try:
+            for place, processor in enumerate(self._shared):
+                repeated = _fills(processor)
+                if repeated is None:
+                    scores = self._alone(scores, place, rows, known)
+                    continue
+                if repeated not in before:
+                    before[repeated] = self._padded(rows, known, repeat=repeated)
+                scores = processor(before[repeated], scores)
+        except (ValueError, IndexError) as error:
+            raise _refusal(self.backbone, self.wishes, error) from error
+        return scores
+
+    def note(self, rows: Slots, steps: Slots, tokens: Tensor) -> None:
+        """Each row has chosen a token, [n], for its new one of that number; one chosen for it before is forgotten."""
+        chosen = on(tokens.numpy(), self.device) if tokens.is_cpu else tokens
+        self.ids[on(rows, self.device), on(self.lengths[rows] + steps, self.device)] = chosen
+
+    def _alone(self, scores: Tensor, place: int, rows: Slots, known: Slots) -> Tensor:
+        """The scores after a processor of each row's own: [n, V]."""
+        several = zip(rows.tolist(), known.tolist(), torch.split(scores, 1), strict=True)
+        return torch.cat([self._of(row)[place](self.ids[row : row + 1, :n], one) for row, n, one in several])
+
+    def _padded(self, rows: Slots, known: Slots, *, repeat: bool) -> Tensor:
+        """Tokens of rows so far, on the left of shorter ones their own first token, or nothing: [n, T]."""
+        width = int(known.max())
+        at = torch.arange(width, device=self.device) - on(width - known, self.device)[:, None]
+        found = self.ids[on(rows, self.device)].gather(1, at.clamp(min=0))
+        return found if repeat else found.masked_fill_(at < 0, _NOTHING)
+
+    def _of(self, row: int) -> list[Any]:
+        """The processors of a row, in transformers' order."""
+        if row not in self._lists:
+            self._lists[row] = processors(self.backbone, self.wishes, self.requests[row])
+        return self._lists[row]
+
+
+def processors(backbone: Backbone, wishes: Wishes, request: Request) -> list[Any]:
+    """What `generate` would make for a single prompt.
+
+    Raises:
+        DlbenchError: transformers refuses what is asked for.
+    """
+    model, device, length = backbone.model, backbone.device, len(request.ids)
+    try:
+        config = transformers.GenerationConfig(  # type: ignore[no-untyped-call]
+            **wishes.processed,
+            eos_token_id=model.generation_config.eos_token_id,
+            max_length=length + request.limit,
+        )
+        if config.min_new_tokens is not None:  # as `generate` does
+            config.min_length = length + config.min_new_tokens
+        model._prepare_special_tokens(config, device=device)
+        made = model._get_logits_processor(
+            config,
+            input_ids_seq_length=length,
+            encoder_input_ids=torch.tensor([request.ids], device=device),
+            device=device,
+            model_kwargs={},
+        )
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise _refusal(backbone, wishes, error) from error
+    return list(made)
+
+
+def _fills(processor: Any) -> bool | None:
+    """What may stand before shorter rows: True, their own first token, False, nothing; None: each row needs its own."""
+    kind = type(processor)
+    if kind is transformers.RepetitionPenaltyLogitsProcessor:
+        return True
+    if kind is transformers.NoRepeatNGramLogitsProcessor:
+        return False if processor.ngram_size > 1 else None
+    if kind in (
+        transformers.SequenceBiasLogitsProcessor,
+        transformers.NoBadWordsLogitsProcessor,
+        transformers.SuppressTokensLogitsProcessor,
+        transformers.InfNanRemoveLogitsProcessor,
+        transformers.LogitNormalization,
+    ):
+        return False
+    return None
+
+
+def _refusal(backbone: Backbone, wishes: Wishes, error: Exception) -> DlbenchError:
+    text = " ".join(str(error).split())
+    return DlbenchError(
+        f"model {backbone.name!r}: transformers refuses what its generation_config asks for, among "
+        f"{named(wishes.processed)}: {text}; mend its generation_config.json, or take that out of it"
+    )

@@ -1,0 +1,118 @@
+"""What a method answered, checked: one code for all awake tokens, or one per token, and what comes with it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+
+from dlbench.engine.flops.op_counter import TensorWork
+from dlbench.engine.kv.storage import Slots
+from dlbench.engine.routing.live_view import LiveView
+from dlbench.errors import DlbenchError
+from dlbench.method import Action, Method, Route
+
+CODES = frozenset(int(a) for a in (Action.SKIP, Action.ATTN, Action.MLP, Action.RUN, Action.EXIT))
+_RUN = int(Action.RUN)
+_STAYS = CODES - {int(Action.EXIT)}
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """For the n tokens of a view."""
+
+    codes: int | Slots
+    """One code for all, or one per token, [n], not all the same."""
+    flops: int
+    """Of the matrix products of all n together."""
+    scale: Tensor | None = None
+    """[n]"""
+    memory: Tensor | None = None
+    """[n, m]"""
+
+
+def counted(work: Callable[[], _Result], *, metered: bool) -> tuple[_Result, int]:
+    """What a callback gives, and the FLOPs of its matrix products."""
+    if not metered:
+        return work(), 0
+    with TensorWork() as counter:
+        result = work()
+    return result, counter.flops
+
+
+def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
+    """The method's answer before a layer; the code alone where all stay, do the same, and took no products.
+
+    Raises:
+        DlbenchError: the method failed, or its answer is none; the message names it.
+    """
+    flops = 0
+    try:
+        if metered:
+            with TensorWork() as work:
+                view.work = work
+                given = method.route(view)
+            flops = work.flops
+        else:
+            given = method.route(view)
+    except DlbenchError:
+        raise
+    except Exception as error:
+        raise failed(method, f"before layer {view.layer} at step {int(view.step.min())}", error) from error
+    if type(given) is Action and not flops and (code := int(given)) in _STAYS:  # the most frequent answer at batch 1
+        return code
+    answer, scale, memory = (
+        (given.codes, given.scale, given.memory) if isinstance(given, Route) else (given, None, None)
+    )
+    if isinstance(given, Route):
+        for name, value, shape in (("scale", scale, (view.count,)), ("memory", memory, (view.count, None))):
+            if value is not None and (value.ndim != len(shape) or value.shape[0] != shape[0]):
+                raise DlbenchError(
+                    f"method {type(method).__name__} answered a {name} of shape {tuple(value.shape)} for "
+                    f"{view.count} tokens; one entry per token of the view is wanted"
+                )
+    if isinstance(answer, Tensor):
+        return Answer(_codes(method, answer, view.count), flops, scale, memory)
+    if isinstance(answer, bool):  # as in a tensor of booleans
+        answer = Action.RUN if answer else Action.SKIP
+    if not isinstance(answer, int) or int(answer) not in CODES:
+        _refuse(method, answer)
+    return Answer(int(answer), flops, scale, memory)
+
+
+def failed(method: Method, where: str, error: Exception) -> DlbenchError:
+    """An error of a plugin, in one line that says where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return DlbenchError(
+        f"method {type(method).__name__} failed {where}: {type(error).__name__}: {error} "
+        f"({frame.filename}, line {frame.lineno})"
+    )
+
+
+def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
+    if answer.shape != (count,):
+        raise DlbenchError(
+            f"method {type(method).__name__} answered a tensor of shape {tuple(answer.shape)} for {count} "
+            "tokens; route() gives one code per token of the view, or one Action for all"
+        )
+    if answer.is_floating_point():
+        _refuse(method, answer.dtype)
+    if answer.dtype == torch.bool:
+        runs = answer.numpy(force=True)
+        return runs * _RUN if count > 1 and runs.any() and not runs.all() else _RUN * int(runs[0])
+    found = answer.to("cpu", torch.int64).numpy()
+    if strange := set(found.tolist()) - CODES:
+        _refuse(method, min(strange))
+    return int(found[0]) if (found == found[0]).all() else found
+
+
+def _refuse(method: Method, answer: object) -> NoReturn:
+    raise DlbenchError(
+        f"method {type(method).__name__} answered {answer!r}; an action is SKIP (0), ATTN (1), MLP (2), RUN (3) or "
+        "EXIT (4), or a tensor of such codes or of booleans; a Route holds one of these"
+    )

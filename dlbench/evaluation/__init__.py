@@ -1,0 +1,1 @@
+"""From samples to records: content keys, generation, scores, oracle rows, times."""

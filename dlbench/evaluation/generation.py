@@ -1,0 +1,211 @@
+"""The quality run: decode every setting on every document of a task, wave by wave, and keep each sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlbench.data.task import Task
+from dlbench.engine import Engine, Generation, Wave
+from dlbench.engine.flops.costs import CATEGORIES
+from dlbench.errors import DlbenchError
+from dlbench.evaluation.multiple_choice import samples
+from dlbench.evaluation.settings import Setting
+from dlbench.method import Method
+from dlbench.prompting.tokenize import Prompted
+from dlbench.records.run_folder import Store
+from dlbench.records.schema import Flops, Sample, Speculation, Tokens
+from dlbench.system import device_memory
+
+PIECES = 2000
+"""Longest output whose tokens' texts are kept one by one."""
+
+
+@dataclass
+class QualityRun:
+    """Decodes the settings of one backbone and task."""
+
+    engine: Engine
+    task: Task
+    store: Store
+    routed: bool
+    kv: Callable[[Method], str | None] = lambda method: None
+    """The policy for a method's keys and values of skipped tokens; None takes its own."""
+    process: int = 0
+    processes: int = 1
+    slots: int = 48
+    """Most rows decoded together; what a wave holds beyond them waits for its turn."""
+    auto: bool = False
+    """Whether waves are cut to the memory that is free; otherwise only what did not fit is cut."""
+    note: Callable[[str], None] = lambda line: None
+    """Tells people that a wave did not fit."""
+    most: int | None = None
+    """Rows of a wave after one did not fit; None before."""
+    _texts: dict[int, str] = field(default_factory=dict)
+    """Token → its text, as far as it has been met."""
+
+    def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        """Decode what is missing.
+
+        Args:
+            batches: all waves; this process takes every `processes`-th.
+            settings: what to decode each of them with.
+            done: told the number of documents × settings that are finished, as they finish.
+
+        Raises:
+            DlbenchError: a method failed, or one document alone does not fit the memory.
+        """
+        for index, batch in enumerate(batches):
+            if index % self.processes != self.process:
+                continue
+            for part in self._parts(batch, self._missing(batch, settings)):
+                self._decode(part, settings, done)
+
+    def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
+        return [s for s in settings if any(p.document.id not in self.store.samples(s.key) for p in batch)]
+
+    def _parts(self, batch: list[Prompted], settings: Sequence[Setting]) -> list[list[Prompted]]:
+        """The wave, or as many equal parts of it as memory asks for."""
+        rows = min(len(batch), self.most or len(batch))
+        if self.auto and settings:
+            requests = [p.request for p in batch]
+            longest, new = max(len(r.ids) for r in requests), max(r.limit for r in requests)
+            layers = max(self._kept(s) for s in settings)
+            backbone = self.engine.backbone
+            free = device_memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
+            copied = self.engine.turning(requests) > 0
+            rows = min(
+                rows, device_memory.rows_that_fit(backbone, longest, new, layers, self.slots, free, copied=copied)
+            )
+        size = -(-len(batch) // -(-len(batch) // rows))
+        return [batch[i : i + size] for i in range(0, len(batch), size)]
+
+    def _kept(self, setting: Setting) -> int:
+        """Layers that keep keys and values: a routed prompt has them only where the method can run."""
+        depth = self.engine.backbone.depth
+        live = setting.method.live(depth) if self.routed else None
+        return depth if live is None else len(live)
+
+    def _decode(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        """Decode a wave; one that does not fit the memory is halved, and so are those that follow."""
+        missing = self._missing(batch, settings)
+        done(len(batch) * (len(settings) - len(missing)))
+        if not missing or (len(batch) <= (self.most or len(batch)) and self._fits(batch, missing, done)):
+            return
+        left = self._missing(batch, missing)  # what was finished before memory ran out has been told
+        for part in self._parts(batch, left):
+            self._decode(part, left, done)
+
+    def _fits(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> bool:
+        """Decode a wave in one; False where that does not fit the memory."""
+        try:
+            self._wave(batch, settings, done)
+            return True
+        except Exception as error:
+            if not device_memory.ran_out(error):
+                raise
+            if len(batch) == 1:
+                raise self._too_large(batch[0]) from error
+        self.engine.release()
+        device_memory.release()
+        if self.most is None:
+            self.note(
+                f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
+                f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
+            )
+        self.most = (len(batch) + 1) // 2
+        return False
+
+    def _too_large(self, prompted: Prompted) -> DlbenchError:
+        backbone, request = self.engine.backbone, prompted.request
+        return DlbenchError(
+            f"document {request.id} of {self.task.name} does not fit the memory of {backbone.device} even alone: model "
+            f"{backbone.name!r} in {backbone.dtype}, {len(request.ids)} prompt tokens, up to {request.limit} new ones; "
+            "take a smaller model, a smaller dtype or another device"
+        )
+
+    def _wave(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        if self.task.weighs:
+            self._weigh(batch, settings, done)
+            return
+        shared: Wave | None = None
+        finished: dict[Any, list[Generation]] = {}
+        for setting in settings:
+            alike = setting.alike(self.engine.backbone.depth)
+            generations = finished.get(alike) if alike is not None else None
+            if generations is None:
+                if self.routed:
+                    wave = self._prefill(batch, setting)
+                else:
+                    wave = shared = shared or self._prefill(batch, None, self._reads(settings))
+                method = None if setting.name == "full" else setting.method
+                policy = self.kv(setting.method)
+                generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
+                if alike is not None:
+                    finished[alike] = generations
+            made = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
+            known = self.store.samples(setting.key)
+            self.store.append(setting.key, self.process, [s for s in made if s.id not in known])
+            done(len(batch))
+
+    def _weigh(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+        items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
+        for setting in settings:
+            method = None if setting.name == "full" else setting.method
+            known = self.store.samples(setting.key)
+            found = samples(self.engine, self.task, items, method, setting.seed, self.slots)
+            self.store.append(setting.key, self.process, [s for s in found if s.id not in known])
+            done(len(batch))
+
+    def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:
+        """Layers before which any of the methods looks at the prompts' states."""
+        return frozenset().union(*(s.method.reads(self.engine.backbone.depth) for s in settings))
+
+    def _prefill(self, batch: list[Prompted], setting: Setting | None, reads: frozenset[int] = frozenset()) -> Wave:
+        method = None if setting is None or setting.name == "full" else setting.method
+        seed = 0 if setting is None else setting.seed
+        return self.engine.prefill([p.request for p in batch], method, seed, slots=self.slots, reads=reads)
+
+    def _sample(self, prompted: Prompted, generation: Generation) -> Sample:
+        backbone, document = self.engine.backbone, prompted.document
+        text = backbone.text(generation.tokens, document.thinking)
+        scores = dict(self.task.score(document, text))
+        score = scores.pop(self.task.metric)
+        return Sample(
+            id=document.id,
+            output=text,
+            score=score,
+            scores=scores,
+            layers=tuple(float(n) for n in generation.layers),
+            routes=tuple(("".join(map(str, route)), times) for route, times in generation.routes),
+            pieces=self._pieces(generation.tokens),
+            truncated=prompted.truncated,
+            tokens=Tokens(prompt=len(prompted.request.ids), generated=len(generation.tokens)),
+            flops=Flops(**{c: generation.flops[c] for c in CATEGORIES}),
+            prompt_flops=generation.prompt_flops,
+            executed_flops=generation.executed,
+            reread=generation.reread,
+            speculation=_account(generation),
+            tight=tuple(generation.tight),
+        )
+
+    def _pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:
+        """The text of every token alone: what a reader can lay beside the layers that it ran."""
+        if len(tokens) > PIECES:
+            return ()
+        for token in set(tokens).difference(self._texts):
+            self._texts[token] = self.engine.backbone.tokenizer.decode([token])[:1000]
+        return tuple(self._texts[token] for token in tokens)
+
+
+def _account(generation: Generation) -> Speculation | None:
+    if generation.speculation is None:
+        return None
+    drafted, accepted, rounds = generation.speculation
+    return Speculation(drafted=drafted, accepted=accepted, rounds=rounds)
+
+
+def total(batches: Sequence[list[Prompted]], settings: Sequence[Setting], process: int, processes: int) -> int:
+    """Documents × settings that fall to one process."""
+    return sum(len(b) for i, b in enumerate(batches) if i % processes == process) * len(settings)

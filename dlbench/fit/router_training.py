@@ -1,0 +1,233 @@
+"""Train a router through the frozen backbone: straight-through gates over the decode forwards of references.
+
+Prompts run at full depth, so they are read without a gradient. Then every layer runs on every decoded token; what a
+closed gate governs is not taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlbench.engine.flops.costs import Costs
+from dlbench.engine.layers.sublayers import Halves
+from dlbench.engine.routing.prompt_states import PromptStates
+from dlbench.method import Action, Router
+from dlbench.models.backbone import Backbone
+from dlbench.models.families import resolve
+from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart, shadowed, state_of, with_state
+
+if TYPE_CHECKING:
+    from dlbench.fit.probe import FitProbe
+
+BATCH = 8
+Cost = Literal["squared", "absolute", "linear"]
+
+
+def train(
+    probe: FitProbe,
+    router: Router,
+    *,
+    steps: int,
+    lr: float,
+    weight: float,
+    cost: Cost = "squared",
+    share: float = 0.5,
+    noise: bool = True,
+    rises: bool = False,
+) -> list[float]:
+    """Train a router's module in place; see `dlbench.method.Probe.train`."""
+    torch.manual_seed(probe.seed)
+    module = router.module(probe.depth, probe.width).to(probe.backbone.device)
+    module.requires_grad_(True)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.0)
+    order, examples = np.random.default_rng(probe.seed + 1), probe.examples()
+    losses = []
+    for step in range(steps):
+        picked = order.choice(len(examples), size=min(BATCH, len(examples)), replace=False)
+        batch = Parted.of([examples[i] for i in picked]).to(probe.backbone.device)
+        probe.tokens += batch.tokens
+        gates = SoftGates(probe.backbone, router, batch, noise=noise)
+        logits = gates.logits()
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED)
+        loss = loss + (weight * math.sin(math.pi / 2 * step / steps) if rises else weight) * _cost(gates, cost, share)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * (1 - step / steps)
+        optimiser.step()
+        losses.append(loss.item())
+        probe.say(step + 1, steps)
+    module.requires_grad_(False)
+    return losses
+
+
+def _cost(gates: SoftGates, cost: Cost, share: float) -> Tensor:
+    if cost == "linear":
+        return gates.opened()
+    if cost == "squared":
+        return (gates.executed() - share) ** 2
+    return gates.mean((gates.shares() - share).abs(), ~gates.always)
+
+
+class SoftGates:
+    """Gates of one router over one batch of texts."""
+
+    def __init__(self, backbone: Backbone, router: Router, batch: Parted, *, noise: bool) -> None:
+        """Prepare.
+
+        Args:
+            backbone: frozen.
+            router: gives the scores.
+            batch: texts under teacher forcing.
+            noise: whether gates are sampled or cut at the threshold.
+        """
+        self.backbone, self.router, self.batch, self.noise = backbone, router, batch, noise
+        self.gated = {i: backbone.layers[i] for i in sorted(router.gated(backbone.depth))}
+        self.kept: list[Tensor] = []
+        """For which decode forwards each gate was open, with a gradient: [rows, steps] each."""
+        self._costs = Costs(backbone)
+        self._routed = batch.mask.bool()
+        spared = router.spared(batch.steps, batch.positions)
+        self.always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
+        """Padding, and decode forwards that run every layer whatever the gates say: [rows, steps]."""
+        self._prompts = PromptStates(backbone.depth, len(batch.ids), frozenset(self.gated))
+        self._starts = (batch.prompt.shape[1] - batch.prompt_mask.sum(1)).cpu().numpy()
+        self._inside: Tensor | None = None
+
+    def logits(self) -> Tensor:
+        """Read the prompts, then the decode forwards through the gates: [rows, steps, vocabulary]."""
+        looked_at = self.gated if self.router.scope == "sequence" else {}
+        return read_apart(self.backbone, self.batch, shadowed(looked_at, self._look), self.installed())
+
+    def _look(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Keep what the gates may see of the prompts."""
+        self._prompts.note(index, hidden, np.arange(len(self._starts)), self._starts)
+        return forward(hidden, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[None]:
+        """Shadow the gated layers' `forward` for a while."""
+        with contextlib.ExitStack() as stack:
+            if self.router.part != Action.RUN:
+                self._install_inside(stack)
+            stack.enter_context(shadowed(self.gated, self._layer))
+            yield
+
+    def shares(self) -> Tensor:
+        """Layer share of each decode forward, with a gradient; halves count by their share of the FLOPs."""
+        part = [float(self._costs.shares[int(self.router.part), i]) for i in self.gated]
+        saved = torch.stack([(1 - kept) * share for kept, share in zip(self.kept, part, strict=True)])
+        return 1 - saved.sum(0) / self.backbone.depth  # [rows, steps]
+
+    def mean(self, values: Tensor, of: Tensor | None = None) -> Tensor:
+        """Mean over decode forwards, all or some, of one value for each: [rows, steps]."""
+        of = self._routed if of is None else of
+        return (values * of).sum() / of.sum().clamp(min=1)
+
+    def executed(self) -> Tensor:
+        """Mean layer share of the decode forwards, with a gradient."""
+        return self.mean(self.shares())
+
+    def opened(self) -> Tensor:
+        """Mean share of the decode forwards for which a gate was open, with a gradient."""
+        return torch.stack([self.mean(kept) for kept in self.kept]).mean()
+
+    def _keep(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Hard gates with the gradient of soft ones, and the scores: [rows, positions] each."""
+        router = self.router
+        module = router.module(self.backbone.depth, self.backbone.width)
+        if router.scope == "sequence":
+            seen = router.summary(self._prompts, index)
+            score = module(seen.float(), index)[:, None].expand(hidden.shape[:2])
+        else:
+            score = module(hidden.float(), index)
+        margin = score - router.threshold
+        if self.noise:
+            u = torch.rand_like(margin[:, :1] if router.scope == "sequence" else margin).clamp(1e-6, 1 - 1e-6)
+            margin = margin + torch.logit(u)
+        soft = torch.sigmoid(margin)
+        keep = (soft >= 0.5).to(soft) + soft - soft.detach()
+        keep = torch.where(self.always, torch.ones_like(keep), keep)
+        self.kept.append(keep)
+        return keep, score
+
+    def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        keep, score = self._keep(index, hidden)
+        if self.router.kv[0] == "evict":
+            kwargs = {**kwargs, "attention_mask": _evicted(kwargs.get("attention_mask"), keep.detach() > 0.5)}
+        if self.router.part != Action.RUN:
+            self._inside = keep
+            try:
+                return forward(hidden, *args, **kwargs)
+            finally:
+                self._inside = None
+        given = forward(hidden, *args, **kwargs)
+        taken, passed = keep[..., None], (1 - keep)[..., None]
+        if self.router.scaled:
+            gate = torch.sigmoid(score)[..., None]
+            taken, passed = taken * gate, passed * (1 - gate)
+        out = hidden + taken.to(hidden.dtype) * (state_of(given) - hidden)
+        if (bypass := self.router.bypass(index)) is not None:
+            out = out + (passed * bypass(hidden.float())).to(hidden.dtype)
+        return with_state(given, out)
+
+    # ---- gates on a half of the layer
+
+    def _install_inside(self, stack: contextlib.ExitStack) -> None:
+        family = self.backbone.family
+        for index in self.gated:
+            layer = self.backbone.layers[index]
+            if self.router.part == Action.ATTN:
+                stack.enter_context(shadowed({index: resolve(layer, family.attention)}, self._half))
+            else:
+                stack.enter_context(shadowed({index: resolve(layer, family.mlp[-1])}, self._half))
+
+    def _half(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        given = forward(*args, **kwargs)
+        if self._inside is None:
+            return given
+        state, keep = state_of(given), self._inside
+        if state.ndim == 2:  # written inline, some families flatten rows and positions
+            keep = keep.flatten()
+        if self.backbone.family.adds_residual:
+            residual = args[1] if len(args) > 1 else kwargs["residual"]
+            return with_state(given, residual + keep[..., None].to(state.dtype) * (state - residual))
+        return with_state(given, keep[..., None].to(state.dtype) * state)
+
+
+def _evicted(mask: Any, keep: Tensor) -> Any:
+    """A layer's mask over prompts and decode forwards that also hides the keys of closed gates, [rows, steps].
+
+    A token still sees itself. None where no mask is needed: of a single new token everything before it is prompt.
+    """
+    if mask is None:
+        return None
+    steps = keep.shape[1]
+    own = torch.eye(steps, dtype=torch.bool, device=keep.device)
+    seen = nn.functional.pad(keep[:, None, None, :] | own, (mask.shape[-1] - steps, 0), value=True)
+    return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, torch.finfo(mask.dtype).min)
+
+
+@contextlib.contextmanager
+def halves_of(backbone: Backbone) -> Iterator[Halves]:
+    """Let a half of a layer run alone, while it is entered."""
+    shadowed_: list[nn.Module] = []
+
+    def shadow(module: nn.Module, forward: Callable[..., Any]) -> None:
+        if "forward" not in vars(module):
+            shadowed_.append(module)
+        vars(module)["forward"] = forward
+
+    try:
+        yield Halves(backbone, shadow)
+    finally:
+        while shadowed_:
+            del vars(shadowed_.pop())["forward"]

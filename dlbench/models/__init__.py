@@ -1,0 +1,1 @@
+"""Backbones: loading them, the table of families, exit heads, quantisation, batch sizes."""

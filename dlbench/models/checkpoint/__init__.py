@@ -1,0 +1,1 @@
+"""A model's files: which they are, reading them, and saying what is wrong with them."""

@@ -1,0 +1,256 @@
+"""Texts under teacher forcing: a prompt and one of its references in a single forward, and gates around the layers.
+
+What is learnt this way must be what decoding does later. A decode forward reads one new token to predict the next, so
+the tokens of a target but the last are decode forwards; the prompt's last token, which predicts the first of the
+target, belongs to the prefill. A layer that a token passes by still sees the token's state under the kv policy
+"project": so every layer runs on the whole text, and where a gate is closed its result is not taken.
+
+Where rotary angles depend on the length of the text, each token has those that decoding gives it. One thing cannot be
+had in a single forward: a text that decoding reads twice (see `engine.decoding.Run`) has other angles before and after.
+Such a text has those of the second reading from its beginning on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from dlbench.data.task import Document
+from dlbench.engine.layers.rotary_tables import RowAngles, module_of
+from dlbench.models.backbone import Backbone
+from dlbench.prompting.tokenize import limited_prompt
+
+IGNORED = -100
+"""Label of positions that predict nothing."""
+
+
+class Example(NamedTuple):
+    """Token ids of a prompt and of one of its references."""
+
+    prompt: list[int]
+    target: list[int]
+    """What parts it from the prompt comes first, the end token last, where the model has one; what the context cannot
+    hold is cut."""
+
+
+def example(backbone: Backbone, document: Document, reference: int) -> Example:
+    """Tokenise a document and one of its references, by index.
+
+    Raises:
+        DlbenchError: the model has no embedding for a token.
+    """
+    whole = backbone.encode(document.prompt)
+    both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
+    end = backbone.ends.learnt
+    target = both[len(whole) :]
+    if end is not None and end < backbone.vocabulary:  # the model can write no other
+        target.append(end)
+    prompt = limited_prompt(backbone, document, whole)
+    target = target[: max(0, backbone.context - len(prompt))]
+    backbone.check_ids([*prompt, *target], f"document {document.id}: the prompt with a reference")
+    return Example(prompt, target)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Texts padded on the right: [rows, length] each."""
+
+    ids: Tensor
+    mask: Tensor
+    """1 on tokens, 0 on padding."""
+    labels: Tensor
+    """The target at its own place (the forward before it predicts it), IGNORED elsewhere."""
+    routed: Tensor
+    """1 on decode forwards: the tokens that predict every target but the first."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Batch:
+        """Pad examples to the longest."""
+        length = max(len(p) + len(t) for p, t in examples)
+        ids = torch.zeros(len(examples), length, dtype=torch.long)
+        mask = torch.zeros(len(examples), length, dtype=torch.long)
+        labels = torch.full((len(examples), length), IGNORED)
+        routed = torch.zeros(len(examples), length)
+        for i, (prompt, target) in enumerate(examples):
+            end = len(prompt) + len(target)
+            ids[i, :end] = torch.tensor(prompt + target)
+            mask[i, :end] = 1
+            labels[i, len(prompt) : end] = torch.tensor(target)
+            routed[i, len(prompt) : end - 1] = 1
+        return cls(ids, mask, labels, routed)
+
+    @property
+    def prompts(self) -> Tensor:
+        """Tokens of each prompt: [rows]."""
+        return self.mask.sum(1) - (self.labels != IGNORED).sum(1)
+
+    @property
+    def read(self) -> Tensor:
+        """Tokens of each text that decoding reads, all but the last: [rows]."""
+        return self.mask.sum(1) - 1
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(x.to(device) for x in (self.ids, self.mask, self.labels, self.routed)))
+
+
+@dataclass(frozen=True)
+class Parted:
+    """Texts parted where decoding begins: what a gate cannot change, then what it can."""
+
+    prompt: Tensor
+    """Padded on the left: [rows, longest prompt]."""
+    prompt_mask: Tensor
+    """1 on tokens, 0 on padding."""
+    ids: Tensor
+    """Tokens that decode forwards read, all targets but the last, padded on the right: [rows, steps]."""
+    mask: Tensor
+    labels: Tensor
+    """What each is to predict; IGNORED on padding."""
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Parted:
+        """Pad both parts to their longest; at least one target must have two tokens."""
+        rows = len(examples)
+        columns, steps = max(len(p) for p, _ in examples), max(len(t) - 1 for _, t in examples)
+        prompt, prompt_mask = (torch.zeros(rows, columns, dtype=torch.long) for _ in range(2))
+        ids, mask = (torch.zeros(rows, steps, dtype=torch.long) for _ in range(2))
+        labels = torch.full((rows, steps), IGNORED)
+        for i, (before, target) in enumerate(examples):
+            prompt[i, columns - len(before) :] = torch.tensor(before)
+            prompt_mask[i, columns - len(before) :] = 1
+            count = max(0, len(target) - 1)
+            ids[i, :count] = torch.tensor(target[:-1])
+            mask[i, :count] = 1
+            labels[i, :count] = torch.tensor(target[1:])
+        return cls(prompt, prompt_mask, ids, mask, labels)
+
+    @property
+    def prompts(self) -> Tensor:
+        """Tokens of each prompt: [rows]."""
+        return self.prompt_mask.sum(1)
+
+    @property
+    def read(self) -> Tensor:
+        """Tokens of each text that decoding reads, all but the last: [rows]."""
+        return self.prompts + self.mask.sum(1)
+
+    def to(self, device: torch.device) -> Parted:
+        """The same on a device."""
+        return Parted(*(x.to(device) for x in (self.prompt, self.prompt_mask, self.ids, self.mask, self.labels)))
+
+    @property
+    def steps(self) -> Tensor:
+        """Decode step of each token, padding included: [rows, steps]."""
+        return torch.arange(self.ids.shape[1], device=self.ids.device).expand_as(self.ids)
+
+    @property
+    def positions(self) -> Tensor:
+        """Place of each token in its sequence, prompt included: [rows, steps]."""
+        return self.prompt_mask.sum(1, keepdim=True) + self.steps
+
+    @property
+    def tokens(self) -> int:
+        """How many there are, without padding."""
+        return int(self.prompt_mask.sum() + self.mask.sum())
+
+
+def read_apart(
+    backbone: Backbone,
+    batch: Parted,
+    prompts: AbstractContextManager[Any],
+    decoding: AbstractContextManager[Any],
+) -> Tensor:
+    """Logits of decode forwards, [rows, steps, vocabulary], over prompts that were read before, without a gradient.
+
+    Args:
+        backbone: the model.
+        batch: the texts.
+        prompts: entered while the prompts are read.
+        decoding: entered while the rest is.
+    """
+    past = DynamicCache(config=backbone.model.config)
+
+    def forward(ids: Tensor, mask: Tensor, positions: Tensor, keep: int) -> Tensor:
+        with angles_of(backbone, batch):
+            out = backbone.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=past,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
+        logits: Tensor = out.logits
+        return logits
+
+    with torch.no_grad(), prompts:
+        forward(batch.prompt, batch.prompt_mask, (batch.prompt_mask.cumsum(1) - 1).clamp(min=0), 1)
+    mask = torch.cat([batch.prompt_mask, batch.mask], 1)
+    with decoding:
+        return forward(batch.ids, mask, batch.positions.clamp(max=backbone.context - 1), 0)
+
+
+@contextlib.contextmanager
+def shadowed(layers: Mapping[int, nn.Module], around: Callable[..., Any]) -> Iterator[None]:
+    """Shadow the `forward` of layers for a while.
+
+    Args:
+        layers: by index.
+        around: called as `around(index, forward, hidden, *args, **kwargs)` in place of the layer's `forward`.
+    """
+    before = {index: vars(layer).get("forward") for index, layer in layers.items()}  # accelerate hangs its hooks there
+    try:
+        for index, layer in layers.items():
+            vars(layer)["forward"] = partial(around, index, layer.forward)
+        yield
+    finally:
+        for index, layer in layers.items():
+            if before[index] is None:
+                vars(layer).pop("forward", None)
+            else:
+                vars(layer)["forward"] = before[index]
+
+
+@contextlib.contextmanager
+def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
+    """Let forwards over a batch have the rotary angles that decoding has, whatever stands beside a text.
+
+    Args:
+        backbone: where its angles depend on the position alone, nothing is done.
+        batch: the forwards are over all its rows.
+    """
+    angles = RowAngles.of(backbone)
+    if angles is None:
+        yield
+        return
+    prompts, read, turn = batch.prompts[:, None], batch.read[:, None], angles.turn
+
+    def around(_: int, __: Any, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, ...]:
+        positions = position_ids.expand(len(prompts), -1)
+        lengths = torch.maximum(prompts, positions + 1)  # of a prompt the whole, later the text up to the token
+        if turn is not None:
+            lengths = torch.where((prompts <= turn) & (read > turn), lengths.clamp(min=turn + 1), lengths)
+        return angles.at(x, positions, lengths, () if layer_type is None else (layer_type,))
+
+    with shadowed({0: module_of(backbone)}, around):
+        yield
+
+
+def state_of(given: Any) -> Tensor:
+    """The state in what a layer returned: some families return a tuple."""
+    state: Tensor = given[0] if isinstance(given, tuple) else given
+    return state
+
+
+def with_state(given: Any, state: Tensor) -> Any:
+    """What a layer returned, with another state in it."""
+    return (state, *given[1:]) if isinstance(given, tuple) else state

@@ -1,0 +1,1 @@
+"""What is plugged in: methods, what their files say, and hashes of their code."""

@@ -1,0 +1,341 @@
+"""Find methods: built-in files, entry points of other distributions, and plugin files given by path.
+
+The name of a built-in method is the name of its file; the name of an entry point in the group `dlbench.methods` is the
+name of that method; the name of a plugin file is its stem. One name stands for one method: a clash is an error, since
+a board on which a name means two things cannot be trusted. Nothing is imported before `load`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, TypeAlias
+
+from dlbench.errors import DlbenchError
+from dlbench.registry import outline
+from dlbench.terminal.suggest import unknown
+
+if TYPE_CHECKING:
+    from dlbench.method import Method, Oracle
+
+    MethodClass: TypeAlias = type[Method] | type[Oracle]
+
+GROUP = "dlbench.methods"
+CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
+"""Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
+KV_POLICIES = ("project", "evict", "recompute")
+"""What a method may name in `kv`."""
+PACKAGE = "dlbench.methods"
+_PLUGIN = "dlbench_plugin_"
+"""Before the name of a plugin file: the name that its module gets."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from."""
+
+    name: str
+    origin: str
+    """`built-in`, `file`, or the distribution that brings the entry point."""
+    module: str
+    """The module to import; for a plugin file, the name its module gets."""
+    class_name: str | None
+    """The class, where an entry point names it."""
+    path: Path | None
+    """The file; None where it cannot be told without importing."""
+
+    @property
+    def where(self) -> str:
+        """The place, for people."""
+        if self.origin == "built-in":
+            return f"built-in ({self.path})"
+        if self.origin == "file":
+            return str(self.path)
+        target = f"{self.module}:{self.class_name}" if self.class_name else self.module
+        return f"{target} of {self.origin}"
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """One line of `dlbench list methods`."""
+
+    name: str
+    summary: str
+    parameters: tuple[outline.Parameter, ...]
+    knob: str | None
+    deployable: bool
+    fitted: bool
+    paper: str | None
+    """arXiv number of the paper that the file cites first."""
+    origin: str
+    path: str | None
+
+
+def is_path(method: str) -> bool:
+    """Tell a plugin file (`path/to/file.py`) from a name."""
+    return method.endswith(".py") or os.sep in method or "/" in method
+
+
+def name_of(method: str) -> str:
+    """The method's name, for a name or a path."""
+    return Path(method).stem if is_path(method) else method
+
+
+def expand(given: Sequence[str]) -> tuple[str, ...]:
+    """Replace the words `core` and `all` by the methods they stand for; each stays once, in its first place."""
+    sets = {"core": CORE, "all": names()}
+    return tuple(dict.fromkeys(name for word in given for name in sets.get(word, (word,))))
+
+
+def names() -> tuple[str, ...]:
+    """Names of all built-in and installed methods, sorted.
+
+    Raises:
+        DlbenchError: two methods have the same name.
+    """
+    return tuple(sorted(_sources()))
+
+
+def describe(method: str) -> MethodInfo:
+    """Describe a method, given by name or path, without importing it.
+
+    Raises:
+        DlbenchError: there is no such method, or its file cannot be read.
+    """
+    source = locate(method)
+    if source.path is None:
+        found = outline.Outline(summary="(not readable without importing it)")
+    else:
+        try:
+            found = outline.read(source.path, source.class_name)
+        except SyntaxError as error:
+            raise DlbenchError(
+                f"method {source.name!r} is broken: {source.path}, line {error.lineno}: {error.msg}; mend the file"
+            ) from error
+        except OSError as error:
+            raise DlbenchError(f"method {source.name!r}: cannot read {source.path}: {error.strerror}") from error
+    return MethodInfo(
+        name=source.name,
+        summary=found.summary,
+        parameters=found.parameters,
+        knob=found.knob,
+        deployable=found.deployable,
+        fitted=found.fitted,
+        paper=found.paper,
+        origin=source.origin,
+        path=None if source.path is None else str(source.path),
+    )
+
+
+def locate(method: str) -> Source:
+    """Find where a method, given by name or path, comes from.
+
+    Raises:
+        DlbenchError: there is no such method, or its name is taken twice.
+    """
+    if is_path(method):
+        return _plugin_file(Path(method))
+    known = _sources()
+    if method not in known:
+        raise unknown("method", method, known, see="`dlbench list methods`")
+    return known[method]
+
+
+def load(method: str) -> MethodClass:
+    """Import a method, given by name or path, and return its class.
+
+    Raises:
+        DlbenchError: there is no such method, its file fails, or it does not hold exactly one complete method.
+    """
+    source = locate(method)
+    try:
+        module = _load_file(source) if source.origin == "file" else importlib.import_module(source.module)
+    except (Exception, SystemExit) as error:
+        raise DlbenchError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
+    if source.origin == "file":
+        _refuse_strangers(source)
+    return _method_class(module, source)
+
+
+@functools.cache
+def _sources() -> dict[str, Source]:
+    found: dict[str, Source] = {}
+    for source in (*_built_in(), *_installed()):
+        if source.name in found:
+            raise _clash(found[source.name], source)
+        found[source.name] = source
+    return found
+
+
+def _clash(first: Source, second: Source) -> DlbenchError:
+    remedy = "rename the file" if second.origin == "file" else f"uninstall {second.origin} or rename its entry point"
+    return DlbenchError(f"two methods are named {first.name!r}: {first.where} and {second.where}; {remedy}")
+
+
+def _built_in() -> Iterable[Source]:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise DlbenchError("the built-in methods are missing: install dlbench again")
+    for folder in spec.submodule_search_locations:
+        for path in sorted(Path(folder).glob("[!_]*.py")):
+            yield Source(path.stem, "built-in", f"{PACKAGE}.{path.stem}", None, path)
+
+
+def _installed() -> Iterable[Source]:
+    # Imported here: reading the metadata of all distributions is the dearest part of starting up.
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group=GROUP):
+        origin = point.dist.name if point.dist else "an unnamed distribution"
+        yield Source(point.name, origin, point.module, point.attr or None, _file_of(point.module))
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module, found without running the packages above it."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for folder in spec.submodule_search_locations or []:
+        stem = Path(folder, *rest)
+        for path in (stem.with_name(stem.name + ".py"), stem / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def _plugin_file(path: Path) -> Source:
+    path = path.expanduser().resolve()
+    if not path.is_file() or path.suffix != ".py":
+        raise DlbenchError(f"no method file {path}: give a name from `dlbench list methods` or the path of a .py file")
+    name = path.stem
+    if not name.isidentifier():
+        raise DlbenchError(f"{path}: the file's name is the method's name, so use letters, digits and _ only")
+    source = Source(name, "file", f"{_PLUGIN}{name}", None, path)
+    taken = _sources().get(name)
+    if taken is None:
+        return source
+    if taken.path is not None and taken.path.resolve() == path:
+        return taken
+    raise _clash(taken, source)
+
+
+def _load_file(source: Source) -> ModuleType:
+    assert source.path is not None
+    loaded = sys.modules.get(source.module)
+    if loaded is not None and loaded.__file__ == str(source.path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(source.module, source.path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their own module up while they are made.
+    sys.modules[source.module] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[source.module]
+        raise
+    return module
+
+
+def _refuse_strangers(source: Source) -> None:
+    """Refuse a plugin file with a module beside it whose name, but not its code, another plugin's module has.
+
+    One process has one module of a name, so of two plugins that bring a `helper.py` each, whatever function imports it,
+    one runs on the other's.
+
+    Raises:
+        DlbenchError: there is such a module.
+    """
+    from dlbench.registry import provenance
+
+    assert source.path is not None
+    own = source.path.parent
+    loaded = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith(_PLUGIN)}
+    others = [(Path(path), n.removeprefix(_PLUGIN)) for n, path in loaded.items() if path and Path(path).parent != own]
+    names = provenance.imported(source.path)
+    for path, other in others:
+        for name in sorted(names & provenance.imported(path)):
+            mine, theirs = (provenance.module_file(folder / name) for folder in (own, path.parent))
+            if mine and theirs and mine != theirs and provenance.file(mine) != provenance.file(theirs):
+                del sys.modules[source.module]
+                raise DlbenchError(
+                    f"methods {other!r} and {source.name!r} each bring a module {name!r} of their own ({theirs}, "
+                    f"{mine}), and Python takes one for both: rename one of the two, or run the methods one by one"
+                )
+
+
+def _failure(error: BaseException, source: Source) -> str:
+    """Name the line of the method's own file at which the import failed, if it got that far."""
+    text = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {error.msg}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if source.path is not None and Path(f.filename) == source.path]
+    if own:
+        return f"{source.path}, line {own[-1].lineno}: {text}"
+    return f"{source.where}: {text}"
+
+
+def _method_class(module: ModuleType, source: Source) -> MethodClass:
+    from dlbench.method import Method, Oracle
+
+    place = source.path or source.where
+    if source.class_name is not None:
+        chosen = getattr(module, source.class_name, None)
+        if not (isinstance(chosen, type) and issubclass(chosen, Method | Oracle)):
+            raise DlbenchError(f"method {source.name!r}: {place} has no method class {source.class_name!r}")
+        found: list[MethodClass] = [chosen]
+    else:
+        found = [
+            value
+            for name, value in vars(module).items()
+            if isinstance(value, type)
+            and issubclass(value, Method | Oracle)
+            and value.__module__ == module.__name__
+            and value.__name__ == name
+            and not name.startswith("_")
+        ]
+    if len(found) != 1:
+        listed = ", ".join(c.__name__ for c in found) or "none"
+        raise DlbenchError(
+            f"method {source.name!r}: {place} must define exactly one public class that derives from a class of "
+            f"dlbench.method, but it defines {listed}; start the name of others with _"
+        )
+    chosen = found[0]
+    if inspect.isabstract(chosen):
+        missing = ", ".join(sorted(chosen.__abstractmethods__))
+        raise DlbenchError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
+    if fault := _misdeclared(chosen):
+        raise DlbenchError(f"method {source.name!r}: {place}: {fault}")
+    return chosen
+
+
+def _misdeclared(chosen: MethodClass) -> str:
+    """What is wrong with what a class says of its methods; empty where nothing is."""
+    from dlbench.method import Knob, Oracle
+
+    if issubclass(chosen, Oracle):
+        return ""
+    kv, knob, variants = chosen.kv, chosen.knob, chosen.variants
+    if not isinstance(kv, tuple) or not kv or not set(kv) <= set(KV_POLICIES):
+        return f"kv = {kv!r} is no tuple of {', '.join(KV_POLICIES)}"
+    if knob is not None and not isinstance(knob, Knob):
+        return f"knob = {knob!r} is no Knob(name, low, high)"
+    if not isinstance(variants, tuple) or not variants or not all(isinstance(one, Mapping) for one in variants):
+        return f"variants = {variants!r} is no tuple of mappings of parameters"
+    return ""

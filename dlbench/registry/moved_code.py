@@ -1,0 +1,93 @@
+"""Code that was moved or renamed without a change of what it does counts as it did before.
+
+Content keys hold hashes of code, and fits and samples are kept under them. Where a file is written anew and means the
+same, a row here gives the hash that it is known by. A test holds that each row is of the file as it stands: whoever
+changes what such a file does takes its row out, and fits are made again by `ci/nano_fits.py`.
+"""
+
+Pair = tuple[str, str]
+
+MOVED: dict[Pair, list[Pair]] = {
+    (
+        "dlbench/data/scoring/words.py",
+        "23de890a779e42378ec70c877100be60a59ef09e8ff3e7f15b40825cd32038db",
+    ): [
+        (
+            "dlbench/words.py",
+            "23de890a779e42378ec70c877100be60a59ef09e8ff3e7f15b40825cd32038db",
+        )
+    ],
+    (
+        "dlbench/fit/artifacts.py",
+        "a7b602c5f652c6c4256e8801db0aa3c45071b5a77df9b3b5e391e1316ab3b07c",
+    ): [
+        (
+            "dlbench/fit/artifacts.py",
+            "43c2a8d657d762e35104ffe29fd74e1b7915eab051a03a25c7a6d61b02f5c369",
+        )
+    ],
+    (
+        "dlbench/fit/calibration.py",
+        "ccff0ce61681043556ebe19a0f097fd4c0fface38ffd7fbc000d3064f38db8d4",
+    ): [
+        (
+            "dlbench/fit/calibration.py",
+            "ad8cdefc822b6be897a25dcf33cd7700a003f7f959d34e09c95957a9b1621f05",
+        )
+    ],
+    (
+        "dlbench/fit/open_loop.py",
+        "1df9b8a3fbfc30e912c76c6f8abf8e2a30d3841f7a101aaa6b79c1c3d08ec463",
+    ): [
+        (
+            "dlbench/fit/trace.py",
+            "2b3cffed8e7ae33c283c457f7912fadaa5624506c76579465426ffaba4ace13e",
+        )
+    ],
+    (
+        "dlbench/fit/probe.py",
+        "c5dd815920bd85d86f2b94c6f5778a7307d598622a3b62e0ff76dfe2bdc18dd0",
+    ): [
+        (
+            "dlbench/fit/probe.py",
+            "21d36249adc4885b4348c28d233f9319a63f18c354030510e5e9e6261390dac6",
+        )
+    ],
+    (
+        "dlbench/fit/router_training.py",
+        "015c8e800d1f2c77810ff0dac2eb7bfae4559aba94c6239fdb005dfce777809e",
+    ): [
+        (
+            "dlbench/fit/soft.py",
+            "69e061830d4bb264940f470f383c51f4b7beb50698ee9e4224fcafb963a5c698",
+        )
+    ],
+    (
+        "dlbench/fit/tune.py",
+        "cc288331dea40c10347ca382d88b52ce231b90a225b61b80dbdc7c7072a226fd",
+    ): [
+        (
+            "dlbench/fit/tune.py",
+            "795eb7496bb9879a5834cd9b057a8d107be8e7ca6b664c7520ced972fdbacc62",
+        )
+    ],
+    (
+        "dlbench/prompting/teacher_forcing/teacher_forcing.py",
+        "ef593c1d8680e4a2e5631c7ed7451113db8689bd0a11bfb34e363af616df4ef9",
+    ): [
+        (
+            "dlbench/teacher/teacher.py",
+            "91cce9e4aa4a628077b673c28b4fa2a6bca7c40a29517fd47496c536af90cc65",
+        )
+    ],
+    (
+        "dlbench/tasks/metrics.py",
+        "439d74e687e44e070d8b5c96914eade3f2896403abb5a86f1761f92689dc7e95",
+    ): [
+        (
+            "dlbench/tasks/metrics.py",
+            "9a6c210037c6b369253198a627b1fe518e97396b858dddb186c7ecea1e250aec",
+        )
+    ],
+}
+"""Label and hash of a file as it stands → those that count: none where another file of the table stands for it too."""

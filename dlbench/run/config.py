@@ -1,0 +1,330 @@
+"""What `dlbench run` was asked to do, and whether that can be done.
+
+`RunSpec.check` needs no torch and takes milliseconds, so a slip in an option is told at once. `check_environment`
+imports what the run will import anyway: it asks for the device, runs the plugin files and tries their parameters. Both
+come before anything is written.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+
+from dlbench.data import loader
+from dlbench.data.task_options import CHAT, Sources
+from dlbench.errors import DlbenchError
+from dlbench.models.families import FAMILIES
+from dlbench.registry import methods as registry
+from dlbench.system import offline
+from dlbench.system.paths import brief, check_folder, expanded, model_folder
+from dlbench.terminal.suggest import unknown
+
+if TYPE_CHECKING:
+    from dlbench.method import Method, Oracle
+
+MODELS = {
+    "nano": "the embedded backbone of the nano suite",
+    "nano-half": "the same with half of the layers, trained on the same tokens",
+}
+"""Models that come with dlbench."""
+DTYPES = ("float32", "bfloat16", "float16")
+INT8 = "int8"
+"""Weight-only, of the decoder layers; needs the extra `dlbench[int8]`."""
+PROMPTS = ("full", "routed")
+KERNELS = ("auto", "stock")
+KV_POLICIES = registry.KV_POLICIES
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+RUN_FILE = "run.json"
+"""A folder that holds this file belongs to a dlbench run."""
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of `dlbench list models`: a model that comes with dlbench, or a family of decoders that it can load."""
+
+    name: str
+    """What to give, or transformers' name of the family (`model_type` in config.json)."""
+    kind: Literal["embedded", "family"]
+    about: str
+    give: str
+    """How `dlbench run` is told to take it."""
+    dtypes: tuple[str, ...]
+
+
+def list_models() -> list[ModelInfo]:
+    """The embedded models, then every supported family by name."""
+    dtypes = (*DTYPES, INT8)
+    embedded = [ModelInfo(name, "embedded", about, f"--model {name}", dtypes) for name, about in MODELS.items()]
+    about, give = "stock transformers decoders of this model_type", "--model FOLDER, --model ORG/NAME[@REVISION]"
+    return embedded + [ModelInfo(name, "family", about, give, dtypes) for name in sorted(FAMILIES)]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: everything that the options of `dlbench run` say."""
+
+    models: tuple[str, ...] = ("nano",)
+    """Embedded models, local folders or hub names."""
+    tasks: tuple[str, ...] = field(default_factory=lambda: tuple(loader.expand_tasks(["nano"])))
+    """Names of tasks, suites already replaced by their tasks."""
+    methods: tuple[str, ...] = registry.CORE
+    """Names, or paths of plugin files."""
+    budgets: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Target layer shares."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Parameters set by hand, by the method's name."""
+    limit: int | None = 32
+    """Documents per task; None for all."""
+    limit_first: bool = False
+    """Take the first documents, not a sample of them."""
+    out: Path = Path("dlbench-out")
+    batch_size: int | None = None
+    """Documents decoded together; None lets memory decide."""
+    seed: int = 0
+    device: str = "auto"
+    dtype: str = "float32"
+    prompt: Literal["full", "routed"] = "full"
+    kv: str | None = None
+    """Policy for the keys and values of skipped tokens; None takes each method's own."""
+    kernels: Literal["auto", "stock"] = "auto"
+    """auto: fused layers where they prove equal to the model's own; stock: the model's own only."""
+    processes: int | None = None
+    """None: as many as finish soonest, see `dlbench.system.processes.suitable`."""
+    fit: bool = False
+    """Fit again what learns, even where a fitted artifact exists."""
+    fit_seeds: int = 1
+    """Fits of each method that learns, from `seed` on; each is a row of its own."""
+    timing: bool = True
+    sources: Sources = field(default_factory=Sources)
+    """Where tasks come from, and what is changed of them."""
+    chat_template: Literal["auto", "on", "off"] = "auto"
+    """auto: where the tokenizer has one and the task says so."""
+    think_end_token: str = "auto"
+    """What ends the thinking before an answer; "auto": where the chat template says so; "off": all is the answer."""
+    official: bool = False
+    """Refuse what makes numbers differ: prompts cut to the context, and a limit."""
+    offline: bool = False
+    """Ask no hub."""
+    device_map: str | None = None
+    """How transformers spreads the layers over devices; None puts all of them on `device`."""
+    trust_remote_code: bool = False
+    """Run code that comes with a model."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", expanded(self.out, "--out"))
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What `backbones.load` is told beside device and dtype."""
+        return {"device_map": self.device_map, "trust_remote_code": self.trust_remote_code}
+
+    def check(self) -> None:
+        """Check all that can be checked without torch.
+
+        Raises:
+            DlbenchError: something cannot be done as asked; the message says what would.
+        """
+        self._check_numbers()
+        self._check_choices()
+        for model in self.models:
+            check_model(model)
+        self.sources.check(self.tasks)
+        loader.expand_tasks(self.tasks, self.sources)
+        self._check_methods()
+        check_folder(self.out, RUN_FILE, "run")
+
+    def _check_numbers(self) -> None:
+        for name in ("models", "tasks", "methods", "budgets"):
+            if not getattr(self, name):
+                raise DlbenchError(f"no {name} to run: give at least one")
+        for budget in self.budgets:
+            if not (math.isfinite(budget) and 0 < budget <= 1):
+                raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
+        if self.limit is not None and self.limit < 1:
+            raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
+        if self.official and self.limit is not None:
+            raise DlbenchError(f"limit {self.limit}: an official run takes all documents; leave --limit away")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
+        if self.fit_seeds < 1:
+            raise DlbenchError(f"{self.fit_seeds} fit seeds: give at least 1")
+        if self.processes is not None and self.processes < 1:
+            raise DlbenchError(f"{self.processes} processes: give at least 1")
+        if not 0 <= self.seed < 2**63:
+            raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def _check_choices(self) -> None:
+        if self.dtype not in (*DTYPES, INT8):
+            raise unknown("dtype", self.dtype, (*DTYPES, INT8))
+        if self.prompt not in PROMPTS:
+            raise unknown("prompt policy", self.prompt, PROMPTS)
+        if self.kv is not None and self.kv not in KV_POLICIES:
+            raise unknown("kv policy", self.kv, KV_POLICIES)
+        if self.kernels not in KERNELS:
+            raise unknown("kind of kernels", self.kernels, KERNELS)
+        if self.chat_template not in CHAT:
+            raise unknown("chat template policy", self.chat_template, CHAT)
+        if not self.think_end_token.strip() or not self.think_end_token.isprintable():
+            raise DlbenchError(f"think end token {self.think_end_token!r}: give auto, off, or a mark such as </think>")
+        if self.device_map is not None and not self.device_map.endswith(".json") and self.device_map not in DEVICE_MAPS:
+            raise unknown("device map", self.device_map, DEVICE_MAPS, see="a JSON file of module names and devices")
+        check_device(self.device)
+
+    def _check_methods(self) -> None:
+        places: dict[str, str] = {}
+        for method in self.methods:
+            name = registry.locate(method).name
+            if name in places:
+                raise DlbenchError(f"method {name!r} is given twice: {places[name]} and {method}; keep one")
+            places[name] = method
+        for name, values in self.settings.items():
+            if name not in places:
+                raise unknown("method in a setting", name, places)
+            known = [p.name for p in registry.describe(places[name]).parameters]
+            for parameter in values:
+                if parameter not in known:
+                    raise unknown(f"parameter of method {name!r}", parameter, known)
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read `NAME.PARAM=VALUE` texts; a value is JSON where it can be read as such, else text.
+
+    Raises:
+        DlbenchError: a text has another form, a number is not finite, or a parameter is set twice.
+    """
+    settings: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        target, equals, raw = text.partition("=")
+        name, dot, parameter = target.strip().partition(".")
+        if not (equals and dot and name and parameter):
+            raise DlbenchError(f"setting {text!r}: write NAME.PARAM=VALUE, such as static_exit.share=0.5")
+        values = settings.setdefault(name, {})
+        if parameter in values:
+            raise DlbenchError(f"setting {text!r}: {name}.{parameter} is set twice; keep one")
+        try:
+            values[parameter] = json.loads(raw)
+        except ValueError:
+            values[parameter] = raw
+        if isinstance(number := values[parameter], float) and not math.isfinite(number):
+            raise DlbenchError(f"setting {text!r}: give a finite number")
+    return settings
+
+
+def check_device(device: str) -> None:
+    """Check the name of a device; whether this machine has it, torch must tell.
+
+    Raises:
+        DlbenchError: there is no such device.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+
+
+def check_environment(spec: RunSpec) -> None:
+    """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and their parameters.
+
+    Raises:
+        DlbenchError: the device or torchao is absent, a task cannot be loaded, a method is broken, or it refuses a
+            parameter or the kv policy.
+    """
+    if spec.offline:
+        offline.enforce()
+    resolve_device(spec.device)
+    if spec.dtype == INT8:
+        from dlbench.models.quantization import torchao
+
+        torchao()
+    for name in spec.tasks:
+        task = loader.load_task(name, spec.sources)
+        if spec.prompt != "routed" and task.weighs:
+            raise DlbenchError(
+                f"task {name!r} weighs given answers: a prompt at full depth leaves nothing to route; add "
+                "--prompt routed"
+            )
+    for method in spec.methods:
+        name = registry.name_of(method)
+        chosen = registry.load(method)
+        values = spec.settings.get(name, {})
+        _check_parameters(name, chosen, values)
+        # In a run of a whole set of methods those that lack the policy are left out, and a line says so.
+        if spec.kv is not None and spec.methods not in (registry.CORE, registry.names()):
+            for variant in chosen.variants:
+                try:
+                    made = chosen.from_params({**variant, **values})
+                except (ValueError, TypeError) as error:
+                    raise DlbenchError(f"method {name!r}: {error}") from error
+                if lacking := lacks_policy(made, spec.kv):
+                    raise DlbenchError(f"method {name!r} {lacking}")
+
+
+def lacks_policy(method: Method | Oracle, kv: str | None) -> str:
+    """Say that a method does not support a kv policy; empty where it does, or where all policies are one to it."""
+    if kv is None or getattr(method, "scope", "static") != "token":  # an oracle chooses among static sets
+        return ""
+    policies: tuple[str, ...] = method.kv  # type: ignore[union-attr]
+    return "" if kv in policies else f"does not support kv policy {kv!r}: it has {', '.join(policies)}"
+
+
+def resolve_device(device: str) -> str:
+    """Name the torch device; `auto` takes an accelerator where there is one.
+
+    Raises:
+        DlbenchError: this machine has no such device.
+    """
+    import torch
+
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + there
+    elif torch.backends.mps.is_available():
+        there = ["mps", *there]
+    if device == "auto":
+        return there[0]
+    wanted = "cuda:0" if device == "cuda" else device
+    if wanted not in there:
+        raise DlbenchError(f"device {device!r} is not on this machine: there is {', '.join(there)}")
+    return wanted
+
+
+def check_model(name: str) -> None:
+    """Check the name of a model; whether a hub has it, only the hub can tell.
+
+    Raises:
+        DlbenchError: it is neither embedded nor a folder, and no hub name.
+    """
+    if not name:
+        raise DlbenchError("a model without a name: see `dlbench list models`")
+    # What is neither embedded nor a folder may be a hub name, which only the hub or its cache can tell. But a bare
+    # name close to an embedded one is a slip, and a path is no hub name.
+    if name in MODELS or model_folder(name) is not None:
+        return
+    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise DlbenchError(f"no model folder {brief(name)}: see `dlbench list models`, or give a hub name")
+    if "/" not in name and name.lower().startswith("nano"):
+        raise unknown("model", name, MODELS, see="`dlbench list models`")
+
+
+def _check_parameters(name: str, chosen: registry.MethodClass, values: Mapping[str, Any]) -> None:
+    from pydantic import TypeAdapter, ValidationError
+
+    hints = get_type_hints(chosen)
+    for parameter, value in values.items():
+        try:
+            if parameter in hints:
+                TypeAdapter(hints[parameter]).validate_json(json.dumps(value), strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise DlbenchError(f"setting {name}.{parameter}={json.dumps(value)}: {reason}") from error
+    if not values:
+        return
+    try:
+        chosen.from_params(dict(values))
+    except (ValueError, TypeError) as error:
+        listed = ", ".join(f"{parameter}={json.dumps(value)}" for parameter, value in values.items())
+        raise DlbenchError(f"method {name!r} refuses {listed}: {error}") from error

@@ -1,0 +1,98 @@
+"""What a run says in the terminal when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from dlbench.errors import DlbenchError
+from dlbench.records.run_folder import Store
+from dlbench.records.schema import Record, Timing
+from dlbench.run.planner import Job
+from dlbench.terminal.console import open_console
+
+
+def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing], minutes: float) -> None:
+    """Build the board and print the results: a table, what they say, and where to look further.
+
+    Args:
+        store: the run's folder.
+        records: its rows.
+        times: as far as they were measured.
+        minutes: that the run took.
+    """
+    from dlbench.leaderboard.analysis.headlines import headlines
+    from dlbench.leaderboard.board import read_board
+    from dlbench.leaderboard.data.tracks import cut_prompts
+    from dlbench.leaderboard.site import build
+    from dlbench.leaderboard.terminal.table import closing_table
+
+    board = read_board([store.out])
+    page = build(board, store.out / "site")
+    console = open_console()
+    console.print(closing_table(records, times, console.width))
+    for line in dict.fromkeys([*cut_prompts(records), *_said_of_full(records), *slow_kernels(records, times)]):
+        console.print(f"! {line}", markup=False, highlight=False)
+    said = Table.grid(padding=(0, 1, 0, 0))
+    for line in headlines(records, board.runs.scores, board.runs.sources):
+        said.add_row("•", Text(line))
+    console.print(said, highlight=False)
+    n = records[0].task.n if records else 0
+    console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+    console.print(f"Any two rows against each other: dlbench compare {store.out} A B", markup=False)
+
+
+def slow_kernels(records: Sequence[Record], times: Sequence[Timing]) -> list[str]:
+    """A line per model and reason where its layers did not run as fast as was tried, and one where only times did not.
+
+    `env["kernels"]` of a record is the kind of layers that ran and, after a colon, why no faster kind did.
+    """
+    told = {(r.backbone.name, r.backbone.dtype, *r.env.get("kernels", "").partition(": ")[::2]) for r in records}
+    ran = {"stock": "the model's own layers ran, not fused ones", "fused": "fused layers ran, not captured ones"}
+    lines = [
+        f"{name} in {dtype}: {ran[kind]}, and times are slower for it: {reason}"
+        for name, dtype, kind, reason in sorted(told)
+        if reason and kind in ran
+    ]
+    quick = {r.key for r in records if r.env.get("kernels", "stock").partition(":")[0] != "stock"}
+    if slow := {t.key for t in times if t.kernels == "stock"} & quick:
+        lines.append(f"times of {len(slow)} rows were taken with the model's own layers, not with the fused ones")
+    return lines
+
+
+def _said_of_full(records: Sequence[Record]) -> list[str]:
+    """What the records say of full depth: it concerns the task or the model, and so every row."""
+    full = [record for record in records if record.method.name == "full"]
+    return [f"{one.task.name} on {one.backbone.name}: {note}" for one in full for note in one.notes]
+
+
+def show_fits(jobs: Sequence[Job]) -> None:
+    """Print what was fitted: a row per setting.
+
+    Raises:
+        DlbenchError: there was nothing to fit.
+    """
+    if not any(s.fit for job in jobs for s in job.settings):
+        named = ", ".join(dict.fromkeys(s.name for job in jobs for s in job.settings if s.name != "full"))
+        raise DlbenchError(f"{named}: nothing to fit, a budget is met in closed form")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    table.add_column("on", no_wrap=True)
+    for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    lone = len({job.place.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
+    for job in jobs:
+        for s in job.settings:
+            if (facts := s.fit) is not None:
+                shares = [f"{x:.1%}" if x is not None else "–" for x in (facts.budget or s.budget, facts.realised)]
+                counts = [str(n or "–") for n in (facts.learnt_from, facts.tuned_on)]
+                variant = next((v for v in type(s.method).variants if v.items() <= s.method.params().items()), {})
+                label = " · ".join(
+                    [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
+                )
+                where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
+                table.add_row(label, where, *shares, *counts, str(facts.seed))
+    open_console().print(table)

@@ -1,0 +1,1 @@
+"""Ground: files, processes, memory, versions."""

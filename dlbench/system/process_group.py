@@ -1,0 +1,140 @@
+"""What the environment says of a group of processes that this one belongs to: believed where a launcher says it.
+
+`torchrun`, `accelerate launch` and `dlbench.system.processes` tell each process all of `LAUNCHED`. Some of these
+variables alone, as job scripts and earlier launches leave them in a shell, would make torch wait for processes that
+nobody has started, and those of MPI make accelerate fail: they are taken out of the environment before anything reads
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+
+from dlbench.errors import DlbenchError
+
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher tells each of its processes."""
+_ADVICE = (
+    f"unset {', '.join(LAUNCHED)}, or start several processes by `--processes N`, `accelerate launch` or `torchrun`"
+)
+_OTHERS = ("LOCAL_WORLD_SIZE", "GROUP_RANK", "ROLE_RANK")
+_MPI = {  # size -> rank, as its launchers name them
+    "PMI_SIZE": "PMI_RANK",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+}
+_MPI_PREFIXES = ("PMI_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL")
+NOTICE, PATIENCE = 20.0, 300.0
+"""Seconds after which it is said that others are waited for, and after which this process ends without them."""
+
+
+def launched() -> bool:
+    """Whether this process was started as one of a group."""
+    return all(name in os.environ for name in LAUNCHED)
+
+
+def rank() -> int:
+    """This process's place in its group; 0 where it is alone."""
+    return int(os.environ["RANK"]) if launched() else 0
+
+
+def settle(say: Callable[[str], None], environment: MutableMapping[str, str] = os.environ) -> None:
+    """Take out of the environment what would be mistaken for a group of processes.
+
+    Args:
+        say: told in one line what was ignored.
+        environment: changed in place.
+
+    Raises:
+        DlbenchError: MPI has started this process as one of several, or what a launcher says cannot be.
+    """
+    for size, place in _MPI.items():
+        if _more_than_one(environment.get(size)) and place in environment and "LOCAL_RANK" not in environment:
+            raise DlbenchError(
+                f"{size}={environment[size]} and {place}={environment[place]} say that MPI has started several "
+                "processes: start them by `--processes N`, `accelerate launch` or `torchrun`, or unset these variables"
+            )
+    ignored = [name for name in _MPI if _more_than_one(environment.get(name))]
+    for name in [name for name in environment if name.startswith(_MPI_PREFIXES)]:
+        del environment[name]
+    if all(name in environment for name in LAUNCHED):
+        _check(environment)
+        ignored = []  # of no concern to a group that was started otherwise
+    else:
+        found = [name for name in (*LAUNCHED, *_OTHERS) if name in environment]
+        ignored += [f"{name}={environment.pop(name)}" for name in found]
+    if ignored:
+        say(
+            f"ignored in the environment: {', '.join(ignored)}; a launcher would set all of {', '.join(LAUNCHED)}; "
+            "for several processes use --processes N, accelerate launch or torchrun"
+        )
+
+
+def _more_than_one(size: str | None) -> bool:
+    return size is not None and size.strip() not in ("", "0", "1")
+
+
+def _check(environment: MutableMapping[str, str]) -> None:
+    """Check what a launcher says.
+
+    Raises:
+        DlbenchError: a number is none, or a place is not within the group.
+    """
+    numbers = {}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
+        try:
+            numbers[name] = int(environment[name])
+        except ValueError:
+            raise DlbenchError(f"{name}={environment[name]} in the environment is no number: {_ADVICE}") from None
+    if not 0 < numbers["MASTER_PORT"] < 1 << 16 or not environment["MASTER_ADDR"].strip():
+        raise DlbenchError(
+            f"MASTER_ADDR={environment['MASTER_ADDR']} and MASTER_PORT={environment['MASTER_PORT']} in the environment "
+            f"are no address: {_ADVICE}"
+        )
+    if not 0 <= numbers["RANK"] < numbers["WORLD_SIZE"]:
+        raise DlbenchError(
+            f"RANK={numbers['RANK']} is no place in a group of WORLD_SIZE={numbers['WORLD_SIZE']} processes: {_ADVICE}"
+        )
+
+
+@contextlib.contextmanager
+def joining(
+    notice: float = NOTICE, patience: float = PATIENCE, give_up: Callable[[int], object] = os._exit
+) -> Iterator[None]:
+    """Watch over joining a group: say that others are waited for, and end where they do not come.
+
+    Args:
+        notice: seconds before the first word.
+        patience: seconds before the end.
+        give_up: called with the exit code, from another thread, since this one waits.
+    """
+    if not launched():
+        yield
+        return
+    where = ", ".join(f"{name}={os.environ[name]}" for name in LAUNCHED)
+
+    def wait() -> None:
+        if not done.wait(notice):
+            _print(f"waiting for the other processes of the group that the environment names ({where})")
+            if not done.wait(max(0.0, patience - notice)):
+                _print(
+                    f"they have not come within {patience:.0f} s; if this is to be a run of one process, unset these"
+                )
+                give_up(DlbenchError.exit_code)
+
+    done = threading.Event()
+    watcher = threading.Thread(target=wait, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _print(line: str) -> None:
+    print("dlbench:", line, file=sys.stderr, flush=True)

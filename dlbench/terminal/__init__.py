@@ -1,0 +1,1 @@
+"""Ground: what people see while they wait, and errors about names that nobody knows."""

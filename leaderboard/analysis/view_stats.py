@@ -1,0 +1,161 @@
+"""What the statistics say of a view: intervals, ranks with ties, frontiers with bands, who is on the front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dlbench import stats
+from dlbench.leaderboard.analysis.method_stats import Summary, summarise
+from dlbench.leaderboard.analysis.ranking import Place, competitors, ranked_places
+from dlbench.leaderboard.analysis.score_matrix import Compared, Field
+from dlbench.leaderboard.charts.frontier import Curve, Frontiers
+from dlbench.leaderboard.charts.style import kind_of
+from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
+from dlbench.leaderboard.data.views import Entry, View, series
+
+GRID = 17
+"""Costs at which a frontier is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standings:
+    """The statistics of a view; what its records do not allow is missing.
+
+    Attributes:
+        compared: the rows that are tested against each other, with these tests.
+        bounds: entry → interval of what is kept, where its record alone does not say.
+        places: entry → rank among the rows of its budget.
+        fronts: entry → whether it is on the front as measured, and how likely it is.
+        frontiers: axis → the best of the methods, and of the controls, at every cost.
+        summaries: per method, best first.
+    """
+
+    compared: Compared | None = None
+    bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    places: Mapping[str, Place] = field(default_factory=dict)
+    fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
+    frontiers: Mapping[str, Frontiers] = field(default_factory=dict)
+    summaries: tuple[Summary, ...] = ()
+
+
+def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
+    """Work out the statistics of a view.
+
+    Args:
+        view: whose entries.
+        scores: record key → document id → score.
+        sources: track → document id → source, of documents that have one.
+    """
+    found = Field(view, scores, sources)
+    if not found.rows or found.full is None:
+        return Standings(fronts=_fronts(view, None))
+    return Standings(
+        compared=found.compared,
+        bounds=_bounds(found),
+        places=_places(found),
+        fronts=_fronts(view, found),
+        frontiers=_frontiers(found),
+        summaries=summarise(found),
+    )
+
+
+def _bounds(found: Field) -> dict[str, tuple[float, float]]:
+    wanted = [entry for entry in found.entries if entry.bounds is None]
+    kept = found.kept([found.rows[entry.id] for entry in wanted])
+    return {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
+
+
+def _places(found: Field) -> dict[str, Place]:
+    places: dict[str, Place] = {}
+    by_budget: dict[float, list[Entry]] = {}
+    for entry in competitors(found.view.entries):
+        if entry.budget is not None and entry.id in found.rows:
+            by_budget.setdefault(entry.budget, []).append(entry)
+    for same in by_budget.values():
+        places |= dict(zip([entry.id for entry in same], ranked_places(found.table(same)), strict=True))
+    return places
+
+
+def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | None]]:
+    """Return who is on the front of total FLOPs and quality, among what can be deployed on this backbone.
+
+    The smaller dense model stands apart: where it beats everything, there would be nothing left to tell.
+    """
+    entries = [
+        entry
+        for entry in view.of("full", "method")
+        if entry.ok and "total" in entry.costs and entry.retained is not None
+    ]
+    best = -np.inf
+    on: set[str] = set()
+    for entry in sorted(entries, key=lambda one: (one.costs["total"], -(one.retained or 0.0))):
+        if (entry.retained or 0.0) > best:
+            best = entry.retained or 0.0
+            on.add(entry.id)
+    likely: dict[str, float] = {}
+    if found is not None:
+        known = [entry for entry in entries if entry.id in found.rows]
+        open_ = [entry for entry in known if not _surely_beaten(found, entry, known)]
+        likely = {entry.id: 0.0 for entry in known}
+        points = [found.point(entry, "total") for entry in open_]
+        chances = stats.pareto_probability(points, clusters=found.clusters)
+        likely |= {entry.id: float(chance) for entry, chance in zip(open_, chances, strict=True)}
+    return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
+
+
+def _surely_beaten(found: Field, entry: Entry, others: Iterable[Entry]) -> bool:
+    """Whether a row that is no dearer is better beyond doubt: then it is on no front, and none is without it."""
+    number = found.compared.place
+    here = number.get(entry.id)
+    if here is None:
+        return False
+    pairs = found.compared.pairs
+    return any(
+        pairs.different[place, here] and pairs.estimate[place, here] > 0
+        for one in others
+        if one.costs["total"] <= entry.costs["total"] and (place := number.get(one.id)) is not None
+    )
+
+
+def _frontiers(found: Field) -> Mapping[str, Frontiers]:
+    """Return, per axis, the upper edge of the curves of the methods, and of the controls."""
+    edges = {
+        (axis.key, name): edge
+        for axis in found.view.axes
+        for name, kind in (("methods", "method"), ("controls", "control"))
+        if len(edge := _edge(found, kind, axis.key)) > 1
+    }
+    kept = iter(found.kept([np.atleast_2d(point.scores) for edge in edges.values() for point in edge]))
+    frontiers: dict[str, dict[str, Curve]] = {}
+    for (axis_key, name), edge in edges.items():
+        found_here = [next(kept, None) for _ in edge]
+        if None not in found_here:
+            ys, lows, highs = zip(*filter(None, found_here), strict=True)
+            frontiers.setdefault(axis_key, {})[name] = Curve([point.cost for point in edge], ys, lows, highs)
+    return frontiers
+
+
+def _edge(found: Field, kind: str, axis: str) -> list[stats.Point]:
+    """Return, at costs from the least to the greatest, the point of the curve that keeps most there."""
+    entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
+    curves = [
+        stats.Curve([found.point(entry, axis) for entry in series])
+        for series in series(entries).values()
+        if len({entry.costs[axis] for entry in series}) > 1
+    ]
+    if not curves:
+        return []
+    # Where a curve begins or ends the edge may step, so these costs are on the grid.
+    ends = [cost for curve in curves for cost in curve.span]
+    edge: list[stats.Point] = []
+    for cost in sorted({*np.linspace(min(ends), max(ends), GRID).tolist(), *ends}):
+        there = [point for curve in curves if (point := curve.at(min(cost, curve.span[1]))) is not None]
+        # Who can pay more can still take what costs less.
+        best = max([*there, *edge[-1:]], key=lambda point: float(np.asarray(point.scores).mean()))
+        edge.append(stats.Point(cost, best.scores))
+    while len(edge) > 1 and edge[-1].scores is edge[-2].scores:
+        edge.pop()  # nothing is gained there
+    return edge

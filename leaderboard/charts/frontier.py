@@ -1,0 +1,295 @@
+"""The compute-quality chart of a view: one Vega-Lite specification, drawn as an SVG here and made lively by the page.
+
+Everything that depends on the cost axis is in named data sets, so that the page can change the axis by changing them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import altair as alt
+
+from dlbench.leaderboard.charts.style import (
+    AXIS,
+    FLOOR,
+    FRONT,
+    FULL,
+    GRID,
+    LABEL,
+    OTHER,
+    PAPER,
+    TELLING,
+    Mark,
+    kind_of,
+    relative,
+    shown,
+    view_marks,
+)
+from dlbench.leaderboard.data.views import Axis, Entry, View
+
+FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
+WIDTH, HEIGHT = 780, 470
+# Pixels: the height of a label's line, a mean letter's width, and the room for labels to the right of the frame.
+_LINE, _EM, _ROOM = 15, 6.6, 64
+Datum = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A frontier: the best of some rows at every cost, with its band.
+
+    Attributes:
+        xs: costs, rising.
+        ys, lows, highs: quality at each, and the bounds of its interval.
+    """
+
+    xs: Sequence[float]
+    ys: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+
+Frontiers = Mapping[str, Curve]
+"""`methods` and `controls`, as far as there are any."""
+
+
+def datasets(view: View, marks: Mapping[str, Mark], axis: Axis, frontiers: Frontiers) -> dict[str, list[Datum]]:
+    """Return all data of a view's chart on one cost axis."""
+    entries = [entry for entry in view.entries if shown(entry) and axis.key in entry.costs]
+    kept = relative(view.entries)
+    told = _told(view, marks)
+    points = [_point(entry, marks[entry.label], axis, view.metric, kept, entry.label in told) for entry in entries]
+    points.sort(key=lambda point: (_DEPTH[point["k"]], point["n"]))  # oracles lie under what people came for
+    front = []
+    for name, curve in frontiers.items():
+        for place in zip(curve.xs, curve.ys, curve.lows, curve.highs, strict=True):
+            x, y, low, high = (_short(value) for value in place)
+            front.append({"f": name, "x": x, "y": y, "lo": low, "hi": high})
+    domain = _domains(points, front, axis)
+    return {
+        "points": points,
+        "front": front,
+        "labels": _labels(points, domain),
+        "frame": [{"x": domain[0][place], "y": domain[1][place]} for place in (0, 1)],
+        "full": [{"y": point["y"]} for point in points if point["k"] == "full"][:1],
+    }
+
+
+_DEPTH = {"oracle": 0, "control": 1, "method": 2, "dense": 3, "full": 4}
+
+
+def _told(view: View, marks: Mapping[str, Mark]) -> set[str]:
+    """Return the series that keep their colour: all, or where there are too many, those that keep most."""
+    series: dict[str, list[float]] = {}
+    for entry in view.entries:
+        if shown(entry) and kind_of(entry) == "method":
+            series.setdefault(entry.label, []).append(entry.retained or entry.score or 0.0)
+    best = sorted(series, key=lambda label: (-max(series[label]), label))[:TELLING]
+    few = [mark.label for mark in view_marks(view, marks) if mark.kind not in ("method", "control")]
+    controls = [mark.label for mark in view_marks(view, marks) if mark.kind == "control"]
+    return {*best, *few, *(controls if len(controls) <= TELLING else ())}
+
+
+def _point(entry: Entry, mark: Mark, axis: Axis, metric: str, kept: bool, told: bool) -> Datum:
+    cost = entry.costs[axis.key]
+    value = entry.retained if kept else entry.score
+    assert value is not None  # `shown`, and `relative` where some have no score
+    low, high = entry.bounds if kept and entry.bounds else (value, value)
+    colour = mark.colour if told else OTHER[0]
+    return {
+        "id": entry.id,
+        "s": entry.label,
+        "k": mark.kind,
+        "n": entry.budget or 2.0,
+        "x": _short(cost),
+        "y": _short(value),
+        "lo": _short(low),
+        "hi": _short(high),
+        "c": colour,
+        "fill": PAPER[0] if mark.hollow else colour,
+        "shape": mark.shape,
+        "dash": list(mark.dash or (1, 0)),
+        "text": describe(entry, axis, metric),
+    }
+
+
+def describe(entry: Entry, axis: Axis, metric: str) -> str:
+    """Say what a point shows, in one line."""
+    cost = entry.costs[axis.key]
+    budget = "" if entry.budget is None else f" at budget {entry.budget:g}"
+    spent = f"{100 * cost:.1f} % of {_OF[axis.key]}" if axis.share else f"{cost:.3g} {axis.title}"
+    said = f"{entry.label}{budget}: "
+    if entry.score is not None:
+        said += f"{metric} {entry.score:.4g} "
+    if entry.retained is not None:
+        bounds = f" [{100 * entry.bounds[0]:.1f}, {100 * entry.bounds[1]:.1f}]" if entry.bounds else ""
+        said += f"(keeps {100 * entry.retained:.1f} %{bounds}) " if entry.score is not None else ""
+        said += "" if entry.score is not None else f"keeps {100 * entry.retained:.1f} %{bounds} "
+    return f"{said}at {spent}"
+
+
+_OF = {"total": "full's FLOPs", "decode": "full's decoding FLOPs", "layers": "the layers"}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _domains(points: Sequence[Datum], front: Sequence[Datum], axis: Axis) -> tuple[tuple[float, float], ...]:
+    """Return the ranges of both axes: all points and intervals, with room for labels on the right."""
+    xs = [point["x"] for point in points] or [0.0, 1.0]
+    ys = [bound for point in [*points, *front] for bound in (point["lo"], point["hi"])] or [0.0, 1.0]
+    wide = (max(xs) - min(xs)) or 1.0
+    high = (max(ys) - min(ys)) or 1.0
+    low = 0.0 if 0 <= min(ys) < 0.4 * max(ys) else min(ys) - 0.06 * high
+    left = 0.0 if not axis.share and min(xs) < 0.3 * max(xs) else min(xs) - 0.03 * wide
+    return (_short(left), _short(max(xs) + 0.13 * wide)), (_short(low), _short(max(ys) + 0.05 * high))
+
+
+def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> list[Datum]:
+    """Place a name beside the last point of every series, as near as it covers no other name and no point."""
+    last = {point["s"]: point for point in sorted(points, key=lambda one: one["n"]) if point["c"] != OTHER[0]}
+    (left, right), (low, high) = domain
+
+    def pixels(point: Datum) -> tuple[float, float]:
+        return (point["x"] - left) / (right - left) * WIDTH, (high - point["y"]) / (high - low) * HEIGHT
+
+    taken = [(x - 6, x + 6, y, 6.0) for x, y in map(pixels, points)]
+    labels = []
+    for point in sorted(last.values(), key=lambda one: (-one["y"], one["s"])):
+        at, height = pixels(point)
+        long = _EM * len(point["s"]) + 10
+        places = [
+            (abs(shift) + (10 if side == "right" else 0), side, height + shift)
+            for side in ("left", "right")
+            for shift in range(-45, 46)
+            if (at + long < WIDTH + _ROOM if side == "left" else at - long > 0) and 0 < height + shift < HEIGHT
+        ]
+        for _, side, y in sorted(places):
+            start, end = (at + 7, at + long) if side == "left" else (at - long, at - 7)
+            if not any(start < e and s < end and abs(y - m) < _LINE / 2 + half for s, e, m, half in taken):
+                taken.append((start, end, y, _LINE / 2))
+                y = _short(high - y / HEIGHT * (high - low))
+                labels.append({"s": point["s"], "x": point["x"], "y": y, "c": point["c"], "side": side})
+                break
+    return labels
+
+
+def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
+    """Return the Vega-Lite specification of a view's chart over these data sets."""
+    kept = relative(view.entries)
+    spec: dict[str, Any] = json.loads(_skeleton())
+    (left, low), (right, high) = ((corner["x"], corner["y"]) for corner in data["frame"])
+    x_axis = {"title": axis.title, "format": "%" if axis.share else "~g", "tickCount": 8}
+    y_axis = {
+        "title": "quality kept, of full depth" if kept else view.metric,
+        "format": "%" if kept else "",
+        "tickCount": 7,
+    }
+    for layer in spec["layer"]:
+        for channel, domain, written in (("x", [left, right], x_axis), ("y", [low, high], y_axis)):
+            found = layer["encoding"].get(channel, {})
+            if "scale" in found:
+                found["scale"]["domain"], found["axis"] = domain, written
+    spec["datasets"] = dict(data)
+    return spec
+
+
+@cache
+def _skeleton() -> str:
+    """Return what all charts have in common, as JSON: Altair takes longer to build it than Vega to draw it."""
+    scale = alt.Scale(domain=[0, 1], nice=False)
+    x, y = alt.X("x:Q", axis=alt.Axis(), scale=scale), alt.Y("y:Q", axis=alt.Axis(), scale=scale)
+    hot = "length(hot) == 0 || indexof(hot, datum.s) >= 0"
+    lit = alt.condition(hot, alt.value(1), alt.value(0.13))
+    names = ["controls", "methods"]
+    shade = alt.Scale(domain=names, range=[FLOOR[0], FRONT[0]])
+
+    side = alt.ExprRef("datum.side")
+    beside = alt.ExprRef("datum.side == 'left' ? 10 : -10")
+    halo: dict[str, Any] = {"fill": PAPER[0], "stroke": PAPER[0], "strokeWidth": 4, "strokeJoin": "round"}
+
+    def layer(name: str, source: str) -> alt.Chart:
+        return alt.Chart(alt.NamedData(name=source), name=name)
+
+    layers = [
+        layer("full", "full").mark_rule(color=FULL[0], strokeDash=[2, 4], opacity=0.6, aria=False).encode(y=y),
+        layer("band", "front")
+        .mark_area(opacity=0.13, interpolate="linear", aria=False)
+        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", fill=alt.Fill("f:N", scale=shade, legend=None)),
+        layer("front", "front")
+        .mark_line(strokeWidth=5, opacity=0.3, strokeCap="round", aria=False)
+        .encode(x=x, y=y, stroke=alt.Stroke("f:N", scale=shade, legend=None), order="x:Q"),
+        layer("series-band", "points")
+        .transform_filter("length(hot) > 0 && indexof(hot, datum.s) >= 0")
+        .mark_area(opacity=0.16, aria=False)
+        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", detail="s:N", fill=alt.Fill("c:N", scale=None)),
+        layer("whiskers", "points")
+        .mark_rule(strokeWidth=1.5, aria=False)
+        .encode(
+            x=x, y=alt.Y("lo:Q"), y2="hi:Q", stroke=alt.Stroke("c:N", scale=None),
+            opacity=alt.condition(hot, alt.value(0.55), alt.value(0.06)),
+        ),
+        layer("lines", "points")
+        .transform_filter("datum.k != 'full' && datum.k != 'dense'")
+        .mark_line(strokeWidth=1.75, aria=False)
+        .encode(
+            x=x, y=y, detail="s:N", order="n:Q", opacity=lit,
+            stroke=alt.Stroke("c:N", scale=None), strokeDash=alt.StrokeDash("dash:N", scale=None),
+        ),
+        layer("halo", "labels")
+        .mark_text(align=side, dx=beside, baseline="middle", aria=False, **halo)
+        .encode(x=x, y=y, text="s:N", opacity=lit),
+        layer("points", "points")
+        .mark_point(strokeWidth=1.75)
+        .encode(
+            x=x, y=y, opacity=lit, description="text:N",
+            size=alt.condition("datum.k == 'full' || datum.k == 'dense'", alt.value(130), alt.value(72)),
+            shape=alt.Shape("shape:N", scale=None), stroke=alt.Stroke("c:N", scale=None),
+            fill=alt.Fill("fill:N", scale=None),
+        ),
+        layer("labels", "labels")
+        .mark_text(align=side, dx=beside, baseline="middle", aria=False)
+        .encode(x=x, y=y, text="s:N", fill=alt.Fill("c:N", scale=None), opacity=lit),
+    ]  # fmt: skip
+    chart = (
+        alt.layer(*layers)
+        .add_params(alt.param(name="hot", value=[]))
+        .properties(
+            width=WIDTH,
+            height=HEIGHT,
+            background="transparent",
+            padding={"left": 2, "right": _ROOM, "top": 8, "bottom": 2},
+        )
+    )
+    return json.dumps(configured(chart).to_dict())
+
+
+def configured(chart: Any) -> Any:
+    """Give a chart the house's axes and type."""
+    axis = {
+        "labelColor": LABEL[0],
+        "titleColor": LABEL[0],
+        "domainColor": AXIS[0],
+        "tickColor": AXIS[0],
+        "gridColor": GRID[0],
+        "labelFontSize": 12.5,
+        "titleFontSize": 13,
+        "titleFontWeight": "normal",
+        "titlePadding": 12,
+        "labelPadding": 7,
+        "tickSize": 4,
+    }
+    over = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleX": -44, "titleY": -14}
+    return (
+        chart.configure(font=FONT)
+        .configure_axis(**axis)
+        .configure_axisX(grid=False, titleAnchor="end")
+        .configure_axisY(domain=False, ticks=False, **over)
+        .configure_text(fontSize=12.5)
+        .configure_view(stroke=None)
+    )

@@ -1,0 +1,104 @@
+"""How series look: colours with a dark twin, shapes and dashes, the same in every chart of a site."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from dlbench.leaderboard.data.views import Entry, View
+
+# Light and dark colour of each series in turn. Charts are drawn in the light ones; the page's style sheet, and the
+# script for charts that it draws, turn exactly these values into the dark ones: no two may be equal.
+PALETTE = (
+    ("#c2410c", "#ff9a5c"),
+    ("#2159b8", "#86b4ff"),
+    ("#0f766e", "#4fd0c0"),
+    ("#a21b5a", "#ff8fb8"),
+    ("#6b3fc0", "#bda2ff"),
+    ("#8a6a00", "#e0bd4a"),
+    ("#3f7d20", "#94d36b"),
+    ("#9a3324", "#f3a294"),
+    ("#1a6f9c", "#6ccbf2"),
+    ("#7a3d86", "#dc9eea"),
+)
+CONTROL = (("#7c7468", "#a69d90"), ("#5d6b70", "#8fa0a6"), ("#87796e", "#b5a79b"), ("#6d6a78", "#a19eae"))
+OTHER = ("#b5b2aa", "#5b5a57")
+FULL = ("#17191d", "#f4f3ee")
+DENSE = ("#18191e", "#f3f3ed")
+ORACLE = ("#84888f", "#9a9fa8")
+LABEL = ("#565b65", "#a8adb8")
+AXIS = ("#b9bcc2", "#4a4f59")
+GRID = ("#e9e8e4", "#292d34")
+PAPER = ("#fffffe", "#16181c")
+FRONT = ("#2158b9", "#87b5ff")
+FLOOR = ("#7d7469", "#a79d91")
+COLOURS = (*PALETTE, *CONTROL, OTHER, FULL, DENSE, ORACLE, LABEL, AXIS, GRID, PAPER, FRONT, FLOOR)
+
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
+_ORACLES = {"oracle": ("circle", (6, 3)), "oracle_cross": ("square", (2, 3)), "oracle@full": ("triangle-up", (4, 2))}
+TELLING = len(PALETTE)
+"""Series that a chart can keep apart by colour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a series looks, in charts and beside its name."""
+
+    label: str
+    kind: str
+    """`full`, `dense`, `method`, `control` or `oracle`."""
+    colour: str
+    shape: str
+    hollow: bool
+    dash: tuple[int, int] | None
+
+    @property
+    def lined(self) -> bool:
+        """Whether its points are joined."""
+        return self.kind in ("method", "control", "oracle")
+
+
+def kind_of(entry: Entry) -> str:
+    """Return what the entry is on the board: `full`, `dense`, `method`, `control` or `oracle`."""
+    return "control" if entry.control else entry.role
+
+
+def site_marks(views: Iterable[View]) -> dict[str, Mark]:
+    """Give every series of a site its look: contenders have colours, what they are held against is grey."""
+    kinds: dict[str, tuple[str, str]] = {}
+    for view in views:
+        for entry in view.entries:
+            kinds.setdefault(entry.label, (kind_of(entry), entry.method))
+    marks: dict[str, Mark] = {}
+    counts = {"method": 0, "control": 0}
+    for label, (kind, method) in sorted(kinds.items()):
+        if kind == "full":
+            mark = Mark(label, kind, FULL[0], "diamond", False, None)
+        elif kind == "dense":
+            mark = Mark(label, kind, DENSE[0], "square", True, None)
+        elif kind == "oracle":
+            shape, dash = _ORACLES.get(method, ("cross", (4, 2)))
+            mark = Mark(label, kind, ORACLE[0], shape, True, dash)
+        else:
+            place = counts[kind]
+            counts[kind] += 1
+            shades = PALETTE if kind == "method" else CONTROL
+            # Past the last colour the shape goes on telling, with another period than the colours.
+            mark = Mark(label, kind, shades[place % len(shades)][0], SHAPES[place % len(SHAPES)], False, None)
+        marks[label] = mark
+    return marks
+
+
+def view_marks(view: View, marks: Mapping[str, Mark]) -> list[Mark]:
+    """Return the marks of a view's series that have a point to show, in the order of its table."""
+    return [marks[label] for label in dict.fromkeys(entry.label for entry in view.entries if shown(entry))]
+
+
+def shown(entry: Entry) -> bool:
+    """Whether a chart has a place for it: it reached its budget, and there is a cost and a quality."""
+    return entry.ok and bool(entry.costs) and (entry.retained is not None or entry.score is not None)
+
+
+def relative(entries: Sequence[Entry]) -> bool:
+    """Whether charts of these show what is kept of full depth; without it they show the metric itself."""
+    return all(entry.retained is not None for entry in entries if shown(entry))

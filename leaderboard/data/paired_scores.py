@@ -1,0 +1,128 @@
+"""Rows with their scores by document, ready to be compared: fit seeds put together, controls at matched compute."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbench.data.rows.sources import clusters
+from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
+from dlbench.leaderboard.data.tracks import Row, Track
+from dlbench.stats import Curve, Point
+
+SLACK = 0.03
+"""Two methods that aim at one budget count as equally dear when their realised layer shares differ by no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One setting of one method in a track: a row, or several that differ in their fit seed alone.
+
+    Attributes:
+        ids: documents that all of its rows were scored on, in order.
+        scores: [fit seeds, documents]; None where there are no scores, or not of one set of documents.
+        clusters: those of the documents, where some share a source.
+    """
+
+    rows: tuple[Row, ...]
+    ids: tuple[str, ...]
+    scores: npt.NDArray[np.float64] | None
+    clusters: tuple[str, ...] | None = None
+
+    @property
+    def row(self) -> Row:
+        """The first of its rows."""
+        return self.rows[0]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all of its rows met their budget."""
+        return all(row.ok for row in self.rows)
+
+    @property
+    def layers(self) -> float:
+        """Realised layer share."""
+        return float(np.mean([row.record.compute.layer_share for row in self.rows if row.record.compute]))
+
+    @property
+    def total(self) -> float:
+        """Realised share of full depth's total FLOPs."""
+        return float(np.mean([row.record.compute.flop_share_total for row in self.rows if row.record.compute]))
+
+    @property
+    def where(self) -> tuple[float | None, str, str, str]:
+        """Budget, backbone, dtype and kv policy, which is empty where all are one."""
+        record = self.row.record
+        policy = record.run.kv if record.method.scope == "token" else ""
+        return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
+
+
+def entries(track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False) -> list[Entry]:
+    """Return the track's entries in the order of its rows; fit seeds are put together.
+
+    Args:
+        track: its rows.
+        scores: record key → document id → primary score.
+        sources: track → document id → source, of documents that have one.
+        unreachable: take those too that missed their budget.
+    """
+    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
+    for row in track.rows:
+        if (row.ok or unreachable) and row.record.compute:
+            key = (row.role, row.label, row.record.run.budget, row.record.backbone.sha256, row.record.run.kv)
+            groups[key].append(row)
+    found = []
+    for rows in groups.values():
+        seeds = {row.record.run.seed for row in rows}
+        # Rows of one seed are not repeats of each other, whatever they have in common.
+        for same in [rows] if len(seeds) == len(rows) else [[row] for row in rows]:
+            by_row = [scores.get(row.record.key) or {} for row in same]
+            ids = tuple(sorted(by_row[0]))
+            complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
+            values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
+            found.append(Entry(tuple(same), ids, values, clusters(ids, sources.get(track.name, {}))))
+    return found
+
+
+def comparable(entry: Entry, other: Entry) -> bool:
+    """Whether two entries ran on one backbone under one kv policy: what has no use for a policy stands under each."""
+    *mine, policy = entry.where[1:]
+    *its, other_policy = other.where[1:]
+    return mine == its and (not policy or not other_policy or policy == other_policy)
+
+
+def matched(entry: Entry, controls: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
+
+    Each of its variants that goes so far, whatever its scores: to pick one by them would flatter the control
+    (`dlbench.leaderboard.analysis.against`).
+    """
+    curves: dict[str, list[Entry]] = defaultdict(list)
+    for control in controls:
+        if control.scores is not None and control.ids == entry.ids and comparable(entry, control):
+            curves[control.row.label].append(control)
+    found = []
+    for several in curves.values():
+        curve = curve_of(several)
+        point = None if curve is None else curve.at(entry.layers, slack=SLACK)
+        if point is not None:
+            found.append(Entry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters))
+    return tuple(found)
+
+
+def usual(labels: Iterable[str]) -> str | None:
+    """Return the variant of a control that stands for it where one has to: per token, else the first by name.
+
+    Chosen by its name alone, since the best on the test documents is high by luck.
+    """
+    return min(labels, key=lambda label: ("token" not in label, label), default=None)
+
+
+def curve_of(known: Iterable[Entry]) -> Curve | None:
+    """Return the curve of entries over the realised layer share; None where none of them has scores."""
+    points = [Point(one.layers, one.scores) for one in known if one.scores is not None]
+    return Curve(points) if points else None

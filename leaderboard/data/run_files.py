@@ -1,0 +1,189 @@
+"""Read run folders: records, timings, per-document scores and where layers were spent, checked and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar, get_args
+
+from dlbench.leaderboard.data.layer_usage import count_usage
+from dlbench.records.jsonl import JsonLine, read_lines
+from dlbench.records.schema import Asked, Record, RecordError, Sample, SharedSources, Timing, Trust, Usage
+from dlbench.records.schema import Scores as ScoresLine
+
+Item = TypeVar("Item", bound=JsonLine)
+Value = TypeVar("Value")
+Scores = Mapping[str, Mapping[str, float]]
+"""Record key → document id → primary score."""
+Sources = Mapping[str, Mapping[str, str]]
+"""Track → document id → hash of its source, of documents that have one."""
+NO_SOURCES: Sources = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """What one or several run folders hold, in an order that does not depend on the folders' order.
+
+    Attributes:
+        scores: per record key, as far as the folders have samples or scores.
+        usage: per record key, as far as the folders have samples or usage.
+        samples: the file of a key's samples, where they are there; every line of it has been checked.
+        asked: files with the prompts and references.
+        sources: what documents share, by track, as far as the folders say.
+    """
+
+    records: tuple[Record, ...]
+    timings: tuple[Timing, ...]
+    scores: Scores
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    samples: Mapping[str, Path] = field(default_factory=dict)
+    asked: tuple[Path, ...] = ()
+    sources: Sources = field(default_factory=dict)
+
+    def of(self, keys: Container[str]) -> Runs:
+        """Return what belongs to some record keys: all that a process needs to know of them."""
+
+        def some(found: Mapping[str, Value]) -> dict[str, Value]:
+            return {key: value for key, value in found.items() if key in keys}
+
+        records = tuple(record for record in self.records if record.key in keys)
+        tracks = {record.track for record in records}
+        sources = {track: found for track, found in self.sources.items() if track in tracks}
+        return Runs(records, (), some(self.scores), some(self.usage), some(self.samples), (), sources)
+
+    def documents(self) -> dict[str, dict[str, Asked]]:
+        """Return prompts and references by track and document id."""
+        tracks = {record.track for record in self.records}
+        found: dict[str, dict[str, Asked]] = {track: {} for track in sorted(tracks)}
+        for path in self.asked:
+            for line in read_lines(path, Asked):
+                if line.track in tracks:
+                    found[line.track].setdefault(line.id, line)
+        return found
+
+
+def read_runs(run_dirs: Sequence[Path]) -> Runs:
+    """Read and merge run folders.
+
+    Raises:
+        RecordError: a folder has no records, a line is bad, or two folders disagree about one result.
+    """
+    if not run_dirs:
+        raise RecordError("no run folder given: name at least one folder with a records.jsonl")
+    for run_dir in run_dirs:
+        if not (run_dir / "records.jsonl").is_file():
+            raise RecordError(f"{run_dir}: no records.jsonl in it; is it the --out of a finished dlbench run?")
+    records = _merge(run_dirs, "records.jsonl", Record, _result, _figures, _least_trusted)
+    timings = _merge(run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None)
+    layers = {record.key: record.backbone.layers for record in records}
+    scores: dict[str, Mapping[str, float]] = {}
+    usage: dict[str, Usage] = {}
+    samples: dict[str, Path] = {}
+    for path in _files(run_dirs, "scores.jsonl"):
+        scores.update((line.key, line.scores) for line in read_lines(path, ScoresLine) if line.key in layers)
+    for path in _files(run_dirs, "usage.jsonl"):
+        usage.update((line.key, line) for line in read_lines(path, Usage) if line.key in layers)
+    tracks = {record.key: record.track for record in records}
+    sources: dict[str, dict[str, str]] = {track: {} for track in tracks.values()}
+    for path in _files(run_dirs, "sources.jsonl"):
+        for one in read_lines(path, SharedSources):
+            _add_sources(sources, one.track, one.sources, path)
+    asked = {run_dir: _asked_ids(run_dir, sources) for run_dir in run_dirs}
+    for key in sorted(layers):
+        for path in _files(run_dirs, f"samples/{key}.jsonl"):
+            wanted = asked[path.parent.parent].get(tracks[key])
+            scores[key], usage[key] = _sampled(path, key, layers[key], wanted)
+            samples[key] = path
+            break
+    return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")), sources)
+
+
+def _add_sources(sources: Mapping[str, dict[str, str]], track: str, more: Mapping[str, str], path: Path) -> None:
+    """Add sources of documents to those of the runs' tracks; whoever names that of a document must name the same.
+
+    Raises:
+        RecordError: one is named otherwise.
+    """
+    known = sources.get(track)
+    if known is None:
+        return
+    for id_, source in more.items():
+        if known.setdefault(id_, source) != source:
+            raise RecordError(f"{path}: document {id_!r} of {track} has another source in another folder; keep one")
+
+
+def _asked_ids(run_dir: Path, sources: Mapping[str, dict[str, str]]) -> dict[str, set[str]]:
+    """Return the documents of a folder's latest run by track; empty where the folder does not say.
+
+    An earlier run of more documents leaves samples that the records do not count. The documents' sources are added to
+    those that are known.
+    """
+    found: dict[str, set[str]] = {}
+    for path in _files([run_dir], "documents.jsonl"):
+        for line in read_lines(path, Asked):
+            found.setdefault(line.track, set()).add(line.id)
+            if line.source is not None:
+                _add_sources(sources, line.track, {line.id: line.source}, path)
+    return found
+
+
+def _files(run_dirs: Iterable[Path], name: str) -> list[Path]:
+    return [path for run_dir in run_dirs if (path := run_dir / name).is_file()]
+
+
+def _sampled(path: Path, key: str, depth: int, wanted: Container[str] | None) -> tuple[Mapping[str, float], Usage]:
+    """Read the samples of a record once, for all that is needed of every one of them; `wanted` documents, or all."""
+    scores: dict[str, float] = {}
+
+    def seen() -> Iterable[Sample]:
+        for sample in read_lines(path, Sample):
+            if wanted is not None and sample.id not in wanted:
+                continue
+            if scores.setdefault(sample.id, sample.score) != sample.score:
+                raise RecordError(f"{path}: document {sample.id!r} is there twice, with two scores; keep one of them")
+            yield sample
+
+    usage = count_usage(key, depth, seen())
+    return scores, usage
+
+
+def _result(record: Record) -> Hashable:
+    # Two budgets may end at the same parameters, and so share a key.
+    return (record.track, record.task.name, record.method.name, record.key, record.run.budget or 0.0)
+
+
+def _figures(record: Record) -> Hashable:
+    return record.model_copy(update={"env": {}, "notes": (), "trust": "self-reported"}).model_dump_json()
+
+
+def _least_trusted(one: Record, other: Record) -> Record:
+    """Keep the lesser claim: a copy in another folder is no second witness."""
+    order = get_args(Trust)
+    return one if order.index(one.trust) <= order.index(other.trust) else other
+
+
+def _clocked(timing: Timing) -> Hashable:
+    where = (timing.device, timing.kernels)
+    return (timing.task, timing.method, timing.key, timing.budget or 0.0, timing.batch_size, *where)
+
+
+def _merge(
+    run_dirs: Iterable[Path],
+    name: str,
+    model: type[Item],
+    identity: Callable[[Item], Hashable],
+    figures: Callable[[Item], Hashable],
+    choose: Callable[[Item, Item], Item] = lambda kept, item: kept,
+) -> tuple[Item, ...]:
+    """Read one file of every folder; of what stands in several, keep one and insist that the figures agree."""
+    found: dict[Hashable, tuple[Item, str]] = {}
+    for path in _files(run_dirs, name):
+        for number, item in enumerate(read_lines(path, model), start=1):
+            here = f"{path}, line {number}"
+            kept, there = found.setdefault(identity(item), (item, here))
+            if figures(kept) != figures(item):
+                raise RecordError(f"{here}: other figures for the same result than in {there}; keep one of them")
+            found[identity(item)] = (choose(kept, item), there)
+    return tuple(item for _, (item, _) in sorted(found.items(), key=lambda entry: str(entry[0])))

@@ -1,0 +1,261 @@
+"""From records to what a board shows: tracks of labelled, ordered rows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dlbench.leaderboard.formatting import slug
+from dlbench.records.schema import Record, Task, Timing
+from dlbench.stats.resample import FloatArray
+
+Role = Literal["full", "dense", "method", "oracle"]
+"""`full`: the base backbone at full depth; `dense`: a smaller model at its full depth; `oracle`: not deployable."""
+
+CONTROLS = frozenset({"random_skip", "unified_skip"})
+"""Methods that stand on a board to be beaten; so does a learned constant, a router with `fixed_input`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record as a board shows it.
+
+    Attributes:
+        label: the method's name, and what sets it apart from its namesakes in the track.
+        setting: its other parameters, in words.
+        timings: by batch size.
+        pareto: no deployable row of the track is both cheaper (total FLOPs) and better.
+        anchor: an id for links, unique on the page.
+    """
+
+    record: Record
+    role: Role
+    label: str
+    setting: str
+    timings: Mapping[int, Timing]
+    pareto: bool
+    anchor: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the budget was reached."""
+        return self.record.status == "ok"
+
+    @property
+    def control(self) -> bool:
+        """Whether the row is there to be beaten: it decides without looking at what it decides about."""
+        method = self.record.method
+        return self.role == "method" and (
+            method.name in CONTROLS or method.kind == "control" or method.params.get("fixed_input") is True
+        )
+
+    def shares(self, scores: npt.ArrayLike) -> FloatArray:
+        """Return scores as shares of full depth's under the same scoring, what guessing scores taken off both.
+
+        Where full depth did not run, or is not above chance, there are no such shares: they are scores above chance.
+        """
+        quality, chance = self.record.quality, self.record.task.chance
+        scale = ((quality.full_mean if quality else None) or 0.0) - chance
+        return (np.asarray(scores, dtype=np.float64) - chance) / (scale if scale > 0 else 1.0)
+
+    @property
+    def remarks(self) -> str:
+        """What is to be said about the row, in one line; mostly nothing."""
+        said = list(self.record.notes) if self.ok else ["unreachable", *self.record.notes]
+        return "; ".join(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Rows that may be compared: one task of one version, one base backbone, one set of rules."""
+
+    name: str
+    anchor: str
+    task: Task
+    rows: tuple[Row, ...]
+    deployable: tuple[Row, ...] = field(init=False)
+    oracles: tuple[Row, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deployable", tuple(row for row in self.rows if row.role != "oracle"))
+        object.__setattr__(self, "oracles", tuple(row for row in self.rows if row.role == "oracle"))
+
+    def first(self, role: Role) -> Row | None:
+        """Return the first row of that role, if any."""
+        return next((row for row in self.rows if row.role == role), None)
+
+
+def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> list[Track]:
+    """Group records into tracks, label and order their rows: full, smaller dense models, methods by name and budget."""
+    clock = list(timings)
+    groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        groups[record.task.name, record.task.version, record.track, record.task.metric].append(record)
+    tracks: list[Track] = []
+    anchors: dict[str, int] = defaultdict(int)
+    for (task_name, _, name, _), members in sorted(groups.items()):
+        stem = slug(task_name) or "task"
+        anchors[stem] += 1
+        anchor = stem if anchors[stem] == 1 else f"{stem}-{anchors[stem]}"
+        keys = {member.key for member in members}
+        clocked = _on_one_machine([timing for timing in clock if timing.key in keys])
+        tracks.append(Track(name, anchor, members[0].task, _rows(members, clocked, anchor)))
+    return tracks
+
+
+def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timing]]:
+    """Return times by record key and batch size, all of the machine that timed most: others' do not compare."""
+    machines = Counter((timing.device, timing.threads) for timing in timings)
+    machine = min(machines, key=lambda one: (-machines[one], one), default=None)
+    found: dict[str, dict[int, Timing]] = defaultdict(dict)
+    for timing in sorted(timings, key=lambda one: (one.key, one.kernels)):
+        if (timing.device, timing.threads) == machine:
+            found[timing.key].setdefault(timing.batch_size, timing)
+    return found
+
+
+def cut_prompts(records: Iterable[Record]) -> list[str]:
+    """Return a line per task and backbone whose prompts did not all fit the context."""
+    found = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
+    return [
+        f"{task} on {backbone}: {cut} of {n} prompts were cut to fit the context"
+        for task, backbone, cut, n in sorted(found)
+        if cut
+    ]
+
+
+def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]], anchor: str) -> tuple[Row, ...]:
+    base = [record for record in members if record.backbone.sha256 == record.backbone.base_sha256]
+    depth = max((record.backbone.layers for record in base), default=0)
+    base_names = {record.backbone.name for record in base}
+    dtype = _reference_dtype(base or members)
+    telling = _telling(members)
+    front = _pareto(members)
+    policies: dict[str, set[str]] = defaultdict(set)
+    prepared: list[tuple[Record, Role, str]] = []
+    for record in members:
+        role = _role(record, depth, dtype)
+        label = _label(record, role, telling[record.method.name, record.backbone.name], base_names, dtype)
+        prepared.append((record, role, label))
+        policies[label].add(record.run.kv)
+    prepared = [
+        (record, role, f"{label} · kv={record.run.kv}" if len(policies[label]) > 1 else label)
+        for record, role, label in prepared
+    ]
+    order = {"full": 0, "dense": 1, "method": 2, "oracle": 3}
+    prepared.sort(key=lambda one: (order[one[1]], one[2], one[0].run.budget or 2.0, one[0].key))
+    return tuple(
+        Row(
+            record=record,
+            role=role,
+            label=label,
+            setting=_setting(record, telling[record.method.name, record.backbone.name]),
+            timings=clocked.get(record.key, {}),
+            pareto=place_of(record) in front,
+            anchor=f"{anchor}-{number}",
+        )
+        for number, (record, role, label) in enumerate(prepared, start=1)
+    )
+
+
+def _reference_dtype(members: Sequence[Record]) -> str:
+    """Return the widest dtype in which the base ran at full depth; rows of another one are named by it."""
+    known = ("float32", "bfloat16", "float16")
+    dtypes = {record.backbone.dtype for record in members if record.method.name == "full"}
+    dtypes = dtypes or {record.backbone.dtype for record in members}
+    return min(dtypes, key=lambda one: (known.index(one) if one in known else len(known), one))
+
+
+def _role(record: Record, depth: int, dtype: str) -> Role:
+    if not record.method.deployable:
+        return "oracle"
+    if record.method.name != "full":
+        return "method"
+    derived = record.backbone.sha256 != record.backbone.base_sha256
+    if not derived:
+        return "full" if record.backbone.dtype == dtype else "method"
+    # A fine-tuned backbone of the same depth is a method's own starting point, not a smaller dense model.
+    return "dense" if record.backbone.layers < depth or not depth else "method"
+
+
+def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
+    """Return, per method and backbone, the parameters that differ between rows of one budget: these name variants.
+
+    What a fit has set tells none: with another seed it is another.
+    """
+    rows: dict[tuple[str, str], dict[float | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in members:
+        rows[record.method.name, record.backbone.name][record.run.budget].append(record)
+    telling: dict[tuple[str, str], list[str]] = {}
+    for which, by_budget in rows.items():
+        names = {name for same in by_budget.values() for record in same for name in record.method.params}
+        names -= {record.method.knob or "" for same in by_budget.values() for record in same}
+        names -= {name for same in by_budget.values() for record in same if record.fit for name in record.fit.learnt}
+        telling[which] = sorted(
+            name
+            for name in names
+            if any(len({json.dumps(one.method.params.get(name)) for one in same}) > 1 for same in by_budget.values())
+        )
+    return telling
+
+
+def _label(record: Record, role: Role, names: Iterable[str], base_names: set[str], dtype: str) -> str:
+    parts = [record.backbone.name if role == "dense" else record.method.name]
+    if role != "dense" and base_names and record.backbone.name not in base_names:
+        parts.append(record.backbone.name)
+    if record.backbone.dtype != dtype:
+        parts.append(record.backbone.dtype)
+    for name in names if role != "dense" else ():
+        value = record.method.params.get(name)
+        if value is True:
+            parts.append(name)
+        elif value is not None and value is not False:
+            parts.append(str(value) if isinstance(value, str) else f"{name}={_short(value)}")
+    return " · ".join(parts)
+
+
+def _setting(record: Record, names: Sequence[str]) -> str:
+    shown = {
+        name: value for name, value in record.method.params.items() if name not in names and value not in (None, ())
+    }
+    knob = record.method.knob
+    first = [knob] if knob in shown else []
+    ordered = first + sorted(name for name in shown if name != knob)
+    policy = [] if record.run.kv == "project" else [f"kv {record.run.kv}"]
+    return ", ".join([f"{name} {_short(shown[name])}" for name in ordered] + policy)
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple):
+        return " ".join(_short(one) for one in value)
+    return str(value)
+
+
+def place_of(record: Record) -> tuple[str, float | None, str]:
+    """Return what identifies a record within its track."""
+    return record.key, record.run.budget, record.method.name
+
+
+def _pareto(members: Iterable[Record]) -> set[tuple[str, float | None, str]]:
+    points = [
+        (record.compute.flop_share_total, -record.quality.mean, place_of(record))
+        for record in members
+        if record.method.deployable and record.status == "ok" and record.quality and record.compute
+    ]
+    front: set[tuple[str, float | None, str]] = set()
+    best = float("inf")
+    for _, loss, place in sorted(points, key=lambda point: point[:2]):
+        if loss < best:
+            best = loss
+            front.add(place)
+    return front

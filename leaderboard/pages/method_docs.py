@@ -1,0 +1,145 @@
+"""What a board says of a method: its file's own words, read without running it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from dlbench.leaderboard.data.views import Entry
+from dlbench.records.schema import Record
+from dlbench.registry import outline, provenance
+from dlbench.registry.outline import Parameter
+
+_PAPER = re.compile(r"arXiv[:\s]*(\d{4}\.\d{4,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """A method as its page introduces it.
+
+    Attributes:
+        summary: one line.
+        text: the file's docstring as HTML; empty where the file is not here.
+        papers: arXiv numbers, in the order they are cited.
+        parameters: fields of its dataclass.
+        knob: the parameter that is tuned to a budget.
+        same: the source here is the one that the records ran; None where there is none here.
+    """
+
+    summary: str
+    text: Markup
+    papers: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    knob: str | None
+    same: bool | None
+
+
+NOTHING = About("", Markup(""), (), (), None, None)
+
+
+def about(name: str, sources: Iterable[str]) -> About:
+    """Introduce a method by what is built in or installed under its name.
+
+    Args:
+        name: as records have it. It comes from outside, so it is looked up and never taken for a path.
+        sources: SHA-256 of the sources that ran.
+    """
+    try:
+        path, sha256 = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
+        found = None if path is None else (path.read_bytes(), outline.read(path))
+    except (OSError, SyntaxError):
+        found = None
+    if found is None:
+        return NOTHING
+    raw, read = found
+    docstring = ast.get_docstring(ast.parse(raw)) or ""
+    return About(
+        summary=read.summary,
+        text=prose(docstring),
+        papers=tuple(dict.fromkeys(_PAPER.findall(docstring))),
+        parameters=read.parameters,
+        knob=read.knob,
+        same=bool({sha256, hashlib.sha256(raw).hexdigest()} & set(sources)),  # records of old: of the file as it is
+    )
+
+
+def _source(name: str) -> tuple[Path | None, str]:
+    """Return the file of a built-in or installed method, and the hash of its code as a run records it.
+
+    The registry could too, but can import methods, and torch.
+    """
+    spec = importlib.util.find_spec("dlbench.methods")
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        built_in = {path.stem: path for path in Path(folder).glob("[!_]*.py")}
+        if name in built_in:
+            return built_in[name], provenance.built_in(built_in[name])
+    for point in entry_points(group="dlbench.methods"):
+        if point.name == name and point.dist is not None:
+            path = Path(str(point.dist.locate_file(point.module.replace(".", "/") + ".py")))
+            return path if path.is_file() else None, provenance.installed(point.module, point.dist.name)
+    return None, ""
+
+
+def prose(text: str) -> Markup:
+    """Return plain text as HTML: paragraphs, indented blocks as they stand, papers linked."""
+    blocks = []
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
+        lines = block.split("\n")
+        tag = "pre" if all(line.startswith("    ") or not line for line in lines) else "p"
+        body = "\n".join(line[4:] for line in lines) if tag == "pre" else block
+        blocks.append(Markup("<{0}>{1}</{0}>").format(Markup(tag), _linked(body)))
+    return Markup("\n").join(blocks)
+
+
+def _linked(text: str) -> Markup:
+    found = []
+    at = 0
+    for match in _PAPER.finditer(text):
+        address = f"https://arxiv.org/abs/{match.group(1)}"
+        found += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match.group())]
+        at = match.end()
+    return Markup("").join([*found, escape(text[at:])])
+
+
+def command(entries: Iterable[Entry], method: str) -> str:
+    """Return the command that repeats these rows, as one line for a shell."""
+    rows = [row.record for entry in entries for same in entry.rows for row in same]
+    words = ["dlbench", "run"]
+    for option, values in (
+        ("--model", _each(record.backbone.name for record in rows)),
+        ("--task", _each(record.task.name for record in rows)),
+        ("--method", ["oracle" if method.startswith("oracle") else method]),
+        ("--budget", _each(f"{record.run.budget:g}" for record in rows if record.run.budget is not None)),
+        ("--limit", [_limit(rows)]),
+        ("--seed", [str(min(record.run.seed for record in rows))] if any(record.run.seed for record in rows) else []),
+        ("--dtype", [one for one in _each(record.backbone.dtype for record in rows) if one != "float32"][:1]),
+        ("--prompt", ["routed"] if any(record.run.prompt == "routed" for record in rows) else []),
+        ("--kv", _policy(rows)),
+    ):
+        for value in values:
+            words += [option, value]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _limit(rows: Iterable[Record]) -> str:
+    """Return how many documents were taken; records that do not say which took the first ones, or all."""
+    most = max((record.task for record in rows), key=lambda task: task.n)
+    return {"all": "all", "sample": str(most.n)}.get(most.drawn or "", f"first:{most.n}")
+
+
+def _policy(rows: Iterable[Record]) -> list[str]:
+    policies = _each(record.run.kv for record in rows)
+    return policies if len(policies) == 1 and policies != ["project"] else []
+
+
+def _each(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

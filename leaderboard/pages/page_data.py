@@ -1,0 +1,116 @@
+"""Data that a page loads when it needs it: scripts, since a page opened from a folder may fetch nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.score_matrix import Compared
+from dlbench.leaderboard.charts import frontier
+from dlbench.leaderboard.charts.frontier import Frontiers
+from dlbench.leaderboard.charts.style import COLOURS, Mark
+from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.pages.sample_pages import Shelf
+
+_OF = {"total": "full’s FLOPs", "decode": "full’s decoding FLOPs", "layers": "the layers"}
+
+
+def script(name: str, value: Any) -> str:
+    """Return a script that hands a value over by name."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # U+2028 and U+2029 are fine in JSON and, since 2019, in scripts; older engines take them for line ends.
+    text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return f"dlbench.data[{json.dumps(name)}]={text};\n"
+
+
+def chart_shard(
+    view: View, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
+) -> str:
+    """Return all that the lively chart of a view needs: its specification, and the data on every axis."""
+    base: dict[str, dict[str, Any]] = {}
+    charts = {}
+    for axis in view.axes:
+        data = frontier.datasets(view, marks, axis, frontiers.get(axis.key, {}))
+        for point in data["points"]:
+            base.setdefault(point["id"], {key: value for key, value in point.items() if key not in ("x", "text")})
+        charts[axis.key] = {
+            "x": {point["id"]: point["x"] for point in data["points"]},
+            "front": data["front"],
+            "labels": data["labels"],
+            "frame": data["frame"],
+        }
+    axes = [
+        {"key": axis.key, "title": axis.title, "share": axis.share, "of": _OF.get(axis.key, "")} for axis in view.axes
+    ]
+    bare = {key: value for key, value in spec.items() if key != "datasets"}
+    return script(
+        f"chart:{view.slug}",
+        {"spec": bare, "axes": axes, "base": list(base.values()), "charts": charts, "colours": COLOURS},
+    )
+
+
+CELLS = 40_000
+"""Comparisons in one file: what a click loads."""
+MOST_DOCUMENTS = 3000
+"""Documents whose wins and losses can be laid side by side."""
+
+
+def pair_shards(view: View, found: Compared) -> Iterator[tuple[str, str]]:
+    """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
+    entries = list(found.place)
+    if len(entries) < 2:
+        return
+    pairs = found.pairs
+    percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
+    arrays = {
+        "d": np.rint(100 * percent * pairs.estimate),
+        "lo": np.rint(100 * percent * pairs.low),
+        "hi": np.rint(100 * percent * pairs.high),
+        "p": np.rint(p * pairs.corrected),
+        "w": pairs.won,
+        "l": pairs.won.T,
+        "v": np.where(pairs.different, np.sign(pairs.estimate), 0),
+    }
+    whole = {name: values.astype(np.int64) for name, values in arrays.items()}
+    rows = [{name: values[row].tolist() for name, values in whole.items()} for row in range(len(entries))]
+    block = max(1, CELLS // len(entries))
+    blocks = [rows[start : start + block] for start in range(0, len(rows), block)]
+    index: dict[str, Any] = {"ids": entries, "block": block, "blocks": len(blocks)}
+    if len(blocks) == 1:
+        index["data"] = rows
+    else:
+        for number, part in enumerate(blocks):
+            yield f"data/{view.slug}.pairs-{number}.js", script(f"pairs:{view.slug}:{number}", part)
+    yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
+
+
+def document_shard(view: View, found: Compared, shelves: Mapping[str, Shelf]) -> str:
+    """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
+
+    Args:
+        view: what is shown.
+        found: its rows with their scores.
+        shelves: entry → where its samples stand.
+    """
+    ranks = rankdata(found.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
+    documents = found.documents[:MOST_DOCUMENTS]
+    pages = {}
+    for entry in found.place:
+        shelf = shelves.get(entry)
+        if shelf is not None:
+            shards = [shelf.shard.get(one, -1) for one in documents]
+            pages[entry] = {"file": shelf.file, "shard": shards if any(shards) else None}
+    return script(
+        f"docs:{view.slug}",
+        {
+            "documents": documents,
+            "anchors": [f"d-{formatting.slug(one)}" for one in documents],
+            "ranks": {entry: row.tolist() for entry, row in zip(found.place, ranks, strict=True)},
+            "pages": pages,
+        },
+    )

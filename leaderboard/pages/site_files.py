@@ -1,0 +1,175 @@
+"""Every file of a site: static pages that work from a folder, without scripts, without a request to anywhere."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
+from importlib.resources import files as resources
+
+from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.claims import Claim, claims
+from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.view_stats import Standings
+from dlbench.leaderboard.board import Board
+from dlbench.leaderboard.charts import frontier, vega
+from dlbench.leaderboard.charts import style as looks
+from dlbench.leaderboard.data.run_files import Runs
+from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.exports import board_json, table_csv, table_latex
+from dlbench.leaderboard.pages.environment import style
+from dlbench.leaderboard.pages.method_page import method_files, page_stems
+from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards
+from dlbench.leaderboard.pages.sample_pages import Shelf, entry_files
+from dlbench.leaderboard.pages.task_page import MOST_ROWS, File, Heading, Site, file_of, view_page
+from dlbench.leaderboard.workers import ALONE, Workers
+from dlbench.records.jsonl import JsonLine, format_line
+from dlbench.records.schema import Asked
+
+
+def site_files(board: Board, workers: Workers = ALONE) -> Iterator[tuple[str, bytes]]:
+    """Yield every file of the site but the manifest.
+
+    The front page comes last: a page that is there has all that it links to.
+
+    Args:
+        board: what is shown.
+        workers: take over the views and the methods' pages.
+    """
+    for path, content in _files(board, workers):
+        yield path, content.encode() if isinstance(content, str) else content
+
+
+def _files(board: Board, workers: Workers) -> Iterator[File]:
+    runs, site = board.runs, _site(board)
+    pages = workers.run(_page_calls(board, site))
+    yield "records.jsonl", _lines(runs.records)
+    yield "records.csv", table_csv(board.tracks)
+    yield "board.json", board_json(runs, board.views, board.found)
+    if runs.timings:
+        yield "timing.jsonl", _lines(runs.timings)
+    yield from _assets()
+    for written in pages:
+        yield from written
+
+
+def _page_calls(board: Board, site: Site) -> Iterator[Callable[[], list[File]]]:
+    runs = board.runs
+    yield partial(method_files, site, board.views, runs)
+    asked = runs.documents() if runs.asked else {}
+    said: dict[str, list[Claim]] = defaultdict(list)
+    for claim in claims(runs.records, runs.scores, runs.sources):
+        said[claim.track].append(claim)
+    for view in reversed(board.views):
+        telling = [one for track in view.tracks for one in said[track.name]]
+        shown = {} if view.suite else asked.get(view.tracks[0].name, {})
+        yield partial(view_files, site, view, board.found[view.slug], runs.of(view.keys), shown, telling)
+
+
+def _lines(items: Iterable[JsonLine]) -> str:
+    return "".join(f"{format_line(item)}\n" for item in items)
+
+
+def _assets() -> Iterator[File]:
+    yield "assets/board.css", style()
+    for path in sorted(resources("dlbench.leaderboard").joinpath("static").iterdir(), key=lambda one: one.name):
+        if path.name.endswith(".js"):
+            yield f"assets/{path.name}", path.read_bytes()
+    yield "assets/vega.js", _vega()
+
+
+@cache
+def _vega() -> str:
+    return vega.bundle()
+
+
+def _site(board: Board) -> Site:
+    runs = board.runs
+    trusts = {record.trust for record in runs.records}
+    versions = sorted({record.env["dlbench"] for record in runs.records if "dlbench" in record.env})
+    warnings = []
+    if len(versions) > 1:
+        warnings.append(
+            f"These records come from different versions of dlbench ({', '.join(versions)}). "
+            "Small differences between rows may be differences between versions."
+        )
+    downloads = [
+        ("records.csv", "all rows as one flat table"),
+        ("board.json", "views, ranks and intervals"),
+        ("records.jsonl", "the records"),
+        ("dlbench.bib", "what to cite"),
+    ]
+    if runs.timings:
+        downloads.append(("timing.jsonl", "the times"))
+    return Site(
+        views=tuple(Heading(view.slug, view.title, view.backbone) for view in board.views),
+        records=len(runs.records),
+        marks=looks.site_marks(board.views),
+        pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
+        downloads=tuple(downloads),
+        provenance=_provenance(runs),
+        usual=trusts.pop() if len(trusts) == 1 else "",
+        warnings=tuple(warnings),
+    )
+
+
+def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in runs.records:
+        for name, value in record.env.items():
+            found[name][value] += 1
+    for timing in runs.timings:
+        found["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
+    # A run on many machines may have any number of values.
+    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(found.items())[:40])
+
+
+def view_files(
+    site: Site, view: View, found: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
+) -> list[File]:
+    """Return the files of a view, its page last.
+
+    Args:
+        site: what all pages have in common.
+        view: what is shown.
+        found: its statistics.
+        runs: where it comes from.
+        asked: prompts and references, by document id.
+        claimed: single comparisons.
+    """
+    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, found))]
+    shelves: dict[str, Shelf] = {}
+    for entry, shelf, written in entry_files(site, view, runs, asked):
+        shelves[entry.id] = shelf
+        files += written
+    svg = None
+    if view.axes:
+        axis = view.axes[0]
+        spec = frontier.specification(
+            view, frontier.datasets(view, site.marks, axis, found.frontiers.get(axis.key, {})), axis
+        )
+        title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
+        drawn = vega.draw(spec)
+        svg = vega.inline_svg(drawn, "frontier", title, _described(view))
+        files.append((f"charts/{view.slug}.svg", vega.alone_svg(drawn)))
+        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)))
+    if found.compared is not None:
+        files += pair_shards(view, found.compared)
+        files.append((f"data/{view.slug}.docs.js", document_shard(view, found.compared, shelves)))
+    records = [row.record for track in view.tracks for row in track.rows]
+    said = headlines(records, runs.scores, runs.sources) if view.suite else [], claimed
+    samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
+    if len(view.entries) > MOST_ROWS:
+        files.append((f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)))
+    return [*files, (file_of(site, view), view_page(site, view, found, said, svg, samples))]
+
+
+def _described(view: View) -> str:
+    """Say what the chart shows, for people who do not see it."""
+    axis = view.axes[0]
+    lines = [
+        frontier.describe(entry, axis, view.metric)
+        for entry in view.entries
+        if looks.shown(entry) and axis.key in entry.costs
+    ]
+    return "; ".join(lines[:40]) + ". The table below holds all figures."
