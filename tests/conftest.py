@@ -1,6 +1,4 @@
-"""Stands here also so that pytest puts this folder on the path: `tiny_models` and its like are imported from all of it.
-
-One torch thread: the models are tiny, and several threads on a busy machine wait for each other at every operation.
+"""One torch thread: the models are tiny, and several threads on a busy machine wait for each other at every operation.
 Subprocesses inherit it.
 """
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlbench.registry.code_only import without_prose
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCE = '''#!/usr/bin/env python
 # -*- coding: utf-8 -*-
 """What it is – in words.

@@ -16,7 +16,7 @@ from dlbench.run import config as spec
 from dlbench.terminal import encoding
 from dlbench.terminal.encoding import plain, print_anything
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHOWN = "retained – 0.97 × ≥ † → … é ● █ ⠋ 中"
 
 

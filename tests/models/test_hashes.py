@@ -169,7 +169,7 @@ def test_folders_and_other_files_do_not_count(small, tmp_path):
 
 def test_the_embedded_models_are_called_what_public_records_say():
     """Files are hashed as ever: records, cards and tracks of earlier runs hold these."""
-    files = (Path(__file__).parents[1] / "leaderboard" / "records").rglob("*.jsonl")
+    files = (Path(__file__).parents[2] / "leaderboard" / "records").rglob("*.jsonl")
     records = [
         json.loads(line)["backbone"] for path in files for line in path.read_text().splitlines() if "backbone" in line
     ]
