@@ -22,7 +22,7 @@ class CalmOracle(Method):
     """Leave at the first layer that agrees with the last one."""
 
     deployable: ClassVar[bool] = False
-    foresees: ClassVar[bool] = True
+    uses_future: ClassVar[bool] = True
     kv: ClassVar[tuple[str, ...]] = ("project", "evict", "recompute")
 
     min_layers: int = 1

@@ -212,7 +212,7 @@ def same_tokens(generations: Sequence[Generation], reference: Sequence[Sequence[
         pairs = enumerate(zip(generation.tokens, expected, strict=True))
         first = next((i for i, (ours, theirs) in pairs if ours != theirs), None)
         equal += first is None
-        tied += first is not None and any(step == first for step, _ in generation.tight)
+        tied += first is not None and any(step == first for step, _ in generation.near_ties)
     return equal, tied
 
 

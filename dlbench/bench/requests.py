@@ -72,13 +72,13 @@ class Ours:
     """All of them decode from one prefill."""
     texts: Texts = field(default_factory=dict)
     """What the first method wrote in the latest run."""
-    tight: set[tuple[int, str]] = field(default_factory=set)
+    near_ties: set[tuple[int, str]] = field(default_factory=set)
     """Documents in which the first method met a near-tie."""
     tokens: int = 0
     """New tokens of the first method in the latest run."""
 
     def __call__(self) -> float:
-        self.tokens, self.tight = 0, set()
+        self.tokens, self.near_ties = 0, set()
         seconds, self.texts = self.watch.of(lambda: self._run(self.tasks))
         return 1e3 * seconds / len(self.texts)
 
@@ -98,8 +98,8 @@ class Ours:
                             key = (place, prompted.document.id)
                             found[key] = text
                             self.tokens += len(generation.tokens)
-                            if generation.tight:
-                                self.tight.add(key)
+                            if generation.near_ties:
+                                self.near_ties.add(key)
         return found
 
 
@@ -126,15 +126,15 @@ def requests(bench: Workbench) -> None:
         bench.keep_times("requests", group, "ms/request", times)
         name = "end_to_end_vs_lm_eval" if batch == sizes.request_batches[0] else f"end_to_end_vs_lm_eval_b{batch}"
         bench.ratio(name, times.quotients(LM_EVAL, OURS), f"{ours.tokens / count:.1f} new tokens per request")
-        bench.notes.append(f"{group}: {compare(ours.texts, theirs.texts, ours.tight)}")
+        bench.notes.append(f"{group}: {compare(ours.texts, theirs.texts, ours.near_ties)}")
 
 
-def compare(ours: Mapping[Any, str], theirs: Mapping[Any, str], tight: set[Any]) -> str:
+def compare(ours: Mapping[Any, str], theirs: Mapping[Any, str], near_ties: set[Any]) -> str:
     """Say how many texts are equal, and how many of the others met a near-tie."""
     differ = [key for key in ours if ours[key] != theirs[key]]
     text = f"{len(ours) - len(differ)} of {len(ours)} texts equal lm-eval's"
     if differ:
-        tied = sum(key in tight for key in differ)
+        tied = sum(key in near_ties for key in differ)
         text += f", {tied} differ after a near-tie, {len(differ) - tied} for no such reason"
     return text
 

@@ -81,7 +81,7 @@ class Task:
             raise DlbenchError(f"task {self.name!r} is scored by {each[0]!r}, where less is better: give it a score")
         settings = inner.config.generation_kwargs or {}
         limits = [settings[key] for key in ("max_gen_toks", "max_new_tokens", "max_tokens") if key in settings]
-        self.max_new_tokens = 0 if self.weighs else int(limits[0] if limits else DEFAULT_MAX_GEN_TOKS)
+        self.max_new_tokens = 0 if self.is_loglikelihood else int(limits[0] if limits else DEFAULT_MAX_GEN_TOKS)
         until = settings.get("until") or []
         self._stop = tuple(stop for stop in ([until] if isinstance(until, str) else until) if stop)
         self._metadata: Mapping[str, Any] = inner.config.metadata or {}
@@ -115,7 +115,7 @@ class Task:
         return str(hub) + (f" at revision {revision}" if revision else "")
 
     @property
-    def weighs(self) -> bool:
+    def is_loglikelihood(self) -> bool:
         """Whether given answers are weighed by their likelihood; otherwise the model writes."""
         return str(self._inner.OUTPUT_TYPE) != "generate_until"
 
@@ -215,7 +215,7 @@ class Task:
 
     def corpora(self, documents: Sequence[Document], outputs: Sequence[str]) -> dict[str, float]:
         """All of the task's corpus metrics over all outputs; none where answers are weighed."""
-        if not self._corpus_only or not documents or self.weighs:
+        if not self._corpus_only or not documents or self.is_loglikelihood:
             return {}
         kept, found = self._filters[0], []
         for document, output in zip(documents, outputs, strict=True):
@@ -254,7 +254,7 @@ class Task:
     def _document(
         self, doc: Mapping[str, Any], context: str | list[str], id_: str, index: int, split: Split, chat: Chat | None
     ) -> Document:
-        if self.weighs:
+        if self.is_loglikelihood:
             return self._question(doc, context, id_, index, split, chat)
         assert isinstance(context, str)
         return Document(

@@ -92,7 +92,7 @@ class Run(ABC):
         self.tokens = torch.zeros(wave.slots, dtype=torch.long, device=engine.backbone.device)
         """What each slot's row wrote last."""
         self.written: list[list[int]] = [[] for _ in range(rows)]
-        self.tight: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
+        self.near_ties: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
         self.again = Ledger(engine.costs, rows, engine.metered)
         """What reading texts again has cost."""
         self.reread: set[int] = set()
@@ -220,7 +220,7 @@ class Run(ABC):
             if not margin >= self.close:
                 if margin != margin:
                     raise DlbenchError(self._no_choice(row, logits))
-                self.tight[row].append((step, margin))
+                self.near_ties[row].append((step, margin))
         if self.processors is not None:
             self.processors.note(rows, steps, places)
         return places
@@ -247,7 +247,7 @@ class Run(ABC):
             prompt_flops=sum(prompts.total(row).values()) + sum(again.total(row).values()),
             prompt_executed=int(prompts.executed[row]) + int(again.executed[row]),
             acted=ledger.acted or prompts.acted,
-            tight=sorted(self.tight[row]),
+            near_ties=sorted(self.near_ties[row]),
             reread=row in self.reread,
         )
 
@@ -262,7 +262,7 @@ class Decoding(Run):
         Raises:
             DlbenchError: the method does not support the policy.
         """
-        coupled = method is not None and method.couples_rows
+        coupled = method is not None and method.batch_dependent
         super().__init__(wave, wave.room(), in_place=wave.in_place, coupled=coupled, seed=seed, sample=sample)
         self.routing: Routing | None = None
         if method is not None:
@@ -294,8 +294,8 @@ class Decoding(Run):
     def run(self) -> list[Generation]:
         found = super().run()
         if self.routing is not None:
-            for generation, near in zip(found, self.routing.view.tight, strict=True):
-                generation.tight = sorted([*generation.tight, *((step + 1, margin) for step, margin in near)])
+            for generation, near in zip(found, self.routing.view.near_ties, strict=True):
+                generation.near_ties = sorted([*generation.near_ties, *((step + 1, margin) for step, margin in near)])
         return found
 
     def _advance(self) -> None:
@@ -305,7 +305,7 @@ class Decoding(Run):
         traffic = Traffic(np.ones_like(past), past, 1, cache.seen - cache.left)
         if self.routing is not None:
             self.routing.view.at_steps(cache.steps)
-            if self.routing.method.foresees:
+            if self.routing.method.uses_future:
                 self.routing.view.ahead = self._foresee(traffic)
         logits = self.wave.forward(cache, self.tokens[: cache.alive, None], traffic, self.ledger, self.routing)
         self.ledger.close_step()

@@ -43,7 +43,7 @@ class Generation:
     """Whether any token of this run's wave skipped or exited."""
     speculation: tuple[int, int, int] | None = None
     """Tokens drafted, drafts accepted, and rounds of verification; None where nothing was drafted."""
-    tight: list[tuple[int, float]] = field(default_factory=list)
+    near_ties: list[tuple[int, float]] = field(default_factory=list)
     """Steps whose argmax or threshold was decided by less than the dtype's rounding: (index of the token, margin)."""
     reread: bool = False
     """Whether the text was read again where its rotary angles changed."""

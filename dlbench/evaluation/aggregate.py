@@ -195,7 +195,7 @@ def build(
     pairs = zip(documents, samples, strict=True)
     if lost := sum(d.thinking is not None and d.thinking.unfinished(s.output) for d, s in pairs):
         own.append(f"{lost} of {len(samples)} outputs hold no end of the thinking before the answer")
-    if not place.task.weighs and all(d.thinking is None for d in documents):
+    if not place.task.is_loglikelihood and all(d.thinking is None for d in documents):
         thought, mark = mentioned(s.output for s in samples)
         if thought:
             own.append(
@@ -245,7 +245,7 @@ def build(
             metric=place.task.metric,
             n=len(samples),
             truncated=cut,
-            begun=place.begun,
+            with_bos=place.with_bos,
             of=place.of,
             drawn=_drawn(place, len(samples)),
             sources=None if shared is None else len(set(shared)),
@@ -284,7 +284,7 @@ def _drawn(place: Place, documents: int) -> Literal["all", "sample", "first"] | 
 def _extra(place: Place, documents: Sequence[Document], samples: Sequence[Sample], base: Reference) -> dict[str, float]:
     """Means of the metrics beside the primary one, and what a mean hides where texts were written."""
     found = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
-    if place.task.weighs:
+    if place.task.is_loglikelihood:
         return found
     written = [d.answer(s.output) for d, s in zip(documents, samples, strict=True)]
     full = [d.answer(base.samples[d.id].output) for d in documents]

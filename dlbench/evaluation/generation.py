@@ -126,7 +126,7 @@ class QualityRun:
         )
 
     def _wave(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
-        if self.task.weighs:
+        if self.task.is_loglikelihood:
             self._weigh(batch, settings, done)
             return
         shared: Wave | None = None
@@ -187,7 +187,7 @@ class QualityRun:
             executed_flops=generation.executed,
             reread=generation.reread,
             speculation=_account(generation),
-            tight=tuple(generation.tight),
+            near_ties=tuple(generation.near_ties),
         )
 
     def _pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ def complaints(task: Task, documents: Sequence[Document]) -> tuple[str, ...]:
         task: scores.
         documents: of the task.
     """
-    if task.weighs:
+    if task.is_loglikelihood:
         return ()
     looked = list(_look(task, documents))
     full = 100 if any(marks.own > 1 for marks in looked) else 1  # sacrebleu's scale, of lm-eval's own metrics

@@ -58,6 +58,6 @@ def rescore(
 
 def _score(task: Task, document: Document, sample: Sample) -> tuple[float, dict[str, float]]:
     """The primary metric, and the others."""
-    found = task.weigh(document, sample.answers) if task.weighs else task.score(document, sample.output)
+    found = task.weigh(document, sample.answers) if task.is_loglikelihood else task.score(document, sample.output)
     scores = dict(found)
     return scores.pop(task.metric), scores

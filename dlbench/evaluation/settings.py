@@ -66,7 +66,7 @@ class Place:
     task: Task
     documents_sha256: str
     spec: RunSpec
-    begun: int | None = None
+    with_bos: int | None = None
     """Prompts of the run that begin with a begin-of-text token."""
     chat_sha256: str | None = None
     """Of the chat template that the prompts stand in."""
@@ -85,7 +85,7 @@ class Place:
             f"task={self.task.name}@{self.task.version}",
             f"data={self.documents_sha256[:12]}",
             f"prompt={self.spec.prompt}",
-            "loglikelihood" if self.task.weighs else f"greedy<={self.task.max_new_tokens}",
+            "loglikelihood" if self.task.is_loglikelihood else f"greedy<={self.task.max_new_tokens}",
             *([f"generation={self.generation}"] if self.generation else []),
             f"protocol={PROTOCOL}",
         ]
@@ -94,7 +94,7 @@ class Place:
     @property
     def generation(self) -> str:
         """Tells apart what is done of the model's generation_config; empty where nothing is, or nothing is written."""
-        return "" if self.task.weighs else wishes(self.backbone.model).digest
+        return "" if self.task.is_loglikelihood else wishes(self.backbone.model).digest
 
     @property
     def versions(self) -> dict[str, str]:

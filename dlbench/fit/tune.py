@@ -31,7 +31,7 @@ def tune(probe: FitProbe, method: Method, budget: float) -> float:
         return probe.realised(method)
 
     # the texts of a trace are no batch, and have no future
-    trace = None if method.couples_rows or method.foresees else record(probe)
+    trace = None if method.batch_dependent or method.uses_future else record(probe)
     if trace is None:
         return _settle(knob, method, free, budget, (knob.low + knob.high) / 2, RUNS * 2)
     reads = sorted(method.reads(probe.depth))

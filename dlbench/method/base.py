@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,13 +111,17 @@ class Parameters:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in params.items()})
 
 
+_RENAMED = {"couples_rows": "batch_dependent", "foresees": "uses_future"}
+"""Former name of an attribute -> its name."""
+
+
 @dataclass
 class Method(Parameters, ABC):
     """A rule that routes tokens through layers. Subclasses are dataclasses; their fields are the parameters."""
 
     deployable: ClassVar[bool] = True
     """False where the method sees what deployment cannot (references, other candidates' outputs, what is to come)."""
-    foresees: ClassVar[bool] = False
+    uses_future: ClassVar[bool] = False
     """True where it asks `View.foreseen`; such a method is never deployable."""
     kv: ClassVar[tuple[str, ...]] = ("project", "evict")
     """Supported policies for the keys and values of skipped tokens, default first.
@@ -133,13 +138,25 @@ class Method(Parameters, ABC):
     fits_budget: ClassVar[bool] = False
     """True where what is learnt depends on the budget; else one fit serves all budgets."""
 
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Read the former names of attributes in plugins that were written before they changed."""
+        super().__init_subclass__(**keywords)
+        for old, new in _RENAMED.items():
+            if old in cls.__dict__ and new not in cls.__dict__:
+                warnings.warn(
+                    f"{cls.__name__}: `{old}` is called `{new}` now; the next release reads the new name only",
+                    FutureWarning,
+                    stacklevel=3,  # past that of abc
+                )
+                setattr(cls, new, cls.__dict__[old])
+
     @property
     def scope(self) -> Scope:
         """How often the decision may change: never, per sequence, or per token."""
         return "token"
 
     @property
-    def couples_rows(self) -> bool:
+    def batch_dependent(self) -> bool:
         """Whether a decision depends on the other rows of the batch: then the batch stays as it was made up."""
         return False
 

@@ -38,7 +38,7 @@ class Exit(Method):
             raise ValueError(f"leave must be row or batch, not {self.leave!r}")
 
     @property
-    def couples_rows(self) -> bool:
+    def batch_dependent(self) -> bool:
         return self.leave == "batch"
 
     def validate(self, depth: int) -> None:

@@ -80,7 +80,7 @@ class View(ABC):
         """The token that the exit head would write from the state before `layer`, were every layer run: [n], int64.
 
         `depth` stands for the full stack; what a model's generation_config makes of logits has been done. Not charged,
-        and for methods that say `foresees` only: deployment cannot.
+        and for methods that say `uses_future` only: deployment cannot.
         """
 
     @abstractmethod

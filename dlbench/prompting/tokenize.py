@@ -22,7 +22,7 @@ class Prompted:
     """Whether the prompt was cut: to the model's context, or to the limit that the task sets."""
     overflowed: bool = False
     """Whether it was cut to the model's context."""
-    begun: bool = False
+    with_bos: bool = False
     """Whether the prompt begins with a begin-of-text token."""
     encoded: Encoded | None = None
     """The answers of a document that has some to weigh."""
@@ -100,9 +100,9 @@ def _weighed(backbone: Backbone, document: Document) -> Prompted:
     encoded = encode(backbone, document)
     for context, _ in encoded.question.answers:
         _begins_once(backbone, document.named, context)
-    begun = all(backbone.begins(context) for context, _ in encoded.question.answers)
+    with_bos = all(backbone.begins(context) for context, _ in encoded.question.answers)
     request = Request(document.id, encoded.longest, document.limit, document.stop)
-    return Prompted(document, request, encoded.truncated, encoded.truncated, begun, encoded)
+    return Prompted(document, request, encoded.truncated, encoded.truncated, with_bos, encoded)
 
 
 def _begins_once(backbone: Backbone, named: str, ids: Sequence[int]) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, model_validator
 
 from dlbench.records.jsonl import JsonLine, Part, RecordError, parse_line, read_lines, write_lines
 
@@ -120,8 +120,8 @@ class Task(Part):
         metric: the per-document metric behind `quality.mean`.
         n: documents.
         truncated: those of them whose prompt was cut to fit the model's context, or a limit that the task sets.
-        begun: those of them whose prompt begins with a begin-of-text token (none begins with two); None in files that
-            were written before this was counted.
+        with_bos: those of them whose prompt begins with a begin-of-text token (none begins with two); None in
+            files that were written before this was counted.
         of: documents of the scored split; None in files that were written before this was kept, as `drawn` then is.
         drawn: which of them were taken: all, a sample by the hash of their ids, or the first ones.
         sources: how many sources (passages, subjects) they come from, where some share one; intervals resample these.
@@ -138,7 +138,9 @@ class Task(Part):
     metric: Name
     n: Annotated[int, Field(ge=1, le=10_000_000)]
     truncated: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    begun: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    with_bos: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
+        default=None, validation_alias=AliasChoices("begun", "with_bos"), serialization_alias="begun"
+    )
     of: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     drawn: Literal["all", "sample", "first"] | None = None
     sources: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
@@ -397,7 +399,7 @@ class Sample(JsonLine):
         flops: credited, decode only; `executed_flops` are the same with padding; `prompt_flops` is the prefill's.
         reread: whether the text was read again, as `generate` does, because it outgrew the original context and its
             rotary angles changed; `prompt_flops` holds what that cost.
-        tight: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
+        near_ties: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
         choice: the candidate an oracle chose.
     """
 
@@ -419,7 +421,9 @@ class Sample(JsonLine):
     executed_flops: Count
     reread: bool = False
     speculation: Speculation | None = None
-    tight: Annotated[tuple[tuple[Count, float], ...], Field(max_length=1_000_000)] = ()
+    near_ties: Annotated[tuple[tuple[Count, float], ...], Field(max_length=1_000_000)] = Field(
+        default=(), validation_alias=AliasChoices("tight", "near_ties"), serialization_alias="tight"
+    )
     choice: Name | None = None
 
 

@@ -64,11 +64,38 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/tune.py",
-        "cc288331dea40c10347ca382d88b52ce231b90a225b61b80dbdc7c7072a226fd",
+        "dd14db8366478bd9fead91ba32f294d10c70067db2624e2be6306d2f33e527ea",
     ): [
         (
             "dlbench/fit/tune.py",
             "795eb7496bb9879a5834cd9b057a8d107be8e7ca6b664c7520ced972fdbacc62",
+        )
+    ],
+    (
+        "dlbench/method/base.py",
+        "46683b05164d4b21fad48afd4af13d4e3d51bb41c7d77e897bf7fa973b1f2d3e",
+    ): [
+        (
+            "dlbench/method/base.py",
+            "62803427bf26edf6121875a595704d9ea47d9c8830e440ff38a34b3d85a22406",
+        )
+    ],
+    (
+        "dlbench/method/exits.py",
+        "e4fbe02f6646cb7a15004f56915b5930dcf1b374bf52c85b3aeafe932ad2d720",
+    ): [
+        (
+            "dlbench/method/exits.py",
+            "032b4cdc9daedd4fcd4a3db17fb8549c019ef186ee9f085e2f3b4224bbec249b",
+        )
+    ],
+    (
+        "dlbench/methods/calm_oracle.py",
+        "3f5a997786ad5a9c4132a6d914347ee48653b3e3cfbcc76a642b510ed16d472d",
+    ): [
+        (
+            "dlbench/methods/calm_oracle.py",
+            "aed91878b69a3087f4729781486bc693ee77b9f2cb74393e230a4bb9b309f486",
         )
     ],
     (

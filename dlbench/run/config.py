@@ -242,7 +242,7 @@ def check_environment(spec: RunSpec) -> None:
         torchao()
     for name in spec.tasks:
         task = loader.load_task(name, spec.sources)
-        if spec.prompt != "routed" and task.weighs:
+        if spec.prompt != "routed" and task.is_loglikelihood:
             raise DlbenchError(
                 f"task {name!r} weighs given answers: a prompt at full depth leaves nothing to route; add "
                 "--prompt routed"

@@ -131,11 +131,11 @@ class Planner:
     def _job(self, engine: Engine, task: Task) -> Job:
         """A task on a backbone, nothing settled yet."""
         backbone = engine.backbone
-        if not task.weighs:
+        if not task.is_loglikelihood:
             self._tell_wishes(engine)
         chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
         thinking = None
-        if not task.weighs:
+        if not task.is_loglikelihood:
             thinking = choose_thinking(self.spec.think_end_token, backbone.tokenizer, chat)
         if thinking is not None:
             self._tell_thinking(task, backbone, thinking)
@@ -149,7 +149,7 @@ class Planner:
             task,
             plan.documents_sha256(everything),
             self.spec,
-            begun=sum(p.begun for p in prompted),
+            with_bos=sum(p.with_bos for p in prompted),
             chat_sha256=None if chat is None else chat.sha256,
             of=len(everything),
             fit_overlap=task.fit_overlap,
@@ -224,7 +224,7 @@ class Planner:
 
     def _tell_turns(self, task: Task, engine: Engine, prompted: Sequence[Prompted]) -> None:
         """Say how many texts may be read again while they are written."""
-        count = 0 if task.weighs else engine.turning([p.request for p in prompted])
+        count = 0 if task.is_loglikelihood else engine.turning([p.request for p in prompted])
         if count:
             self.progress.note(
                 f"{task.name} on {engine.backbone.name}: {count} of {len(prompted)} texts may outgrow the original "
@@ -306,7 +306,7 @@ class Planner:
         return found
 
     def _add_oracle(self, job: Job, given: str, oracle: Oracle) -> None:
-        if job.place.task.weighs:
+        if job.place.task.is_loglikelihood:
             # A likelihood has no noise to draw several full-depth outputs by, which an oracle must be held against.
             self.progress.note(f"{registry.name_of(given)} has no control where answers are weighed: it has no row")
             return

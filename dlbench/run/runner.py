@@ -109,7 +109,7 @@ class Runner:
             records = [r for job in jobs for r in self._records(job)]
             write_lines(self.store.out / "records.jsonl", records)
             write_lines(self.store.out / "documents.jsonl", _asked(jobs))
-            wanted = self.spec.timing and any(not job.place.task.weighs for job in jobs)
+            wanted = self.spec.timing and any(not job.place.task.is_loglikelihood for job in jobs)
             times = self._times(jobs) if wanted else []
         show_results(self.store, records, times, (time.time() - self.started) / 60)
         return records
@@ -219,7 +219,7 @@ class Runner:
 
     def _env(self, job: Job) -> dict[str, str]:
         engine = job.engine
-        asked = "" if job.place.task.weighs else engine.wishes.line
+        asked = "" if job.place.task.is_loglikelihood else engine.wishes.line
         return {
             **({"generation": asked} if asked else {}),
             "device": str(engine.backbone.device.type),
@@ -233,7 +233,7 @@ class Runner:
 
     def _times(self, jobs: Sequence[Job]) -> list[Timing]:
         """Time all settings of each task side by side: those of a base backbone and of what is held against it."""
-        jobs = [job for job in jobs if not job.place.task.weighs]  # nothing is decoded there
+        jobs = [job for job in jobs if not job.place.task.is_loglikelihood]  # nothing is decoded there
         amount = sum(len(job.settings) * len(timing.BATCHES) for job in jobs)
         tasks = []
         for base in (job for job in jobs if job.base is None):

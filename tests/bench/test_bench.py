@@ -205,7 +205,7 @@ def test_bytes_of_a_step():
     assert bytes_per_step(backbone, 3, 10) == 4 * (4 * layer + 32 + 97 * 32 + cached)
 
 
-def generation(tokens, tight=()):
+def generation(tokens, near_ties=()):
     return Generation(
         tokens=tokens,
         layers=[],
@@ -215,7 +215,7 @@ def generation(tokens, tight=()):
         prompt_flops=0,
         prompt_executed=0,
         acted=False,
-        tight=list(tight),
+        near_ties=list(near_ties),
     )
 
 

@@ -28,7 +28,7 @@ def write(path, count=20, before="", **more):
 def test_a_file_is_a_task_with_sensible_defaults(tmp_path):
     task = loader.load_task(write(tmp_path / "mine.jsonl"))
     assert (task.name, task.metric, task.max_new_tokens) == ("file:mine", "rougeL", 128)
-    assert task.wants_chat and not task.weighs
+    assert task.wants_chat and not task.is_loglikelihood
     scored, fitted = task.documents("test"), task.documents("fit")
     assert task.fit_split == "a fifth of test, not scored"
     assert len(scored) == 16 and len(fitted) == 4

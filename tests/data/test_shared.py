@@ -47,4 +47,4 @@ def test_corpus_bleu_is_sacrebleus_on_the_samples_written(tmp_path):
     by_hand = sacrebleu.corpus_bleu(written, streams).score / 100
     assert record.quality and record.quality.corpus == by_hand == record.quality.extra["corpus_bleu"]
     assert 0.2 < by_hand < 0.8 and 0.4 < record.quality.mean < 0.7
-    assert record.task.truncated == 0 and record.task.begun == 40
+    assert record.task.truncated == 0 and record.task.with_bos == 40

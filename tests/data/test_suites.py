@@ -70,7 +70,7 @@ def test_what_a_list_says_is_what_the_task_is(name):
     documents = task.documents("test")
     assert 0 < len(task.signature(documents)) <= 500 and task.signature(documents).isprintable()
     document = documents[0]
-    if task.weighs:
+    if task.is_loglikelihood:
         assert len(document.pairs) == 4 and document.chance == 0.25
         scores = task.weigh(document, [(-1.0 - i, False) for i in range(4)])
     else:

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 import torch
 from ready import ready
-from test_meter import DEPTH
+from test_flops import DEPTH
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.routing.live_view import tight_below
@@ -54,7 +54,7 @@ def test_batches_of_1_7_and_64():
             for a, b in differ:
                 steps = range(len(a.tokens))
                 first = next(i for i in steps if a.tokens[: i + 1] != b.tokens[: i + 1] or a.layers[:i] != b.layers[:i])
-                assert any(step <= first and margin < TOLERANCE for step, margin in a.tight + b.tight)
+                assert any(step <= first and margin < TOLERANCE for step, margin in a.near_ties + b.near_ties)
 
 
 @pytest.mark.parametrize("family", ["llama", "opt-projected"])
@@ -88,12 +88,12 @@ def test_close_decisions_are_named():
     request = documents(1, limit=4)
     (plain,) = engine.prefill(request).decode()
     first = plain.tokens[0]
-    assert not plain.tight
+    assert not plain.near_ties
     with torch.no_grad():
         model.lm_head.weight[0] = model.lm_head.weight[first]
     (tied,) = engine.prefill(request).decode()
-    assert tied.tight[0] == (0, 0.0)
-    assert all(margin < tight_below("float32") for _, margin in tied.tight)
+    assert tied.near_ties[0] == (0, 0.0)
+    assert all(margin < tight_below("float32") for _, margin in tied.near_ties)
 
 
 def test_close_thresholds_are_named():
@@ -111,8 +111,8 @@ def test_close_thresholds_are_named():
     step, value = seen[1]
     (near,) = wave.decode(Calm(threshold=value + 2e-5, check=(2,)))
     assert near.layers[step] == DEPTH
-    assert [at for at, margin in near.tight if abs(margin - 2e-5) < 1e-6] == [step + 1]  # the token it decides
+    assert [at for at, margin in near.near_ties if abs(margin - 2e-5) < 1e-6] == [step + 1]  # the token it decides
     (over,) = wave.decode(Calm(threshold=value - 2e-5, check=(2,)))
     assert over.layers[step] == 2
     (far,) = wave.decode(Calm(threshold=value + 0.01, check=(2,)))
-    assert not any(at == step + 1 for at, _ in far.tight)
+    assert not any(at == step + 1 for at, _ in far.near_ties)

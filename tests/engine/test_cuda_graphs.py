@@ -8,7 +8,7 @@ import tape
 import tiny_models
 import torch
 from ready import ready
-from test_fused import FUSED
+from test_fused_layer import FUSED
 from test_replay import Chaos
 
 from dlbench.engine import Engine, Request

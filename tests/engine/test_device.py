@@ -60,7 +60,7 @@ def test_full_depth_equals_generate(engine):
     written = engine.prefill(requests(PROMPTS)).decode()
     for generation, expected in zip(written, generate(engine.backbone.model, PROMPTS), strict=True):
         first = first_difference(generation.tokens, expected)
-        assert first is None or first in [step for step, _ in generation.tight], (generation, expected)
+        assert first is None or first in [step for step, _ in generation.near_ties], (generation, expected)
         assert generation.layers == [DEPTH] * (LIMIT - 1)
     assert not engine.kernels_note.startswith("not captured")
     assert (engine.kernels == "captured") == (engine.stack is not None and torch.device(DEVICE).type == "cuda")
@@ -75,7 +75,7 @@ def test_routing_does_not_depend_on_the_batch(engine, name):
         # The noise is keyed by document and step: what runs is the same even where the texts have parted.
         assert a.acted and a.layers == b.layers and len(a.layers) == LIMIT - 1
         first = first_difference(a.tokens, b.tokens)
-        assert first is None or any(step == first for step, _ in a.tight + b.tight), (a, b)
+        assert first is None or any(step == first for step, _ in a.near_ties + b.near_ties), (a, b)
 
 
 def test_a_routed_prompt_does_not_depend_on_the_batch(engine):
@@ -84,4 +84,4 @@ def test_a_routed_prompt_does_not_depend_on_the_batch(engine):
     alone = [engine.prefill([request], method).decode(method)[0] for request in several]
     for a, b in zip(together, alone, strict=True):
         first = first_difference(a.tokens, b.tokens)
-        assert first is None or any(step == first for step, _ in a.tight + b.tight), (a, b)
+        assert first is None or any(step == first for step, _ in a.near_ties + b.near_ties), (a, b)

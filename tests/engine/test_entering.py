@@ -90,7 +90,7 @@ def test_fewer_steps_than_one_batch_after_the_other():
     steps = []
 
     class Counting(Method):
-        couples_rows = False
+        batch_dependent = False
 
         def route(self, view):
             if view.layer == 0:
@@ -98,7 +98,7 @@ def test_fewer_steps_than_one_batch_after_the_other():
             return Action.RUN
 
     class Coupled(Counting):
-        couples_rows = True
+        batch_dependent = True
 
     found = {}
     for method in (Counting, Coupled):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from test_fused import FUSED, build
+from test_fused_layer import FUSED, build
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.kernels.fuse import fuse

@@ -237,12 +237,12 @@ def test_samples_are_drawn_from_processed_scores():
 
 
 def test_a_margin_is_that_of_processed_scores(monkeypatch):
-    """A forced token has no rival; without one the tight steps are those of the model's own scores."""
+    """A forced token has no rival; without one the near ties are those of the model's own scores."""
     monkeypatch.setattr(decoding, "tight_below", lambda precision: 1e9)
     model = build(wished={"forced_eos_token_id": 14})
     model.generation_config.eos_token_id = None
     written = Engine(wrap(model)).prefill(requests()).decode()
-    assert [[step for step, _ in g.tight] for g in written] == [list(range(n - 1)) for n in LIMITS]
+    assert [[step for step, _ in g.near_ties] for g in written] == [list(range(n - 1)) for n in LIMITS]
 
 
 def test_a_model_that_asks_for_nothing_takes_the_plain_path(monkeypatch):

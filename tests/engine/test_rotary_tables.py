@@ -13,7 +13,7 @@ import torch
 from test_families import Leaves, Pieces, exact, tolerance
 from test_full_depth import LIMIT
 from test_full_depth import generate as together
-from test_likelihood import assert_close
+from test_loglikelihood import assert_close
 from test_replay import Chaos
 from test_static_sets import without
 from tiny_models import ORIGINAL, SCALED, STEADY
@@ -239,7 +239,7 @@ def test_speculation_writes_what_generate_writes(family, draft, slots):
 
 def test_methods_that_look_ahead_or_are_coupled_write_the_same():
     class Everything(Pieces):
-        foresees = couples_rows = True
+        uses_future = batch_dependent = True
 
         def route(self, view):
             return Action.RUN

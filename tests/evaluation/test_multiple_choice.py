@@ -52,7 +52,7 @@ def test_they_stand_in_a_track_of_their_own(finished):
 
 def test_what_is_kept_is_corrected_for_chance(finished):
     full, *others = (r for r in read_lines(finished / "records.jsonl", Record) if r.task.name == "mmlu_all")
-    assert full.task.chance == 0.25 and full.task.fit_split == "validation" and full.task.begun == 20
+    assert full.task.chance == 0.25 and full.task.fit_split == "validation" and full.task.with_bos == 20
     assert full.task.signature.startswith("lm-eval") and "acc" in full.task.signature
     for record in others:
         assert record.quality and record.quality.full_mean == full.quality.mean

@@ -36,7 +36,7 @@ class FakeTask:
     """Scores an output against chosen references by a table: output -> score per reference."""
 
     name, version, metric, max_new_tokens = "toy", "1", "match", 8
-    weighs, wants_chat, fit_split, data = False, False, "train", ""
+    is_loglikelihood, wants_chat, fit_split, data = False, False, "train", ""
     scoring_sha256 = SHA
 
     def __init__(self, table=None):

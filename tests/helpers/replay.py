@@ -20,7 +20,7 @@ class Recorded(Method):
 
     def __init__(self, inner):
         self.inner = inner
-        self.kv, self.foresees = inner.kv, inner.foresees
+        self.kv, self.uses_future = inner.kv, inner.uses_future
         self.codes = {}
         """(row, step) -> the code of each layer that was asked about, in order."""
         self.scales = {}

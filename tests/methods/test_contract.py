@@ -65,7 +65,7 @@ def test_deterministic_under_a_seed_and_independent_of_neighbours(name, params):
     method = make(name, params)
     together = decode(engine, method, requests(), seed=3)
     assert decode(engine, method, requests(), seed=3) == together
-    if not method.couples_rows:
+    if not method.batch_dependent:
         assert decode(engine, method, requests(), seed=3, slots=2) == together
         assert [decode(engine, method, [r], seed=3)[0] for r in requests()] == together
 
@@ -130,7 +130,7 @@ def probe():
 )
 def test_the_knob_is_monotone_under_teacher_forcing(probe, name, params):
     method = make(name, params)
-    if not method.tuned or method.couples_rows:
+    if not method.tuned or method.batch_dependent:
         pytest.skip("one row, whatever the budgets")
     knob, trace = method.knob, record(probe)
     reads = sorted(method.reads(DEPTH))

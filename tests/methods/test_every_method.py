@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_says_what_it_is(cls, params):
     if made.knob is not None:
         assert made.knob.name in made.params() and made.knob.low != made.knob.high
     assert set(made.kv) <= {"project", "evict", "recompute"} and "project" in made.kv
-    assert not made.foresees or not made.deployable
+    assert not made.uses_future or not made.deployable
     assert made.fitted or not isinstance(made, Router)
 
 
@@ -61,3 +62,23 @@ def test_rules_take_no_weights(cls):
     assert cls().weights() == {}
     with pytest.raises(ValueError, match="takes no weights"):
         cls().load_weights({"x": torch.ones(1)})
+
+
+def test_a_plugin_that_uses_the_former_names_is_read_and_told():
+    with pytest.warns(FutureWarning) as told:
+
+        @dataclass
+        class Plugin(Method):
+            couples_rows = True
+            foresees = True
+            deployable = False
+
+            def route(self, view):
+                return self.batch_dependent
+
+    assert Plugin().batch_dependent and Plugin().uses_future
+    assert [str(one.message).split(";")[0] for one in told] == [
+        "Plugin: `couples_rows` is called `batch_dependent` now",
+        "Plugin: `foresees` is called `uses_future` now",
+    ]
+    assert {one.filename for one in told} == {__file__}

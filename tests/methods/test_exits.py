@@ -107,7 +107,7 @@ def test_a_batch_leaves_when_its_least_confident_row_may():
     view = FakeView(layer=2, rows=3, logits=PROBABILITIES.log())
     for threshold, answer in ((0.5, Action.RUN), (0.25, Action.EXIT)):
         method = Calm(threshold=threshold, measure="top1", leave="batch")
-        assert method.couples_rows and method.route(view) == answer
+        assert method.batch_dependent and method.route(view) == answer
     engine = Engine(tiny_models.backbone("llama", 5))
     wave = engine.prefill([Request(str(i), p, 8) for i, p in enumerate(tiny_models.prompts(6))], slots=3)
     together = wave.decode(Calm(threshold=0.1, check=(2, 4), leave="batch"))
@@ -386,5 +386,5 @@ def test_only_those_that_say_so_foresee():
             return view.foreseen(view.depth) > 3
 
     wave = Engine(tiny_models.backbone("llama", 5)).prefill([Request("a", (5, 6), 4)])
-    with pytest.raises(DlbenchError, match="foresees = True"):
+    with pytest.raises(DlbenchError, match="uses_future = True"):
         wave.decode(Peeking())

@@ -144,7 +144,7 @@ def test_a_run_with_a_chat_template_says_so_and_begins_texts_once(tmp_path):
         assert main([*line.split(), "--chat-template", policy, "--out", str(tmp_path / policy)]) == 0
         (found[policy],) = read_lines(tmp_path / policy / "records.jsonl", Record)
     assert found["auto"].task.chat_template and not found["off"].task.chat_template
-    assert found["auto"].task.begun == found["off"].task.begun == 3
+    assert found["auto"].task.with_bos == found["off"].task.with_bos == 3
     assert found["auto"].track != found["off"].track and found["auto"].key != found["off"].key
     assert found["auto"].compute and found["off"].compute
     # "[user] say 0 [assistant]" is longer than "say 0"

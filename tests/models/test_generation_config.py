@@ -169,7 +169,7 @@ def test_what_is_done_is_in_the_key_and_the_track():
 
 def test_where_answers_are_weighed_nothing_of_it_matters():
     class Weighs(FakeTask):
-        weighs = True
+        is_loglikelihood = True
 
     plain, other = place(Weighs()), place(Weighs())
     other.backbone.model.generation_config = GenerationConfig(num_beams=4, repetition_penalty=1.2)

@@ -72,7 +72,7 @@ def disagreements(a: Sequence[Generation], b: Sequence[Generation], ids: Sequenc
         )
         layer = next((i + 1 for i, (s, t) in enumerate(zip(x.layers, y.layers, strict=False)) if s != t), token)
         first = min(token, layer)
-        near = [margin for step, margin in (*x.tight, *y.tight) if step <= first and margin < TOLERANCE]
+        near = [margin for step, margin in (*x.near_ties, *y.near_ties) if step <= first and margin < TOLERANCE]
         assert near, f"{id_}: differs first at token {first} without a close decision"
         named.append(id_)
     return named

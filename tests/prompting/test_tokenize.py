@@ -41,9 +41,9 @@ def document(prompt, limit=8, **more):
 def test_a_text_is_begun_once():
     for prompt in ("AB", "\\AB"):  # the second as a chat template gives it
         (made,) = tokenise(engine(Beginning()), [document(prompt)])
-        assert made.request.ids == (60, 33, 34) and made.begun and not made.truncated
+        assert made.request.ids == (60, 33, 34) and made.with_bos and not made.truncated
     (made,) = tokenise(engine(), [document("AB")])
-    assert made.request.ids == (33, 34) and not made.begun
+    assert made.request.ids == (33, 34) and not made.with_bos
     with pytest.raises(DlbenchError, match="begins with two begin-of-text tokens"):
         tokenise(engine(Beginning()), [document("\\\\AB")])
 
@@ -52,9 +52,9 @@ def test_a_text_is_begun_once():
 def test_a_body_loses_its_end_and_the_rest_stays(tokenizer):
     prompt = "READ: " + TEXT + " NOW:"
     (made,) = tokenise(engine(tokenizer), [document(prompt, body=(6, 6 + len(TEXT)))])
-    written = tokenizer.decode(made.request.ids[made.begun :])
+    written = tokenizer.decode(made.request.ids[made.with_bos :])
     assert made.truncated and made.overflowed and len(made.request.ids) == tiny_models.CONTEXT - 8
-    kept = tiny_models.CONTEXT - 8 - made.begun - len("READ:  NOW:")
+    kept = tiny_models.CONTEXT - 8 - made.with_bos - len("READ:  NOW:")
     assert written == "READ: " + TEXT[:kept] + " NOW:"
 
 
@@ -102,7 +102,7 @@ def test_a_context_that_is_too_long_loses_its_beginning():
     assert encoded.truncated and len(context) + len(answer) - 1 == tiny_models.CONTEXT
     assert context[0] == 60 and context[1:] == tuple(Plain()(TEXT[-93:])["input_ids"])
     made = tokenise(engine(Beginning()), [question((TEXT, "ABC"))])
-    assert made[0].truncated and made[0].overflowed and made[0].begun and len(waves(made, 4)) == 1
+    assert made[0].truncated and made[0].overflowed and made[0].with_bos and len(waves(made, 4)) == 1
 
 
 def test_answers_that_cannot_be_weighed_are_told():

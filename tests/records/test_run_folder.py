@@ -31,7 +31,7 @@ def test_marks_its_folder(store):
 
 def test_what_is_appended_is_known_at_once_and_to_the_next_run(store):
     assert store.samples(KEY) == {}
-    a, b = sample("a", output="two\nlines\u2028and “more”\r"), sample("b", tight=((1, 0.5),))
+    a, b = sample("a", output="two\nlines\u2028and “more”\r"), sample("b", near_ties=((1, 0.5),))
     store.append(KEY, 0, [a])
     store.append(KEY, 0, [b])
     assert store.samples(KEY) == Store(store.out).samples(KEY) == {"a": a, "b": b}

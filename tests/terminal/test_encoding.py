@@ -72,7 +72,7 @@ def examples():
 
 def test_examples_in_messages_name_parameters_that_there_are():
     known = list(examples())
-    assert any(name == "spec.py" for name, *_ in known)
+    assert any(name == "config.py" for name, *_ in known)
     for _, method, parameter, value in known:
         assert parameter in [p.name for p in registry.describe(method).parameters]
         cls = registry.load(method)

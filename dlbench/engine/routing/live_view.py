@@ -75,7 +75,7 @@ class LiveView(View):
         """
         self.backbone, self.depth, self.layer, self.margin = backbone, backbone.depth, 0, margin
         self.seed, self.keys, self.limits = seed, keys, limits
-        self.tight: list[list[tuple[int, float]]] = [[] for _ in keys]
+        self.near_ties: list[list[tuple[int, float]]] = [[] for _ in keys]
         """Decisions that were close, per row: (decode step, margin)."""
         self.promised = np.full((self.depth, len(keys)), -1, dtype=np.int8)
         """What a per-sequence method answered first, per layer and row: the code, 0 not running, -1 not asked yet."""
@@ -192,7 +192,7 @@ class LiveView(View):
 
     def foreseen(self, layer: int) -> Tensor:
         if not self.ahead:
-            raise DlbenchError("a method that asks for what is to come says so: foresees = True, deployable = False")
+            raise DlbenchError("a method that asks for what is to come says so: uses_future = True, deployable = False")
         awake = self._awake
         x = self.ahead[layer] if awake is None else self.ahead[layer][on(awake, self._state.device)]
         with self._unnoticed():
@@ -244,5 +244,5 @@ class LiveView(View):
         if bool(close.any()):
             rows, steps = self._rows(), self._of(self._steps)
             for i in close.nonzero()[:, 0].tolist():
-                self.tight[rows[i]].append((int(steps[i]), float(margin[i])))
+                self.near_ties[rows[i]].append((int(steps[i]), float(margin[i])))
         return score >= threshold
