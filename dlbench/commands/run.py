@@ -9,6 +9,7 @@ import typer
 
 from dlbench.commands.terminal import interrupted, limited, number, say, unique
 from dlbench.errors import DlbenchError
+from dlbench.registry import kv_policies
 from dlbench.system import process_group
 
 
@@ -72,7 +73,7 @@ def run(
     ] = "full",
     kv: Annotated[
         str | None,
-        typer.Option(help="Keys and values of skipped tokens: project, evict or recompute. [the method's own]"),
+        typer.Option(help=f"Keys and values of skipped tokens: {', '.join(kv_policies.names())}. [the method's own]"),
     ] = None,
     kernels: Annotated[
         str, typer.Option(help="auto: fused layers where proved equal; stock: the model's own.")

@@ -1,4 +1,8 @@
-"""Execute dynamic depth for real: gates around the layers of a stock model, an own cache, a decode loop, a meter."""
+"""The engine: decode with dynamic depth, on stock models with gates around their layers, and count the FLOPs.
+
+Modules import downwards only: keyed_rng, stop_strings, flops, kv < requests, interfaces < logits_processors < layers <
+kernels < routing < runtime < prefill < decoding < speculative < engine < loglikelihood.
+"""
 
 from dlbench.engine.engine import Engine
 from dlbench.engine.prefill import Wave

@@ -1,11 +1,11 @@
-"""One run of a method over a wave: rows take slots, write until they end, and make room for those that wait."""
+"""The decode loop: rows of a wave take slots, write until they end, and leave their slots to waiting rows."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -13,56 +13,53 @@ from torch import Tensor
 
 from dlbench.engine import keyed_rng
 from dlbench.engine.flops.ledger import Ledger, Traffic
-from dlbench.engine.kv.policies import POLICIES, Debts
+from dlbench.engine.kv import policies
+from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
-from dlbench.engine.requests import Generation
-from dlbench.engine.routing.live_view import tight_below
+from dlbench.engine.prefill import Chunk, ForwardOptions, Wave
+from dlbench.engine.requests import Generation, near_tie_below
 from dlbench.engine.routing.method_plan import Routing
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 
-if TYPE_CHECKING:
-    from dlbench.engine.prefill import Chunk, Wave
-
 _SAMPLING = 0x5A
-"""Keeps the noise of sampling apart from a method's."""
+"""Separates the noise of sampling from a method's."""
 
 
 def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
-    """The place of each row's highest score, the first of equal ones, and how far it is above the next.
+    """The argmax of each row, the first of equal ones, and its margin over the second highest score.
 
     Args:
-        scores: [rows, n], float32; changed on the way, and put back: a copy of so many numbers would cost more.
+        scores: [rows, n], float32; changed during the call and restored: copying so many numbers would cost more.
 
     Returns:
         Both on the host: the device is waited for once.
     """
-    if scores.is_cpu:  # numpy finds a place in a fraction of the time
+    if scores.is_cpu:  # numpy's argmax takes a fraction of the time
         table = scores.contiguous().numpy()
-        found = table.argmax(-1)
-        at = np.arange(len(table)), found
+        places = table.argmax(-1)
+        at = np.arange(len(table)), places
         highest = table[at]
         table[at] = -np.inf
-        with np.errstate(invalid="ignore"):  # no number less no number is none, which the caller tells
+        with np.errstate(invalid="ignore"):  # a margin that is not a number is reported by the caller
             margins = (highest - table.max(-1)).tolist()
         table[at] = highest
-        return torch.from_numpy(found), margins
-    best, places = scores.max(-1, keepdim=True)
-    second = scores.scatter_(1, places, -torch.inf).amax(-1)
-    scores.scatter_(1, places, best)
-    found = torch.stack((places[:, 0].double(), (best[:, 0] - second).double())).cpu()
-    return found[0].long(), found[1].tolist()
+        return torch.from_numpy(places), margins
+    best, indices = scores.max(-1, keepdim=True)
+    second = scores.scatter_(1, indices, -torch.inf).amax(-1)
+    scores.scatter_(1, indices, best)
+    both = torch.stack((indices[:, 0].double(), (best[:, 0] - second).double())).cpu()
+    return both[0].long(), both[1].tolist()
 
 
-class Run(ABC):
-    """Writes every text of a wave once: rows take slots, and those that wait enter as others end.
+class DecodeLoop(ABC):
+    """Writes every text of a wave once: rows take slots, and waiting rows enter as others end.
 
-    Where `generate` reads a text again because its rotary angles change, so does a run: the prompt and all that was
-    written but for the last token, as prompts are read (all layers, or under `prompt = routed` those of the prompt).
-    The last token then takes its step under the method, like every other. At full depth that is what `generate` does.
-    What tokens skipped before is no longer owed: their keys and values are those of the text that was read. It costs
-    what a prompt costs, and is charged as one.
+    Where `generate` reads a text again because its rotary angles change, so does the loop: the prompt and the new
+    tokens but for the last one are read as prompts are (by all layers, or under `prompt = routed` by the prompt's). The
+    last token then takes its step under the method, like every other. At full depth that is what `generate` does. Keys
+    and values that skipped tokens lacked are there from then on. Reading again is charged as a prompt is.
     """
 
     def __init__(
@@ -73,28 +70,28 @@ class Run(ABC):
         Args:
             wave: has the prompts.
             cache: takes the keys and values.
-            in_place: whether all rows are in it already.
-            coupled: whether the batch must stay as it was made up.
+            in_place: whether it holds all rows already.
+            coupled: whether a batch must keep its rows until all have ended.
             seed: of the sampling.
-            sample: stream of noise; None takes the likeliest token.
+            sample: stream of noise; None takes the most likely token.
         """
-        engine, rows = wave.engine, len(wave.requests)
+        runtime, rows = wave.runtime, len(wave.requests)
         self.wave, self.cache, self.in_place, self.coupled = wave, cache, in_place, coupled
         self.seed, self.sample = seed, sample
-        self.backbone, self.close = engine.backbone, tight_below(engine.backbone.precision)
-        self.eos = engine.backbone.eos
-        self.processors = engine.processors(wave.requests)
-        """What the model's generation_config makes of logits; None where it leaves them as they are."""
-        self.ledger = Ledger(engine.costs, rows, engine.metered)
+        self.backbone, self.close = runtime.backbone, near_tie_below(runtime.backbone.precision)
+        self.eos = runtime.backbone.eos
+        self.processors = runtime.processors(wave.requests)
+        """Logits processors that the model's generation_config asks for; None for none."""
+        self.ledger = Ledger(runtime.costs, rows, runtime.metered)
         self.live: frozenset[int] | None = None
-        """Layers whose keys and values are taken along when a row enters; None for all."""
+        """Layers whose keys and values are copied when a row enters; None for all."""
         self.waiting: deque[tuple[Chunk, int]] = deque()
-        self.tokens = torch.zeros(wave.slots, dtype=torch.long, device=engine.backbone.device)
-        """What each slot's row wrote last."""
+        self.tokens = torch.zeros(wave.slots, dtype=torch.long, device=runtime.backbone.device)
+        """The last token of each slot's row."""
         self.written: list[list[int]] = [[] for _ in range(rows)]
         self.near_ties: list[list[tuple[int, float]]] = [[] for _ in range(rows)]
-        self.again = Ledger(engine.costs, rows, engine.metered)
-        """What reading texts again has cost."""
+        self.again = Ledger(runtime.costs, rows, runtime.metered)
+        """Charged for reading texts again."""
         self.reread: set[int] = set()
         """Rows that were read again."""
 
@@ -105,14 +102,14 @@ class Run(ABC):
             rows = self.cache.order[: self.cache.alive]
             self._write([[token] for token in self._choose(chunk.first, rows).tolist()])
         else:
-            # long prompts tend to have long outputs: begun last, these would keep a few slots busy at the end
+            # long prompts tend to have long outputs: started last, they would keep a few slots busy at the end
             chunks = reversed(self.wave.chunks)
             self.waiting.extend((chunk, place) for chunk in chunks for place in reversed(range(len(chunk.rows))))
             self._admit(list(range(self.wave.slots)))
         while self.cache.alive:
             self._read_again()
             self._advance()
-        self.cache.companion = None  # else each would keep the other
+        self.cache.companion = None  # else each would keep the other alive
         return [self._generation(row) for row in range(len(self.written))]
 
     @abstractmethod
@@ -120,7 +117,7 @@ class Run(ABC):
         """Let the living rows write one token or more."""
 
     def _read_again(self) -> None:
-        """Give the rows whose next token is the first beyond the original context new keys and values."""
+        """Read texts again whose next token is the first beyond the original context."""
         cache, turn = self.cache, self.wave.turn
         if turn is None:
             return
@@ -132,11 +129,11 @@ class Run(ABC):
             self.reread.add(row)
 
     def _write(self, texts: Sequence[Sequence[int]]) -> None:
-        """Each living row writes its tokens, up to its end; waiting rows take the slots of those that end."""
+        """Append new tokens to each living row, up to its end; waiting rows take the slots of rows that end."""
         self._replace(self._put(texts)[1])
 
     def _put(self, texts: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-        """Each living row writes its tokens, up to its end: how many, and the slots of those that have ended."""
+        """Append new tokens to each living row, up to its end: returns how many, and the slots of rows that ended."""
         rows = self.cache.order[: self.cache.alive].tolist()
         counts, gone = [], []
         for slot, (row, tokens) in enumerate(zip(rows, texts, strict=True)):
@@ -156,18 +153,18 @@ class Run(ABC):
             self._drop(self._admit(gone))
             return
         self._drop(gone)
-        if not self.cache.alive:  # else the batch stays as it was made up
+        if not self.cache.alive:  # until then the batch keeps its rows
             self._admit(list(range(self.wave.slots)))
 
     def _drop(self, free: list[int]) -> None:
-        """The rest of the living rows move together."""
+        """Remove the rows in these slots; the other living rows close the gaps."""
         if free:
             gone = set(free)
             source = self.cache.keep([slot for slot in range(self.cache.alive) if slot not in gone])
             self.tokens[: len(source)] = self.tokens[torch.tensor(source, dtype=torch.long, device=self.tokens.device)]
 
     def _admit(self, free: list[int]) -> list[int]:
-        """Let waiting rows take free slots; returns those that stay free. A row may end with its first token."""
+        """Let waiting rows take free slots; returns the slots still free. A row may end with its first token."""
         while free and self.waiting:
             chunk, place = self.waiting.popleft()
             places = [place]
@@ -186,22 +183,22 @@ class Run(ABC):
         return free
 
     def _ends(self, row: int, token: int) -> bool:
-        """Write a row's next token; whether it was the last."""
+        """Append a row's next token; returns whether it was the last."""
         request, tokens = self.wave.requests[row], self.written[row]
         tokens.append(token)
         return (
             len(tokens) >= request.limit
             or token in self.eos
-            or self.wave.engine.stopper.hit(tokens, request.stop, request.thinking)
+            or self.wave.runtime.stopper.hit(tokens, request.stop, request.thinking)
         )
 
     def _choose(self, logits: Tensor, rows: Slots, ahead: Sequence[int] | None = None) -> Tensor:
-        """The next token of each row, [rows], on the host; notes where the best two were close.
+        """The next token of each row, [rows], on the host; near ties are noted.
 
         Args:
             logits: [rows, vocabulary].
             rows: of the wave.
-            ahead: tokens of each that are chosen, but not written yet.
+            ahead: how many tokens of each row are chosen, but not written yet.
 
         Raises:
             DlbenchError: the logits are not finite, or no token may be written.
@@ -212,7 +209,7 @@ class Run(ABC):
             steps += np.array(ahead, dtype=np.int64)
         if self.processors is not None:
             scores = self.processors(logits, rows, steps)
-        if self.sample is not None:  # Gumbel-max: an argmax again, so one code path
+        if self.sample is not None:  # Gumbel-max: sampling is an argmax too
             u = keyed_rng.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
             scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
         places, margins = likeliest(scores)
@@ -226,7 +223,7 @@ class Run(ABC):
         return places
 
     def _no_choice(self, row: int, logits: Tensor) -> str:
-        """Why no token is the likeliest."""
+        """The message for logits that have no argmax."""
         where = f"document {self.wave.requests[row].id}: "
         if self.processors is not None and bool(torch.isfinite(logits).all()):
             return f"{where}what generation_config.json asks for leaves it no token to write"
@@ -253,7 +250,7 @@ class Run(ABC):
 
 
 @final
-class Decoding(Run):
+class Decoding(DecodeLoop):
     """One token per row and forward, under any method."""
 
     def __init__(self, wave: Wave, method: Method | None, seed: int, sample: int | None, kv: str | None) -> None:
@@ -266,37 +263,36 @@ class Decoding(Run):
         super().__init__(wave, wave.room(), in_place=wave.in_place, coupled=coupled, seed=seed, sample=sample)
         self.routing: Routing | None = None
         if method is not None:
-            self.routing = Routing(method, wave.look(seed), self._debts(method, kv))
+            self.routing = Routing(method, wave.look(seed), self._policy(method, kv))
             self.live = self.routing.live
             self.routing.view.processors = self.processors
             if wave.view is not None:
                 self.routing.view.promised[:] = wave.view.promised
             self.routing.begin_texts(wave.states, self.ledger)
 
-    def _debts(self, method: Method, kv: str | None) -> Debts | None:
-        """The policy; only per-token methods ever come back to a layer that they passed by."""
-        policy = kv or method.kv[0]
-        if policy not in method.kv:
+    def _policy(self, method: Method, kv: str | None) -> KVPolicy | None:
+        """The KV policy; only per-token methods ever run a layer that an earlier token of the row has skipped."""
+        name = kv or method.kv[0]
+        if name not in method.kv:
             raise DlbenchError(
-                f"method {type(method).__name__} does not support kv policy {policy!r}: it has {', '.join(method.kv)}"
+                f"method {type(method).__name__} does not support kv policy {name!r}: it has {', '.join(method.kv)}"
             )
         if method.scope != "token":
             return None
-        debts = POLICIES[policy](self.cache, self.wave.span)
-        captures = self.wave.engine.captures
-        debts.volatile = captures is not None and captures.of(self.cache, None) is not None
-        self.cache.companion = debts
-        return debts
+        policy = policies.load(name)(self.cache, self.wave.span)
+        policy.states_overwritten = self.wave.runtime.overwrites_states(self.cache)
+        self.cache.companion = policy
+        return policy
 
     def _under(self) -> str:
         return "" if self.routing is None else f", under method {type(self.routing.method).__name__}"
 
     def run(self) -> list[Generation]:
-        found = super().run()
+        generations = super().run()
         if self.routing is not None:
-            for generation, near in zip(found, self.routing.view.near_ties, strict=True):
+            for generation, near in zip(generations, self.routing.view.near_ties, strict=True):
                 generation.near_ties = sorted([*generation.near_ties, *((step + 1, margin) for step, margin in near)])
-        return found
+        return generations
 
     def _advance(self) -> None:
         cache = self.cache
@@ -306,19 +302,20 @@ class Decoding(Run):
         if self.routing is not None:
             self.routing.view.at_steps(cache.steps)
             if self.routing.method.uses_future:
-                self.routing.view.ahead = self._foresee(traffic)
+                self.routing.view.ahead = self._states_ahead(traffic)
         logits = self.wave.forward(cache, self.tokens[: cache.alive, None], traffic, self.ledger, self.routing)
         self.ledger.close_step()
         self._write([[token] for token in self._choose(logits, cache.order[: cache.alive]).tolist()])
 
-    def _foresee(self, traffic: Traffic) -> list[Tensor]:
-        """States of the present tokens at full depth, before each layer and after the last; nobody is charged.
+    def _states_ahead(self, traffic: Traffic) -> list[Tensor]:
+        """States of the present tokens at full depth, before each layer and after the last; not charged.
 
-        The keys and values of this pass stand where those of the real one come to stand.
+        The keys and values of this forward are overwritten by the real one.
         """
         states: list[Tensor] = []
-        free = Ledger(self.wave.engine.costs, len(self.written), metered=False)
+        free = Ledger(self.wave.runtime.costs, len(self.written), metered=False)
         tokens = self.tokens[: self.cache.alive, None]
-        self.wave.forward(self.cache, tokens, traffic, free, None, lambda layer, x: states.append(x[:, 0].clone()))
+        options = ForwardOptions(lambda layer, x: states.append(x[:, 0].clone()))
+        self.wave.forward(self.cache, tokens, traffic, free, None, options)
         self.cache.seen -= 1
         return states

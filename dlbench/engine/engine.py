@@ -3,114 +3,108 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 import torch
 
+from dlbench.engine.decoding import Decoding
 from dlbench.engine.flops.costs import Costs
-from dlbench.engine.kernels.cuda_graphs import recorder
-from dlbench.engine.kernels.fuse import NotFused, fuse
-from dlbench.engine.kernels.fused_model import NotStacked, Stack
-from dlbench.engine.kernels.graph_pool import Captures
-from dlbench.engine.layers.gating import Gates
-from dlbench.engine.logits_processors import Processors
-from dlbench.engine.prefill import Wave
+from dlbench.engine.prefill import Loop, Wave
 from dlbench.engine.requests import Request
-from dlbench.engine.stop_strings import Stopper
+from dlbench.engine.runtime import Runtime
+from dlbench.engine.speculative import Speculating
 from dlbench.errors import DlbenchError
-from dlbench.method import Method
+from dlbench.method import Draft, Method
 from dlbench.models.backbone import Backbone
-from dlbench.models.generation_config import wishes
+from dlbench.models.generation_config import Wishes
 
 
+def _pick_loop(wave: Wave, method: Method | None, seed: int, sample: int | None, kv: str | None) -> Loop:
+    """The loop that decodes a wave under a method.
+
+    Raises:
+        DlbenchError: the method does not support sampling, or the KV policy.
+    """
+    if not isinstance(method, Draft):
+        return Decoding(wave, method, seed, sample, kv)
+    if sample is not None:
+        raise DlbenchError(f"{type(method).__name__} verifies greedy drafts: it does not sample")
+    return Speculating(wave, method)
+
+
+@final
 class Engine:
-    """Decodes on one backbone; holds no weights of its own and leaves the model as it was."""
+    """Decodes on one backbone; it holds no weights of its own and leaves the model as it was."""
 
     def __init__(self, backbone: Backbone, *, metered: bool = True, kernels: Literal["auto", "stock"] = "auto") -> None:
         """Prepare a backbone.
 
         Args:
-            backbone: stays untouched between calls.
+            backbone: not changed between calls.
             metered: False counts no FLOPs (all are 0), for timing; executed layers are always counted.
-            kernels: "auto" decodes with fused layers where they prove equal to the model's own; "stock" runs these.
+            kernels: "auto" decodes with fused layers where they prove equal to the stock layers; "stock" runs these.
         """
-        self.backbone = backbone
-        self.costs = Costs(backbone)
-        self.metered = metered
-        fused, self._note = None, ""
-        self.stack: Stack | None = None
-        """Stands in for the model's forward where one new token per row runs; None where the model's own runs."""
-        if kernels == "auto":
-            try:
-                fused = fuse(backbone)
-                self.stack = Stack(backbone, fused)
-            except (NotFused, NotStacked) as reason:
-                self._note = str(reason)
-        self.captures: Captures | None = None
-        """Decode steps that a GPU has captured; None where there are none."""
-        if self.stack is not None and (record := recorder(backbone.device)) is not None:
-            self.captures = Captures(self.stack, record)
-        self.gates = Gates(backbone, self.costs, fused, accelerate=kernels == "auto")
-        self.wishes = wishes(backbone.model)
+        self.runtime = Runtime(backbone, metered=metered, kernels=kernels)
+
+    @property
+    def backbone(self) -> Backbone:
+        """The model that it decodes on."""
+        return self.runtime.backbone
+
+    @property
+    def costs(self) -> Costs:
+        """FLOPs per token on the backbone."""
+        return self.runtime.costs
+
+    @property
+    def wishes(self) -> Wishes:
         """What the model's generation_config asks for."""
-        self.stopper = Stopper(backbone.tokenizer, (backbone.ends.spelled, *self.wishes.stops))
-
-    def processors(self, requests: Sequence[Request]) -> Processors | None:
-        """What the model's generation_config makes of the logits of some rows; None where it leaves them as they are.
-
-        Raises:
-            DlbenchError: it asks for what is not done.
-        """
-        self.wishes.heed(self.backbone.name)
-        return Processors(self.backbone, self.wishes, requests) if self.wishes.processed else None
+        return self.runtime.wishes
 
     def heed(self) -> None:
         """Refuse at once what a run of some prompts would refuse.
 
         Raises:
-            DlbenchError: the model's generation_config asks for what is not done.
+            DlbenchError: the model's generation_config asks for something that is not supported.
         """
-        made = self.processors([Request("", (0,), 1)])
-        if made is not None:
+        processors = self.runtime.processors([Request("", (0,), 1)])
+        if processors is not None:
             logits = torch.zeros(1, self.backbone.model.config.vocab_size)
-            made(logits, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+            processors(logits, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     @property
     def turn(self) -> int | None:
-        """Tokens after which a text is read again, as `generate` reads it, with other rotary angles; None: never."""
-        return None if self.gates.rotary is None else self.gates.rotary.turn
+        """Tokens after which a text is read again with other rotary angles, as `generate` does; None: never."""
+        return self.runtime.reread_after
 
     def turning(self, requests: Sequence[Request]) -> int:
-        """How many texts may come to that while they are written; the last token that is written is never read."""
-        turn = self.turn
-        return 0 if turn is None else sum(len(r.ids) <= turn < len(r.ids) + r.limit - 1 for r in requests)
+        """How many texts may be read again while they are written."""
+        return self.runtime.may_be_reread(requests)
 
     @property
     def kernels(self) -> str:
-        """What decode steps run: "stock" layers, "fused" ones, or "captured", fused ones as graphs of a GPU."""
-        if self.gates.fused is None:
-            return "stock"
-        return "fused" if self.captures is None or self.captures.failed else "captured"
+        """What runs decode steps: "stock" layers, "fused" layers, or "captured" ones, fused and as CUDA graphs."""
+        return self.runtime.kernels
 
     @property
     def kernels_note(self) -> str:
-        """Why the layers, or the step around them, are not fused or captured, where they were to be."""
-        return self._note or ("" if self.captures is None else self.captures.failed)
+        """Why layers or steps are not fused or captured although they were asked to be; empty otherwise."""
+        return self.runtime.kernels_note
 
     @property
     def warm_ups(self) -> int:
-        """Decoding runs after which the same run captures nothing more: what is met for the second time is captured."""
+        """Decoding runs before timing: graphs are captured on the second use of a shape."""
         return 2 if self.kernels == "captured" else 0
 
     def release(self) -> None:
-        """Give back memory that no wave uses, and that was kept for the next."""
-        if self.captures is not None:
-            self.captures.release()
+        """Free memory that no wave uses, kept for the next wave."""
+        if self.runtime.graph_pool is not None:
+            self.runtime.graph_pool.release()
 
     def idle_bytes(self) -> int:
-        """How much memory that is, in bytes."""
-        return 0 if self.captures is None else self.captures.idle_bytes()
+        """Memory that `release` would free, in bytes."""
+        return 0 if self.runtime.graph_pool is None else self.runtime.graph_pool.idle_bytes()
 
     @torch.inference_mode()
     def prefill(
@@ -125,16 +119,16 @@ class Engine:
         """Run the prompts once, left-padded to the longest of those that are read together.
 
         Args:
-            requests: one row each; rows of similar length next to each other waste the least.
+            requests: one row each; neighbours of similar length waste the least.
             method: routes the prompt too (`prompt = routed`); None runs every layer (`prompt = full`).
             seed: seed of the method's noise.
-            slots: most rows read and decoded together; None for all. Of more rows than these the others wait with
-                their prompts read, and each enters when one has finished.
+            slots: most rows read and decoded together; None for all. Further rows wait with their prompts read, and
+                each enters when another has finished.
             reads: layers before which methods will look at the prompts' states: see `Method.reads`.
 
         Raises:
-            DlbenchError: a method that cannot was asked to route prompts, a text does not fit the context, or holds a
-                token that the model has no embedding for.
+            DlbenchError: the method cannot route prompts, a text does not fit the context, or holds a token that the
+                model has no embedding for.
         """
         if method is not None and method.reads(self.backbone.depth):
             raise DlbenchError(f"{type(method).__name__} decides from a prompt that was read at full depth")
@@ -151,4 +145,5 @@ class Engine:
                     f"{self.backbone.context}"
                 )
             self.backbone.check_ids(r.ids, f"document {r.id}: the prompt")
-        return Wave(self, tuple(requests), method, seed, slots or len(requests), frozenset(reads))
+        routing = None if method is None else (method, seed)
+        return Wave(self.runtime, tuple(requests), routing, slots or len(requests), frozenset(reads), _pick_loop)

@@ -1,4 +1,4 @@
-"""Counter-based noise: a number depends on what it is for, never on which batch or process asks."""
+"""Counter-based random numbers: a number depends on its key and counters, not on the batch or process that asks."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _mix(x: Words) -> Words:
 
 
 def uniform(keys: Words, count: int, *counters: int | NDArray[np.int64]) -> NDArray[np.float64]:
-    """Numbers in [0, 1): [len(keys), count], float64.
+    """Uniform random numbers in [0, 1): [len(keys), count], float64.
 
     Args:
-        keys: one word per row.
+        keys: one per row.
         count: numbers per row.
-        counters: what the numbers are for (seed, step, layer, …): any Python integers, or one integer per row.
+        counters: what the numbers are for (seed, step, layer, …): Python integers, or one integer per row.
     """
     with np.errstate(over="ignore"):
         state: Any = keys.astype(np.uint64)

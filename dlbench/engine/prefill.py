@@ -5,28 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dlbench.engine import keyed_rng
-from dlbench.engine.decoding import Decoding, Run
 from dlbench.engine.flops.ledger import Ledger, Traffic
+from dlbench.engine.interfaces import NOBODY, Plan
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
-from dlbench.engine.layers.call_args import Angles
-from dlbench.engine.requests import Generation, Request
-from dlbench.engine.routing.live_view import LiveView, tight_below
-from dlbench.engine.routing.method_plan import NOBODY, Plan, Routing
+from dlbench.engine.layers.rotary_tables import Angles
+from dlbench.engine.requests import Generation, Request, near_tie_below
+from dlbench.engine.routing.live_view import LiveView
+from dlbench.engine.routing.method_plan import Routing
 from dlbench.engine.routing.prompt_states import PromptStates
-from dlbench.engine.speculative import Speculating
+from dlbench.engine.runtime import Runtime
 from dlbench.errors import DlbenchError
-from dlbench.method import Draft, Method
-
-if TYPE_CHECKING:
-    from dlbench.engine.engine import Engine
+from dlbench.method import Method
 
 
 @dataclass(frozen=True)
@@ -40,45 +37,90 @@ class Chunk:
     """Logits after the prompts: [rows, vocabulary]."""
 
 
+@dataclass(frozen=True)
+class ForwardOptions:
+    """What one forward does beside computing the logits of the last position."""
+
+    watch: Callable[[int, Tensor], None] | None = None
+    """Called with each layer and the states that would enter it."""
+    keep: int = 1
+    """Positions whose logits are wanted, the last ones."""
+    length: int = 0
+    """See `Gates.begin`."""
+
+
+_DEFAULT = ForwardOptions()
+
+
+class Loop(Protocol):
+    """Decodes a wave once."""
+
+    def run(self) -> list[Generation]:
+        """Write every text to its end; the gates are installed."""
+        ...
+
+
+class PickLoop(Protocol):
+    """Picks the loop for a method; see `Wave.decode` for the arguments."""
+
+    def __call__(self, wave: Wave, method: Method | None, seed: int, sample: int | None, kv: str | None) -> Loop: ...
+
+
+@final
 class Wave:
     """Prompts that have been read, ready to be decoded by any number of methods. Made by `Engine.prefill`.
 
-    At most `slots` rows are under way at a time. A wave of no more rows is decoded where its prompts stand; of a larger
-    one every run takes copies, and a row enters as soon as another has finished. So it does where a text may have to be
-    read again: that writes over the prompt.
+    At most `slots` rows are decoded at a time. A wave of no more rows than that is decoded in the cache of its prompts.
+    In a larger one every run copies the prompts, and a row enters as soon as another has finished. A run also copies
+    where a text may have to be read again, since that overwrites the prompt.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        runtime: Runtime,
         requests: tuple[Request, ...],
-        method: Method | None,
-        seed: int,
+        routed: tuple[Method, int] | None,
         slots: int,
-        watch: frozenset[int],
+        reads: frozenset[int],
+        pick_loop: PickLoop,
     ) -> None:
-        self.engine, self.requests, self.method, self.seed = engine, requests, method, seed
+        """Read the prompts.
+
+        Args:
+            runtime: what it runs on.
+            requests: one row each.
+            routed: the method that routes the prompts, and its seed; None runs every layer.
+            slots: most rows read and decoded together.
+            reads: layers before which the prompts' states are kept.
+            pick_loop: picks the loop of each run.
+        """
+        self.runtime, self.requests, self._pick_loop = runtime, requests, pick_loop
+        self.method, self.seed = (None, 0) if routed is None else routed
         rows = len(requests)
         self.slots = min(slots, rows)
-        self.turn = engine.turn
+        self.turn = runtime.reread_after
         self.lengths = np.array([len(r.ids) for r in requests], dtype=np.int64)
         self.limits = np.array([r.limit for r in requests], dtype=np.int64)
         self.keys = np.array([keyed_rng.key_of(r.id) for r in requests], dtype=np.uint64)
-        self.in_place = rows <= self.slots and not engine.turning(requests)
-        """Whether decoding goes on where the prompts stand."""
+        self.in_place = rows <= self.slots and not runtime.may_be_reread(requests)
+        """Whether rows are decoded in the cache of their prompts."""
         self.columns = int(self.lengths.max())
         self.span = int(self.limits.max())
-        self.angles = Angles(engine.gates.kinds, int((self.lengths + self.limits).max()))
-        self.ledger = Ledger(engine.costs, rows, engine.metered)
-        self.view = None if method is None else self.look(seed)
-        self.states = PromptStates(engine.backbone.depth, rows, watch)
-        routing = None
-        if method is not None and self.view is not None:
-            routing = Routing(method, self.view, None)
-        with engine.gates.installed():
+        self.angles = Angles(runtime.gates.kinds, int((self.lengths + self.limits).max()))
+        self.ledger = Ledger(runtime.costs, rows, runtime.metered)
+        self.view = None if self.method is None else self.look(self.seed)
+        self.states = PromptStates(runtime.backbone.depth, rows, reads)
+        routing = self._prompt_routing()
+        with runtime.gates.installed():
             starts = range(0, rows, self.slots)
             self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing) for i in starts]
         self._moving: RowCache | None = None
+        """The cache that runs copy prompts to."""
+
+    def _prompt_routing(self) -> Routing | None:
+        if self.method is None or self.view is None:
+            return None
+        return Routing(self.method, self.view, None)
 
     def _read(self, rows: Slots, routing: Routing | None) -> Chunk:
         """Run the prompts of some rows."""
@@ -93,12 +135,12 @@ class Wave:
         watch = None
         if self.states.layers:
             watch = partial(self.states.note, rows=rows, starts=columns - lengths)
-        device = self.engine.backbone.device
-        first = self.forward(cache, ids.to(device), traffic, self.ledger, routing, watch)
+        ids = ids.to(self.runtime.backbone.device)
+        first = self.forward(cache, ids, traffic, self.ledger, routing, ForwardOptions(watch))
         return Chunk(rows, cache, first)
 
     def read_again(self, row: int, ids: Sequence[int], ledger: Ledger) -> RowCache:
-        """Read what a text has become, as its prompt was read, but with the angles of a longer one.
+        """Read a text again as its prompt was read, but with the rotary angles of a longer text.
 
         Args:
             row: of the wave.
@@ -108,18 +150,15 @@ class Wave:
         count = np.array([len(ids)])
         cache = self._cache(1, len(ids), lasting=False)
         cache.seat(np.array([row]), count, len(ids))
-        routing = None
-        if self.method is not None and self.view is not None:
-            routing = Routing(self.method, self.view, None)
         traffic = Traffic(count, np.zeros_like(count), len(ids), 0)
-        tokens = torch.tensor([ids], device=self.engine.backbone.device)
-        self.forward(cache, tokens, traffic, ledger, routing, length=len(ids) + 1)
+        tokens = torch.tensor([ids], device=self.runtime.backbone.device)
+        self.forward(cache, tokens, traffic, ledger, self._prompt_routing(), ForwardOptions(length=len(ids) + 1))
         return cache
 
     def look(self, seed: int) -> LiveView:
         """A view on this wave's rows."""
-        backbone = self.engine.backbone
-        return LiveView(backbone, seed, self.keys, self.limits, tight_below(backbone.precision))
+        backbone = self.runtime.backbone
+        return LiveView(backbone, seed, self.keys, self.limits, near_tie_below(backbone.precision))
 
     def forward(
         self,
@@ -128,41 +167,34 @@ class Wave:
         traffic: Traffic,
         ledger: Ledger,
         routing: Plan | None,
-        watch: Callable[[int, Tensor], None] | None = None,
-        keep: int = 1,
-        length: int = 0,
+        options: ForwardOptions = _DEFAULT,
     ) -> Tensor:
-        """One forward of a cache's living rows.
+        """Run one forward of a cache's living rows.
 
         Args:
             cache: takes the new keys and values.
             ids: tokens, [alive, positions].
-            traffic: what each row brings.
+            traffic: tokens of each row.
             ledger: charged.
             routing: None runs every layer.
-            watch: called with each layer and the states that would enter it.
-            keep: positions whose logits are wanted, the last ones.
-            length: see `Gates.begin`.
+            options: what else is wanted.
 
         Returns:
-            Logits, [alive, vocabulary]; where several are kept, [alive, keep, vocabulary].
+            Logits, [alive, vocabulary]; of several positions, [alive, keep, vocabulary].
         """
         ledger.begin(cache.order[: cache.alive].copy(), traffic)
-        gates, width, stack = self.engine.gates, ids.shape[1], self.engine.stack
-        gates.begin(cache, ledger, routing, self.angles, watch, length)
-        if stack is not None and width == 1:
-            captures = self.engine.captures
-            steps = stack if captures is None else captures.of(cache, routing) or stack
-            logits = steps.step(gates, ids, cache)
-        else:
-            logits = self._stock(cache, ids, keep)
+        gates, width, keep = self.runtime.gates, ids.shape[1], options.keep
+        gates.begin(cache, ledger, routing, self.angles, options.watch, options.length)
+        policy = None if routing is None else routing.kv_policy
+        step = self.runtime.model_step(cache, policy) if width == 1 else None
+        logits = self._stock(cache, ids, keep) if step is None else step.step(gates, ids, cache)
         cache.advance(width)
         known = [] if routing is None else [slots for slots, _ in routing.known]
         ledger.finish(np.concatenate(known) if known else NOBODY, keep)
         return logits
 
     def _stock(self, cache: RowCache, ids: Tensor, keep: int) -> Tensor:
-        """The same by the model's own forward, with gates before its layers."""
+        """The same by the model's own forward, whose layers have gates."""
         width, device = ids.shape[1], ids.device
         starts = on(cache.starts[: cache.alive, None].copy(), device)
         begin, end = cache.seen, cache.seen + width
@@ -170,7 +202,7 @@ class Wave:
         mask = None
         if cache.padded:
             mask = (torch.arange(cache.left, end, device=device) >= starts).long()
-        out = self.engine.backbone.model(
+        out = self.runtime.backbone.model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
@@ -190,8 +222,8 @@ class Wave:
         Args:
             method: routes each decode forward; None runs every layer.
             seed: seed of the method's noise, and of the sampling.
-            sample: None decodes greedily; a number draws from the model's distribution with that stream of noise.
-            kv: policy for the keys and values of skipped tokens; None takes the method's own.
+            sample: None decodes greedily; a number samples from the model's distribution, with that stream of noise.
+            kv: KV policy for skipped tokens; None takes the method's own.
 
         Returns:
             One Generation per request, in the order of the requests.
@@ -203,28 +235,23 @@ class Wave:
             type(method) is not type(self.method) or method.params() != self.method.params() or seed != self.seed
         ):
             raise DlbenchError("this wave's prompt was routed by another method, or with another seed")
-        if isinstance(method, Draft):
-            if sample is not None:
-                raise DlbenchError(f"{type(method).__name__} verifies greedy drafts: it does not sample")
-            run: Run = Speculating(self, method)
-        else:
-            run = Decoding(self, method, seed, sample, kv)
-        with self.engine.gates.installed():
-            return run.run()
+        loop = self._pick_loop(self, method, seed, sample, kv)
+        with self.runtime.gates.installed():
+            return loop.run()
 
     def room(self, more: int | None = None) -> RowCache:
         """The cache of the next run: that of the prompts themselves, or an empty one of as many slots.
 
         Args:
-            more: columns that a run writes at once beyond the next, of which some may be written again; None for a run
-                that goes column by column. Only this one can take the prompts' own.
+            more: columns that a run writes at once beyond the next, some of which it may write again; None for a run
+                that writes one column at a time. Only such a run can use the prompts' own cache.
         """
         if self.in_place:
             cache = self.chunks[0].cache
             cache.rewind(self.columns)
             if more is None:
                 return cache
-        # twice the new tokens: when it is full, all columns that the living do not fill are on the left
+        # twice the new tokens: when it is full, all columns that living rows do not fill are on the left
         length = self.columns + 2 * self.span + (more or 0)
         if self._moving is None or self._moving.length < length:
             self._moving = self._cache(self.slots, length, lasting=True)
@@ -232,14 +259,14 @@ class Wave:
         return self._moving
 
     def _cache(self, slots: int, length: int, *, lasting: bool) -> RowCache:
-        """An empty cache; in memory that outlives the wave where steps are captured over it."""
-        cache = RowCache(self.engine.costs.windows, slots, length)
-        if lasting and self.engine.captures is not None:
-            depth = self.engine.backbone.depth
-            self.engine.captures.settle(cache, None if self.method is None else self.method.live(depth))
+        """An empty cache; where graphs are captured over it (`lasting`), in memory that outlives the wave."""
+        cache, pool = RowCache(self.runtime.costs.windows, slots, length), self.runtime.graph_pool
+        if lasting and pool is not None:
+            depth = self.runtime.backbone.depth
+            pool.assign(cache, None if self.method is None else self.method.live(depth))
         return cache
 
     def nbytes(self) -> int:
-        """Memory that the wave's keys and values hold, in bytes."""
+        """Memory of the wave's keys and values, in bytes."""
         caches = [chunk.cache for chunk in self.chunks] + ([] if self._moving is None else [self._moving])
         return sum(cache.nbytes() for cache in caches)

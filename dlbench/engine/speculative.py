@@ -1,36 +1,33 @@
-"""Self-speculation: draft some tokens with some of the layers, verify them in one forward with the others.
+"""Self-speculative decoding: draft tokens with some of the layers, verify them in one forward with the others.
 
-A round feeds the draft t, d1, .. d(n-1) and gets drafts d1 .. dn. Verification runs over the same n inputs, and its
-answers v1 .. vn are what full depth writes: the drafts stand as far as they agree, and the first that does not is
-replaced. A draft of the first layers leaves exactly the states and the keys and values that verification needs of
-these layers, so only the rest runs; any other draft is verified by all layers, which write over what it has left.
+A round feeds the drafting layers t, d1, .. d(n-1) and gets drafts d1 .. dn. Verification runs over the same n inputs,
+and its outputs v1 .. vn are what full depth writes: drafts are accepted up to the first that differs.
+Drafting with the first layers leaves exactly the states, keys and values that verification needs of these layers, so
+only the rest runs; any other draft is verified by all layers, which overwrite what drafting has written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlbench.engine.decoding import Run
+from dlbench.engine.decoding import DecodeLoop
 from dlbench.engine.flops.ledger import Ledger, Traffic
+from dlbench.engine.interfaces import Groups, Plan
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
+from dlbench.engine.prefill import ForwardOptions, Wave
 from dlbench.engine.requests import Generation
-from dlbench.engine.routing.method_plan import Groups, Plan
 from dlbench.method import Action, Draft
-
-if TYPE_CHECKING:
-    from dlbench.engine.prefill import Wave
 
 
 @final
-class _Some(Plan):
-    """Some layers, whole, for some rows; from one of them on with other states than the layer below gave."""
+class _LayerSet(Plan):
+    """Runs some layers for some rows; the first of them may be entered by other states than the layer below gave."""
 
     resumes = True
 
@@ -39,7 +36,7 @@ class _Some(Plan):
         self.slots: Slots | None = None
         """Rows that run; None for all."""
         self.states: Tensor | None = None
-        """What enters the first of the layers: [alive, positions, W]; None for what comes."""
+        """What enters the first of the layers: [alive, positions, W]; None for the output of the layer below."""
 
     def begin(self, cache: RowCache, ledger: Ledger) -> None:
         return
@@ -52,8 +49,8 @@ class _Some(Plan):
 
 
 @final
-class Speculating(Run):
-    """Several tokens per row and round, the same as at full depth."""
+class Speculating(DecodeLoop):
+    """Several tokens per row and round, the same tokens as at full depth."""
 
     def __init__(self, wave: Wave, method: Draft) -> None:
         """Prepare; see `Wave.decode`."""
@@ -62,9 +59,9 @@ class Speculating(Run):
         drafting = method.drafter(depth).layers(depth)
         self.method, self.most = method, method.length
         self.prefix = len(drafting) if drafting == frozenset(range(len(drafting))) else None
-        self.draft = _Some(drafting, depth)
-        self.verify = _Some(frozenset(range(self.prefix or 0, depth)), depth)
-        self.account = np.zeros((len(wave.requests), 3), dtype=np.int64)
+        self.draft = _LayerSet(drafting, depth)
+        self.verify = _LayerSet(frozenset(range(self.prefix or 0, depth)), depth)
+        self.counts = np.zeros((len(wave.requests), 3), dtype=np.int64)
         """Tokens drafted, drafts accepted, rounds: per row of the wave."""
 
     def _advance(self) -> None:
@@ -76,11 +73,11 @@ class Speculating(Run):
         self.verify.states = None if self.prefix is None else torch.stack(states, 1)
         verified = self._verified(torch.stack(inputs, 1), lengths)
         texts, accepted = self._agreed(rows, verified, torch.stack(drafts, 1), lengths)
-        self.account[rows] += np.stack([lengths, accepted, np.ones_like(lengths)], 1)
+        self.counts[rows] += np.stack([lengths, accepted, np.ones_like(lengths)], 1)
         counts, gone = self._put(texts)
         self.ledger.close_step(counts)
         kept = np.array([len(text) for text in texts])
-        cache.seen = begin + int(kept.max())  # columns that nobody keeps are written again
+        cache.seen = begin + int(kept.max())  # columns that no row keeps are overwritten
         for columns in set((kept.max() - kept).tolist()) - {0}:
             cache.retreat(np.flatnonzero(kept.max() - kept == columns), columns)
         self._replace(gone)
@@ -89,7 +86,7 @@ class Speculating(Run):
         """Inputs and drafts, [alive] each, states after the drafting layers, and how many drafts each row has."""
         cache = self.cache
         room = np.array([self.wave.requests[row].limit - len(self.written[row]) for row in rows.tolist()])
-        if self.wave.turn is not None:  # what is read again is read before a round, not within it
+        if self.wave.turn is not None:  # texts are read again before a round, not within one
             left = self.wave.turn - (cache.seen - cache.starts[: len(rows)])
             room = np.where(left > 0, np.minimum(room, left), room)
         lengths = np.zeros(len(rows), dtype=np.int64)
@@ -103,20 +100,20 @@ class Speculating(Run):
             if layer == self.prefix:
                 states.append(hidden[:, 0].clone())
 
-        watch: Callable[[int, Tensor], None] | None = None if self.prefix is None else note
+        options = ForwardOptions(None if self.prefix is None else note)
         while going.any():
             self.draft.slots = None if going.all() else np.flatnonzero(going)
             past = cache.seen - cache.starts[: len(rows)]
             traffic = Traffic(going.astype(np.int64), past, 1, cache.seen - cache.left)
             idle = np.flatnonzero(~going)
-            if len(idle):  # their logits are not looked at: any will do
+            if len(idle):  # their logits are not used: any will do
                 self.draft.known = [(idle, known[: len(idle)])]
-            known = self.wave.forward(cache, inputs[-1][:, None], traffic, self.ledger, self.draft, watch)
+            known = self.wave.forward(cache, inputs[-1][:, None], traffic, self.ledger, self.draft, options)
             self.draft.known = ()
-            sure, drafted = self._likeliest(known, rows, lengths, going)
+            confidence, drafted = self._likeliest(known, rows, lengths, going)
             lengths += going
             drafts.append(drafted)
-            going &= (lengths < np.minimum(self.most, room)) & self.method.goes_on(sure).cpu().numpy()
+            going &= (lengths < np.minimum(self.most, room)) & self.method.goes_on(confidence).cpu().numpy()
             if going.any():
                 inputs.append(drafted)
         return inputs, drafts, states, lengths
@@ -124,30 +121,29 @@ class Speculating(Run):
     def _likeliest(
         self, logits: Tensor, rows: Slots, lengths: Slots, going: NDArray[np.bool_]
     ) -> tuple[Tensor, Tensor]:
-        """The likeliest next draft after so many in this round, and its probability, [alive] each.
+        """Probability of the most likely next draft, and the draft, [alive] each; `lengths` were drafted before it.
 
-        What full depth makes of its logits is made of the draft's too: a draft that repeats what may not be repeated
-        would never stand.
+        The logits processors apply to drafts too: a draft that they forbid would never be accepted.
         """
         if self.processors is None:
-            sure, drafted = logits.float().softmax(-1).max(-1)
-            return sure, drafted
+            confidence, drafted = logits.float().softmax(-1).max(-1)
+            return confidence, drafted
         steps = np.array([len(self.written[row]) for row in rows.tolist()], dtype=np.int64) + lengths
-        sure, drafted = self.processors(logits, rows, steps).softmax(-1).max(-1)
+        confidence, drafted = self.processors(logits, rows, steps).softmax(-1).max(-1)
         slots = np.flatnonzero(going)
         self.processors.note(rows[slots], steps[slots], drafted[on(slots, drafted.device)])
-        return sure, drafted
+        return confidence, drafted
 
     def _verified(self, inputs: Tensor, lengths: Slots) -> Tensor:
-        """What full depth writes after each input: logits [alive, inputs, vocabulary]."""
+        """Logits of full depth after each input: [alive, inputs, vocabulary]."""
         cache, count = self.cache, inputs.shape[1]
         past = cache.seen - cache.starts[: cache.alive]
         traffic = Traffic(lengths, past, count, cache.seen - cache.left)
-        logits = self.wave.forward(cache, inputs, traffic, self.ledger, self.verify, keep=count)
+        logits = self.wave.forward(cache, inputs, traffic, self.ledger, self.verify, ForwardOptions(keep=count))
         return logits if logits.ndim == 3 else logits[:, None]
 
     def _agreed(self, rows: Slots, verified: Tensor, drafts: Tensor, lengths: Slots) -> tuple[list[list[int]], Slots]:
-        """Texts of the round, and how many drafts of each stand."""
+        """Tokens that each row writes in the round, and how many of its drafts were accepted."""
         texts: list[list[int]] = [[] for _ in rows]
         accepted = np.zeros(len(rows), dtype=np.int64)
         going = np.ones(len(rows), dtype=bool)
@@ -166,7 +162,7 @@ class Speculating(Run):
         return texts, accepted
 
     def _generation(self, row: int) -> Generation:
-        found = super()._generation(row)
-        drafted, accepted, rounds = self.account[row].tolist()
-        found.speculation = drafted, accepted, rounds
-        return found
+        generation = super()._generation(row)
+        drafted, accepted, rounds = self.counts[row].tolist()
+        generation.speculation = drafted, accepted, rounds
+        return generation

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.engine.flops.costs import CATEGORIES
-from dlbench.engine.loglikelihood import Question, Verdict, weigh
+from dlbench.engine.loglikelihood import weigh
+from dlbench.engine.requests import Question, Verdict
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 from dlbench.models.backbone import Backbone

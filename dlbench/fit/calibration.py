@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dlbench.fit.router_training import halves_of
+from dlbench.engine.layers.sublayers import sublayers_of
 from dlbench.method import Action, Static
 from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, read_apart, shadowed, state_of
 
@@ -41,7 +41,7 @@ def _similarity(probe: FitProbe, batch: Batch, part: Action) -> Tensor:
         sums[index] = torch.cosine_similarity(before[there].double(), after[there].double(), dim=-1).sum()
         return given
 
-    with halves_of(probe.backbone) as parts, shadowed(dict(enumerate(probe.backbone.layers)), around):
+    with sublayers_of(probe.backbone) as parts, shadowed(dict(enumerate(probe.backbone.layers)), around):
         probe.forward(batch)
     return sums
 
@@ -51,7 +51,7 @@ def nll(probe: FitProbe, method: Static, texts: int | None = None) -> float:
     """Mean negative log-likelihood of references under a plan; see `dlbench.method.Probe`."""
     backbone, plan, total, count = probe.backbone, method.actions(probe.depth), 0.0, 0
     left_out = {i: layer for i, layer in enumerate(backbone.layers) if plan[i] != Action.RUN}
-    with halves_of(backbone) as parts:
+    with sublayers_of(backbone) as parts:
 
         def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
             if plan[index] == Action.SKIP:

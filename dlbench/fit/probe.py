@@ -14,12 +14,12 @@ from dlbench.data.task import Document, Task
 from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.engine.flops.costs import Costs
 from dlbench.engine.keyed_rng import key_of
-from dlbench.engine.routing.live_view import exit_head
 from dlbench.errors import DlbenchError
 from dlbench.fit import calibration
 from dlbench.fit.router_training import train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.models.backbone import Backbone
+from dlbench.models.exit_head import exit_head
 from dlbench.prompting.teacher_forcing import Batch, Example, angles_of, example, shadowed, state_of
 from dlbench.prompting.tokenize import limited_prompt
 

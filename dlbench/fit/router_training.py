@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.engine.flops.costs import Costs
-from dlbench.engine.layers.sublayers import Halves
 from dlbench.engine.routing.prompt_states import PromptStates
 from dlbench.method import Action, Router
 from dlbench.models.backbone import Backbone
@@ -214,20 +213,3 @@ def _evicted(mask: Any, keep: Tensor) -> Any:
     own = torch.eye(steps, dtype=torch.bool, device=keep.device)
     seen = nn.functional.pad(keep[:, None, None, :] | own, (mask.shape[-1] - steps, 0), value=True)
     return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, torch.finfo(mask.dtype).min)
-
-
-@contextlib.contextmanager
-def halves_of(backbone: Backbone) -> Iterator[Halves]:
-    """Let a half of a layer run alone, while it is entered."""
-    shadowed_: list[nn.Module] = []
-
-    def shadow(module: nn.Module, forward: Callable[..., Any]) -> None:
-        if "forward" not in vars(module):
-            shadowed_.append(module)
-        vars(module)["forward"] = forward
-
-    try:
-        yield Halves(backbone, shadow)
-    finally:
-        while shadowed_:
-            del vars(shadowed_.pop())["forward"]

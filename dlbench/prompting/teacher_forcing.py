@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from dlbench.data.task import Document
-from dlbench.engine.layers.rotary_tables import RowAngles, module_of
+from dlbench.engine.layers.rotary_tables import RowAngles
+from dlbench.models.attention import rotary_module
 from dlbench.models.backbone import Backbone
 from dlbench.prompting.tokenize import limited_prompt
 
@@ -241,7 +242,7 @@ def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
             lengths = torch.where((prompts <= turn) & (read > turn), lengths.clamp(min=turn + 1), lengths)
         return angles.at(x, positions, lengths, () if layer_type is None else (layer_type,))
 
-    with shadowed({0: module_of(backbone)}, around):
+    with shadowed({0: rotary_module(backbone)}, around):
         yield
 
 

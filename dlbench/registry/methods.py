@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
 from dlbench.errors import DlbenchError
-from dlbench.registry import outline
+from dlbench.registry import kv_policies, outline
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 GROUP = "dlbench.methods"
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
 """Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
-KV_POLICIES = ("project", "evict", "recompute")
-"""What a method may name in `kv`."""
 PACKAGE = "dlbench.methods"
 _PLUGIN = "dlbench_plugin_"
 """Before the name of a plugin file: the name that its module gets."""
@@ -332,8 +330,9 @@ def _misdeclared(chosen: MethodClass) -> str:
     if issubclass(chosen, Oracle):
         return ""
     kv, knob, variants = chosen.kv, chosen.knob, chosen.variants
-    if not isinstance(kv, tuple) or not kv or not set(kv) <= set(KV_POLICIES):
-        return f"kv = {kv!r} is no tuple of {', '.join(KV_POLICIES)}"
+    policies = kv_policies.names()
+    if not isinstance(kv, tuple) or not kv or not set(kv) <= set(policies):
+        return f"kv = {kv!r} is no tuple of {', '.join(policies)}"
     if knob is not None and not isinstance(knob, Knob):
         return f"knob = {knob!r} is no Knob(name, low, high)"
     if not isinstance(variants, tuple) or not variants or not all(isinstance(one, Mapping) for one in variants):

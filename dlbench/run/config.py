@@ -19,6 +19,7 @@ from dlbench.data import loader
 from dlbench.data.task_options import CHAT, Sources
 from dlbench.errors import DlbenchError
 from dlbench.models.families import FAMILIES
+from dlbench.registry import kv_policies
 from dlbench.registry import methods as registry
 from dlbench.system import offline
 from dlbench.system.paths import brief, check_folder, expanded, model_folder
@@ -37,7 +38,6 @@ INT8 = "int8"
 """Weight-only, of the decoder layers; needs the extra `dlbench[int8]`."""
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
-KV_POLICIES = registry.KV_POLICIES
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 RUN_FILE = "run.json"
 """A folder that holds this file belongs to a dlbench run."""
@@ -164,8 +164,8 @@ class RunSpec:
             raise unknown("dtype", self.dtype, (*DTYPES, INT8))
         if self.prompt not in PROMPTS:
             raise unknown("prompt policy", self.prompt, PROMPTS)
-        if self.kv is not None and self.kv not in KV_POLICIES:
-            raise unknown("kv policy", self.kv, KV_POLICIES)
+        if self.kv is not None:
+            kv_policies.check(self.kv)
         if self.kernels not in KERNELS:
             raise unknown("kind of kernels", self.kernels, KERNELS)
         if self.chat_template not in CHAT:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dlbench.engine.routing.live_view import exit_head
 from dlbench.models.backbone import Backbone
+from dlbench.models.exit_head import exit_head
 from dlbench.prompting.teacher_forcing import IGNORED, Batch, angles_of, shadowed, state_of, with_state
 from dlbench.train.recipes import Recipe
 

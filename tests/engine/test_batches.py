@@ -7,7 +7,7 @@ from ready import ready
 from test_flops import DEPTH
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.routing.live_view import tight_below
+from dlbench.engine.requests import near_tie_below
 from dlbench.methods.calm import Calm
 from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.random_skip import RandomSkip
@@ -93,7 +93,7 @@ def test_close_decisions_are_named():
         model.lm_head.weight[0] = model.lm_head.weight[first]
     (tied,) = engine.prefill(request).decode()
     assert tied.near_ties[0] == (0, 0.0)
-    assert all(margin < tight_below("float32") for _, margin in tied.near_ties)
+    assert all(margin < near_tie_below("float32") for _, margin in tied.near_ties)
 
 
 def test_close_thresholds_are_named():

@@ -54,7 +54,7 @@ def engines(monkeypatch, family, dtype="float32"):
     """An engine that captures and one that does not, on one model."""
     backbone = tiny_models.backbone(family, DEPTH, dtype=dtype)
     plain = Engine(backbone)
-    monkeypatch.setattr("dlbench.engine.engine.recorder", lambda device: tape.record)
+    monkeypatch.setattr("dlbench.engine.runtime.recorder", lambda device: tape.record)
     return Engine(backbone), plain
 
 
@@ -71,7 +71,7 @@ CASES += [("llama", name, slots) for name in METHODS for slots in (None, 2)] + [
 @pytest.mark.parametrize(("family", "name", "slots"), dict.fromkeys(CASES))
 def test_writes_what_plain_steps_write(monkeypatch, family, name, slots):
     ours, plain = engines(monkeypatch, family)
-    if plain.stack is None:
+    if plain.runtime.fused_model is None:
         assert ours.kernels == "fused"
         return
     assert (ours.kernels, plain.kernels) == ("captured", "fused")
@@ -110,7 +110,7 @@ def test_what_is_not_captured_runs_as_it_stands(monkeypatch, kv):
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "opt"])
 def test_equal_to_a_replay_without_a_cache(monkeypatch, family):
-    monkeypatch.setattr("dlbench.engine.engine.recorder", lambda device: tape.record)
+    monkeypatch.setattr("dlbench.engine.runtime.recorder", lambda device: tape.record)
     backbone = tiny_models.backbone(family, DEPTH)
     for _ in range(2):
         replay.check(monkeypatch, backbone, Chaos(), PROMPTS, LIMITS, tolerance=1e-4)
@@ -120,13 +120,13 @@ def test_layers_that_nobody_runs_launch_nothing(monkeypatch):
     ours, _ = engines(monkeypatch, "llama")
     method = StaticSkip(only=(1, 3))
     launched = []
-    do = cuda_graphs.Steps._do
+    do = cuda_graphs.GraphSteps._replay
 
     def noted(self, key, work):
         launched.append(key[0])
         do(self, key, work)
 
-    monkeypatch.setattr(cuda_graphs.Steps, "_do", noted)
+    monkeypatch.setattr(cuda_graphs.GraphSteps, "_replay", noted)
     generations = ours.prefill(REQUESTS[:1]).decode(method)
     assert launched == ["enter", 1, 3, "leave"] * len(generations[0].layers)
 
@@ -164,9 +164,9 @@ def test_a_wave_lets_go_of_its_memory_by_itself(monkeypatch):
             for name in ("full", "chaos", "draft"):
                 wave = ours.prefill(REQUESTS, slots=slots)
                 wave.decode(METHODS[name])
-                assert not all(place.idle for place in ours.captures._places)
+                assert not all(memory.idle for memory in ours.runtime.graph_pool._memories)
                 del wave
-                assert all(place.idle for place in ours.captures._places)
+                assert all(memory.idle for memory in ours.runtime.graph_pool._memories)
     finally:
         gc.enable()
 
@@ -177,7 +177,7 @@ def test_what_cannot_be_captured_is_said(monkeypatch):
     def fails(work):
         raise RuntimeError("operation not permitted when stream is capturing\nmore of it")
 
-    ours.captures._record = fails
+    ours.runtime.graph_pool._record = fails
     assert ours.kernels == "captured"
     wave, method = ours.prefill(REQUESTS), METHODS["token"]
     same(wave.decode(method), plain.prefill(REQUESTS).decode(method))  # tokens before the failure are still owed
@@ -191,7 +191,7 @@ def test_what_cannot_be_captured_is_said(monkeypatch):
     def full(work):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    ours.captures._record = full
+    ours.runtime.graph_pool._record = full
     with pytest.raises(torch.OutOfMemoryError):  # fewer rows may fit
         ours.prefill(REQUESTS).decode()
     assert ours.kernels == "captured"

@@ -63,7 +63,9 @@ def test_full_depth_equals_generate(engine):
         assert first is None or first in [step for step, _ in generation.near_ties], (generation, expected)
         assert generation.layers == [DEPTH] * (LIMIT - 1)
     assert not engine.kernels_note.startswith("not captured")
-    assert (engine.kernels == "captured") == (engine.stack is not None and torch.device(DEVICE).type == "cuda")
+    assert (engine.kernels == "captured") == (
+        engine.runtime.fused_model is not None and torch.device(DEVICE).type == "cuda"
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -144,7 +144,7 @@ def test_the_benchmark_notes_a_fallback():
     for _ in range(2):
         bench.engine(wrap(tiny_models.build("bloom"), name="a bloom"))
     bench.engine(wrap(tiny_models.build("llama"), name="a llama"))
-    assert bench.notes == ["a bloom: stock layers ran, none that are faster: no recipe for layers of bloom"]
+    assert bench.notes == ["a bloom: stock layers ran, none that are faster: no fused layers for models of type bloom"]
 
 
 @pytest.mark.parametrize("threads", [1, 2])

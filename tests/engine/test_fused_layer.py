@@ -11,20 +11,20 @@ from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.kernels.equivalence import TOLERANCE, Past
+from dlbench.engine.kernels.equivalence import TOLERANCE, ProbeCache
 from dlbench.engine.kernels.fuse import NotFused, fuse
 from dlbench.engine.kernels.fused_layer import FusedLayer
-from dlbench.engine.kv.row_cache import Written
+from dlbench.engine.kv.row_cache import KVStored
 from dlbench.method import Action
 from dlbench.models.backbone import wrap
 from dlbench.models.families import resolve
 
 REASONS = {
-    "gemma2": "no recipe for layers of gemma2",
-    "opt-postnorm": "no recipe for opt without do_layer_norm_before",
-    "gpt_neo": "no recipe for layers of gpt_neo",
-    **dict.fromkeys(("falcon-7b", "falcon-40b", "falcon-alibi"), "no recipe for layers of falcon"),
-    "bloom": "no recipe for layers of bloom",
+    "gemma2": "no fused layers for models of type gemma2",
+    "opt-postnorm": "no fused layers for opt without do_layer_norm_before",
+    "gpt_neo": "no fused layers for models of type gpt_neo",
+    **dict.fromkeys(("falcon-7b", "falcon-40b", "falcon-alibi"), "no fused layers for models of type falcon"),
+    "bloom": "no fused layers for models of type bloom",
 }
 FUSED = tuple(family for family in tiny_models.EVERY if family not in REASONS)
 DTYPES = (torch.float32, torch.bfloat16)
@@ -138,7 +138,7 @@ class Filling:
 
     def update(self, keys, values, layer):
         self.written, self.layer = (keys, values), layer
-        raise Written
+        raise KVStored
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -149,7 +149,7 @@ def test_a_fill_writes_the_stock_keys_and_values(family, dtype):
     for index, (step, call) in enumerate(zip(fuse(backbone), Recorder(backbone, padded=True), strict=True)):
         hidden, kwargs, name, _, written = call
         cache = Filling()
-        with pytest.raises(Written):
+        with pytest.raises(KVStored):
             step.fill(hidden, **{**kwargs, name: cache, "attention_mask": None})
         assert cache.layer == index
         for got, expected in zip(cache.written, written, strict=True):
@@ -179,8 +179,8 @@ def test_strided_keys_and_values_are_attended_to():
     step, width = fuse(build())[0], 8
     hidden, angles = torch.randn(2, 1, 32), (torch.randn(2, 1, width), torch.randn(2, 1, width))
     room = torch.randn(2, 4, 2, 20, width)
-    dense = Past(*(x[:2, :, 3:9].clone() for x in room))
-    strided = Past(*(x[:2, :, 3:9] for x in room))
+    dense = ProbeCache(*(x[:2, :, 3:9].clone() for x in room))
+    strided = ProbeCache(*(x[:2, :, 3:9] for x in room))
     arguments = {"attention_mask": None, "position_embeddings": angles}
     a, b = (step(hidden, past_key_values=past, **arguments) for past in (dense, strided))
     assert torch.equal(a, b)

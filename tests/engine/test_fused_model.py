@@ -8,7 +8,7 @@ from test_fused_layer import FUSED, build
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.kernels.fuse import fuse
-from dlbench.engine.kernels.fused_model import NotStacked, Stack
+from dlbench.engine.kernels.fused_model import FusedModel, NotFusedModel
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -16,8 +16,8 @@ from dlbench.engine.kernels.fused_model import NotStacked, Stack
 def test_every_fused_family_has_one(family, dtype):
     engine = Engine(build(family, dtype=dtype))
     projected = family == "opt-projected"
-    assert (engine.stack is None) == projected
-    assert engine.kernels_note == ("a projection stands between embedding and layers" if projected else "")
+    assert (engine.runtime.fused_model is None) == projected
+    assert engine.kernels_note == ("there is a projection between embedding and layers" if projected else "")
 
 
 @pytest.mark.parametrize("family", FUSED)
@@ -28,7 +28,7 @@ def test_logits_of_every_step_are_the_stock_forwards(family):
     for name in ("stack", "forward"):
         engine = Engine(backbone)
         if name == "forward":
-            engine.stack = None
+            engine.runtime.fused_model = None
         wave, found = engine.prefill(requests), []
 
         def noted(*args, into=found, forward=wave.forward, **kwargs):
@@ -47,8 +47,8 @@ def test_logits_of_every_step_are_the_stock_forwards(family):
 def test_angles_of_an_unknown_kind_are_refused():
     backbone = build("llama")
     backbone.model.config.rope_parameters = {**backbone.model.config.rope_parameters, "rope_type": "axial"}
-    with pytest.raises(NotStacked, match="rotary angles of type axial"):
-        Stack(backbone, fuse(backbone))
+    with pytest.raises(NotFusedModel, match="rotary angles of type axial"):
+        FusedModel(backbone, fuse(backbone))
 
 
 def scaled_logits(model, patch):
@@ -88,8 +88,8 @@ def test_a_model_that_does_more_around_its_layers_is_refused(change, what, monke
     backbone = build("llama")
     layers = fuse(backbone)
     change(backbone.model, monkeypatch)
-    with pytest.raises(NotStacked, match=f"^{what}"):
-        Stack(backbone, layers)
+    with pytest.raises(NotFusedModel, match=f"^{what}"):
+        FusedModel(backbone, layers)
 
 
 def test_refused_models_decode_by_their_own_forward():
@@ -97,5 +97,5 @@ def test_refused_models_decode_by_their_own_forward():
     expected = Engine(backbone).prefill([Request("a", (5, 6, 7), 6, ())]).decode()[0].tokens
     backbone.model.config.rope_parameters = {**backbone.model.config.rope_parameters, "rope_type": "axial"}
     engine = Engine(backbone)
-    assert engine.kernels == "fused" and engine.stack is None and "axial" in engine.kernels_note
+    assert engine.kernels == "fused" and engine.runtime.fused_model is None and "axial" in engine.kernels_note
     assert engine.prefill([Request("a", (5, 6, 7), 6, ())]).decode()[0].tokens == expected

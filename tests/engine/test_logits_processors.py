@@ -251,7 +251,7 @@ def test_a_model_that_asks_for_nothing_takes_the_plain_path(monkeypatch):
     monkeypatch.setattr(decoding, "likeliest", lambda scores: seen.append(scores.data_ptr()) or likeliest(scores))
     model = build()
     engine = Engine(wrap(model))
-    assert engine.wishes.processed == {} and engine.processors(requests()) is None
+    assert engine.wishes.processed == {} and engine.runtime.processors(requests()) is None
     wave = engine.prefill(requests())
     made = []
     forward = wave.forward

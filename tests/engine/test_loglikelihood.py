@@ -7,7 +7,8 @@ from test_static_sets import without
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine
-from dlbench.engine.loglikelihood import Question, weigh
+from dlbench.engine.loglikelihood import weigh
+from dlbench.engine.requests import Question
 from dlbench.errors import DlbenchError
 from dlbench.methods.calm import Calm
 from dlbench.methods.random_skip import RandomSkip

@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.layers.rotary_tables import RowAngles
-from dlbench.engine.loglikelihood import Question, weigh
+from dlbench.engine.loglikelihood import weigh
+from dlbench.engine.requests import Question
 from dlbench.method import Action
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.self_speculation import SelfSpeculation
@@ -66,7 +67,11 @@ def alone(family, layers=None):
 @pytest.mark.parametrize("family", [*SCALED, *STEADY])
 def test_full_depth_is_the_generate_of_each_prompt_alone(family, kernels, slots):
     engine = Engine(tiny_models.backbone(family, DEPTH), kernels=kernels)
-    assert kernels == "stock" or family.startswith("falcon") or (engine.stack is not None and not engine.kernels_note)
+    assert (
+        kernels == "stock"
+        or family.startswith("falcon")
+        or (engine.runtime.fused_model is not None and not engine.kernels_note)
+    )
     wave = engine.prefill(requests(prompts()), slots=slots)
     for _ in range(2):  # the prompts stay as they were
         written = wave.decode()
@@ -198,7 +203,7 @@ def test_any_decisions_by_fused_layers(monkeypatch, family):
 def test_captured_steps_write_the_same(monkeypatch, family, method):
     backbone = tiny_models.backbone(family, DEPTH)
     plain = Engine(backbone).prefill(requests(prompts()), slots=3).decode(method)
-    monkeypatch.setattr("dlbench.engine.engine.recorder", lambda device: tape.record)
+    monkeypatch.setattr("dlbench.engine.runtime.recorder", lambda device: tape.record)
     engine = Engine(backbone)
     for _ in range(3):  # what is met for the second time is captured
         written = engine.prefill(requests(prompts()), slots=3).decode(method)

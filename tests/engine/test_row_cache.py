@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlbench.engine.kv import storage
-from dlbench.engine.kv.policies import Evict, Project
+from dlbench.engine.kv.policies.evict import Evict
+from dlbench.engine.kv.policies.project import Project
 from dlbench.engine.kv.row_cache import RowCache
 
 DEPTH, HEADS, WIDTH, STATE = 3, 2, 4, 5
@@ -126,7 +127,7 @@ def step(data, cache, layer, written, owed):
     rest = [s for s in range(cache.alive) if s not in slots]
     if rest:
         hidden = torch.stack([content(cache.order[s], cache.seen, layer, (1, STATE)) for s in range(cache.alive)])
-        cache.companion.passed(layer, None if not slots else np.array(rest), hidden)
+        cache.companion.skipped(layer, None if not slots else np.array(rest), hidden)
         owed.update({(int(cache.order[s]), cache.seen): None for s in rest})
 
 
@@ -161,7 +162,7 @@ def test_memory_is_taken_at_the_first_write():
 def test_what_is_owed_is_let_go_at_a_rewind():
     cache = prefilled(2, 2, 6)
     cache.companion = Project(cache, SPAN)
-    cache.companion.passed(0, None, torch.ones(2, 1, STATE))
+    cache.companion.skipped(0, None, torch.ones(2, 1, STATE))
     cache.advance(1)
     cache.rewind(2)
     assert cache.companion is None
@@ -171,7 +172,7 @@ def test_debts_move_with_their_rows():
     cache = prefilled(3, 2, 6)
     states = torch.stack([content(r, 2, 0, (STATE,)) for r in range(3)])
     debts = cache.companion = Project(cache, SPAN)
-    debts.passed(0, np.array([0, 2]), states[:, None])
+    debts.skipped(0, np.array([0, 2]), states[:, None])
     cache.advance(1)
     assert cache.keep([1, 2]) == [2, 1]  # row 2 moves into the hole
     due = debts.due(0, None)
@@ -220,7 +221,7 @@ def test_rows_enter_and_columns_move():
         assert cache.steps.tolist() == [position - 4] * 2
         for layer in range(DEPTH):
             run(cache, layer)
-        debts.passed(0, np.array([1]), torch.ones(2, 1, STATE))
+        debts.skipped(0, np.array([1]), torch.ones(2, 1, STATE))
         cache.advance(1)
     assert debts.due(0, np.array([0])) is None
     cache.admit(np.array([0]), prompts, np.array([2]), {1, 2})  # row 0 has finished, row 2 takes its slot
@@ -245,11 +246,11 @@ def test_rows_enter_and_columns_move():
 def test_what_is_hidden_moves_with_its_column():
     cache = prefilled(2, 3, 6)
     evicted = cache.companion = Evict(cache, SPAN)
-    evicted.passed(1, np.array([0]), torch.ones(2, 1, STATE))
+    evicted.skipped(1, np.array([0]), torch.ones(2, 1, STATE))
     cache.seen, cache.starts[:] = 6, 2
     cache._bounds()
     cache.make_room(1)
     assert (cache.seen, cache.left) == (4, 0)
-    assert evicted.seen(1, None).tolist() == [[True, False, True, True, True], [True] * 5]
+    assert evicted.visible(1, None).tolist() == [[True, False, True, True, True], [True] * 5]
     evicted.clear(np.array([0]))
-    assert evicted.seen(1, None).all()
+    assert evicted.visible(1, None).all()

@@ -33,7 +33,7 @@ def test_times_stand_beside_those_of_full():
 
 
 def test_nothing_is_captured_in_what_is_timed(monkeypatch):
-    monkeypatch.setattr("dlbench.engine.engine.recorder", lambda device: tape.record)
+    monkeypatch.setattr("dlbench.engine.runtime.recorder", lambda device: tape.record)
     made = items()
     made.append(replace(made[0], facts={**made[0].facts, "name": "r"}, method=RandomSkip(share=0.5)))
     of, recorded = Clock.of, []

@@ -10,8 +10,8 @@ from transformers.cache_utils import DynamicCache
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.decoding import Decoding
-from dlbench.engine.routing.live_view import exit_head
 from dlbench.method import Action, Method, Route
+from dlbench.models.exit_head import exit_head
 from dlbench.models.families import resolve
 
 

@@ -12,7 +12,8 @@ from transformers import GenerationConfig, WatermarkingConfig
 
 from dlbench.cli import main
 from dlbench.engine import Engine, Request
-from dlbench.engine.loglikelihood import Question, weigh
+from dlbench.engine.loglikelihood import weigh
+from dlbench.engine.requests import Question
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import FitProbe
 from dlbench.methods.full import Full

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 from dlbench.cli import main
 from dlbench.data.task import Document
 from dlbench.engine import Engine, Request
-from dlbench.engine.loglikelihood import Question, weigh
+from dlbench.engine.loglikelihood import weigh
+from dlbench.engine.requests import Question
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.multiple_choice import encode
 from dlbench.models.backbone import load

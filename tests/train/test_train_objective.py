@@ -7,8 +7,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from dlbench.engine import Engine, Request
-from dlbench.engine.routing.live_view import exit_head
 from dlbench.models.backbone import wrap
+from dlbench.models.exit_head import exit_head
 from dlbench.prompting.teacher_forcing import Batch, Example
 from dlbench.registry.methods import load
 from dlbench.train.objective import Objective

@@ -1,7 +1,7 @@
 """What one token costs on a backbone, in FLOPs.
 
-Conventions, those of torch's own counter: a matrix product of [m, k] and [k, n] costs 2·m·k·n, nothing else costs
-anything, and causal attention over a prompt counts the full square.
+Conventions are those of torch's own counter: a matrix product of [m, k] and [k, n] costs 2·m·k·n, everything else is
+free, and causal attention over a prompt counts the full square.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from dlbench.engine.kv.row_cache import windows
+from dlbench.models.attention import windows
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
 
@@ -27,21 +27,21 @@ def linear_flops(module: nn.Module | None) -> int:
 
 
 class Costs:
-    """What one token costs on a backbone, by part."""
+    """FLOPs per token on a backbone, by part of the model."""
 
     def __init__(self, backbone: Backbone) -> None:
         config, family, model = backbone.model.config, backbone.family, backbone.model
         layers = list(backbone.layers)
         self.windows = windows(config, len(layers))
         self.spans = {w: [i for i, other in enumerate(self.windows) if other == w] for w in set(self.windows)}
-        """The layers of each window."""
+        """Window -> the layers that have it."""
         self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64)  # [depth]
         attention = np.array([linear_flops(resolve(layer, family.attention)) for layer in layers], dtype=np.int64)
-        mlp, nothing = self.layer - attention, np.zeros_like(attention)
-        self.parts = np.stack([nothing, attention, mlp, self.layer])
-        """By Action, from SKIP to RUN, and layer."""
+        mlp, skip = self.layer - attention, np.zeros_like(attention)
+        self.parts = np.stack([skip, attention, mlp, self.layer])
+        """Linear FLOPs by Action, from SKIP to RUN, and layer: [4, depth]."""
         self.shares = self.parts / self.layer
-        """What each part is of its layer: half a layer counts by its share of the linear FLOPs."""
+        """Share of each part in its layer's linear FLOPs: so much does a sub-layer count in layer shares."""
         self.fill = np.array(
             [sum(linear_flops(resolve(layer, path)) for path in family.fill) for layer in layers], dtype=np.int64
         )  # [depth]
@@ -51,7 +51,7 @@ class Costs:
         self.head = sum(linear_flops(resolve(model, path)) for path in family.head)
         self.input = sum(linear_flops(resolve(model, path)) for path in family.inputs)
         self.vocabulary = linear_flops(resolve(model, family.head[-1]))
-        """The LM head alone, which stock models run on the last position of a prompt only."""
+        """The LM head alone, which stock models run for the last position of a prompt only."""
 
     def dense(self, prompt: int, generated: int) -> int:
         """Decode FLOPs of full depth for `generated` tokens after a prompt of `prompt` tokens."""

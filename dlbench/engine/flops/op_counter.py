@@ -1,33 +1,35 @@
-"""Count the matrix products of a plugin's callback.
+"""Count the FLOPs of the matrix products in a plugin's callback.
 
-Every torch function that a callback calls passes by here. A linear map is counted by its shape. Any other function that
-may hold a product is taken apart, operator by operator, and its products counted; that one never does is learnt when it
-is first taken apart, and costs next to nothing from then on: a callback is asked before every layer of every step.
+Every torch function that a callback calls is intercepted. A linear map is counted by its shape. Any other function that
+may contain a product is decomposed into operators, and its products are counted. A function found to contain none is
+remembered and costs almost nothing from then on: callbacks are called before every layer of every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dlbench.engine.kernels.linear import PLAIN
-
+PLAIN = (Tensor, nn.Parameter)
+"""Types of tensors that torch computes with as they are: a subclass may override what a product does."""
+_Result = TypeVar("_Result")
 _VECTOR = (torch.ops.aten.mv, torch.ops.aten.dot, torch.ops.aten.vdot)
-"""Products that torch's registry leaves out: 2 FLOPs per element of the first argument."""
+"""Products missing from torch's registry: 2 FLOPs per element of the first argument."""
 _MAYBE = ("mm", "matmul", "mv", "dot", "linear", "einsum", "conv", "attention", "cdist", "cov", "corr", "inner", "kron")
-"""Parts of names of functions that are always taken apart: their products may depend on the arguments."""
-_idle: set[Any] = set()
-"""Functions that are known to hold no product."""
+"""Parts of names of functions that are always decomposed: whether they contain products may depend on arguments."""
+_without_products: set[Any] = set()
+"""Functions known to contain no product."""
 
 
 class TensorWork(TorchFunctionMode):
-    """Counts, while it is entered, the FLOPs of all matrix products; torch's registry plus `mv` and `dot`."""
+    """Counts the FLOPs of all matrix products while it is active: those of torch's registry, `mv` and `dot`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +38,7 @@ class TensorWork(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.paused or func in _idle:
+        if self.paused or func in _without_products:
             return func(*args, **kwargs)
         if func is linear and len(args) > 1 and type(args[0]) in PLAIN and type(args[1]) in PLAIN:
             out = func(*args, **kwargs)
@@ -47,12 +49,12 @@ class TensorWork(TorchFunctionMode):
         self.flops += products.flops
         name = getattr(func, "__name__", "")
         if not products.flops and not any(part in name for part in _MAYBE):
-            _idle.add(func)
+            _without_products.add(func)
         return out
 
 
 class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the products among the operators of one function."""
+    """Counts the products among the operators of one torch function."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -68,7 +70,16 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if packet in _VECTOR:
             self.flops += 2 * int(args[0].numel())
             return func(*args, **kwargs)
-        # Under inference_mode `linear` and `matmul` arrive whole: what they are made of is counted.
+        # Under inference_mode `linear` and `matmul` arrive undecomposed: count the operators that they consist of.
         with self:
             parts = func.decompose(*args, **kwargs)
         return func(*args, **kwargs) if parts is NotImplemented else parts
+
+
+def counted(work: Callable[[], _Result], *, metered: bool) -> tuple[_Result, int]:
+    """Call a function; returns its result and the FLOPs of its matrix products, 0 unless metered."""
+    if not metered:
+        return work(), 0
+    with TensorWork() as counter:
+        result = work()
+    return result, counter.flops

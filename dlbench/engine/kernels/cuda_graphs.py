@@ -1,42 +1,41 @@
-"""Decode steps of fused layers captured as CUDA graphs, one per layer.
+"""Decode steps of fused layers, captured as CUDA graphs, one per layer.
 
-On a GPU a decode step of a small batch is bound by launching: a layer is some twenty kernels, most of which run for
-less time than the host needs to send them. A graph sends them at once, but it is tied to shapes and addresses. So what
-a captured layer touches stands still:
+On a GPU a decode step of a small batch is bound by kernel launches: a layer is some twenty kernels, most of which run
+for less time than the host needs to launch them. A graph launches them at once, but it is tied to shapes and addresses.
+So everything that a captured layer touches has a fixed place:
 
-- states have one buffer per boundary between layers: layer i reads buffer i and writes buffer i + 1, whoever skips it
-  launches nothing, and what has entered a layer is not written again in that forward;
-- keys and values lie in memory that outlives the wave (see `captures`);
-- the column that is written, and where each row begins, are read from the device; columns that hold nothing are masked;
-- rows, columns and past tokens are rounded up to a few sizes; what is too many belongs to a spare slot.
+- states have one buffer per boundary between layers: layer i reads buffer i and writes buffer i + 1, a row that skips
+  the layer launches nothing, and a state that has entered a layer is not overwritten in that forward;
+- keys and values lie in memory that outlives the wave (see `graph_pool`);
+- the column to write, and each row's first column, are read from the device; empty columns are masked;
+- counts of rows, columns and past tokens are rounded up to a few sizes; the surplus goes to a spare slot.
 
-Each work runs as it stands when it is first met, and is captured when it is met again.
+A graph is captured on the second use of its shape; the first use runs without a graph.
 
-Shape letters: B slots and a spare one, n rows, m rows or past tokens, T columns, W model width, R rotary width,
-V vocabulary.
+Shape letters: B slots and a spare one, n rows, m rows or past tokens, M past tokens, T columns, W model width, R rotary
+width, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dlbench.engine.kernels.fused_model import Stack, hiding
-from dlbench.engine.kv.policies import Past
+from dlbench.engine.interfaces import LayerGates
+from dlbench.engine.kernels.fused_model import FusedModel
+from dlbench.engine.kv.masks import hiding
+from dlbench.engine.kv.past_tokens import Owed, Past
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import KeyValues, Places, Slots, halves, send
 from dlbench.method import Action
 
-if TYPE_CHECKING:
-    from dlbench.engine.layers.gating import Gates
-
 Work = Callable[[], None]
 Recorder = Callable[[Work], Work]
-"""Captures a work, without running it, and gives what replays it."""
+"""Captures a piece of work without running it; returns what replays it."""
 _RUN = int(Action.RUN)
 _MOST_PAST = 256
 """Past tokens whose keys and values are made at once."""
@@ -48,13 +47,14 @@ def rounded(count: int, most: int) -> int:
 
 
 def columns_for(count: int, most: int) -> int:
-    """Columns that are attended to, of which `count` hold something: 64, 96, 128, 192, 256, 384 and so on."""
+    """Round `count` filled columns up to a size that graphs are captured for: 64, 96, 128, 192, 256, 384 and so on."""
     power = max(64, 1 << (count - 1).bit_length())
     return min(power * 3 // 4 if 64 < count <= power * 3 // 4 else power, most)
 
 
+@final
 class CudaGraphs:
-    """Records on one CUDA device. All graphs share their scratch memory: they never run at once."""
+    """Captures graphs on one CUDA device. They share scratch memory, since no two run at the same time."""
 
     def __init__(self, device: torch.device) -> None:
         self._pool = torch.cuda.graph_pool_handle()
@@ -64,7 +64,7 @@ class CudaGraphs:
         graph, stream = torch.cuda.CUDAGraph(), self._stream
         stream.wait_stream(torch.cuda.current_stream(stream.device))
         with torch.cuda.stream(stream):
-            # by hand: torch.cuda.graph() would wait for the device and give all free memory back each time
+            # not with torch.cuda.graph(): it would wait for the device and release all free memory each time
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 work()
@@ -75,21 +75,22 @@ class CudaGraphs:
 
 
 def recorder(device: torch.device) -> Recorder | None:
-    """What records for a device; None where nothing does."""
+    """What captures graphs on a device; None where the device has no graphs."""
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
-class Fixed:
-    """Stands in for the cache of a captured layer: writes where the device says, and hands out fixed columns."""
+@final
+class FixedCache:
+    """The cache of a captured layer: writes to places read from the device, and returns a fixed number of columns."""
 
     def __init__(self, memory: KeyValues, rows: Tensor | slice, at: Tensor, columns: int) -> None:
         """Prepare.
 
         Args:
             memory: of keys and values.
-            rows: slots, [m], or the first of all.
-            at: column of each of them, [m], or the one of all, [1].
-            columns: how many are handed out; 0 for past tokens, which attend to nothing.
+            rows: slots, [m], or a slice of them.
+            at: column of each row, [m], or one for all, [1].
+            columns: how many to return; 0 for past tokens, which attend to nothing.
         """
         self.memory, self.rows, self.at, self.columns = memory, rows, at, columns
 
@@ -107,70 +108,69 @@ class Fixed:
         return [(slice(None), *halves(shown[rows] if isinstance(rows, slice) else shown.index_select(0, rows)))]
 
 
-class Steps:
-    """Decode steps over one memory of keys and values."""
+@final
+class GraphSteps:
+    """Decode steps over one memory of keys and values, by graphs."""
 
-    def __init__(self, stack: Stack, memory: KeyValues, record: Recorder) -> None:
-        """Lay out the buffers; nothing is captured yet.
+    def __init__(self, model: FusedModel, memory: KeyValues, record: Recorder) -> None:
+        """Allocate the buffers; nothing is captured yet.
 
         Args:
-            stack: whose steps; its layers are proved equal to the stock ones.
-            memory: of keys and values; its last slot is nobody's.
-            record: captures works.
+            model: whose steps.
+            memory: of keys and values; its last slot is spare.
+            record: captures graphs.
         """
-        self.stack, self.memory, self.record = stack, memory, record
-        self.depth = len(stack.layers)
+        self.model, self.memory, self.record = model, memory, record
+        self.depth = len(model.layers)
         self.spare = slots = memory.slots - 1
-        like = stack.layers[0].out.weight
-        self.states = [like.new_zeros(memory.slots, stack.width) for _ in range(self.depth + 1)]  # [B, W]
+        like = model.layers[0].out.weight
+        self.states = [like.new_zeros(memory.slots, model.width) for _ in range(self.depth + 1)]  # [B, W]
         self.ids = torch.zeros(memory.slots, dtype=torch.long, device=like.device)
         self.where = torch.zeros(memory.slots + 1, dtype=torch.long, device=like.device)
         self.starts, self.column = self.where[: memory.slots], self.where[memory.slots :]
         self.rows = torch.full((slots,), self.spare, dtype=torch.long, device=like.device)
         self.columns = torch.arange(memory.length, device=like.device)
-        self.tables = {kind: stack.table(kind, memory.length) for kind, _ in stack.groups if stack.rotary is not None}
+        self.tables = {kind: model.table(kind, memory.length) for kind, _ in model.groups if model.rotary is not None}
         self.angles = {
             kind: tuple(x.new_zeros(memory.slots, *x.shape[1:]) for x in table) for kind, table in self.tables.items()
         }  # [B, 1, R]
         self.masks = {
-            window: like.new_zeros(memory.slots, 1, 1, memory.length) for _, window in stack.groups
+            window: like.new_zeros(memory.slots, 1, 1, memory.length) for _, window in model.groups
         }  # [B, 1, 1, T]
         self.past = torch.zeros(3 * _MOST_PAST, dtype=torch.long, device=like.device)
-        self.past_states = like.new_zeros(_MOST_PAST, stack.width)
+        self.past_states = like.new_zeros(_MOST_PAST, model.width)
         self.logits: Tensor | None = None  # [B, V]
         self._recorded: dict[Hashable, Work] = {}
-        self._met: set[Hashable] = set()
+        self._seen: set[Hashable] = set()
         self._views: dict[int, list[Tensor]] = {}
 
-    # ---- one step
-
-    def step(self, gates: Gates, ids: Tensor, cache: RowCache) -> Tensor:
-        """As `Stack.step`; the logits stand until the next step."""
+    def step(self, gates: LayerGates, ids: Tensor, cache: RowCache) -> Tensor:
+        """Run one new token per living row; see `ModelStep.step`. The logits are valid until the next step."""
         self.alive, self.count = cache.alive, rounded(cache.alive, self.spare)
         self.shown = columns_for(cache.seen + 1, self.memory.length)
         if self.alive not in self._views:
             self._views[self.alive] = [x[: self.alive].unsqueeze(1) for x in self.states]
         self.views = self._views[self.alive]
-        where = np.full(len(self.where), cache.seen)  # a slot that nobody is in begins here: its position is 0
+        where = np.full(len(self.where), cache.seen)  # empty slots start at this column: their position is 0
         where[: self.alive] = cache.starts[: self.alive]
         send(where, self.where)
         self.ids[: self.alive].copy_(ids[:, 0])
         count = self.count
-        self._do(("enter", count), lambda: self._enter(count))
+        self._replay(("enter", count), lambda: self._enter(count))
         hidden = self.views[0]
         for index in range(self.depth):
             hidden = gates.layer(index, CapturedLayer(self, index), hidden, {})
         if gates.routing is not None and gates.routing.known:
-            return self.stack.leave(hidden)[:, -1]
-        self._stand(self.depth, hidden)
-        self._do(("leave", count), lambda: self._leave(count))
+            return self.model.leave(hidden)[:, -1]
+        self._place(self.depth, hidden)
+        self._replay(("leave", count), lambda: self._leave(count))
         assert self.logits is not None
         return self.logits[: self.alive]
 
     def _enter(self, count: int) -> None:
         starts = self.starts[:count]
         at = (self.column - starts).clamp_(min=0)
-        self.states[0][:count].copy_(self.stack.embedded(self.ids[:count, None], at)[:, 0])
+        self.states[0][:count].copy_(self.model.embedded(self.ids[:count, None], at)[:, 0])
         for kind, table in self.tables.items():
             for into, x in zip(self.angles[kind], table, strict=True):
                 into[:count].copy_(x.index_select(0, at))
@@ -181,37 +181,35 @@ class Steps:
             mask[:count].copy_(hiding(there[:, None, None], mask.dtype))
 
     def _leave(self, count: int) -> None:
-        logits = self.stack.leave(self.states[-1][:count].unsqueeze(1))[:, -1]
+        logits = self.model.leave(self.states[-1][:count].unsqueeze(1))[:, -1]
         if self.logits is None:
             self.logits = logits.new_zeros(self.memory.slots, logits.shape[-1])
         self.logits[:count].copy_(logits)
 
-    # ---- one layer
-
     def run(self, index: int, hidden: Tensor, part: int) -> Tensor:
-        """Every row runs a layer, or a half of it: [alive, 1, W] -> [alive, 1, W]."""
-        self._stand(index, hidden)
+        """Run a layer, or a sub-layer of it, for every row: [alive, 1, W] -> [alive, 1, W]."""
+        self._place(index, hidden)
         count, shown = self.count, self.shown
-        self._do((index, part, shown, count), lambda: self._run(index, part, count, shown))
+        self._replay((index, part, shown, count), lambda: self._run(index, part, count, shown))
         return self.views[index + 1]
 
     def _run(self, index: int, part: int, count: int, shown: int) -> None:
         out = self._call(index, part, self.states[index][:count], slice(count), self.column, shown)
         self.states[index + 1][:count].copy_(out)
 
-    def some(self, index: int, hidden: Tensor, slots: Slots, part: int, into: Tensor) -> Tensor:
-        """Some rows run it: `into` [alive, 1, W] with their states in place of what was there."""
-        self._stand(index, hidden)
+    def run_rows(self, index: int, hidden: Tensor, slots: Slots, part: int, into: Tensor) -> Tensor:
+        """Run it for some rows: `into` [alive, 1, W] with their new states in place of the old ones."""
+        self._place(index, hidden)
         fresh, shown, most = into is hidden, self.shown, rounded(len(slots), self.spare)
         if not fresh:
-            self._stand(index + 1, into)
+            self._place(index + 1, into)
         rows = np.full(most, self.spare)
         rows[: len(slots)] = slots
         send(rows, self.rows[:most])
-        self._do((index, part, shown, most, fresh), lambda: self._some(index, part, shown, most, fresh=fresh))
+        self._replay((index, part, shown, most, fresh), lambda: self._run_rows(index, part, shown, most, fresh=fresh))
         return self.views[index + 1]
 
-    def _some(self, index: int, part: int, shown: int, most: int, *, fresh: bool) -> None:
+    def _run_rows(self, index: int, part: int, shown: int, most: int, *, fresh: bool) -> None:
         rows, target = self.rows[:most], self.states[index + 1]
         out = self._call(index, part, self.states[index].index_select(0, rows), rows, self.column, shown)
         if fresh:
@@ -219,78 +217,80 @@ class Steps:
         target.index_copy_(0, rows, out)
 
     def _call(self, index: int, part: int, states: Tensor, rows: Tensor | slice, at: Tensor, shown: int) -> Tensor:
-        """A fused layer's step: states [m, W] of these rows -> [m, W]."""
-        kind, window = self.stack.groups[index]
-        layer, angles = self.stack.layers[index], self.angles.get(kind)
+        """Run a fused layer on states [m, W] of these rows: -> [m, W]."""
+        kind, window = self.model.groups[index]
+        layer, angles = self.model.layers[index], self.angles.get(kind)
         arguments: dict[str, Any] = {
-            layer.cache: Fixed(self.memory, rows, at, shown),
+            layer.cache: FixedCache(self.memory, rows, at, shown),
             "attention_mask": self.masks[window][..., :shown][rows],
             "position_embeddings": None if angles is None else tuple(x[rows] for x in angles),
             "signed": True,
         }
         return layer(states.unsqueeze(1), part=part, **arguments)[:, 0]
 
-    def fill(self, index: int, past: Past, where: Slots) -> None:
-        """Make the keys and values of past tokens, which stand at these true positions, [M]."""
+    def fill(self, index: int, past: Past, positions: Slots) -> None:
+        """Make the keys and values of past tokens at these positions of their texts, [M]."""
         for begin in range(0, len(past.slots), _MOST_PAST):
             part = slice(begin, min(begin + _MOST_PAST, len(past.slots)))
             count = part.stop - begin
             most = rounded(count, _MOST_PAST)
-            told = np.zeros((3, most), dtype=np.int64)
-            told[0] = self.spare
-            told[:, :count] = past.slots[part], past.columns[part], where[part]
-            send(told.ravel(), self.past[: told.size])
+            table = np.zeros((3, most), dtype=np.int64)
+            table[0] = self.spare
+            table[:, :count] = past.slots[part], past.columns[part], positions[part]
+            send(table.ravel(), self.past[: table.size])
             self.past_states[:count].copy_(past.states[part])
-            self._do((index, "fill", most), lambda most=most: self._fill(index, most))  # type: ignore[misc]
+            self._replay((index, "fill", most), lambda most=most: self._fill(index, most))  # type: ignore[misc]
 
     def _fill(self, index: int, most: int) -> None:
-        slots, columns, where = self.past[: 3 * most].view(3, most)
-        kind, _ = self.stack.groups[index]
-        layer, table = self.stack.layers[index], self.tables.get(kind)
+        slots, columns, positions = self.past[: 3 * most].view(3, most)
+        kind, _ = self.model.groups[index]
+        layer, table = self.model.layers[index], self.tables.get(kind)
         arguments: dict[str, Any] = {
-            layer.cache: Fixed(self.memory, slots, columns, 0),
-            "position_embeddings": None if table is None else tuple(x.index_select(0, where) for x in table),
+            layer.cache: FixedCache(self.memory, slots, columns, 0),
+            "position_embeddings": None if table is None else tuple(x.index_select(0, positions) for x in table),
             "signed": True,
         }
         layer.fill(self.past_states[:most].unsqueeze(1), **arguments)
 
-    # ---- works
-
-    def _stand(self, index: int, hidden: Tensor) -> None:
-        """Put what would enter a layer where the layer reads it."""
+    def _place(self, index: int, hidden: Tensor) -> None:
+        """Copy the states that enter a layer to the layer's buffer, unless they are there already."""
         if hidden is not self.views[index]:
             self.states[index][: self.alive].copy_(hidden[:, 0])
 
-    def _do(self, key: Hashable, work: Work) -> None:
-        """Run a work, by its graph where it has been captured."""
+    def _replay(self, key: Hashable, work: Work) -> None:
+        """Do some work, by its graph if there is one; the graph is captured on the second use of the key."""
         recorded = self._recorded.get(key)
-        if recorded is None and key in self._met:
+        if recorded is None and key in self._seen:
             recorded = self._recorded[key] = self.record(work)
         if recorded is None:
-            self._met.add(key)
+            self._seen.add(key)
             recorded = work
         recorded()
 
     def nbytes(self) -> int:
-        """Memory of the buffers, in bytes, keys and values left out."""
+        """Memory of the buffers in bytes, without keys and values."""
         several = [*self.states, *self.masks.values(), *(x for pair in self.angles.values() for x in pair)]
         return sum(x.nbytes for x in several)
 
 
+@final
 class CapturedLayer:
-    """One layer of `Steps`, called as a FusedLayer is."""
+    """One layer of `GraphSteps`, as the gates call it."""
 
-    def __init__(self, steps: Steps, index: int) -> None:
+    merges = False
+    own_angles = True
+
+    def __init__(self, steps: GraphSteps, index: int) -> None:
         self.steps, self.index = steps, index
 
-    def __call__(self, hidden: Tensor, *, part: int = _RUN, **_: Any) -> Tensor:
-        """Run the layer for every row, or a half of it: [alive, 1, W] -> [alive, 1, W]."""
+    def __call__(self, hidden: Tensor, *, part: int = _RUN, owed: Owed | None = None, **_: Any) -> Tensor:
+        """Run the layer, or a sub-layer of it, for every row: [alive, 1, W] -> [alive, 1, W]."""
         return self.steps.run(self.index, hidden, part)
 
-    def some(self, hidden: Tensor, slots: Slots, part: int, into: Tensor) -> Tensor:
-        """Run it for some rows; see `Steps.some`."""
-        return self.steps.some(self.index, hidden, slots, part, into)
+    def run_rows(self, hidden: Tensor, slots: Slots, part: int, into: Tensor) -> Tensor:
+        """Run it for some rows; see `GraphSteps.run_rows`."""
+        return self.steps.run_rows(self.index, hidden, slots, part, into)
 
-    def fill(self, past: Past, where: Slots) -> None:
-        """Make keys and values of past tokens; see `Steps.fill`."""
-        self.steps.fill(self.index, past, where)
+    def fill_past(self, past: Past, positions: Slots, kwargs: dict[str, Any]) -> None:
+        """Make keys and values of past tokens; see `GraphSteps.fill`."""
+        self.steps.fill(self.index, past, positions)

@@ -1,34 +1,36 @@
-"""Whether a fused layer is as exact as the stock layer that it stands in for, on random states.
+"""Check on random states that a fused layer is as exact as the stock layer that it replaces.
 
 Two layers that compute the same thing in another order differ by rounding, and by how much depends on the processor,
-its libraries and the weights: no fixed tolerance tells rounding from a fault. So both are held against the stock layer
-in float64, and the fused one may be twice as far from it as the stock layer itself is.
+its libraries and the weights: no fixed tolerance tells rounding from an error. So both are compared with the stock
+layer in float64, and the fused layer may be twice as far from that as the stock layer is.
+
+Shape letters: B rows, G key/value heads, T positions, D head width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from dlbench.engine.kv.policies import Owed
+from dlbench.engine.kv.past_tokens import Owed
 from dlbench.engine.kv.storage import halves
-from dlbench.engine.layers.call_args import kind_of, rotary_of
+from dlbench.models.attention import kind_of, rotary_of
 from dlbench.models.backbone import Backbone
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 4e-2, torch.float16: 1e-2}
-"""Largest difference between two ways to the same logits, relative to the largest of their row."""
+"""Largest difference allowed between two computations of the same logits, relative to the largest of their row."""
 FARTHER = 2.0
-"""How much farther from the exact result than the stock layer a fused one may be."""
+"""A fused layer may be this many times as far from the exact result as the stock layer."""
 
 
 class Exact(TorchFunctionMode):
-    """Runs every operation in float64, whatever dtype it is given or asks for; what is given stays as it is."""
+    """Runs every operation in float64, whatever the dtypes of its arguments; the arguments are not changed."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -44,11 +46,11 @@ def _exact(x: Any) -> Any:
 
 
 Pair = tuple[Tensor, Tensor]
-"""A result of the stock layer, and the same in float64."""
+"""A result of the stock layer, and the same result in float64."""
 
 
-class Step(Protocol):
-    """What stands in for one layer, as FusedLayer does."""
+class CheckedStep(Protocol):
+    """What replaces a layer, as far as the check calls it; see `FusedLayer`."""
 
     cache: str
 
@@ -63,8 +65,9 @@ class Step(Protocol):
     def fill(self, hidden: Tensor, **kwargs: Any) -> None: ...
 
 
-class Past:
-    """The least of a cache: what one layer wrote first, and behind it what it wrote last; K and V are [B, G, T, D]."""
+@final
+class ProbeCache:
+    """A minimal cache of one layer: given keys and values, followed by those that the layer writes, [B, G, T, D]."""
 
     def __init__(self, *first: Tensor) -> None:
         self.first = self.last = first
@@ -80,90 +83,130 @@ class Past:
         return [(slice(None), *self.update(keys[:count], values[:count], layer))]
 
 
-def difference(layer: Any, step: Step, backbone: Backbone, index: int) -> tuple[float, str]:
-    """How far a layer's fused step is from the exact result, in units of what is allowed, and where it is farthest.
+def difference(layer: Any, step: CheckedStep, backbone: Backbone, index: int) -> tuple[float, str]:
+    """The largest distance of a fused layer from the exact result, over the distance allowed, and what it is of.
 
-    Three rows read a prompt and take one step, each with and without a mask; their states are small, plain and large,
-    so that no epsilon hides.
+    Three rows read a prompt and take one decode step, each with and without a mask. The states of the rows are small,
+    ordinary and large, so that a wrong epsilon shows.
     """
-    gaps = list(_gaps(layer, step, backbone, index))
+    gaps = list(_gaps(_Comparison(layer, step, backbone, index)))
     return next((g for g in gaps if g[0] != g[0]), max(gaps))  # NaN is worse than any number
 
 
-def _gaps(layer: Any, step: Step, backbone: Backbone, index: int) -> Iterator[tuple[float, str]]:
-    length, like = 7, next(layer.parameters())
-    off = partial(gap, terms=max(max(p.shape) for p in layer.parameters()))
-    random = torch.Generator().manual_seed(index)
-    sizes = torch.tensor([0.02, 1.0, 30.0])
-    states = (torch.randn(3, length + 1, backbone.width, generator=random) * sizes[:, None, None]).to(like)
-    starts = torch.tensor([0, 3, 40]).clamp_(max=max(0, backbone.context - length - 1))
-    positions = (starts[:, None] + torch.arange(length + 1)).to(like.device)
-    angles = _angles(backbone, states, positions, index)
-    mask = torch.ones(3, 1, 1, length + 1, dtype=torch.bool, device=like.device)
-    mask[1, ..., :3] = False
+_LENGTH = 7
+_PROMPT, _TOKEN = slice(_LENGTH), slice(_LENGTH, None)
+"""Columns of the prompt, and of the decoded token."""
+Gaps = Iterator[tuple[float, str]]
+"""Distances over what is allowed, and what each is of."""
 
-    def arguments(columns: slice, past: Past, mask: Tensor | None = None, rows: slice = slice(None)) -> dict[str, Any]:
-        found = {step.cache: past, "attention_mask": mask, "position_ids": positions[rows, columns]}
-        return found if angles is None else {**found, "position_embeddings": tuple(a[rows, columns] for a in angles)}
 
-    def stock(columns: slice, mask: Tensor | None, *past: Tensor) -> tuple[Pair, list[Pair]]:
-        """What the stock layer makes, and the same in float64: the output, and the keys and values that it writes."""
-        plain, exact = Past(*past), Past(*past)
-        out = layer.forward(states[:, columns], **arguments(columns, plain, mask))
+def _gaps(comparison: _Comparison) -> Gaps:
+    """All distances; the last mask, none, gives the keys, values and outputs that the later checks build on."""
+    step, prompt = comparison.step, list[Pair]()
+    for mask in (comparison.prompt_mask, None):
+        expected, prompt = comparison.stock(_PROMPT, mask)
+        if step.several:
+            yield from comparison.several_tokens(mask, expected, prompt)
+    written = [x for x, _ in prompt]
+    for mask in (comparison.mask, None):
+        expected, new = comparison.stock(_TOKEN, mask, *written)
+        yield from comparison.one_token(mask, written, expected, new)
+    if step.merges:
+        yield from comparison.owed_tokens(written, expected, prompt)
+    yield from comparison.one_row(written, expected)
+
+
+@final
+class _Comparison:
+    """A stock layer and its fused step, on the same random states."""
+
+    def __init__(self, layer: Any, step: CheckedStep, backbone: Backbone, index: int) -> None:
+        self.layer, self.step = layer, step
+        like = next(layer.parameters())
+        self._gap = partial(gap, terms=max(max(p.shape) for p in layer.parameters()))
+        random = torch.Generator().manual_seed(index)
+        sizes = torch.tensor([0.02, 1.0, 30.0])
+        states = torch.randn(3, _LENGTH + 1, backbone.width, generator=random) * sizes[:, None, None]
+        self.states = states.to(like)
+        starts = torch.tensor([0, 3, 40]).clamp_(max=max(0, backbone.context - _LENGTH - 1))
+        self.positions = (starts[:, None] + torch.arange(_LENGTH + 1)).to(like.device)
+        self.angles = _angles(backbone, self.states, self.positions, index)
+        self.mask = torch.ones(3, 1, 1, _LENGTH + 1, dtype=torch.bool, device=like.device)
+        self.mask[1, ..., :3] = False
+        square = torch.ones(_LENGTH, _LENGTH, dtype=torch.bool, device=like.device)
+        self.prompt_mask = self.mask[..., :_LENGTH] & square.tril()
+        # a row that sees nothing would be NaN
+        self.prompt_mask |= torch.eye(_LENGTH, dtype=torch.bool, device=like.device)
+
+    def _arguments(
+        self, columns: slice, cache: ProbeCache, mask: Tensor | None = None, rows: slice = slice(None)
+    ) -> dict[str, Any]:
+        """The layer's arguments for some columns and rows."""
+        kwargs = {self.step.cache: cache, "attention_mask": mask, "position_ids": self.positions[rows, columns]}
+        if self.angles is not None:
+            kwargs["position_embeddings"] = tuple(a[rows, columns] for a in self.angles)
+        return kwargs
+
+    def stock(self, columns: slice, mask: Tensor | None, *past: Tensor) -> tuple[Pair, list[Pair]]:
+        """The stock layer's output, and the keys and values that it writes, each also in float64."""
+        plain, exact = ProbeCache(*past), ProbeCache(*past)
+        out = self.layer.forward(self.states[:, columns], **self._arguments(columns, plain, mask))
         with Exact():
-            truth = layer.forward(states[:, columns], **arguments(columns, exact, mask))
+            truth = self.layer.forward(self.states[:, columns], **self._arguments(columns, exact, mask))
         return (out, truth), list(zip(plain.last, exact.last, strict=True))
 
-    def apart(got: Sequence[Tensor], expected: Sequence[Pair]) -> float:
-        """How far the keys and values that were written are from the stock layer's."""
-        return max(off(one, *pair) for one, pair in zip(got, expected, strict=True))
+    def _largest(self, got: Sequence[Tensor], expected: Sequence[Pair]) -> float:
+        """The larger distance of keys and values."""
+        return max(self._gap(one, *pair) for one, pair in zip(got, expected, strict=True))
 
-    first, last = slice(length), slice(length, None)
-    before = mask[..., :length] & torch.ones(length, length, dtype=torch.bool, device=like.device).tril()
-    before |= torch.eye(length, dtype=torch.bool, device=like.device)  # a row that sees nothing would be NaN
-    prompt: list[Pair] = []
-    for seen in (before, None):
-        expected, prompt = stock(first, seen)
-        if step.several:
-            fused = Past()
-            got = step(states[:, first], **arguments(first, fused, seen))
-            yield off(got, *expected), "the output of several tokens is"
-            yield apart(fused.last, prompt), "keys and values of several tokens are"
-    written = [x for x, _ in prompt]
-    hidden, alone = states[:, last], slice(1, 2)
-    for seen in (mask, None):
-        expected, new = stock(last, seen, *written)
-        fused, filled = Past(*written), Past(*written)
-        got = step(hidden, **arguments(last, fused, seen))
-        yield off(got, *expected), "the output is"
-        step.fill(hidden, **arguments(last, filled, seen))
-        for past, what in ((fused, "keys and values are"), (filled, "keys and values alone are")):
-            yield apart(past.last, new), what
-    if step.merges:  # the last token of the prompt, as if its keys and values were still owed
-        known = arguments(slice(length - 1, length), Past())
-        owed = Owed(states[:, length - 1], known.get("position_embeddings"), (torch.arange(3),) * 2)
-        merged = Past(*written)
-        got = step(hidden, owed=owed, **arguments(last, merged))
-        yield off(got, *expected), "the output beside owed keys and values is"
+    def several_tokens(self, mask: Tensor | None, expected: Pair, prompt: Sequence[Pair]) -> Gaps:
+        """The prompt, read at once."""
+        cache = ProbeCache()
+        got = self.step(self.states[:, _PROMPT], **self._arguments(_PROMPT, cache, mask))
+        yield self._gap(got, *expected), "the output of several tokens is"
+        yield self._largest(cache.last, prompt), "keys and values of several tokens are"
+
+    def one_token(self, mask: Tensor | None, written: Sequence[Tensor], expected: Pair, new: Sequence[Pair]) -> Gaps:
+        """The decode step, and its keys and values without the rest."""
+        hidden = self.states[:, _TOKEN]
+        run, filled = ProbeCache(*written), ProbeCache(*written)
+        got = self.step(hidden, **self._arguments(_TOKEN, run, mask))
+        yield self._gap(got, *expected), "the output is"
+        self.step.fill(hidden, **self._arguments(_TOKEN, filled, mask))
+        yield self._largest(run.last, new), "keys and values are"
+        yield self._largest(filled.last, new), "keys and values alone are"
+
+    def owed_tokens(self, written: Sequence[Tensor], expected: Pair, prompt: Sequence[Pair]) -> Gaps:
+        """The decode step, with the last token of the prompt as if its keys and values were still missing."""
+        last = slice(_LENGTH - 1, _LENGTH)
+        angles = self._arguments(last, ProbeCache()).get("position_embeddings")
+        owed = Owed(self.states[:, _LENGTH - 1], angles, (torch.arange(3),) * 2)
+        cache = ProbeCache(*written)
+        got = self.step(self.states[:, _TOKEN], owed=owed, **self._arguments(_TOKEN, cache))
+        yield self._gap(got, *expected), "the output beside owed keys and values is"
         ends = [(x[:, :, -1:], exact[:, :, -1:]) for x, exact in prompt]
-        yield apart(merged.kept, ends), "owed keys and values are"
-    one = Past(*(x[alone] for x in written))
-    got = step(hidden[alone], **arguments(last, one, rows=alone))
-    yield off(got, *(x[alone] for x in expected)), "the output of one row is"
+        yield self._largest(cache.kept, ends), "owed keys and values are"
+
+    def one_row(self, written: Sequence[Tensor], expected: Pair) -> Gaps:
+        """The decode step of a single row."""
+        alone = slice(1, 2)
+        cache = ProbeCache(*(x[alone] for x in written))
+        got = self.step(self.states[alone, _TOKEN], **self._arguments(_TOKEN, cache, rows=alone))
+        yield self._gap(got, *(x[alone] for x in expected)), "the output of one row is"
 
 
 def gap(got: Tensor, stock: Tensor, exact: Tensor, terms: int) -> float:
     """Largest distance of any row from the exact result, over `FARTHER` times the stock layer's own distance.
 
-    Distances are root mean squares over a row. A stock result that happens to be nearer than rounding allows is taken
-    to be as far as that: results are rounded in their dtype, and sums of `terms` numbers in float32, whose error grows
-    with the root of their number (Higham & Mary, SIAM Journal on Scientific Computing 41, 2019).
+    Distances are root mean squares over a row. The stock layer's distance counts as at least the expected rounding:
+    results are rounded in their dtype, and sums of `terms` numbers in float32, whose error grows with the square root
+    of that number (Higham & Mary, SIAM Journal on Scientific Computing 41, 2019).
 
     Args:
         got: by the fused layer, [rows, ...].
         stock: by the stock layer, of the same shape.
         exact: by the stock layer in float64.
-        terms: of the longest sum.
+        terms: numbers in the longest sum.
     """
     ours, theirs, size = (_size(x) for x in (got.double() - exact, stock.double() - exact, exact))
     rounding = torch.finfo(got.dtype).eps + terms**0.5 * torch.finfo(torch.float32).eps
@@ -177,9 +220,9 @@ def _size(x: Tensor) -> Tensor:
 
 
 def _angles(backbone: Backbone, states: Tensor, positions: Tensor, index: int) -> tuple[Tensor, ...] | None:
-    """Rotary angles at these positions, of the model's own making."""
+    """Rotary angles at these positions, by the model's own module."""
     rotary = rotary_of(backbone)
     if rotary is None:
         return None
-    found: tuple[Tensor, ...] = rotary(states, positions, *kind_of(backbone, rotary, index))
-    return found
+    angles: tuple[Tensor, ...] = rotary(states, positions, *kind_of(backbone, rotary, index))
+    return angles

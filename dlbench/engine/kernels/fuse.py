@@ -1,4 +1,4 @@
-"""Make the fused steps of a model's layers, and prove each of them as exact as the stock layer."""
+"""Make the fused layers of a model, and check that each is as exact as the stock layer."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from transformers.pytorch_utils import Conv1D
 
 from dlbench.engine.kernels.equivalence import TOLERANCE, difference
 from dlbench.engine.kernels.fused_layer import FusedLayer
-from dlbench.engine.kernels.layer_specs import RECIPES, Recipe
+from dlbench.engine.kernels.layer_specs import LAYER_SPECS, LayerSpec
 from dlbench.engine.kernels.linear import shared_memory
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
 
 
 class NotFused(Exception):
-    """These layers have no fused step; the message says why, in one line."""
+    """A model's layers cannot be fused; the message says why, in one line."""
 
 
 def fuse(backbone: Backbone) -> list[FusedLayer]:
-    """Make the fused steps of all layers, each proved as exact as the stock layer on random states.
+    """Make the fused layers of all stock layers, each checked on random states.
 
-    Projections that run together become neighbours in memory; parameters keep their identity and values.
+    Projections that run together become adjacent in memory; parameters keep their identity and values.
 
     Raises:
-        NotFused: the family has no recipe, the model is not plain, or a layer's results differ.
+        NotFused: the model type has no row of LAYER_SPECS, the model was altered, or a layer's results differ.
     """
-    recipe, shared = _recipe(backbone), shared_memory(backbone.model)
+    spec, shared = _spec(backbone), shared_memory(backbone.model)
     fused = []
     for index, layer in enumerate(backbone.layers):
         try:
             with torch.inference_mode(next(layer.parameters()).is_inference()), torch.no_grad():
-                _examine(layer, recipe, shared)
-                fused.append(FusedLayer(layer, recipe, backbone))
+                _examine(layer, spec, shared)
+                fused.append(FusedLayer(layer, spec, backbone))
             with torch.inference_mode():
                 gap, what = difference(layer, fused[index], backbone, index)
         except NotFused as error:
@@ -46,23 +46,23 @@ def fuse(backbone: Backbone) -> list[FusedLayer]:
     return fused
 
 
-def _recipe(backbone: Backbone) -> Recipe:
+def _spec(backbone: Backbone) -> LayerSpec:
     config = backbone.model.config
-    if backbone.kind not in RECIPES:
-        raise NotFused(f"no recipe for layers of {backbone.kind}")
-    recipe = RECIPES[backbone.kind]
-    if recipe.needs is not None and not getattr(config, recipe.needs):
-        raise NotFused(f"no recipe for {backbone.kind} without {recipe.needs}")
+    if backbone.kind not in LAYER_SPECS:
+        raise NotFused(f"no fused layers for models of type {backbone.kind}")
+    spec = LAYER_SPECS[backbone.kind]
+    if spec.needs is not None and not getattr(config, spec.needs):
+        raise NotFused(f"no fused layers for {backbone.kind} without {spec.needs}")
     if config._attn_implementation != "sdpa":
         raise NotFused(f"attention is {config._attn_implementation}, not sdpa")
-    return recipe
+    return spec
 
 
-def _examine(layer: Any, recipe: Recipe, shared: set[int]) -> None:
-    """Make sure that a layer's modules do nothing beside their own arithmetic.
+def _examine(layer: Any, spec: LayerSpec, shared: set[int]) -> None:
+    """Check that a layer's modules compute nothing but what their type says.
 
     Raises:
-        NotFused: the message names the first that does.
+        NotFused: one may; the message names the first.
     """
     for name, module in layer.named_modules():
         if module.training:
@@ -72,7 +72,7 @@ def _examine(layer: Any, recipe: Recipe, shared: set[int]) -> None:
         if name and (module._forward_hooks or module._forward_pre_hooks):
             raise NotFused(f"{name} has hooks")
     dtypes = set()
-    for group in (recipe.qkv, (recipe.out,), recipe.up, (recipe.down,)):
+    for group in (spec.qkv, (spec.out,), spec.up, (spec.down,)):
         modules = {name: resolve(layer, name) for name in group}
         for name, module in modules.items():
             if type(module) not in (nn.Linear, Conv1D):

@@ -1,12 +1,12 @@
-"""Decoder layers in fewer calls: a stock layer's `forward`, proved equal to it on the model at hand.
+"""Fused decoder layers: a stock layer's `forward` in fewer calls.
 
-A decode step of a small batch is bound by the number of calls, not by arithmetic. A fused layer stands in for one stock
+A decode step of a small batch is bound by the number of calls, not by arithmetic. A fused layer replaces one stock
 layer, for one new token per row and, on a CPU, for several: queries, keys and values come from one product, gate and up
-from another, norms and rotary take few calls. Weights are not copied: projections that run together become neighbours
-in memory, and the stock parameters views of it, so that the stock layer works on as before.
+from another, norms and rotary angles take few calls. Weights are not copied: projections that run together become
+adjacent in memory and the stock parameters views of that memory, so the stock layer still works.
 
-A family is one row of RECIPES. What a row cannot know, `fusion.fuse` finds out: it runs each fused layer against the
-stock layer, and takes none that differs.
+A model type is one row of LAYER_SPECS. What a row cannot say, `fuse` checks: it compares each fused layer with the
+stock layer, and uses none that differs.
 
 Shape letters: B rows, S new tokens of each, M past tokens, W model width, H query heads, G key/value heads, D head
 width, T positions.
@@ -14,9 +14,8 @@ width, T positions.
 
 from __future__ import annotations
 
-import inspect
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
@@ -24,80 +23,85 @@ from torch import Tensor, nn
 from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-from dlbench.engine.kernels.layer_specs import Recipe
+from dlbench.engine.kernels.layer_specs import LayerSpec
 from dlbench.engine.kernels.linear import Product, join
 from dlbench.engine.kernels.norms import Map, epsilon, norm, root_norm
-from dlbench.engine.kv.policies import Owed
-from dlbench.engine.kv.storage import Places, halves
+from dlbench.engine.kv.past_tokens import Owed, Past
+from dlbench.engine.kv.storage import Places, Slots, halves
+from dlbench.engine.layers.rotary_tables import signed
+from dlbench.engine.layers.stock_layer import cache_name
 from dlbench.method import Action
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
 
 _RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
 Rotary = tuple[Tensor, ...] | None
-"""Cosines and sines of the angles, as a stock layer takes them; None where positions are told otherwise."""
+"""Cosines and sines of rotary angles, as a stock layer takes them; None for models without rotary angles."""
 _ACTIVATIONS: dict[type, Map] = {
     SiLUActivation: F.silu,
     nn.SiLU: F.silu,
     nn.ReLU: torch.relu,
     GELUTanh: partial(F.gelu, approximate="tanh"),
-    NewGELUActivation: partial(F.gelu, approximate="tanh"),  # the same formula, written out there
+    NewGELUActivation: partial(F.gelu, approximate="tanh"),  # transformers spells the same formula out
 }
 
 
+@final
 class FusedLayer:
-    """What one stock layer does with the new tokens of each row: [B, S, W] -> [B, S, W].
+    """Computes what a stock layer computes for the new tokens of each row: [B, S, W] -> [B, S, W].
 
-    Weights are the stock layer's own, as they are when this is made; norms are copied.
+    It shares the stock layer's weights as they are when it is made; norms are copied.
     """
 
-    def __init__(self, layer: Any, recipe: Recipe, backbone: Backbone) -> None:
+    own_angles = False
+    run_rows = None
+
+    def __init__(self, layer: Any, spec: LayerSpec, backbone: Backbone) -> None:
         config = backbone.model.config
         attention = resolve(layer, backbone.family.attention)
         self.index, self.scale = int(attention.layer_idx), float(attention.scaling)
-        self.parallel = recipe.parallel is not None and bool(getattr(config, recipe.parallel))
+        self.parallel = spec.parallel is not None and bool(getattr(config, spec.parallel))
         self.heads = int(config.num_attention_heads)
         self.kv_heads = int(getattr(config, "num_key_value_heads", None) or self.heads)
         self.rotary = bool(getattr(attention, "use_rope", True))
         self.cache = cache_name(layer)
-        norms = (None if name is None else norm(resolve(layer, name), recipe.offset) for name in recipe.norms)
+        norms = (None if name is None else norm(resolve(layer, name), spec.offset) for name in spec.norms)
         self.enter, self.leave, self.enter_mlp, self.leave_mlp = norms
 
-        self.qkv = _product(layer, recipe.qkv)
-        self.interleaved = recipe.interleaved
+        self.qkv = _product(layer, spec.qkv)
+        self.interleaved = spec.interleaved
         self.head_width = self.qkv.outputs // (self.heads + 2 * self.kv_heads)
         first = self.heads * self.head_width
         self.q = self.kv = None
         if not self.interleaved:
             self.q, self.kv = self.qkv.part(slice(first)), self.qkv.part(slice(first, None))
-        self.out, self.up, self.down = (_product(layer, x) for x in ((recipe.out,), recipe.up, (recipe.down,)))
-        self.several = self.out.weight.is_cpu  # not measured elsewhere
-        """Whether it may stand in for the layer where rows have several new tokens."""
+        self.out, self.up, self.down = (_product(layer, x) for x in ((spec.out,), spec.up, (spec.down,)))
+        self.several = self.out.weight.is_cpu  # not measured on other devices
+        """Whether it may also run where rows have several new tokens."""
         self.folds = not self.out.weight.is_cpu
-        """Whether heads that share keys go to the kernel as queries of one: others take no groups with a mask."""
-        self.gated = recipe.gated
-        act = resolve(layer, recipe.act)
+        """Whether query heads that share keys become queries of one head: CUDA kernels take no groups with a mask."""
+        self.gated = spec.gated
+        act = resolve(layer, spec.act)
         self.act: Map = _ACTIVATIONS.get(type(act), act)
         self.norm_qk = self.norm_k = None
-        if recipe.head_norms is not None:
-            q, k = (resolve(layer, name) for name in recipe.head_norms)
-            self.norm_qk, self.norm_k = self._head_norms(q, k, recipe.offset)
+        if spec.head_norms is not None:
+            q, k = (resolve(layer, name) for name in spec.head_norms)
+            self.norm_qk, self.norm_k = self._head_norms(q, k, spec.offset)
 
     @property
     def merges(self) -> bool:
-        """Whether keys and values of past tokens can come from the same product as those of the new ones."""
+        """Whether keys and values of past tokens can come from the same product as those of new ones."""
         return self.kv is not None
 
     def __call__(self, hidden: Tensor, *, part: int = _RUN, owed: Owed | None = None, **kwargs: Any) -> Tensor:
-        """Run the layer, or a half of it: [B, S, W] -> [B, S, W].
+        """Run the layer, or a sub-layer of it: [B, S, W] -> [B, S, W].
 
         Args:
-            hidden: states of each row's new tokens; of one where others are owed.
-            part: an Action: RUN; ATTN adds the attention half only, MLP the feed-forward half.
-            owed: past tokens whose K and V are made and stored first, where the layer merges; its weights are then
+            hidden: states of each row's new tokens; one token per row if others are owed.
+            part: an Action: RUN; ATTN adds the attention only, MLP the feed-forward only.
+            owed: past tokens whose K and V are made and stored first, if the layer `merges`; its weights are then
                 read once for both.
-            **kwargs: what the stock layer's forward takes by name; and `signed`, if the first half of each sine has
-                the sign already that turning gives it.
+            **kwargs: the stock layer's other arguments; and `signed`, if the sines went through `signed` already.
         """
         before = out = hidden.flatten(0, 1)
         if part & _ATTN:
@@ -107,7 +111,7 @@ class FusedLayer:
         return out.view_as(hidden)
 
     def fill(self, hidden: Tensor, **kwargs: Any) -> None:
-        """Write K and V of these states to the cache, [M, 1, W], and nothing else; what the cache raises passes."""
+        """Write K and V of states [M, 1, W] to the cache, and nothing else; exceptions of the cache propagate."""
         state = hidden[:, 0]
         x = state if self.enter is None else self.enter(state)
         angles = kwargs.get("position_embeddings")
@@ -116,10 +120,13 @@ class FusedLayer:
         else:
             self._store(self._split(self.kv(x)), angles, kwargs)
 
-    # ---- halves
+    def fill_past(self, past: Past, positions: Slots, kwargs: dict[str, Any]) -> None:
+        """Make keys and values of past tokens; the cache ends the layer once they are stored."""
+        with kwargs[self.cache].past(past.rows, past.at):
+            self.fill(past.states[:, None], **kwargs)
 
     def _attend(self, state: Tensor, kwargs: dict[str, Any], owed: Owed | None, tokens: int) -> Tensor:
-        """The states and what attention adds to them: [B S, W]."""
+        """The states plus what attention adds to them: [B S, W]."""
         rows, mask = state.shape[0], kwargs.get("attention_mask")
         heads, angles = self._project(state, kwargs.get("position_embeddings"), owed, tokens)
         q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, tokens)
@@ -137,7 +144,7 @@ class FusedLayer:
                 keys,
                 values,
                 attn_mask=_of(mask, entries),
-                is_causal=not one and mask is None,  # so a stock model means it
+                is_causal=not one and mask is None,  # as stock models use it
                 scale=self.scale,
                 enable_gqa=grouped and not fold,
             )
@@ -148,7 +155,7 @@ class FusedLayer:
         return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
 
     def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
-        """The sum of `onto` and what the feed-forward makes of a state: [B, W]."""
+        """`onto` plus the feed-forward of a state: [B, W]."""
         x = self.up(state if self.enter_mlp is None else self.enter_mlp(state))
         if self.gated:
             gate, up = halves(x)
@@ -158,7 +165,7 @@ class FusedLayer:
         return self.down(x, onto) if self.leave_mlp is None else onto + self.leave_mlp(self.down(x))
 
     def _project(self, state: Tensor, angles: Rotary, owed: Owed | None, tokens: int) -> tuple[Tensor, Rotary]:
-        """Heads of new tokens, and behind them of past ones, without queries, [B S + M, H + 2 G, D]; their angles."""
+        """Heads of new tokens, then of past ones with empty queries, [B S + M, H + 2 G, D]; and their angles."""
         if owed is None:
             if angles is not None and tokens > 1:
                 rows = len(state) // tokens
@@ -176,10 +183,8 @@ class FusedLayer:
             angles = tuple(torch.cat((new.expand(rows, -1, -1), old)) for new, old in pairs)
         return heads, angles
 
-    # ---- heads
-
     def _split(self, x: Tensor) -> Tensor:
-        """Heads of a projection, such as [B, (H + 2 G) D] -> [B, H + 2 G, D]: queries, then keys, then values."""
+        """Split a projection into heads, such as [B, (H + 2 G) D] -> [B, H + 2 G, D]: queries, keys, values."""
         if self.interleaved:
             x = x.view(len(x), self.heads, 3, self.head_width).transpose(1, 2)
         return x.reshape(x.shape[0], -1, self.head_width)
@@ -193,18 +198,18 @@ class FusedLayer:
         past: Places | None = None,
         tokens: int = 1,
     ) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
-        """Norm and turn the heads x, of which the first are queries, and write the rest to the cache.
+        """Normalise and rotate the heads x, of which the first are queries, and write the rest to the cache.
 
         Returns:
-            Queries [B S + M, H, D], and what `RowCache.append` gives: rows with their K and V to attend to.
+            Queries [B S + M, H, D], and the result of `RowCache.append`: rows with the K and V that they attend to.
         """
-        x = x.contiguous()  # a swapped product's is not, and all that follows would be slower
+        x = x.contiguous()  # the result of a swapped product is not, and everything that follows would be slower
         qk = x.narrow(1, 0, queries + self.kv_heads)
         if (norm := self.norm_qk if queries else self.norm_k) is not None:
             qk.copy_(norm(qk))
         if self.rotary and angles is not None:
             cos, sin = angles
-            turn(qk, cos, sin if kwargs.get("signed") else signed(sin))
+            rotate(qk, cos, sin if kwargs.get("signed") else signed(sin))
         cache, (q, new) = kwargs[self.cache], x.split_with_sizes((queries, 2 * self.kv_heads), 1)
         append = getattr(cache, "append", None)
         if append is not None and tokens == 1:
@@ -227,32 +232,21 @@ class FusedLayer:
         return both, lambda x: wide_k(x.flatten(1)).view(x.shape)
 
 
-def signed(sin: Tensor) -> Tensor:
-    """Sines [.., R], the first half of each negated: what turning multiplies the other half of a head with."""
-    first, second = sin.chunk(2, -1)
-    return torch.cat((-first, second), -1)
-
-
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> None:
-    """Rotate heads [B, N, D] in place by the angles [B or 1, 1, R], of signed sines; what lies behind R stays."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Rotate heads [B, N, D] in place by angles [B or 1, 1, R] with `signed` sines; what lies beyond R stays."""
     width = cos.shape[-1]
     into = x if width == x.shape[-1] else x[..., :width]
     part = into if into.dtype is sin.dtype else into.to(sin.dtype)
-    turned = part.roll(width // 2, -1).mul_(sin)
+    rotated = part.roll(width // 2, -1).mul_(sin)
     if part is into:
-        torch.addcmul(turned, part, cos, out=into)
+        torch.addcmul(rotated, part, cos, out=into)
     else:
-        into.copy_(turned.addcmul_(part, cos))
+        into.copy_(rotated.addcmul_(part, cos))
 
 
 def _of(mask: Tensor | None, entries: slice) -> Tensor | None:
-    """A mask's part for some entries of the batch."""
+    """The part of a mask for some rows of the batch."""
     return mask if mask is None or mask.shape[0] == 1 else mask[entries]
-
-
-def cache_name(layer: Any) -> str:
-    """What the layer's forward calls the cache."""
-    return "layer_past" if "layer_past" in inspect.signature(type(layer).forward).parameters else "past_key_values"
 
 
 def _product(layer: Any, names: tuple[str, ...]) -> Product:

@@ -1,28 +1,30 @@
-"""Memory of keys and values that outlives the waves, so that what was captured over it is of use to the next."""
+"""Memory of keys and values that outlives a wave, so that the next wave can replay graphs captured over it."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import final
 
-from dlbench.engine.kernels.cuda_graphs import Recorder, Steps, Work
-from dlbench.engine.kernels.fused_model import Stack
+from dlbench.engine.kernels.cuda_graphs import GraphSteps, Recorder, Work
+from dlbench.engine.kernels.fused_model import FusedModel
+from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import KeyValues
-from dlbench.engine.routing.method_plan import Plan
 from dlbench.system.device_memory import ran_out
 
 _COLUMNS = 64
-"""Lengths are multiples of this: the fast kernels want masks whose rows are aligned."""
+"""Lengths are multiples of this: fast attention kernels need masks with aligned rows."""
 
 
 @dataclass
-class _Place:
-    steps: Steps
+class _Memory:
+    steps: GraphSteps
     layers: frozenset[int] | None
     """Layers that may have keys and values in it; None for all."""
     user: weakref.ref[RowCache]
+    """The cache that uses it; gone when the wave is."""
 
     @property
     def idle(self) -> bool:
@@ -32,57 +34,57 @@ class _Place:
         return self.steps.memory.nbytes() + self.steps.nbytes()
 
 
-class Captures:
+@final
+class GraphPool:
     """All captured steps of an engine, by the memory that they work on."""
 
-    def __init__(self, stack: Stack, record: Recorder) -> None:
-        self._stack, self._record = stack, record
-        self._places: list[_Place] = []
+    def __init__(self, model: FusedModel, record: Recorder) -> None:
+        self._model, self._record = model, record
+        self._memories: list[_Memory] = []
         self.failed = ""
-        """Why a step could not be captured; from then on none is.
+        """Why a step could not be captured; empty if none failed. After a failure nothing more is captured.
 
-        Waves under way keep their steps, whose works then run as they stand: they alone know the positions of what is
-        owed. Later waves decode by plain steps.
+        Present waves keep their steps, which then run without graphs: only they know the angles of past tokens. Later
+        waves decode by the fused model's own steps.
         """
 
-    def settle(self, cache: RowCache, layers: Collection[int] | None) -> None:
-        """Give an empty cache memory that is free, or new memory; it is free again when the cache is gone.
+    def assign(self, cache: RowCache, layers: Collection[int] | None) -> None:
+        """Give an empty cache free memory of the pool, or new memory; it is free again when the cache is gone.
 
         Args:
             cache: has not been written to.
-            layers: those that may keep keys and values; None for all.
+            layers: layers that may have keys and values; None for all.
         """
         if self.failed:
             return
         kept = None if layers is None else frozenset(layers)
-        place = self._free(cache, kept)
-        if place is None:
+        memory = self._free(cache, kept)
+        if memory is None:
             self.release()
-            memory = KeyValues(cache.batch + 1, -(-cache.length // _COLUMNS) * _COLUMNS)
-            place = _Place(Steps(self._stack, memory, self._recorded), kept, weakref.ref(cache))
-            self._places.append(place)
-        for x in place.steps.memory:
+            space = KeyValues(cache.batch + 1, -(-cache.length // _COLUMNS) * _COLUMNS)
+            memory = _Memory(GraphSteps(self._model, space, self._recorded), kept, weakref.ref(cache))
+            self._memories.append(memory)
+        for x in memory.steps.memory:
             x.zero_()
-        place.user, cache.memory = weakref.ref(cache), place.steps.memory
+        memory.user, cache.memory = weakref.ref(cache), memory.steps.memory
 
-    def _free(self, cache: RowCache, layers: frozenset[int] | None) -> _Place | None:
-        """The smallest free place that is large enough."""
+    def _free(self, cache: RowCache, layers: frozenset[int] | None) -> _Memory | None:
+        """The smallest free memory that is large enough."""
         fit = [
             p
-            for p in self._places
+            for p in self._memories
             if p.idle and p.layers == layers and p.steps.spare >= cache.batch and p.steps.memory.length >= cache.length
         ]
         return min(fit, key=lambda p: p.steps.memory.slots * p.steps.memory.length, default=None)
 
-    def of(self, cache: RowCache, routing: Plan | None) -> Steps | None:
-        """The captured steps of a cache; None where it has none, or a policy wants what they do not do."""
-        debts = None if routing is None else routing.debts
-        if debts is not None and (debts.hides or debts.attends):
+    def steps_of(self, cache: RowCache, policy: KVPolicy | None) -> GraphSteps | None:
+        """The captured steps of a cache; None where it has none, or they do not support the KV policy."""
+        if policy is not None and (policy.hides or policy.reruns):
             return None
-        return next((p.steps for p in self._places if p.steps.memory is cache.memory), None)
+        return next((p.steps for p in self._memories if p.steps.memory is cache.memory), None)
 
     def _recorded(self, work: Work) -> Work:
-        """What replays a work; the work itself where it cannot be captured."""
+        """What replays some work; the work itself where it cannot be captured."""
         if self.failed:
             return work
         try:
@@ -94,9 +96,9 @@ class Captures:
             return work
 
     def release(self) -> None:
-        """Let go of what no wave uses."""
-        self._places = [p for p in self._places if not p.idle]
+        """Free the memory that no wave uses."""
+        self._memories = [p for p in self._memories if not p.idle]
 
     def idle_bytes(self) -> int:
-        """Memory that no wave uses and the next may have, in bytes."""
-        return sum(p.nbytes() for p in self._places if p.idle)
+        """Memory that no wave uses now, in bytes."""
+        return sum(p.nbytes() for p in self._memories if p.idle)

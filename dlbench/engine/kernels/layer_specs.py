@@ -1,4 +1,4 @@
-"""Where the decoder layers of stock transformers families keep what a fused step of them needs: one row per family."""
+"""Where the decoder layers of transformers' model types keep the modules that a fused layer needs: one row per type."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Where a family's decoder layer keeps the pieces of its step; names are dotted attributes of the layer."""
+class LayerSpec:
+    """Where a decoder layer keeps its modules; names are dotted attributes of the layer."""
 
     norms: tuple[str | None, str | None, str | None, str | None]
-    """Before attention, after it, before the feed-forward, after it."""
+    """Norms before attention, after it, before the feed-forward and after it."""
     qkv: tuple[str, ...]
-    """Projections to queries, keys and values, in this order, or one that is packed."""
+    """Projections to queries, keys and values, in this order, or one packed projection."""
     out: str
     up: tuple[str, ...]
-    """The feed-forward's first projections: gate and up, or one that is packed or not gated."""
+    """First projections of the feed-forward: gate and up, or one that is packed or not gated."""
     down: str
     act: str
     gated: bool = True
     interleaved: bool = False
-    """Whether the packed projection goes head by head: query, key and value of the first head, and so on."""
+    """Whether the packed projection is ordered by head: query, key and value of the first head, and so on."""
     head_norms: tuple[str, str] | None = None
-    """Norms of queries and keys: of each head, or of all heads together where they are as wide as that."""
+    """Norms of queries and keys: per head, or over all heads where the norm is that wide."""
     offset: float = 0.0
-    """What a root-mean-square norm adds to its weight."""
+    """Added to the weight of a root-mean-square norm."""
     parallel: str | None = None
-    """Configuration attribute that says whether attention and feed-forward read the same state, side by side."""
+    """Configuration attribute that says whether attention and feed-forward read the same state, in parallel."""
     needs: str | None = None
-    """Configuration attribute without which the row does not hold."""
-    places: tuple[str, int] | None = None
-    """The model's table of learned positions, and the row of position 0; None where there is none."""
+    """Configuration attribute that must be true for the row to hold."""
+    positions: tuple[str, int] | None = None
+    """The model's table of learned positions, and its row for position 0; None without such a table."""
 
 
-_LLAMA = Recipe(
+_LLAMA = LayerSpec(
     norms=("input_layernorm", None, "post_attention_layernorm", None),
     qkv=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     out="self_attn.o_proj",
@@ -42,7 +42,7 @@ _LLAMA = Recipe(
     act="mlp.act_fn",
 )
 _QK = ("self_attn.q_norm", "self_attn.k_norm")
-RECIPES: dict[str, Recipe] = {
+LAYER_SPECS: dict[str, LayerSpec] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "smollm3"), _LLAMA),
     "qwen3": replace(_LLAMA, head_norms=_QK),
     "gemma3_text": replace(
@@ -69,9 +69,9 @@ RECIPES: dict[str, Recipe] = {
         act="activation_fn",
         gated=False,
         needs="do_layer_norm_before",
-        places=("model.decoder.embed_positions", 2),
+        positions=("model.decoder.embed_positions", 2),
     ),
-    "gpt2": Recipe(
+    "gpt2": LayerSpec(
         norms=("ln_1", None, "ln_2", None),
         qkv=("attn.c_attn",),
         out="attn.c_proj",
@@ -79,9 +79,9 @@ RECIPES: dict[str, Recipe] = {
         down="mlp.c_proj",
         act="mlp.act",
         gated=False,
-        places=("transformer.wpe", 0),
+        positions=("transformer.wpe", 0),
     ),
-    "gpt_neox": Recipe(
+    "gpt_neox": LayerSpec(
         norms=("input_layernorm", None, "post_attention_layernorm", None),
         qkv=("attention.query_key_value",),
         out="attention.dense",

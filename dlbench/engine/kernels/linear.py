@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear as stock_linear
 from transformers.pytorch_utils import Conv1D
 
+from dlbench.engine.flops.op_counter import PLAIN
 from dlbench.system import cpu
 
 Way = Literal["split", "swap", "blocks", "onednn", "torch"]
 
 MOST_ROWS = 128
 """More rows than these are left to torch."""
-PLAIN = (Tensor, nn.Parameter)
 _ONEDNN: Any = None
 if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)

@@ -1,4 +1,4 @@
-"""Norms of a decode step in few calls."""
+"""Norms in few calls, for decode steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 def epsilon(module: Any) -> float:
-    """What a norm adds to the mean square, under whichever name it keeps it."""
+    """The epsilon that a norm adds to the mean square, under whichever name the module has it."""
     return float(module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps)
 
 
@@ -27,10 +27,10 @@ def norm(module: Any, offset: float) -> Map:
 
 
 def root_norm(weight: Tensor, eps: float, offset: float) -> Map:
-    """Root-mean-square norm over the last dimension; the weight may have more dimensions, such as one of heads."""
+    """Root-mean-square norm over the last dimension; the weight may have further dimensions, such as heads."""
     width = weight.shape[-1]
     if weight.dtype is torch.float32 and weight.is_cpu:
-        # x / sqrt(|x|² / n + eps) = x sqrt(n) / hypot(|x|, sqrt(n eps)): half the time of the library's own call
+        # x / sqrt(|x|² / n + eps) = x sqrt(n) / hypot(|x|, sqrt(n eps)): half the time of torch's rms_norm
         scaled = (weight.detach() + offset) * math.sqrt(width)
         floor = torch.tensor(math.sqrt(width * eps))
         return lambda x: x.mul(scaled).div_(torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor))

@@ -1,9 +1,9 @@
-"""The cache of a batch whose rows come and go; it owns the positions.
+"""The KV cache of a batch whose rows enter and leave; it keeps count of the positions.
 
-A stock cache asks layer 0 how long it is, so skipping layer 0 breaks positions. Here layers never count: `advance`
-does, once per forward. All rows end at the same column and begin where their length says, so that a row can enter
-while others are under way, and windows keep their meaning. Rows of the batch that have finished are swapped behind the
-living ones, which stay contiguous and are handed out as views.
+A stock cache asks layer 0 for its length, so skipping layer 0 breaks positions. Here the length changes only in
+`advance`, once per forward. All rows end at the same column and start where their length requires, so a row can enter
+while others are being decoded, and sliding windows keep their meaning. Rows that have finished are swapped behind the
+living ones, which stay contiguous and are returned as views.
 
 Shape letters: B slots, G key/value heads, T columns of the cache, D head width, W model width, M past tokens.
 """
@@ -12,49 +12,38 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache
 
-from dlbench.engine.kv.storage import KeyValues, Places, Slots, copy_rows, halves, on
+from dlbench.engine.kv.storage import KeyValues, Places, Slots, copy_rows, halves
 
 
-class Written(Exception):
-    """Keys and values are stored, nothing after that is wanted; raised through the stock layer, caught by the gate."""
+class KVStored(Exception):
+    """Keys and values are stored, the rest of the layer is not wanted; raised in `update`, caught in `past`."""
 
 
 class Companion(Protocol):
-    """What else is kept per slot, and must follow what happens to the slots."""
+    """Other data that is kept per slot and must follow the rows, such as a KV policy's; see `KVPolicy`."""
 
-    def move(self, target: Slots, source: Slots) -> None:
-        """Slots `target` take what slots `source` held; both at once."""
-        ...
+    def move(self, target: Slots, source: Slots) -> None: ...
 
-    def clear(self, slots: Slots) -> None:
-        """Forget what these slots held: other rows have taken them."""
-        ...
+    def clear(self, slots: Slots) -> None: ...
 
-    def shift(self, columns: int) -> None:
-        """Every column has moved to the left by so many."""
-        ...
+    def shift(self, columns: int) -> None: ...
 
 
-def windows(config: Any, depth: int) -> list[int | None]:
-    """Per layer, how many positions a token attends to, itself included; None for all."""
-    stock = [getattr(layer, "sliding_window", None) for layer in DynamicCache(config=config).layers]
-    return stock if len(stock) == depth else [None] * depth
-
-
+@final
 class RowCache(Cache):
     """K and V as [B, G, T, D] per layer; `seen` columns are filled, slots 0..alive-1 are alive."""
 
     is_compileable = False
 
     def __init__(self, windows: Sequence[int | None], slots: int, length: int) -> None:
-        """Nothing is allocated before a layer writes, and nobody is in yet.
+        """Make an empty cache; memory of a layer is allocated at its first write.
 
         Args:
             windows: per layer, how many positions a token attends to, itself included; None for all.
@@ -65,41 +54,42 @@ class RowCache(Cache):
         self.windows, self.batch, self.length = windows, slots, length
         self.seen = self.alive = 0
         self.order: Slots = np.zeros(slots, dtype=np.int64)
-        """order[slot] = index of the wave's row that stands in this slot."""
+        """order[slot] = index within the wave of the row in this slot."""
         self.starts: Slots = np.zeros(slots, dtype=np.int64)
         """Column of each slot's first token."""
         self.bases: Slots = np.zeros(slots, dtype=np.int64)
         """Column of each slot's first decoded token."""
         self.left = 0
-        """First column that any living row fills; what lies before it is not handed out."""
+        """First column that any living row fills; columns before it are not returned."""
         self.padded = False
-        """Whether a living row begins later than another."""
+        """Whether living rows start at different columns."""
         self.level = True
-        """Whether all living rows have decoded as many tokens."""
+        """Whether all living rows have decoded the same number of tokens."""
         self.companion: Companion | None = None
+        """Follows every change of the slots."""
         self.memory = KeyValues(slots, length)
-        self._returns = True
-        """Whether rows that are dropped can be asked for again, by `rewind`: those that were seated."""
+        self._rewindable = True
+        """Whether dropped rows are kept for `rewind`: seated rows are, admitted ones are not."""
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
         self._end: int | None = None
 
     def seat(self, rows: Slots, lengths: Slots, seen: int) -> None:
-        """Let rows take the first slots, alone; their tokens before column `seen` are, or will be, written there.
+        """Fill an empty cache with rows whose tokens before column `seen` are, or will be, written.
 
         Args:
             rows: the wave's rows.
-            lengths: tokens of each before its first decoded one.
+            lengths: tokens of each before its first decoded token.
             seen: column of the first decoded token of all of them.
         """
         count = len(rows)
-        self.alive, self.companion, self._returns = count, None, True
+        self.alive, self.companion, self._rewindable = count, None, True
         self.order[:count], self.starts[:count], self.bases[:count] = rows, seen - lengths, seen
         self._bounds()
 
     def empty(self, seen: int) -> None:
-        """Nobody is in; the next column is `seen`, and rows that enter end before it."""
-        self.alive, self.seen, self.companion, self._returns = 0, seen, None, False
+        """Empty the cache; the next write goes to column `seen`, and rows that enter end before it."""
+        self.alive, self.seen, self.companion, self._rewindable = 0, seen, None, False
         self._bounds()
 
     @property
@@ -114,7 +104,7 @@ class RowCache(Cache):
         bases = self.bases[: self.alive]
         self.level = bool((bases == bases[:1]).all())
 
-    # ---- what stock models ask of a cache
+    # transformers' Cache interface: stock models see the columns from `left` on, as if there were no others
 
     @property
     def is_initialized(self) -> bool:
@@ -131,8 +121,6 @@ class RowCache(Cache):
     @property
     def is_dummy(self) -> list[bool]:
         return [False] * len(self.windows)
-
-    # They are shown the columns from `left` on, as if these were all.
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.seen - self.left
@@ -155,14 +143,18 @@ class RowCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values; return those that the active rows may attend to."""
+        """Store new keys and values; return those that the selected rows may attend to.
+
+        Raises:
+            KVStored: only past tokens were to be stored (see `past`).
+        """
         heads = key_states.shape[1]
         whole = self.memory.of(layer_idx, 2 * heads, key_states)
         if self._columns is not None and self._rows is not None:
             new = torch.cat((key_states, value_states), 1)[:, :, 0]
             self.memory.store(layer_idx, new, (self._rows, self._columns))
             if self._end is None:
-                raise Written
+                raise KVStored
             return self.memory.gathered(layer_idx, self._rows, slice(self.left, self._end))
         first, end = self.first(layer_idx), self.seen + key_states.shape[2]
         if self._rows is None:
@@ -173,15 +165,15 @@ class RowCache(Cache):
         return self.memory.gathered(layer_idx, self._rows, slice(first, end))
 
     def append(self, new: Tensor, layer: int, past: Places | None = None) -> list[tuple[slice, Tensor, Tensor]]:
-        """As `update` with the new tokens of the active rows; where many keys would be copied, it hands out views.
+        """As `update` with one new token of each selected row; returns views where copies of the keys would be dear.
 
         Args:
-            new: keys, then values, of the new tokens, and behind them of past ones, [B + M, 2 G, D].
-            layer: of these.
-            past: where the past tokens are kept; None for no such tokens.
+            new: keys, then values, of the new tokens, followed by those of past tokens, [B + M, 2 G, D].
+            layer: whose they are.
+            past: where the past tokens are stored; None without past tokens.
 
         Returns:
-            Entries of the batch, which follow one another, and the keys and values that these may attend to.
+            Consecutive slices of the batch, each with the keys and values that its rows may attend to.
         """
         rows, memory = self._rows, self.memory
         if self._columns is not None:
@@ -201,9 +193,7 @@ class RowCache(Cache):
                 whole[:count, :, self.seen] = new
                 return [(slice(None), *halves(whole[:count, :, self.first(layer) : self.seen + 1]))]
             memory.store(layer, new, (rows, self.seen))
-        return memory.handed_out(layer, rows, slice(self.first(layer), self.seen + 1))
-
-    # ---- what the engine asks of it
+        return memory.parts(layer, rows, slice(self.first(layer), self.seen + 1))
 
     @contextmanager
     def only(self, rows: Tensor) -> Iterator[None]:
@@ -216,31 +206,29 @@ class RowCache(Cache):
 
     @contextmanager
     def past(self, rows: Tensor, columns: Tensor, end: int | None = None) -> Iterator[None]:
-        """Let `update` store one past token of each row.
+        """Let `update` store one past token per batch entry.
 
         Args:
-            rows: slot per batch entry, may repeat.
-            columns: column per batch entry.
-            end: hand out the columns before it; None ends the layer once K and V are stored.
+            rows: slot of each entry, may repeat.
+            columns: column of each entry.
+            end: return the columns before it; None ends the layer once K and V are stored.
         """
         self._rows, self._columns, self._end = rows, columns, end
         try:
             yield
-        except Written:
+        except KVStored:
             assert end is None
         finally:
             self._rows = self._columns = self._end = None
 
     def advance(self, positions: int) -> None:
-        """Count the columns that a forward has just filled."""
+        """Move the position forward by the columns that a forward has filled."""
         self.seen += positions
         assert self.seen <= self.length
 
-    # ---- rows that come and go
-
     def rewind(self, length: int) -> None:
-        """Back to the first `length` columns, every row alive and in the wave's order; the companion is let go."""
-        assert length <= self.seen and self._returns
+        """Go back to the first `length` columns, with every row alive in the wave's order and no companion."""
+        assert length <= self.seen and self._rewindable
         back = np.argsort(self.order)
         moved = np.flatnonzero(back != np.arange(self.batch))
         self.companion = None
@@ -253,14 +241,14 @@ class RowCache(Cache):
     def admit(
         self, slots: Slots, source: RowCache, places: Slots, layers: Collection[int] | None, decoded: int = 0
     ) -> None:
-        """Let rows take slots, with what they have in another cache, moved so that they end at this one's column.
+        """Copy rows from another cache into slots, shifted so that they end at this cache's column.
 
         Args:
-            slots: free ones: left by finished rows, or the first behind the living; or their own, to be written anew.
-            source: holds the rows; at most as many columns are filled there as here.
-            places: their slots there.
-            layers: those wanted; None for all.
-            decoded: how many of their tokens they have decoded.
+            slots: of finished rows, or the first behind the living ones; or the rows' own, to be overwritten.
+            source: holds the rows; no more columns are filled there than here.
+            places: their slots in `source`.
+            layers: layers to copy; None for all.
+            decoded: how many of their tokens are decoded ones.
         """
         count, end = source.seen, self.seen
         assert count <= end
@@ -277,9 +265,9 @@ class RowCache(Cache):
             self.companion.clear(slots)
 
     def keep(self, slots: list[int]) -> list[int]:
-        """Drop all other alive rows. Returns the old slot of each kept row, in order.
+        """Drop all other living rows. Returns the old slot of each kept row, in order.
 
-        Seated rows are swapped behind the kept; those that were admitted are forgotten.
+        Dropped rows that were seated are swapped behind the kept ones; admitted ones are lost.
         """
         count, kept = len(slots), set(slots)
         source = list(range(self.alive))
@@ -287,7 +275,7 @@ class RowCache(Cache):
         movers = [s for s in slots if s >= count]
         for hole, mover in zip(holes, movers, strict=True):
             source[hole], source[mover] = mover, hole
-        moved = [i for i in range(self.alive if self._returns else count) if source[i] != i]
+        moved = [i for i in range(self.alive if self._rewindable else count) if source[i] != i]
         if moved:
             self._move(np.array(moved), np.array(source)[moved])
         self.alive = count
@@ -295,18 +283,17 @@ class RowCache(Cache):
         return source[:count]
 
     def make_room(self, least: int, more: int = 0) -> None:
-        """Move everything to the left where the next column would lie behind the last.
+        """Shift all rows to the left if the next write would not fit.
 
         Args:
-            least: columns that must be filled afterwards, so that rows of that length can enter.
+            least: columns that must stay filled, so that rows of that length can enter.
             more: columns that are written at once beyond the next.
         """
         if self.seen + more < self.length:
             return
         columns, alive = min(self.left, self.seen - least), self.alive
         assert columns > 0
-        for x in self.memory:
-            x[:alive, :, : self.seen - columns] = x[:alive, :, columns : self.seen].clone()
+        self.memory.shift_left(alive, self.seen, columns)
         self.seen -= columns
         self.starts -= columns
         self.bases -= columns
@@ -315,12 +302,8 @@ class RowCache(Cache):
         self._bounds()
 
     def retreat(self, slots: Slots, columns: int) -> None:
-        """Take back the last columns of some rows: what is left of them moves to the right, to the common end."""
-        end = self.seen
-        first = int(self.starts[slots].min())
-        for x in self.memory:
-            rows = on(slots, x.device)
-            x[:, :, first + columns : end][rows] = x[rows, :, first : end - columns]
+        """Drop the last columns of some rows; the rest of these rows moves to the right, to the common end."""
+        self.memory.shift_right(slots, int(self.starts[slots].min()), self.seen, columns)
         self.starts[slots] += columns
         self.bases[slots] += columns
         self._bounds()
@@ -330,13 +313,10 @@ class RowCache(Cache):
             self.companion.move(target, source)
         for each in (self.order, self.starts, self.bases):
             each[target] = each[source]
-        for x in self.memory:
-            if self._returns:
-                part = x[:, :, : self.seen]
-                part[on(target, x.device)] = part[on(source, x.device)]
-            else:
-                part = x[:, :, self.left : self.seen]
-                copy_rows(part, target, part, source)
+        if self._rewindable:  # slots may swap
+            self.memory.permute(target, source, self.seen)
+        else:
+            self.memory.copy(target, source, slice(self.left, self.seen))
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""

@@ -1,4 +1,4 @@
-"""The memory of keys and values, and how parts of it are written and handed out.
+"""Memory of keys and values: allocation, writes, and views or copies of parts.
 
 Shape letters: B slots, G heads of keys or of values, T columns, D head width, M tokens.
 """
@@ -17,33 +17,33 @@ from torch import Tensor
 
 Slots = NDArray[np.int64]
 Places = tuple[Tensor, Tensor | int] | tuple[int, slice]
-"""Slots and columns of several tokens: each has both, or all have one column, or they are a run of one slot."""
+"""Slots and columns of several tokens: one each per token, one column for all, or consecutive columns of one slot."""
 _COPIED = 600_000
-"""Bytes of keys and values that a CPU copies in the time of one more call of the attention kernel."""
+"""Bytes of keys and values that a CPU copies in the time of one more call to the attention kernel."""
 
 
 def on(array: NDArray[Any], device: torch.device) -> Tensor:
-    """The same on a device; where that is the host, the memory is shared."""
-    found = torch.from_numpy(array)
-    # CUDA reads so little before the call returns: the host need not wait for the device
-    return found if device.type == "cpu" else found.to(device, non_blocking=device.type == "cuda")
+    """An array as a tensor on a device; on a CPU they share memory."""
+    tensor = torch.from_numpy(array)
+    # CUDA reads an array this small before the call returns, so the host need not wait for the device
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def send(array: NDArray[Any], into: Tensor) -> None:
-    """Copy the same into memory of a device, of the same shape."""
+    """Copy an array into a tensor of the same shape on a device."""
     into.copy_(torch.from_numpy(array), non_blocking=into.is_cuda)
 
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two halves of a tensor's second dimension, such as K and V of what holds both, [B, 2 G, ...]: views."""
+    """Split a tensor's second dimension in two views, such as [B, 2 G, ...] into keys and values."""
     half = x.shape[1] // 2
-    first, second = x.split_with_sizes((half, half), 1)  # cheaper than `chunk`, and asked for twice per layer and step
+    first, second = x.split_with_sizes((half, half), 1)  # cheaper than `chunk`, and called twice per layer and step
     return first, second
 
 
 def copy_rows(into: Tensor, target: Slots, given: Tensor, source: Slots) -> None:
-    """Rows `target` of one tensor take rows `source` of another, or of the same where none of them is both."""
-    if into.is_cpu:  # a look-up of several would make a copy of its own first
+    """Copy rows `source` of one tensor to rows `target` of another, or of the same if the two sets do not overlap."""
+    if into.is_cpu:  # indexing several rows would make a temporary copy
         for to, of in zip(target.tolist(), source.tolist(), strict=True):
             into[to].copy_(given[of])
     else:
@@ -51,10 +51,10 @@ def copy_rows(into: Tensor, target: Slots, given: Tensor, source: Slots) -> None
 
 
 class KeyValues:
-    """K and V of each layer, one behind the other: [B, 2 G, T, D], allocated when the layer first writes."""
+    """Keys, then values, of each layer: [B, 2 G, T, D], allocated at the layer's first write."""
 
     def __init__(self, slots: int, length: int) -> None:
-        """Nothing is allocated yet.
+        """Allocate nothing yet.
 
         Args:
             slots: B.
@@ -65,47 +65,47 @@ class KeyValues:
         self._scratch: Tensor | None = None
 
     def __iter__(self) -> Iterator[Tensor]:
-        """All there are: [B, 2 G, T, D] each."""
+        """The memory of each allocated layer: [B, 2 G, T, D]."""
         return iter(self.layers.values())
 
     def of(self, layer: int, heads: int, like: Tensor) -> Tensor:
-        """K and V of a layer; where there are none, for so many heads of both, as wide as `like`, [.., D]."""
-        found = self.layers.get(layer)
-        if found is None:
-            # zeros, not empty: masked positions still meet a multiplication, and 0 * NaN is NaN
-            found = self.layers[layer] = like.new_zeros(self.slots, heads, self.length, like.shape[-1])
-        return found
+        """Keys and values of a layer, allocated if need be: `heads` in all, as wide as `like`, [.., D]."""
+        whole = self.layers.get(layer)
+        if whole is None:
+            # zeros, not empty: masked positions are still multiplied, and 0 * NaN is NaN
+            whole = self.layers[layer] = like.new_zeros(self.slots, heads, self.length, like.shape[-1])
+        return whole
 
     def store(self, layer: int, new: Tensor, places: Places) -> None:
-        """Keep keys and values of single tokens, [M, 2 G, D], at their places."""
+        """Store keys and values of single tokens, [M, 2 G, D], at their places."""
         rows, columns = places
         into = self.of(layer, new.shape[1], new)
         into[rows, :, columns] = new.transpose(0, 1) if isinstance(rows, int) else new
 
     def gathered(self, layer: int, rows: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-        """Copies for some slots, [len(rows), G, columns, D]; they stand until the next layer asks for its own."""
+        """Keys and values of some slots as copies, [len(rows), G, columns, D]; valid until the next layer's copies."""
         return halves(self._copied(self.layers[layer][:, :, columns], rows))
 
-    def handed_out(self, layer: int, rows: Tensor, columns: slice) -> list[tuple[slice, Tensor, Tensor]]:
-        """The same in parts: as views, neighbours together, or as one copy, whichever takes less time.
+    def parts(self, layer: int, rows: Tensor, columns: slice) -> list[tuple[slice, Tensor, Tensor]]:
+        """Keys and values of some slots, as one copy or as views of consecutive slots, whichever is faster.
 
         Returns:
-            Entries of `rows`, which follow one another, and their K and V.
+            Consecutive slices of `rows`, each with its keys and values.
         """
         whole = self.layers[layer][:, :, columns]
         if rows.is_cpu:
             slots = rows.numpy()
             cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
             if len(slots) * whole[0].nbytes > (len(cuts) - 1) * _COPIED:
-                found = []
+                parts = []
                 for begin, stop in pairwise(cuts):
                     run = slice(int(slots[begin]), int(slots[begin]) + stop - begin)
-                    found.append((slice(begin, stop), *halves(whole[run])))
-                return found
+                    parts.append((slice(begin, stop), *halves(whole[run])))
+                return parts
         return [(slice(None), *self.gathered(layer, rows, columns))]
 
     def _copied(self, x: Tensor, rows: Tensor) -> Tensor:
-        """Some slots, in memory shared by all layers: fresh memory per copy costs several times the copy."""
+        """Copy some slots to scratch memory that all layers share: allocating costs several times the copy."""
         shape = (len(rows), *x.shape[1:])
         size = math.prod(shape)
         scratch = self._scratch
@@ -113,6 +113,29 @@ class KeyValues:
             most = max(size, self.slots * x.shape[1] * self.length * x.shape[3])
             scratch = self._scratch = x.new_empty(most)
         return torch.index_select(x, 0, rows, out=scratch[:size].view(shape))
+
+    def shift_left(self, rows: int, end: int, columns: int) -> None:
+        """Move the columns before `end` of the first rows to the left; the first columns are overwritten."""
+        for x in self:
+            x[:rows, :, : end - columns] = x[:rows, :, columns:end].clone()
+
+    def shift_right(self, slots: Slots, first: int, end: int, columns: int) -> None:
+        """Move the columns from `first` on to the right, up to `end`; the last columns are overwritten."""
+        for x in self:
+            rows = on(slots, x.device)
+            x[:, :, first + columns : end][rows] = x[rows, :, first : end - columns]
+
+    def permute(self, target: Slots, source: Slots, end: int) -> None:
+        """Copy the columns before `end` of slots `source` to slots `target`, all at once: the two may overlap."""
+        for x in self:
+            part = x[:, :, :end]
+            part[on(target, x.device)] = part[on(source, x.device)]
+
+    def copy(self, target: Slots, source: Slots, columns: slice) -> None:
+        """Copy columns of slots `source` to slots `target`; no slot is in both."""
+        for x in self:
+            part = x[:, :, columns]
+            copy_rows(part, target, part, source)
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""

@@ -1,90 +1,72 @@
-"""Rotary angles that depend on how long a text has become: every token has those of its own row.
+"""Rotary angles: of decoded tokens by position, and of texts whose angles depend on their length.
 
-transformers makes the angles of a whole batch by the longest text in it, and its module keeps some of that for the next
-forward. So a text would depend on its neighbours, and on what ran before. Kinds of angles that do depend on the length:
+transformers computes the angles of a whole batch from its longest text, and its module keeps some of that for the next
+forward. A text would then depend on its neighbours and on what ran before; `RowAngles` gives every row its own angles.
+Types of angles that depend on the length:
 
     longrope   one set of frequencies up to the original context, another beyond it
-    dynamic    frequencies stand still up to the context of the training, and change with every length beyond it
+    dynamic    constant frequencies up to the training context, beyond it others for every length
 
 A token's angles are those of the length that its text had when the token was read: all tokens of a prompt have those of
-the whole prompt, a decoded token those of the text up to itself. They stay when the text grows. One family reads the
-whole text again instead, where it outgrows the original context (`Family.reads_again`); see `Run` for what we do there.
+the whole prompt, a decoded token has those of the text up to itself. They stay when the text grows. One family reads
+the whole text again when it outgrows the original context (`Family.reads_again`); `DecodeLoop` says what is done then.
 
-Shape letters: R rows, N positions, D rotary width.
+Shape letters: R rows, N positions, D rotary width, M past tokens.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
+from dlbench.engine.kv.storage import Slots, on
+from dlbench.models.attention import depends_on_length, rope_types, rotary_module, stateless_copy
 from dlbench.models.backbone import Backbone
-from dlbench.models.families import resolve
 
 _MORE = 256
-"""Positions by which a table of angles grows at least."""
+"""Least number of positions by which a table of angles grows."""
 
 
-def module_of(backbone: Backbone) -> Any:
-    """The module that makes a model's rotary angles; None where it has none."""
-    return getattr(resolve(backbone.model, backbone.family.layers.rpartition(".")[0]), "rotary_emb", None)
+def signed(sin: Tensor) -> Tensor:
+    """Negate the first half of sines [.., R]: so they multiply the other half of a head when it is rotated."""
+    first, second = sin.chunk(2, -1)
+    return torch.cat((-first, second), -1)
 
 
-def copied(module: Any) -> Any:
-    """A copy of such a module that shares no state with it, without accelerate's hooks: these may hold all weights."""
-    made = copy.copy(module)
-    state = vars(made)
-    for name in ("forward", "_old_forward", "_hf_hook"):
-        state.pop(name, None)
-    state["_buffers"] = {name: buffer.clone() for name, buffer in module._buffers.items()}
-    return made
-
-
-def varies(kind: str) -> bool:
-    """Whether rotary angles of a type (transformers' `rope_type`) depend on the length of the text."""
-    return kind == "longrope" or "dynamic" in kind
-
-
-def types_of(module: Any) -> dict[tuple[str, ...], str]:
-    """Types of a module's angles: one, or one per kind of layer, by what the module must be told."""
-    given = getattr(module, "rope_type", "default")
-    return {(layer,): kind for layer, kind in given.items()} if isinstance(given, Mapping) else {(): str(given)}
-
-
+@final
 class RowAngles:
-    """Angles by each row's own length; works on a copy of the model's module, which keeps nothing from call to call."""
+    """Angles by each row's own length, made with a copy of the model's module that keeps no state between calls."""
 
     def __init__(self, backbone: Backbone, module: Any) -> None:
         """Prepare; see `of`."""
-        self._module = copied(module)
-        self._types = types_of(module)
+        self._module = stateless_copy(module)
+        self._types = rope_types(module)
         self._tables: dict[Any, tuple[Tensor, ...]] = {}
         self._reads, self._least = False, 0
         switches = [self._original(kind) for kind, name in self._types.items() if name == "longrope"]
         self.turn = min(switches) if switches and backbone.family.reads_again else None
-        """Most tokens of a text that may be read one after the other: before the next the text is read again."""
+        """Most tokens of a text before the whole text is read again; None where it never is."""
 
     @classmethod
     def of(cls, backbone: Backbone) -> RowAngles | None:
-        """Those of a model; None where its angles depend on the position alone."""
-        module = module_of(backbone)
-        return cls(backbone, module) if any(map(varies, types_of(module).values())) else None
+        """Make those of a model; None where its angles depend on the position alone."""
+        module = rotary_module(backbone)
+        return cls(backbone, module) if any(map(depends_on_length, rope_types(module).values())) else None
 
     def begin(self, *, reads: bool, least: int = 0) -> None:
-        """A forward starts.
+        """Start a forward.
 
         Args:
-            reads: whether whole texts are read; otherwise tokens are added one after the other to what is in a cache.
-            least: length that texts that are read count as, where they are shorter.
+            reads: whether whole texts are read; otherwise single tokens are added to a cache.
+            least: length that shorter texts count as when they are read.
         """
         self._reads, self._least = reads, least
 
     def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, ...]:
-        """Stand in for the `forward` of the model's module: [R, N, D] each."""
+        """Replace the `forward` of the model's module: [R, N, D] each."""
         kind = () if layer_type is None else (layer_type,)
         if self._reads:
             lengths = (position_ids.amax(-1, keepdim=True) + 1).clamp_(min=self._least)
@@ -92,7 +74,7 @@ class RowAngles:
         return tuple(table[position_ids] for table in self.table(x, int(position_ids.max()), kind))
 
     def table(self, like: Tensor, last: int, kind: tuple[str, ...]) -> tuple[Tensor, ...]:
-        """Angles of decoded tokens by position, up to the last one that is needed, and more: [positions, D] each."""
+        """Angles of decoded tokens by position, at least up to position `last`: [positions, D] each."""
         key = kind, like.dtype, like.device
         known = self._tables.get(key, ())
         count = len(known[0]) if known else 0
@@ -104,36 +86,40 @@ class RowAngles:
         return known
 
     def at(self, like: Tensor, positions: Tensor, lengths: Tensor, kind: tuple[str, ...]) -> tuple[Tensor, ...]:
-        """Angles of tokens that were read when their texts were so long: [R, N, D] each.
+        """Angles of tokens, given the length of the text when each was read: [R, N, D] each.
 
         Args:
             like: has the dtype and the device.
             positions: [R, N].
             lengths: of each token's text, itself included, [R, N].
-            kind: what the module must be told beside the positions.
+            kind: extra arguments of the module.
         """
-        lengths = self._telling(lengths, kind)
+        lengths = self._distinct(lengths, kind)
         several = lengths.unique().tolist()  # type: ignore[no-untyped-call]
         if len(several) == 1:
             return self._made(like, positions, several[0], kind)
-        found: tuple[Tensor, ...] = ()
+        angles: tuple[Tensor, ...] = ()
         for length in several:
             those = lengths == length
             made = self._made(like, positions[those], length, kind)
-            found = found or tuple(x.new_empty(*positions.shape, x.shape[-1]) for x in made)
-            for into, x in zip(found, made, strict=True):
+            angles = angles or tuple(x.new_empty(*positions.shape, x.shape[-1]) for x in made)
+            for into, x in zip(angles, made, strict=True):
                 into[those] = x
-        return found
+        return angles
 
-    def _telling(self, lengths: Tensor, kind: tuple[str, ...]) -> Tensor:
-        """The same number for all lengths that give the same angles: one of these lengths; 0 where it tells nothing."""
+    def _distinct(self, lengths: Tensor, kind: tuple[str, ...]) -> Tensor:
+        """One length for all that give the same angles; 0 where angles do not depend on the length."""
         if self._types[kind] == "longrope":
             original = self._original(kind)
             return torch.where(lengths > original, original + 1, original)
-        return lengths.clamp(min=self._module.original_max_seq_len) if varies(self._types[kind]) else lengths * 0
+        return (
+            lengths.clamp(min=self._module.original_max_seq_len)
+            if depends_on_length(self._types[kind])
+            else lengths * 0
+        )
 
     def _made(self, like: Tensor, positions: Tensor, length: int, kind: tuple[str, ...]) -> tuple[Tensor, ...]:
-        """What a new module makes of positions of one text of this length, of any shape: [*positions, D] each."""
+        """Angles from a module that has only met this length, for positions of any shape: [*positions, D] each."""
         several = positions.flatten()
         if length:  # the module looks at the last position
             self._renew(kind)
@@ -142,13 +128,56 @@ class RowAngles:
         return tuple(x[0, : positions.numel()].view(*positions.shape, -1) for x in made)
 
     def _renew(self, kind: tuple[str, ...]) -> None:
-        """Let the module forget which lengths it has met; of longrope it keeps none."""
+        """Make the module forget the lengths that it has met; for longrope it keeps none."""
         module, prefix = self._module, "".join(f"{layer}_" for layer in kind)
         if self._types[kind] != "longrope":
             module.register_buffer(f"{prefix}inv_freq", getattr(module, f"{prefix}original_inv_freq"), persistent=False)
             setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
 
     def _original(self, kind: tuple[str, ...]) -> int:
-        """The original context: most tokens of a text that has the first set of frequencies."""
+        """The original context: most tokens of a text that uses the first set of frequencies."""
         given = self._module.config.rope_parameters
         return int((given[kind[0]] if kind else given)["original_max_position_embeddings"])
+
+
+@final
+class Angles:
+    """Tables of rotary angles of decoded tokens, by position; layers of one type share a table.
+
+    Rows can share them too, also where angles depend on the length: the text of a new token is its position plus one.
+    """
+
+    def __init__(self, kinds: Sequence[str], length: int) -> None:
+        """Prepare.
+
+        Args:
+            kinds: type of each layer.
+            length: most positions.
+        """
+        self._kinds, self._length = kinds, length
+        self._tables: dict[str, tuple[Tensor, ...]] = {}
+        self.firsts = frozenset(kinds.index(kind) for kind in kinds)
+        """The first layer of each type, at which a forward's angles are to be noted."""
+
+    def note(self, layer: int, kwargs: dict[str, Any], positions: Slots) -> None:
+        """Store the angles among a layer's arguments for new tokens at these positions, [rows]."""
+        kind, angles = self._kinds[layer], kwargs.get("position_embeddings")
+        if angles is None:
+            return
+        if kind not in self._tables:
+            self._tables[kind] = tuple(a.new_zeros(self._length, a.shape[-1]) for a in angles)
+        chosen = int(positions[0]) if len(positions) == 1 else on(positions, angles[0].device)
+        for table, a in zip(self._tables[kind], angles, strict=True):
+            table[chosen] = a[:, 0] if a.shape[0] == len(positions) else a[:, 0].expand(len(positions), -1)
+
+    def of(self, layer: int, positions: Slots, *, run: bool) -> tuple[Tensor, ...]:
+        """Angles of single tokens: each [M, 1, R].
+
+        Args:
+            layer: gives the type.
+            positions: of the tokens, [M].
+            run: whether positions are consecutive, so that a view will do.
+        """
+        tables = self._tables[self._kinds[layer]]
+        chosen = slice(int(positions[0]), int(positions[-1]) + 1) if run else on(positions, tables[0].device)
+        return tuple(table[chosen][:, None] for table in tables)

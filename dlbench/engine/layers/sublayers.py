@@ -1,39 +1,45 @@
-"""One half of a stock layer: its attention or its feed-forward gives nothing to the residual stream."""
+"""Run one sub-layer of a stock layer: the attention or the feed-forward adds nothing to the residual stream."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 
+from dlbench.engine.layers.shadowing import Forward, Shadows
 from dlbench.method import Action
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
 
-Forward = Callable[..., Any]
 
+@final
+class Sublayers:
+    """Replacements of attention and feed-forward, installed in a layer when one of them is first left out.
 
-class Halves:
-    """Gates inside the layers, put in where a half is first asked for.
-
-    The half that is left out is not computed. Norms around it are: they cost no matrix product, and a norm without a
-    bias keeps nothing nothing. A layer that normalises after the residual (OPT-350m) normalises there all the same.
+    The sub-layer that is left out is not computed. The norms around it still are: they cost no matrix product, and a
+    norm without bias maps zeros to zeros. A layer that normalises after the residual (OPT-350m) does so all the same.
     """
 
     def __init__(self, backbone: Backbone, shadow: Callable[[nn.Module, Forward], None]) -> None:
+        """Prepare.
+
+        Args:
+            backbone: whose layers.
+            shadow: replaces a module's forward.
+        """
         self._backbone, self._shadow = backbone, shadow
-        self._inside: set[int] = set()
+        self._installed: set[int] = set()
         self._left_out = Action.SKIP
 
     @contextmanager
     def only(self, layer: int, part: int) -> Iterator[None]:
         """Run only Action.ATTN or Action.MLP of a layer."""
-        if layer not in self._inside:
-            self._inside.add(layer)
+        if layer not in self._installed:
+            self._installed.add(layer)
             self._install(self._backbone.layers[layer])
         self._left_out = Action.RUN & ~Action(part)
         try:
@@ -66,7 +72,7 @@ class Halves:
             return forward(hidden, *args)
         return args[0] if self._backbone.family.adds_residual else torch.zeros_like(hidden)
 
-    # A feed-forward written inline: its first map gives the activation nothing to do, its last one gives nothing.
+    # A feed-forward written inline: the first map gives the activation an empty input, the last one returns zeros.
 
     def _first(self, forward: Forward, hidden: Tensor) -> Any:
         return hidden[..., :0] if self._left_out & Action.MLP else forward(hidden)
@@ -75,3 +81,13 @@ class Halves:
         if self._left_out & Action.MLP:
             return hidden.new_zeros(*hidden.shape[:-1], width)
         return forward(hidden)
+
+
+@contextmanager
+def sublayers_of(backbone: Backbone) -> Iterator[Sublayers]:
+    """Make sub-layers of a backbone's layers run alone, within the context."""
+    shadows = Shadows()
+    try:
+        yield Sublayers(backbone, shadows.put)
+    finally:
+        shadows.undo()

@@ -1,11 +1,10 @@
-"""What a method answered, checked: one code for all awake tokens, or one per token, and what comes with it."""
+"""Ask a method and check its answer: one code for all tokens of the view, or one per token."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -19,37 +18,27 @@ from dlbench.method import Action, Method, Route
 CODES = frozenset(int(a) for a in (Action.SKIP, Action.ATTN, Action.MLP, Action.RUN, Action.EXIT))
 _RUN = int(Action.RUN)
 _STAYS = CODES - {int(Action.EXIT)}
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """For the n tokens of a view."""
+    """A checked answer for the n tokens of a view."""
 
     codes: int | Slots
     """One code for all, or one per token, [n], not all the same."""
     flops: int
-    """Of the matrix products of all n together."""
+    """FLOPs of the method's matrix products for all n together."""
     scale: Tensor | None = None
-    """[n]"""
+    """See `Route.scale`: [n]."""
     memory: Tensor | None = None
-    """[n, m]"""
-
-
-def counted(work: Callable[[], _Result], *, metered: bool) -> tuple[_Result, int]:
-    """What a callback gives, and the FLOPs of its matrix products."""
-    if not metered:
-        return work(), 0
-    with TensorWork() as counter:
-        result = work()
-    return result, counter.flops
+    """See `Route.memory`: [n, m]."""
 
 
 def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
-    """The method's answer before a layer; the code alone where all stay, do the same, and took no products.
+    """Ask for the method's answer before a layer; only the code if it is one for all, no exit, and cost no products.
 
     Raises:
-        DlbenchError: the method failed, or its answer is none; the message names it.
+        DlbenchError: the method failed, or its answer is not valid; the message names it.
     """
     flops = 0
     try:
@@ -86,7 +75,7 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
 
 
 def failed(method: Method, where: str, error: Exception) -> DlbenchError:
-    """An error of a plugin, in one line that says where it was raised."""
+    """The error of a plugin in one line, with the place where it was raised."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return DlbenchError(
         f"method {type(method).__name__} failed {where}: {type(error).__name__}: {error} "
@@ -95,6 +84,7 @@ def failed(method: Method, where: str, error: Exception) -> DlbenchError:
 
 
 def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
+    """Check a tensor of codes or booleans; one code if all are equal."""
     if answer.shape != (count,):
         raise DlbenchError(
             f"method {type(method).__name__} answered a tensor of shape {tuple(answer.shape)} for {count} "
@@ -105,10 +95,10 @@ def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
     if answer.dtype == torch.bool:
         runs = answer.numpy(force=True)
         return runs * _RUN if count > 1 and runs.any() and not runs.all() else _RUN * int(runs[0])
-    found = answer.to("cpu", torch.int64).numpy()
-    if strange := set(found.tolist()) - CODES:
-        _refuse(method, min(strange))
-    return int(found[0]) if (found == found[0]).all() else found
+    codes = answer.to("cpu", torch.int64).numpy()
+    if unknown := set(codes.tolist()) - CODES:
+        _refuse(method, min(unknown))
+    return int(codes[0]) if (codes == codes[0]).all() else codes
 
 
 def _refuse(method: Method, answer: object) -> NoReturn:

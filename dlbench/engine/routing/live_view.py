@@ -1,10 +1,10 @@
-"""What a method sees of a forward under way."""
+"""The engine's `View`: what a method sees of the present forward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, final
 
 import numpy as np
 import torch
@@ -20,46 +20,14 @@ from dlbench.engine.logits_processors import Processors
 from dlbench.errors import DlbenchError
 from dlbench.method import View
 from dlbench.models.backbone import Backbone
-from dlbench.models.families import resolve
-
-TIGHT = {"float16": 0.03, "bfloat16": 0.25}
-"""Margins below this are named in the samples; 1e-3 where the dtype is not listed."""
-
-
-def tight_below(dtype: str) -> float:
-    """The margin below which rounding may decide, for logits and scores of a dtype."""
-    return TIGHT.get(dtype, 1e-3)
-
+from dlbench.models.exit_head import capped, exit_head, raw_head, soft_cap
 
 _PER = {"layer": 0, "token": 1, "sequence": 2}
 
 
-def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
-    """Logits of states that leave the stack: the final norm, what follows it, and the soft cap of Gemma."""
-    return capped(raw_head(backbone, x), soft_cap(backbone))
-
-
-def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
-    """The same before the soft cap."""
-    for path in backbone.family.head:
-        module = resolve(backbone.model, path)
-        x = x if module is None else module(x)
-    return x
-
-
-def soft_cap(backbone: Backbone) -> float | None:
-    """What no logit exceeds; None where nothing holds them."""
-    cap: float | None = getattr(backbone.model.config, "final_logit_softcapping", None)
-    return cap
-
-
-def capped(x: Tensor, cap: float | None) -> Tensor:
-    """Logits under a soft cap, where there is one."""
-    return x if cap is None else torch.tanh(x / cap) * cap
-
-
+@final
 class LiveView(View):
-    """The engine's view: one object per run, moved from layer to layer. Its tokens are those that have not exited."""
+    """One object per run, moved from layer to layer. Its tokens are those that have not exited ("awake")."""
 
     def __init__(
         self, backbone: Backbone, seed: int, keys: keyed_rng.Words, limits: NDArray[np.int64], margin: float
@@ -69,40 +37,40 @@ class LiveView(View):
         Args:
             backbone: has the exit head.
             seed: of the noise.
-            keys: a word of noise per row of the wave.
+            keys: key of the noise of each row of the wave.
             limits: most new tokens of each row.
-            margin: calls closer than this are noted.
+            margin: decisions with a smaller margin are noted as near ties.
         """
         self.backbone, self.depth, self.layer, self.margin = backbone, backbone.depth, 0, margin
         self.seed, self.keys, self.limits = seed, keys, limits
         self.near_ties: list[list[tuple[int, float]]] = [[] for _ in keys]
-        """Decisions that were close, per row: (decode step, margin)."""
+        """Near ties of each row: (decode step, margin)."""
         self.promised = np.full((self.depth, len(keys)), -1, dtype=np.int8)
-        """What a per-sequence method answered first, per layer and row: the code, 0 not running, -1 not asked yet."""
+        """First answer of a per-sequence method, per layer and row: the code, 0 to skip, -1 not asked yet."""
         self.work: TensorWork | None = None
         self.remembered: Tensor | None = None
-        """What every row of the wave remembers: [rows, m]."""
+        """The memory of each row of the wave (`Route.memory`): [rows, m]."""
         self.ahead: Sequence[Tensor] = ()
-        """States of the present tokens at full depth: depth + 1 times [alive, width]; for methods that foresee."""
+        """For methods with `uses_future`: the present tokens' states at full depth, depth + 1 times [alive, width]."""
         self.processors: Processors | None = None
-        """What stands between logits and the token that is written; None where nothing does."""
+        """Logits processors of the model's generation_config; None for none."""
         self.head: Callable[[int], nn.Module | None] = lambda layer: None
         """The method's own exit heads."""
         self.looked: Tensor | None = None
-        """Logits of the tokens before the present layer, without a soft cap, if the method looked: [n, vocabulary]."""
+        """Logits before the present layer, without the soft cap, if the method asked for them: [n, vocabulary]."""
         self.trail: list[tuple[Slots | None, Tensor]] = []
-        """Who ran a layer of the forward under way, and what entered it, one after the other."""
+        """Slots that ran a layer in the present forward, and the states that entered, in order."""
         self._routed = True
         self._steps: Slots = np.zeros(0, dtype=np.int64)
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
-        self._lasting: dict[int, NDArray[np.float64]] = {}
+        self._per_sequence: dict[int, NDArray[np.float64]] = {}
 
     def at_steps(self, steps: Slots) -> None:
-        """Set the decode step of each living row; without it a routed prompt is under way."""
+        """Set the decode step of each living row; a view without steps is one of a routed prompt."""
         self._steps, self._routed = steps, False
 
     def attach(self, rows: Slots, cache: RowCache, ledger: Ledger) -> None:
-        """Look at a forward that begins; its tokens are of these rows."""
+        """Start a forward of these rows."""
         self._alive, self._cache, self._ledger = rows, cache, ledger
         if self._routed:
             self._steps = np.full(len(rows), -1, dtype=np.int64)
@@ -111,7 +79,7 @@ class LiveView(View):
         self._noise.clear()
 
     def arrive(self, layer: int, hidden: Tensor, awake: Slots | None) -> None:
-        """Stand before a layer that [alive, positions, width] would enter; `awake` slots have not exited."""
+        """Set the current layer, its input [alive, positions, width], and the slots that have not exited."""
         self.layer, self._state, self._awake, self.looked = layer, hidden, awake, None
         if layer == 0:
             self._embedded = hidden
@@ -125,11 +93,11 @@ class LiveView(View):
         return self._of(self._alive)
 
     def _of(self, x: Slots) -> Slots:
-        """Those entries of [alive] that are awake."""
+        """The awake entries of an array [alive]."""
         return x if self._awake is None else x[self._awake]
 
     def _pick(self, x: Tensor) -> Tensor:
-        """Awake rows of [alive, 1, width], as a copy."""
+        """A copy of the awake rows of [alive, 1, width]."""
         if self._routed:
             raise DlbenchError("a routed prompt shows no states: a method that reads them works per token")
         awake = self._awake
@@ -148,7 +116,7 @@ class LiveView(View):
         trail = self.trail
         if not trail:
             return None
-        if trail[-1][0] is None:  # the usual case: everybody ran the last layer that anybody ran
+        if trail[-1][0] is None:  # the usual case: all rows ran the last layer that any row ran
             return self._pick(trail[-1][1])
         last = torch.zeros_like(self._state)
         for slots, hidden in trail:
@@ -185,7 +153,7 @@ class LiveView(View):
     def logits(self) -> Tensor:
         if self.looked is None:
             own = self.head(self.layer)
-            with self._unnoticed():
+            with self._uncounted():
                 self.looked = raw_head(self.backbone, self.hidden) if own is None else own(self.hidden.float())
             self._ledger.exit_head(self._rows(), own)
         return capped(self.looked.clone(), soft_cap(self.backbone))
@@ -195,15 +163,15 @@ class LiveView(View):
             raise DlbenchError("a method that asks for what is to come says so: uses_future = True, deployable = False")
         awake = self._awake
         x = self.ahead[layer] if awake is None else self.ahead[layer][on(awake, self._state.device)]
-        with self._unnoticed():
+        with self._uncounted():
             scores = exit_head(self.backbone, x)
             if self.processors is not None:  # the first token was written before the first step
                 scores = self.processors(scores, self._rows(), self._of(self._steps) + 1)
             return scores.argmax(-1)
 
     @contextmanager
-    def _unnoticed(self) -> Iterator[None]:
-        """What the engine computes for a method is charged by the engine, or not at all."""
+    def _uncounted(self) -> Iterator[None]:
+        """Pause the counter: what the engine computes for a method is charged by the engine, or not at all."""
         if self.work is None:
             yield
             return
@@ -216,18 +184,18 @@ class LiveView(View):
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
         rows = self._rows()
         if per == "sequence":  # once per run
-            if count not in self._lasting:
-                self._lasting[count] = keyed_rng.uniform(self.keys, count, self.seed, _PER[per])
-            return torch.from_numpy(self._lasting[count][rows])
-        if (_PER[per], count) not in self._noise:  # once per step, whatever the number of layers that ask
-            self._noise[_PER[per], count] = self._drawn(count, per)
+            if count not in self._per_sequence:
+                self._per_sequence[count] = keyed_rng.uniform(self.keys, count, self.seed, _PER[per])
+            return torch.from_numpy(self._per_sequence[count][rows])
+        if (_PER[per], count) not in self._noise:  # once per step, however many layers ask
+            self._noise[_PER[per], count] = self._draw(count, per)
         drawn = self._noise[_PER[per], count]
         if per == "layer":
             drawn = drawn[self.layer]
         return torch.from_numpy(drawn.copy() if self._awake is None else drawn[self._awake])
 
-    def _drawn(self, count: int, per: Literal["layer", "token"]) -> NDArray[np.float64]:
-        """Noise of all living rows in this step: [alive, count], or [depth, alive, count] for every layer its own."""
+    def _draw(self, count: int, per: Literal["layer", "token"]) -> NDArray[np.float64]:
+        """Noise of all living rows in this step: [alive, count] per token, [depth, alive, count] per layer."""
         keys, steps = self.keys[self._alive], self._steps
         if per == "token":
             return keyed_rng.uniform(keys, count, self.seed, _PER[per], steps)

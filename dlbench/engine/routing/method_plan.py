@@ -1,16 +1,17 @@
-"""One method on one run: ask it layer by layer, and hold it to its word."""
+"""The plan of a method: ask it layer by layer, and raise if it breaks its declared scope or live layers."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 from torch import Tensor, nn
 
 from dlbench.engine.flops.ledger import Ledger
-from dlbench.engine.kv.policies import Debts, Flags
+from dlbench.engine.flops.op_counter import counted
+from dlbench.engine.interfaces import NOBODY, Groups, Plan
+from dlbench.engine.kv.past_tokens import Flags
+from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.routing import decisions
@@ -19,80 +20,32 @@ from dlbench.engine.routing.prompt_states import PromptStates
 from dlbench.errors import DlbenchError
 from dlbench.method import Action, Method, Static
 
-Groups = list[tuple[int, Slots | None]]
-"""Which part of the layer which slots run; None stands for all alive ones."""
-NOBODY: Slots = np.zeros(0, dtype=np.int64)
 _EXIT = int(Action.EXIT)
 _PARTS = (int(Action.RUN), int(Action.ATTN), int(Action.MLP))
 
 
-class Plan(ABC):
-    """What the gates ask in every forward of a run: which rows run which part of a layer."""
-
-    debts: Debts | None = None
-    """What skipped tokens owe; None where nobody comes back to a layer."""
-    live: frozenset[int] | None = None
-    """Layers that may run; None for all."""
-    scale: Tensor | None = None
-    """What the layer adds, or what `passing` tokens have instead, is multiplied by this: [alive]."""
-    resumes: bool = False
-    """Whether something else than what the layer below gave may enter a layer."""
-    bypasses: bool = False
-    """Whether `passing` tokens may go through something instead of a layer."""
-    known: Sequence[tuple[Slots, Tensor]] = ()
-    """Slots whose logits need not be computed, and these, without a soft cap."""
-
-    @abstractmethod
-    def begin(self, cache: RowCache, ledger: Ledger) -> None:
-        """A forward of the cache's living rows starts."""
-
-    @abstractmethod
-    def decide(self, layer: int, hidden: Tensor) -> Groups:
-        """Who runs what of a layer; `hidden` [alive, positions, W] would enter it.
-
-        Raises:
-            DlbenchError: the method fails, gives no answer, or breaks its word.
-        """
-
-    def enters(self, layer: int, hidden: Tensor) -> Tensor:
-        """What enters a layer; asked only where `resumes` says so."""
-        return hidden
-
-    def ran(self, slots: Slots | None, hidden: Tensor) -> None:
-        """Some rows, or all, have run a layer, which `hidden` entered."""
-        return
-
-    def bypass(self, layer: int) -> nn.Module | None:
-        """What `passing` tokens go through instead of a layer; asked only where `bypasses` says so."""
-        return None
-
-    def passing(self, groups: Groups) -> Slots:
-        """Tokens that skip the whole layer, but have not left."""
-        return NOBODY
-
-
 @final
 class Routing(Plan):
-    """The plan of a method that is asked layer by layer."""
+    """The plan of a method that is asked before every layer."""
 
-    def __init__(self, method: Method, view: LiveView, debts: Debts | None) -> None:
+    def __init__(self, method: Method, view: LiveView, kv_policy: KVPolicy | None) -> None:
         """Prepare.
 
         Args:
             method: asked before every layer.
             view: what it sees.
-            debts: what skipped tokens owe; None where nobody comes back to a layer.
+            kv_policy: for skipped tokens; None where no row ever runs a layer that it has skipped.
         """
-        self.method, self.view, self.debts = method, view, debts
+        self.method, self.view, self.kv_policy = method, view, kv_policy
         self.live = method.live(view.depth)
-        self.lasting = method.scope != "token"
-        """Whether an answer holds for the whole sequence."""
-        self.plain = True
-        """Whether no answer has ever come with a scale or something to remember."""
-        self.free = self.live is None and not self.lasting
-        """Whether the method has promised nothing."""
+        self.per_sequence = method.scope != "token"
+        """Whether an answer must hold for the whole sequence."""
+        self.only_codes = True
+        """Whether no answer has had a scale or a memory so far."""
+        self.unchecked = self.live is None and not self.per_sequence
+        """Whether the method has declared nothing that could be broken."""
         self.fixed: list[Groups] | None = None
-        """The groups of every layer, where they are known."""
+        """The groups of every layer of a static method."""
         if isinstance(method, Static):
             self.fixed = [[(int(code), None)] if code else [] for code in method.actions(view.depth)]
         self.bypasses = type(method).bypass is not Method.bypass
@@ -105,8 +58,8 @@ class Routing(Plan):
         self.rows: Slots = cache.order[: cache.alive].copy()
         self.awake = None
         self.scale = None
-        # asked twice, so that a method that breaks its word is caught, and then held to it
-        self.settled = self.lasting and self.plain and int(cache.steps.min()) >= 2
+        # a per-sequence method is asked at two steps, so that a changed answer is found, then no more
+        self.settled = self.per_sequence and self.only_codes and int(cache.steps.min()) >= 2
         self._known: list[tuple[Slots, Tensor]] = []
         self.known = self._known
         self.view.attach(self.rows, cache, ledger)
@@ -121,77 +74,76 @@ class Routing(Plan):
         if self.fixed is not None:
             return self.fixed[layer]
         groups = self._ask(layer, hidden)
-        if not self.free:
-            self._hold(layer, groups)
+        if not self.unchecked:
+            self._check(layer, groups)
         return groups
 
     def _ask(self, layer: int, hidden: Tensor) -> Groups:
         if self.awake is not None and not len(self.awake):
             return []
         if self.settled and (codes := self.view.promised[layer, self.rows]).min() >= 0:
-            return self._grouped(codes)  # every sequence has its answer
+            return self._grouped(codes)
         self.view.arrive(layer, hidden, self.awake)
         answer = decisions.ask(self.method, self.view, metered=self.ledger.metered)
         if isinstance(answer, int):
             self.scale = None
-            if self.debts is not None and not self.debts.skips:
-                self._only_exits(answer)
+            self._only_exits(answer)
             return [(answer, self.awake)] if answer else []
         rows = self.rows if self.awake is None else self.rows[self.awake]
         if answer.flops:
             self.ledger.router(rows, answer.flops)
-        self.plain = self.plain and answer.scale is None and answer.memory is None
+        self.only_codes = self.only_codes and answer.scale is None and answer.memory is None
         if answer.memory is not None:
             self._remember(rows, answer.memory)
         self.scale = None if answer.scale is None else self._spread(answer.scale)
         codes = answer.codes
-        if self.debts is not None and not self.debts.skips:
-            self._only_exits(codes)
+        self._only_exits(codes)
         if isinstance(codes, int):
             if codes == _EXIT:
-                self._leave(np.ones(len(rows), dtype=bool))
+                self._exit(np.ones(len(rows), dtype=bool))
                 return []
             return [(codes, self.awake)] if codes else []
         awake = self.awake
-        if (leaving := codes == _EXIT).any():
-            self._leave(leaving)
+        if (exiting := codes == _EXIT).any():
+            self._exit(exiting)
         return self._grouped(codes, awake)
 
     def _grouped(self, codes: Slots, slots: Slots | None = None) -> Groups:
-        """Who runs which part, of one code per slot; None for the slots of all."""
+        """Group slots by their codes, one per slot; `slots` None are all living ones."""
         first = int(codes[0])
         if first in _PARTS and (codes == first).all():
             return [(first, slots)]
         slots = np.arange(self.cache.alive) if slots is None else slots
         return [(part, slots[codes == part]) for part in _PARTS if (codes == part).any()]
 
-    def _leave(self, leaving: Flags) -> None:
-        """Some of the awake tokens exit; what was looked at on the way out need not be computed again."""
+    def _exit(self, exiting: Flags) -> None:
+        """Let some of the awake tokens exit; logits that the method looked at need not be computed again."""
         slots = np.arange(self.cache.alive) if self.awake is None else self.awake
-        self.awake = slots[~leaving]
-        if (looked := self.view.looked) is not None:
-            self._known.append((slots[leaving], looked[on(leaving, looked.device)]))
+        self.awake = slots[~exiting]
+        if (logits := self.view.looked) is not None:
+            self._known.append((slots[exiting], logits[on(exiting, logits.device)]))
 
     def _spread(self, scale: Tensor) -> Tensor:
-        """Numbers of the awake tokens as numbers of all living rows: [alive]."""
+        """Extend the scale of the awake tokens to all living rows, with 1 for the others: [alive]."""
         if self.awake is None:
             return scale
         return scale.new_ones(self.cache.alive).index_copy(0, on(self.awake, scale.device), scale)
 
     def _remember(self, rows: Slots, memory: Tensor) -> None:
+        """Store what these rows remember."""
         view = self.view
         if view.remembered is None or view.remembered.shape[1] != memory.shape[1]:
             view.remembered = memory.new_zeros(len(view.keys), memory.shape[1])
         view.remembered[on(rows, memory.device)] = memory
 
     def begin_texts(self, prompt: PromptStates, ledger: Ledger) -> None:
-        """Ask for what each sequence remembers at first.
+        """Ask the method for the first memory of each sequence.
 
         Raises:
             DlbenchError: the method fails.
         """
         try:
-            memory, flops = decisions.counted(lambda: self.method.begin(prompt), metered=ledger.metered)
+            memory, flops = counted(lambda: self.method.begin(prompt), metered=ledger.metered)
         except DlbenchError:
             raise
         except Exception as error:
@@ -217,21 +169,23 @@ class Routing(Plan):
         return np.flatnonzero(there)
 
     def _only_exits(self, answer: int | Slots) -> None:
+        """Raise if an answer skips a layer under a KV policy that does not allow it."""
+        if self.kv_policy is None or self.kv_policy.allows_skips:
+            return
         if not set(np.unique(answer).tolist()) <= {int(Action.RUN), int(Action.EXIT)}:
-            raise DlbenchError(
-                f"method {type(self.method).__name__} skipped a layer; kv policy recompute is for methods that exit"
-            )
+            name, policy = type(self.method).__name__, self.kv_policy.name
+            raise DlbenchError(f"method {name} skipped a layer; kv policy {policy} is for methods that exit")
 
-    def _hold(self, layer: int, groups: Groups) -> None:
-        """Hold a method to its scope and its live layers: what it gives up has no keys and values to come back to.
+    def _check(self, layer: int, groups: Groups) -> None:
+        """Check an answer against the declared scope and live layers, which decide where keys and values are kept.
 
         Raises:
-            DlbenchError: a row changed its answer, or runs a layer said never to run.
+            DlbenchError: a per-sequence method changed its answer, or a layer runs that is not among the live ones.
         """
         name = type(self.method).__name__
         if self.live is not None and layer not in self.live and groups:
             raise DlbenchError(f"method {name} ran layer {layer}, which its live() leaves out")
-        if not self.lasting:
+        if not self.per_sequence:
             return
         now = np.zeros(self.cache.alive, dtype=np.int8)
         for code, slots in groups:

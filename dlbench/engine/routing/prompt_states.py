@@ -1,4 +1,4 @@
-"""What methods may know of prompts: states noted while they were read."""
+"""Hidden states of prompts, kept for methods while the prompts are read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dlbench.errors import DlbenchError
 
 
 def normed(hidden: Tensor) -> Tensor:
-    """States of a mean square of 1: RMSNorm without a gain, [..., width] in float32."""
+    """RMSNorm without a weight: states of mean square 1, [..., width] in float32."""
     hidden = hidden.float()
     return hidden * hidden.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
 
 
 class PromptStates:
-    """The last and the mean states of each prompt before some layers; see `dlbench.method.Prompt`."""
+    """The last and the mean state of each prompt before some layers; see `dlbench.method.Prompt`."""
 
     def __init__(self, depth: int, rows: int, layers: frozenset[int]) -> None:
         self.depth, self.layers, self._rows = depth, layers, rows
@@ -29,13 +29,13 @@ class PromptStates:
         return self._rows
 
     def note(self, layer: int, hidden: Tensor, rows: Slots, starts: Slots) -> None:
-        """Keep what would enter a layer, where it is wanted.
+        """Keep the states that enter a layer, if the layer is one of those wanted.
 
         Args:
             layer: the layer.
             hidden: [rows, positions, width], left-padded.
-            rows: which prompts they are.
-            starts: column of each one's first token.
+            rows: indices of the prompts.
+            starts: column of each prompt's first token.
         """
         if layer not in self.layers:
             return
