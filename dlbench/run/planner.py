@@ -23,7 +23,7 @@ from dlbench.evaluation.reference_check import complaints
 from dlbench.evaluation.settings import Place, Setting
 from dlbench.fit import Readings
 from dlbench.method import Method, Oracle
-from dlbench.method.base import Scope
+from dlbench.method.actions import Scope
 from dlbench.models.backbone import EMBEDDED, Backbone, load, plain_dtype
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.prompting.chat_template import choose as choose_template
