@@ -12,7 +12,8 @@ from torch import Tensor
 from dlbench.fit.references import References
 from dlbench.fit.router_training import halves_of
 from dlbench.method import Action, Static
-from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, read_apart, shadowed, state_of
+from dlbench.models.layer_patch import shadowed, state_of
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, read_apart
 
 
 @torch.no_grad()

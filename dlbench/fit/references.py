@@ -18,7 +18,8 @@ from dlbench.engine.routing.live_view import exit_head
 from dlbench.errors import DlbenchError
 from dlbench.method import Text
 from dlbench.models.backbone import Backbone
-from dlbench.prompting.teacher_forcing import Batch, Example, angles_of, example, shadowed, state_of
+from dlbench.models.layer_patch import shadowed, state_of
+from dlbench.prompting.teacher_forcing import Batch, Example, angles_of, example
 from dlbench.prompting.tokenize import limited_prompt
 
 LEARN_SHARE = 0.7

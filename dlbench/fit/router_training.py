@@ -23,7 +23,8 @@ from dlbench.fit.references import BATCH, References
 from dlbench.method import Action, Router
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
-from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart, shadowed, state_of, with_state
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/calibration.py",
-        "df099a0d5da0bcbd28fe2e9282867812ae2dcb3d7c0bde762ed59588a7d3e86c",
+        "dae924acee456420370ef5a21141d66e83aa912dbb8154b2a211ff14d1ba7366",
     ): [
         (
             "dlbench/fit/calibration.py",
@@ -64,11 +64,11 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/references.py",
-        "f0b5f3ab15b041e409cf0f802b66b353859ef545d9f2e1cb4417ff2ce3f9ed38",
+        "4f7a9e4df00f4dc8aa4b7f86547d3a55c94d93f2ad042eb5c761734fe316152c",
     ): [],
     (
         "dlbench/fit/router_training.py",
-        "9b820d0abb0804fb2293cd212c94d328a5e9c8b1c95c20c49d6c1887cf881be9",
+        "327b495f9f898c6200d53db4f70434548174d676df00a7a414e1ca3813c00bf1",
     ): [
         (
             "dlbench/fit/soft.py",
@@ -167,7 +167,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "ef593c1d8680e4a2e5631c7ed7451113db8689bd0a11bfb34e363af616df4ef9",
+        "ea8efa34d4fc927d2173143859140900043a99f1afe5263ddd594aa9fdaa1ca0",
     ): [
         (
             "dlbench/teacher/teacher.py",

@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from dlbench.engine.routing.live_view import exit_head
 from dlbench.models.backbone import Backbone
-from dlbench.prompting.teacher_forcing import IGNORED, Batch, angles_of, shadowed, state_of, with_state
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, angles_of
 from dlbench.train.recipes import Recipe
 
 

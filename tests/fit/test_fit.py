@@ -35,7 +35,8 @@ from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
-from dlbench.prompting.teacher_forcing import Example, Parted, example, shadowed, state_of, with_state
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import Example, Parted, example
 
 DEPTH, WIDTH = 5, 32
 
