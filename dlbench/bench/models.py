@@ -9,7 +9,8 @@ import torch
 
 from dlbench.bench.sizes import Shape
 from dlbench.engine import Request
-from dlbench.models.backbone import DTYPES, Backbone, wrap
+from dlbench.models.backbone import Backbone, wrap
+from dlbench.models.loading import TORCH_DTYPES
 from dlbench.models.quantization import quiet
 
 CONTEXT = 1024
@@ -35,7 +36,7 @@ def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None
         tie_word_embeddings=False,
     )
     with quiet(), torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])  # type: ignore[no-untyped-call]
+        model = AutoModelForCausalLM.from_config(config, dtype=TORCH_DTYPES[dtype])  # type: ignore[no-untyped-call]
     with torch.no_grad():
         model.lm_head.weight[:SPECIAL].zero_()
     return wrap(model, tokenizer, name=f"random Llama, {shape}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlbench.bench.targets import PARTS
 from dlbench.errors import DlbenchError
-from dlbench.run.config import DTYPES
+from dlbench.models.catalog import DTYPES
 from dlbench.terminal.suggest import unknown
 
 

@@ -14,9 +14,10 @@ from dlbench.data.loader import expand_tasks, load_task
 from dlbench.data.task import Document, cut
 from dlbench.engine import Engine
 from dlbench.method import Method
-from dlbench.models.backbone import Backbone, load
+from dlbench.models.backbone import Backbone
+from dlbench.models.batch_size import most_rows
+from dlbench.models.loading import load
 from dlbench.prompting.tokenize import tokenise, waves
-from dlbench.system.device_memory import most_rows
 
 LM_EVAL, OURS = "lm-eval hf", "dlbench"
 _WARM = 4

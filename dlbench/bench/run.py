@@ -26,7 +26,7 @@ from dlbench.bench.start import start
 from dlbench.bench.sweep import sweep
 from dlbench.bench.targets import PARTS
 from dlbench.bench.workbench import Workbench
-from dlbench.run.config import resolve_device
+from dlbench.models.catalog import resolve_device
 from dlbench.system import cpu
 from dlbench.terminal.progress import Progress
 

@@ -8,7 +8,7 @@ import sys
 from dlbench.bench.models import random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.errors import DlbenchError
-from dlbench.models.backbone import load
+from dlbench.models.loading import load
 
 _IMPORTS = {"import dlbench.engine": "dlbench.engine", "import lm-eval's hf": "lm_eval.models.huggingface"}
 

@@ -59,9 +59,9 @@ def list_tasks(
 @listing.command("models")
 def list_models(as_json: _AsJson = False) -> None:
     """List the models that come with dlbench, the families of those that it can load, and the dtypes."""
-    from dlbench.run import config as spec
+    from dlbench.models import catalog
 
-    found = spec.list_models()
+    found = catalog.list_models()
     if as_json:
         print_json([dataclasses.asdict(info) for info in found])
         return

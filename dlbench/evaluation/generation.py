@@ -13,6 +13,7 @@ from dlbench.errors import DlbenchError
 from dlbench.evaluation.multiple_choice import samples
 from dlbench.evaluation.settings import Setting
 from dlbench.method import Method
+from dlbench.models import batch_size
 from dlbench.prompting.tokenize import Prompted
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Flops, Sample, Speculation, Tokens
@@ -75,9 +76,7 @@ class QualityRun:
             backbone = self.engine.backbone
             free = device_memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
             copied = self.engine.turning(requests) > 0
-            rows = min(
-                rows, device_memory.rows_that_fit(backbone, longest, new, layers, self.slots, free, copied=copied)
-            )
+            rows = min(rows, batch_size.rows_that_fit(backbone, longest, new, layers, self.slots, free, copied=copied))
         size = -(-len(batch) // -(-len(batch) // rows))
         return [batch[i : i + size] for i in range(0, len(batch), size)]
 

@@ -15,7 +15,8 @@ from dlbench import __version__
 from dlbench.data.task import Document, Task
 from dlbench.fit.artifacts import Facts
 from dlbench.method import Action, Candidate, Method, Oracle, Static
-from dlbench.models.backbone import INT8, Backbone
+from dlbench.models.backbone import Backbone
+from dlbench.models.catalog import INT8
 from dlbench.models.generation_config import wishes
 from dlbench.registry import methods as registry
 from dlbench.registry import provenance

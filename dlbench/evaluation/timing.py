@@ -25,7 +25,7 @@ from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.evaluation.settings import Place, Setting
 from dlbench.fit.artifacts import load_artifact
 from dlbench.method import Method
-from dlbench.models.backbone import load
+from dlbench.models.loading import load
 from dlbench.records.jsonl import write_lines
 from dlbench.records.schema import Timing
 from dlbench.registry import methods as registry

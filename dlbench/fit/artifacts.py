@@ -1,4 +1,4 @@
-"""What a fit leaves: parameters as JSON, weights as safetensors, in a folder named by a content key."""
+"""Fitted artifacts: parameters as JSON and weights as safetensors, in a folder named by a content key."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from dlbench.records.jsonl import write_text
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a fit."""
+    """How a fit was made."""
 
     method: str
     task: str
     seed: int
     budget: float | None
-    """The layer share aimed at; None where nothing was."""
+    """Target layer share; None for a fit without one."""
     realised: float | None = None
-    """The layer share of the documents that the knob was tuned on, as they were written at last."""
+    """Free-running layer share at the tuned knob, on the documents that it was tuned on."""
     learnt_from: int = 0
-    """Documents."""
+    """Number of documents."""
     tuned_on: int = 0
-    """Documents."""
+    """Number of documents."""
     tokens: int = 0
-    """Tokens that went through the backbone, forward, to learn and to tune."""
+    """Tokens that went through the backbone, forward, for learning and tuning."""
     seconds: float = 0.0
 
 
@@ -41,12 +41,12 @@ def _shipped() -> Path:
 
 
 def find_artifact(key: str, folders: Sequence[Path]) -> Path | None:
-    """The folder of a fitted artifact, among the user's and those that ship with the package."""
+    """The folder of a fitted artifact, in the user's folders or among those shipped with the package; None for none."""
     return next((f / key for f in (*folders, _shipped()) if (f / key / "fit.json").is_file()), None)
 
 
 def save_artifact(folder: Path, method: Method, facts: Facts) -> None:
-    """Write weights, then `fit.json`, which makes the artifact complete."""
+    """Write the weights, then `fit.json`: an artifact without it is incomplete."""
     folder.mkdir(parents=True, exist_ok=True)
     if weights := method.weights():
         save_file({k: v.contiguous().cpu() for k, v in weights.items()}, folder / "weights.safetensors")
@@ -55,7 +55,7 @@ def save_artifact(folder: Path, method: Method, facts: Facts) -> None:
 
 
 def load_artifact(folder: Path, cls: type[Method]) -> tuple[Method, Facts]:
-    """The fitted method and what is known of its fit.
+    """Load the fitted method and how it was made.
 
     Raises:
         DlbenchError: the artifact is damaged.

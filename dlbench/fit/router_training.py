@@ -1,7 +1,7 @@
 """Train a router through the frozen backbone: straight-through gates over the decode forwards of references.
 
-Prompts run at full depth, so they are read without a gradient. Then every layer runs on every decoded token; what a
-closed gate governs is not taken.
+Prompts run at full depth and without a gradient. Then every layer runs on every decoded token, and a closed gate
+discards the output of its layer, or of the half that it switches.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,58 +18,71 @@ from torch import Tensor, nn
 
 from dlbench.engine.flops.costs import Costs
 from dlbench.engine.routing.prompt_states import PromptStates
+from dlbench.fit.references import BATCH, References
 from dlbench.method import Action, Router
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
-from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart, shadowed, state_of, with_state
-
-if TYPE_CHECKING:
-    from dlbench.fit.probe import FitProbe
-
-BATCH = 8
-Cost = Literal["squared", "absolute", "linear"]
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart
 
 
-def train(
-    probe: FitProbe,
-    router: Router,
-    *,
-    steps: int,
-    lr: float,
-    weight: float,
-    cost: Cost = "squared",
-    share: float = 0.5,
-    noise: bool = True,
-    rises: bool = False,
-) -> list[float]:
-    """Train a router's module in place; see `dlbench.method.Probe.train`."""
-    torch.manual_seed(probe.seed)
-    module = router.module(probe.depth, probe.width).to(probe.backbone.device)
+@dataclass(frozen=True)
+class Training:
+    """How a router is trained; see `dlbench.method.base.TrainOptions`."""
+
+    steps: int
+    lr: float
+    weight: float
+    cost: Literal["squared", "absolute", "linear"] = "squared"
+    share: float = 0.5
+    noise: bool = True
+    rises: bool = False
+
+    def weight_at(self, step: int) -> float:
+        """Weight of the cost at an optimiser step."""
+        return self.weight * math.sin(math.pi / 2 * step / self.steps) if self.rises else self.weight
+
+
+def train(references: References, router: Router, options: Training, say: Callable[[int, int], None]) -> list[float]:
+    """Train a router's module in place; see `dlbench.method.Probe.train`.
+
+    Args:
+        references: the texts, and the frozen backbone.
+        router: has the module.
+        options: steps, learning rate and cost.
+        say: called after each step with the number done and their total.
+
+    Returns:
+        The loss of each step.
+    """
+    backbone = references.backbone
+    torch.manual_seed(references.seed)
+    module = router.module(backbone.depth, backbone.width).to(backbone.device)
     module.requires_grad_(True)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=0.0)
-    order, examples = np.random.default_rng(probe.seed + 1), probe.examples()
+    optimiser = torch.optim.AdamW(module.parameters(), lr=options.lr, weight_decay=0.0)
+    order, examples = np.random.default_rng(references.seed + 1), references.examples()
     losses = []
-    for step in range(steps):
+    for step in range(options.steps):
         picked = order.choice(len(examples), size=min(BATCH, len(examples)), replace=False)
-        batch = Parted.of([examples[i] for i in picked]).to(probe.backbone.device)
-        probe.tokens += batch.tokens
-        gates = SoftGates(probe.backbone, router, batch, noise=noise)
+        batch = Parted.of([examples[i] for i in picked]).to(backbone.device)
+        references.tokens += batch.tokens
+        gates = SoftGates(backbone, router, batch, noise=options.noise)
         logits = gates.logits()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED)
-        loss = loss + (weight * math.sin(math.pi / 2 * step / steps) if rises else weight) * _cost(gates, cost, share)
+        loss = loss + options.weight_at(step) * _cost(gates, options.cost, options.share)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         for group in optimiser.param_groups:
-            group["lr"] = lr * (1 - step / steps)
+            group["lr"] = options.lr * (1 - step / options.steps)
         optimiser.step()
         losses.append(loss.item())
-        probe.say(step + 1, steps)
+        say(step + 1, options.steps)
     module.requires_grad_(False)
     return losses
 
 
-def _cost(gates: SoftGates, cost: Cost, share: float) -> Tensor:
+def _cost(gates: SoftGates, cost: Literal["squared", "absolute", "linear"], share: float) -> Tensor:
     if cost == "linear":
         return gates.opened()
     if cost == "squared":
@@ -80,40 +94,40 @@ class SoftGates:
     """Gates of one router over one batch of texts."""
 
     def __init__(self, backbone: Backbone, router: Router, batch: Parted, *, noise: bool) -> None:
-        """Prepare.
+        """Set the gates up.
 
         Args:
             backbone: frozen.
-            router: gives the scores.
+            router: computes the scores.
             batch: texts under teacher forcing.
             noise: whether gates are sampled or cut at the threshold.
         """
         self.backbone, self.router, self.batch, self.noise = backbone, router, batch, noise
         self.gated = {i: backbone.layers[i] for i in sorted(router.gated(backbone.depth))}
         self.kept: list[Tensor] = []
-        """For which decode forwards each gate was open, with a gradient: [rows, steps] each."""
+        """1 for decode forwards whose gate was open, else 0, with a gradient: [rows, steps] per gated layer."""
         self._costs = Costs(backbone)
         self._routed = batch.mask.bool()
         spared = router.spared(batch.steps, batch.positions)
         self.always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
-        """Padding, and decode forwards that run every layer whatever the gates say: [rows, steps]."""
+        """Padding, and decode forwards that run every layer whatever the gates decide: [rows, steps]."""
         self._prompts = PromptStates(backbone.depth, len(batch.ids), frozenset(self.gated))
         self._starts = (batch.prompt.shape[1] - batch.prompt_mask.sum(1)).cpu().numpy()
         self._inside: Tensor | None = None
 
     def logits(self) -> Tensor:
-        """Read the prompts, then the decode forwards through the gates: [rows, steps, vocabulary]."""
-        looked_at = self.gated if self.router.scope == "sequence" else {}
-        return read_apart(self.backbone, self.batch, shadowed(looked_at, self._look), self.installed())
+        """Run the prompts, then the decode forwards through the gates: [rows, steps, vocabulary]."""
+        noted = self.gated if self.router.scope == "sequence" else {}
+        return read_apart(self.backbone, self.batch, shadowed(noted, self._note), self.installed())
 
-    def _look(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Keep what the gates may see of the prompts."""
+    def _note(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Store the prompts' states before a layer, which its gate scores."""
         self._prompts.note(index, hidden, np.arange(len(self._starts)), self._starts)
         return forward(hidden, *args, **kwargs)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Shadow the gated layers' `forward` for a while."""
+        """Run the gated layers through their gates while entered."""
         with contextlib.ExitStack() as stack:
             if self.router.part != Action.RUN:
                 self._install_inside(stack)
@@ -122,12 +136,12 @@ class SoftGates:
 
     def shares(self) -> Tensor:
         """Layer share of each decode forward, with a gradient; halves count by their share of the FLOPs."""
-        part = [float(self._costs.shares[int(self.router.part), i]) for i in self.gated]
-        saved = torch.stack([(1 - kept) * share for kept, share in zip(self.kept, part, strict=True)])
+        weights = [float(self._costs.shares[int(self.router.part), i]) for i in self.gated]
+        saved = torch.stack([(1 - kept) * weight for kept, weight in zip(self.kept, weights, strict=True)])
         return 1 - saved.sum(0) / self.backbone.depth  # [rows, steps]
 
     def mean(self, values: Tensor, of: Tensor | None = None) -> Tensor:
-        """Mean over decode forwards, all or some, of one value for each: [rows, steps]."""
+        """Mean over the decode forwards, or over some `of` them, of values: [rows, steps]."""
         of = self._routed if of is None else of
         return (values * of).sum() / of.sum().clamp(min=1)
 
@@ -136,16 +150,16 @@ class SoftGates:
         return self.mean(self.shares())
 
     def opened(self) -> Tensor:
-        """Mean share of the decode forwards for which a gate was open, with a gradient."""
+        """Mean share of open gates, with a gradient."""
         return torch.stack([self.mean(kept) for kept in self.kept]).mean()
 
     def _keep(self, index: int, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Hard gates with the gradient of soft ones, and the scores: [rows, positions] each."""
+        """Hard gates with the gradient of soft ones (straight-through), and their scores: [rows, positions] each."""
         router = self.router
         module = router.module(self.backbone.depth, self.backbone.width)
         if router.scope == "sequence":
-            seen = router.summary(self._prompts, index)
-            score = module(seen.float(), index)[:, None].expand(hidden.shape[:2])
+            summary = router.summary(self._prompts, index)
+            score = module(summary.float(), index)[:, None].expand(hidden.shape[:2])
         else:
             score = module(hidden.float(), index)
         margin = score - router.threshold
@@ -203,9 +217,9 @@ class SoftGates:
 
 
 def _evicted(mask: Any, keep: Tensor) -> Any:
-    """A layer's mask over prompts and decode forwards that also hides the keys of closed gates, [rows, steps].
+    """A layer's attention mask that also hides the keys of closed gates; `keep` is [rows, steps].
 
-    A token still sees itself. None where no mask is needed: of a single new token everything before it is prompt.
+    A token still sees itself. No mask, no change: everything before a single new token is prompt.
     """
     if mask is None:
         return None

@@ -1,7 +1,7 @@
-"""The interface of a method: everything that a plugin imports.
+"""The plugin interface: a plugin imports this package and nothing else of dlbench.
 
-A method is one small file with one class. It says, for every token and just before every layer, whether the token
-runs the layer, skips it or leaves the stack; the engine executes the answer and counts what it cost.
+A method is one small file with one class. Before every layer it decides for each token: run the layer, skip it, or
+exit. The engine executes the decision and counts its FLOPs.
 
     from dataclasses import dataclass
     from dlbench.method import Action, Method, View
@@ -13,24 +13,24 @@ runs the layer, skips it or leaves the stack; the engine executes the answer and
         def route(self, view: View) -> Action:
             return Action.SKIP if view.layer % 2 else Action.RUN
 
-State must not live on `self` between calls: rows of a batch come and go, and one instance serves all of them. What a
-row must remember stands in its `memory`, which the engine carries.
+Do not keep state on `self` between calls: rows enter and leave a batch, and one instance serves all of them. State of a
+row goes into its `memory`, which the engine keeps for it.
 
-A method derives from one of these:
+Base classes:
 
-    Method       decides by itself: `route`
-    Static       a fixed plan for all tokens
-    Exit         leaves when a confidence crosses a threshold
+    Method       implements `route` itself
+    Static       one fixed set of layers for all tokens
+    Exit         exits when a confidence reaches a threshold
     Router       a learned gate per token, or per sequence
-    Draft        drafts with some of the layers and verifies with all: self-speculation
-    Oracle       chooses among published candidates, knowing how each of them scored
+    Draft        self-speculation: drafts with some of the layers, verifies with all
+    Oracle       chooses per document among published candidates, from their scores
 """
 
-from dlbench.method.base import Action, Knob, Method, Prompt, Route, Scope
+from dlbench.method.actions import Action, Knob, Prompt, Route, Scope
+from dlbench.method.base import Method, Probe, Text, Written
 from dlbench.method.draft import Draft
 from dlbench.method.exits import Exit
 from dlbench.method.oracle import Candidate, Oracle
-from dlbench.method.probe import Probe, Text, Written
 from dlbench.method.router import Router
 from dlbench.method.static import LayerSet, Static
 from dlbench.method.view import View

@@ -1,118 +1,143 @@
-"""What every method is: its parameters, what it declares, and `route`."""
+"""The base class of methods, and the data that a method may use while it is fitted."""
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntFlag
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, final
+from typing import Any, ClassVar, Literal, NotRequired, Protocol, Self, TypedDict, Unpack
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from dlbench.method.probe import Probe
-    from dlbench.method.view import View
+from dlbench.method.actions import Action, Knob, Parameters, Prompt, Route, Scope
+from dlbench.method.view import View
 
-Scope = Literal["static", "sequence", "token"]
-
-
-class Action(IntFlag):
-    """What one token does at one layer."""
-
-    SKIP = 0
-    ATTN = 1
-    """The attention half of the layer only; it counts by its share of the layer's FLOPs."""
-    MLP = 2
-    """The feed-forward half only; like SKIP it makes no keys and values."""
-    RUN = ATTN | MLP
-    EXIT = 4
-    """Run neither this layer nor any later one; never combined with another flag."""
+FitPart = Literal["learn", "tune"]
+"""Part of the fit split: documents to learn from (70 %), and documents to set thresholds on (30 %)."""
 
 
 @dataclass(frozen=True)
-class Route:
-    """An answer that says more than who runs."""
+class Written:
+    """What a method generated for one document of the fit split, free-running."""
 
-    codes: Action | Tensor
-    """One action for all tokens of the view, or one code per token: [n], bool or integer."""
-    scale: Tensor | None = None
-    """What is added to the state is multiplied by this, [n]: by the layer where a token runs it, or a half of it, by
-    the method's `bypass` where it skips the layer."""
-    memory: Tensor | None = None
-    """The tokens' sequences remember this from now on: [n, m]."""
+    id: str
+    text: str
+    score: float
+    """The task's primary metric against the references."""
+    share: float
+    """Executed layers over depth, per decode forward."""
 
 
 @dataclass(frozen=True)
-class Knob:
-    """The one parameter that trades compute for quality."""
+class Text:
+    """Decode forwards of references under teacher forcing at full depth: n tokens of several documents."""
 
-    name: str
-    low: float
-    """Value at the smallest layer share."""
-    high: float
-    """Value at the largest; between the two (low may be the greater number) the share rises monotonically."""
+    states: tuple[Tensor, ...]
+    """State before each layer, and after the last: depth + 1 times [n, width]."""
+    logits: Callable[[int], Tensor]
+    """The exit head on the state before a layer, `depth` for the full stack: [n, vocabulary]."""
 
 
-class Prompt(Protocol):
-    """What `Method.begin` may see: prompts that were read at full depth, n of them."""
+class TrainOptions(TypedDict):
+    """How `Probe.train` trains a router."""
+
+    steps: int
+    """Optimiser steps."""
+    lr: float
+    """Learning rate of AdamW; it falls linearly to 0."""
+    weight: float
+    """Weight of the cost in the loss."""
+    cost: NotRequired[Literal["squared", "absolute", "linear"]]
+    """Kind of cost, see `Probe.train`; "squared" by default."""
+    share: NotRequired[float]
+    """Target layer share of the decoded tokens; 0.5 by default."""
+    noise: NotRequired[bool]
+    """True (the default): gates are sampled (Gumbel, straight-through). False: cut at the threshold."""
+    rises: NotRequired[bool]
+    """Whether the weight of the cost rises from 0, as weight · sin(π/2 · step / steps); False by default."""
+
+
+class Probe(Protocol):
+    """The fit split of one task on one frozen backbone. Compute spent here is counted apart from inference."""
 
     @property
-    def depth(self) -> int:
-        """Layers of the backbone."""
-        ...
-
+    def depth(self) -> int: ...
     @property
-    def count(self) -> int:
-        """N."""
+    def width(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def budget(self) -> float | None:
+        """Target layer share, for methods whose fit depends on it (`Method.fits_budget`)."""
         ...
 
-    def last(self, layer: int) -> Tensor:
-        """State of each prompt's last token before a layer named by `Method.reads`: [n, width]."""
+    def ids(self, part: FitPart) -> Sequence[str]:
+        """Ids of the documents of a part, in order."""
         ...
 
-    def mean(self, layer: int) -> Tensor:
-        """Mean state of each prompt's tokens before a layer named by `Method.reads`: [n, width]."""
+    def texts(self, part: FitPart = "learn") -> Iterator[Text]:
+        """States and exit logits of the references' tokens, a few documents at a time."""
         ...
 
-    def normed_mean(self, layer: int) -> Tensor:
-        """The same of states that were each scaled to a mean square of 1: [n, width].
+    def similarity(self, part: Action) -> list[float]:
+        """Mean cosine between the input and the output of each layer, or of one half of it, residual included: [depth].
 
-        The first token of many models has a state a thousand times as large as the others, and is most of their mean.
+        Over all tokens of the prompts and references to learn from, at full depth.
         """
         ...
 
+    def cost(self, layer: int, part: Action) -> float:
+        """Share of a layer's FLOPs that one half of it takes."""
+        ...
 
-class Parameters:
-    """Parameters are dataclass fields; they go to and come from JSON values."""
+    def nll(self, method: Method, texts: int | None = None) -> float:
+        """Mean negative log-likelihood of the references to learn from under a static plan, in nats per token.
 
-    @final
-    def params(self) -> dict[str, Any]:
-        """Parameters as JSON values."""
-        return {
-            f.name: list(v) if isinstance(v := getattr(self, f.name), (tuple, frozenset)) else v
-            for f in dataclasses.fields(self)  # type: ignore[arg-type]
-            if f.init
-        }
+        Layers are skipped where decoding would skip them. Where prompts run at full depth, so does the prompt's last
+        token, and the first token of a reference, which it predicts, is left out. Where prompts are routed, all tokens
+        are under the plan and every token of a reference counts.
 
-    @classmethod
-    @final
-    def from_params(cls, params: Mapping[str, Any]) -> Self:
-        """Build from JSON values; lists become tuples.
-
-        Raises:
-            ValueError: an unknown name, or a value that the method refuses.
+        Args:
+            method: the plan, a `Static`.
+            texts: number of references, the first ones; None for all.
         """
-        known = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-        if unknown := sorted(set(params) - known):
-            raise ValueError(f"no parameter {unknown[0]!r}; there is {', '.join(sorted(known)) or 'none'}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in params.items()})
+        ...
+
+    def prompts(self, layers: Sequence[int], part: FitPart = "learn") -> Prompt:
+        """States of the prompts before the given layers, in the order of `ids`."""
+        ...
+
+    def run(self, method: Method | None, part: FitPart = "tune") -> list[Written]:
+        """Decode greedily and free-running with a method, or at full depth for None; in the order of `ids`."""
+        ...
+
+    def likeness(self, text: str, other: str) -> float:
+        """ROUGE-L of two texts, in [0, 1]."""
+        ...
+
+    def train(self, router: Method, **options: Unpack[TrainOptions]) -> list[float]:
+        """Train a router through the frozen backbone under teacher forcing; returns the loss per step.
+
+        The loss is the cross entropy of the references plus `weight` times a cost:
+
+            squared    (mean executed layer share of all tokens - share)²
+            absolute   mean over tokens of |executed layer share of the token - share|, without `Router.spared` tokens
+            linear     mean share of open gates
+
+        Args:
+            router: a `Router`; its `module()` is trained in place.
+            **options: see `TrainOptions`.
+        """
+        ...
+
+    def say(self, done: int, steps: int) -> None:
+        """Show progress."""
+        ...
 
 
 _RENAMED = {"couples_rows": "batch_dependent", "foresees": "uses_future"}
-"""Former name of an attribute -> its name."""
+"""Former name of an attribute → its name."""
 
 
 @dataclass
@@ -120,33 +145,34 @@ class Method(Parameters, ABC):
     """A rule that routes tokens through layers. Subclasses are dataclasses; their fields are the parameters."""
 
     deployable: ClassVar[bool] = True
-    """False where the method sees what deployment cannot (references, other candidates' outputs, what is to come)."""
+    """False where the method uses what deployment does not have: references, other candidates' outputs, the future."""
     uses_future: ClassVar[bool] = False
-    """True where it asks `View.foreseen`; such a method is never deployable."""
+    """True where it calls `View.foreseen`; such a method is never deployable."""
     kv: ClassVar[tuple[str, ...]] = ("project", "evict")
     """Supported policies for the keys and values of skipped tokens, default first.
 
-    "project" makes them of the state that passed the layer by, "evict" hides the position in that layer, "recompute"
-    carries a token that exited through the rest when a later token needs it: for methods that never skip.
+    "project" computes them from the state that bypassed the layer, "evict" hides the position in that layer,
+    "recompute" runs the remaining layers of an exited token when a later token attends to it: for methods that never
+    skip.
     """
     knob: ClassVar[Knob | None] = None
-    """The parameter tuned to a budget, where no closed form does it (see `at`)."""
+    """The parameter that is tuned to a budget, where `at` has no closed form for it."""
     variants: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
-    """Parameter sets that a run takes where none is given, each a row of its own."""
+    """Parameter sets that a run takes by default, one row each."""
     fitted: ClassVar[bool] = False
     """True where `fit` may have to run (or an artifact be loaded) before `route`; see `learns`."""
     fits_budget: ClassVar[bool] = False
-    """True where what is learnt depends on the budget; else one fit serves all budgets."""
+    """True where the fit depends on the budget; otherwise one fit serves all budgets."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
-        """Read the former names of attributes in plugins that were written before they changed."""
+        """Accept the former names of attributes, with a warning, in plugins written before they were renamed."""
         super().__init_subclass__(**keywords)
         for old, new in _RENAMED.items():
             if old in cls.__dict__ and new not in cls.__dict__:
                 warnings.warn(
                     f"{cls.__name__}: `{old}` is called `{new}` now; the next release reads the new name only",
                     FutureWarning,
-                    stacklevel=3,  # past that of abc
+                    stacklevel=3,  # beyond the frame of abc
                 )
                 setattr(cls, new, cls.__dict__[old])
 
@@ -157,7 +183,7 @@ class Method(Parameters, ABC):
 
     @property
     def batch_dependent(self) -> bool:
-        """Whether a decision depends on the other rows of the batch: then the batch stays as it was made up."""
+        """Whether a decision depends on the other rows of the batch; then a batch keeps its rows until all are done."""
         return False
 
     @property
@@ -167,11 +193,11 @@ class Method(Parameters, ABC):
 
     @property
     def tuned(self) -> bool:
-        """Whether the knob is set to a budget; False gives one row, whatever the budgets."""
+        """Whether the knob is set to a budget; False gives a single row, whatever the budgets."""
         return self.knob is not None
 
     def live(self, depth: int) -> frozenset[int] | None:
-        """Layers that decoding can ever run; None means any. No cache is kept and no fill done outside."""
+        """Layers that decoding can ever run; None means any. The others make no keys and values."""
         return None
 
     def at(self, budget: float, depth: int) -> Self | None:
@@ -182,38 +208,38 @@ class Method(Parameters, ABC):
         """Check the parameters against a backbone's depth.
 
         Raises:
-            ValueError: a parameter does not fit; the message says which and what would.
+            ValueError: a parameter does not fit; the message names it and says what would fit.
         """
 
     def fit(self, probe: Probe) -> None:
-        """Train or calibrate on the fit split: may set fields, and whatever `weights` gives."""
+        """Train or calibrate on the fit split: may set fields, and the tensors that `weights` returns."""
 
     def weights(self) -> dict[str, Tensor]:
         """Learned tensors, stored as safetensors beside the parameters."""
         return {}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over what `weights` gave."""
+        """Load what `weights` returned."""
         if weights:
             raise ValueError(f"{type(self).__name__} takes no weights")
 
     def reads(self, depth: int) -> frozenset[int]:
-        """Layers before which `begin` looks at the prompt's states."""
+        """Layers before which `begin` reads the prompt's states."""
         return frozenset()
 
     def begin(self, prompt: Prompt) -> Tensor | None:
-        """What each sequence remembers at first: [n, m]. Its products are charged to `router`."""
+        """Initial memory of each sequence: [n, m]. Its matrix products are charged to `router`."""
         return None
 
     def bypass(self, layer: int) -> nn.Module | None:
-        """What tokens that skip a layer pass through instead: float32 [n, width] -> what is added to it; charged.
+        """Module that tokens which skip a layer go through instead: float32 [n, width] → added to the state; charged.
 
-        Where an answer has a `scale`, what is added is multiplied by it.
+        Where a route has a `scale`, the module's output is multiplied by it.
         """
         return None
 
     def head(self, layer: int) -> nn.Module | None:
-        """An exit head of its own for the state before a layer: float32 [n, width] -> [n, vocabulary]; charged."""
+        """The method's own exit head before a layer: float32 [n, width] → [n, vocabulary]; charged."""
         return None
 
     @abstractmethod

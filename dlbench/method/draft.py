@@ -1,4 +1,4 @@
-"""Self-speculation."""
+"""Base class of methods that speculate with their own layers."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from typing import final
 
 from torch import Tensor
 
-from dlbench.method.base import Action, Method, Scope
+from dlbench.method.actions import Action, Scope
+from dlbench.method.base import Method
 from dlbench.method.static import Static
 from dlbench.method.view import View
 
 
 @dataclass
 class Draft(Method):
-    """Draft a few tokens with some of the layers, then verify them with all: the text is that of full depth.
+    """Draft a few tokens with some of the layers, then verify them with all: the text equals that of full depth.
 
-    The layers of the draft come before or among those that verify: what a draft of the first layers has computed is
-    kept, so that only the others run again; of any other draft all layers verify.
+    Where the draft runs the first layers, their results are kept and only the later layers verify; after any other
+    draft all layers verify.
     """
 
     length: int = 4
-    """Most tokens drafted in a round."""
+    """Maximum number of tokens drafted per round."""
 
     @abstractmethod
     def drafter(self, depth: int) -> Static:
-        """The layers that draft."""
+        """The layers used for drafting."""
 
     def goes_on(self, p: Tensor) -> Tensor:
-        """Whether to draft another token after one of this probability: [n] -> bool [n]."""
+        """Whether to draft another token after a token of probability `p`: [n] → bool [n]."""
         return p >= 0
 
     @property

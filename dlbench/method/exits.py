@@ -1,4 +1,4 @@
-"""Exits by confidence."""
+"""Base class of early exits by confidence."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor
 
-from dlbench.method.base import Action, Knob, Method
+from dlbench.method.actions import Action, Knob
+from dlbench.method.base import Method
 from dlbench.method.view import View
 
 
 @dataclass
 class Exit(Method):
-    """Leave the stack as soon as a confidence reaches a threshold; a token that leaves runs no later layer."""
+    """Exit as soon as a confidence reaches a threshold; a token that exits runs no later layer."""
 
     kv: ClassVar[tuple[str, ...]] = ("project", "evict", "recompute")
     knob: ClassVar[Knob | None] = Knob("threshold", 0.0, 1.0)
 
     threshold: float = 0.9
     check: tuple[int, ...] = ()
-    """Layers before which to look; empty: all that may be left before, as in the papers. A look at the logits costs an
-    LM head, which the meter charges: on a small model, or with a large vocabulary, fewer looks save more."""
+    """Layers before which the confidence is computed; empty: all from `min_layers` on, as in the papers. A confidence
+    from logits costs an LM head each time, which is charged: with a small model or a large vocabulary, fewer checks
+    save more."""
     min_layers: int = 1
     """Layers that always run."""
     leave: Literal["row", "batch"] = "row"
-    """row: each by itself; batch: all together, once the least confident may, as implementations in batches do."""
+    """row: each row by itself; batch: all rows together, once the least confident may exit."""
 
     def __post_init__(self) -> None:
         if not -1 <= self.threshold <= 1:
@@ -46,15 +48,15 @@ class Exit(Method):
             raise ValueError(f"cannot check before layer {bad[0]} of {depth}; layers 1 to {depth - 1} can be checked")
 
     def checked(self, depth: int) -> tuple[int, ...]:
-        """The layers before which it looks."""
+        """The layers before which the confidence is computed."""
         return tuple(layer for layer in self.check or range(1, depth) if layer >= self.min_layers)
 
     @abstractmethod
     def confidence(self, view: View) -> Tensor:
-        """How sure each token is: [n]."""
+        """Confidence of each token: [n]."""
 
     def thresholds(self, view: View) -> float | Tensor:
-        """What the confidence is held against: one number, or one per token ([n])."""
+        """Threshold of the confidence: one number, or one per token ([n])."""
         return self.threshold
 
     @final

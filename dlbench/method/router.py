@@ -1,4 +1,4 @@
-"""Learned gates."""
+"""Base class of methods with learned gates."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from dlbench.method.base import Action, Knob, Method, Prompt, Route
+from dlbench.method.actions import Action, Knob, Prompt, Route
+from dlbench.method.base import Method
 from dlbench.method.view import View
 
 
 @dataclass
 class Router(Method):
-    """A learned gate before each layer: what it governs runs where `score >= threshold`.
+    """A learned gate before each layer: the layer, or a half of it, runs where `score >= threshold`.
 
-    The score is differentiable, so that `Probe.train` can train the module behind it with straight-through gates. With
-    scope "sequence" the gate looks at a `summary` of the prompt, once, and holds for the whole text.
+    The score is differentiable, so `Probe.train` can train the module with straight-through gates. With scope
+    "sequence" the gate scores a `summary` of the prompt once, and its decision holds for the whole text.
     """
 
     fitted: ClassVar[bool] = True
     fits_budget: ClassVar[bool] = True
     knob: ClassVar[Knob | None] = Knob("threshold", 12.0, -12.0)
     part: ClassVar[Action] = Action.RUN
-    """What a gate governs: the whole layer, or a half of it; the other half always runs."""
+    """What a gate switches: the whole layer, or one half of it; the other half always runs."""
     scaled: ClassVar[bool] = False
-    """Whether what a gated layer adds is multiplied by sigmoid(score), and what a `bypass` adds instead of it by
-    1 - sigmoid(score); for gates on whole layers."""
+    """Whether the output of a gated layer is multiplied by sigmoid(score), and that of a `bypass` by
+    1 - sigmoid(score); for gates on whole layers only."""
 
     threshold: float = 0.0
     _module: nn.Module | None = field(default=None, init=False, repr=False, compare=False)
 
     @abstractmethod
     def build(self, depth: int, width: int) -> nn.Module:
-        """Make the trainable part: called with (hidden [..., width], layer) -> score [...].
+        """Build the trainable module: (hidden [..., width], layer) → score [...].
 
-        States come as float32 whatever the backbone's dtype; the engine moves the module to the backbone's device.
+        States are float32 whatever the backbone's dtype; the engine moves the module to the backbone's device.
         """
 
     @final
     def module(self, depth: int, width: int) -> nn.Module:
-        """The trainable part, made on first use and kept."""
+        """The trainable module, built on first use."""
         if self._module is None:
             self._module = self.build(depth, width)
             self._module.register_buffer("shape", torch.tensor([depth, width]))
@@ -51,23 +52,23 @@ class Router(Method):
 
     @abstractmethod
     def gated(self, depth: int) -> frozenset[int]:
-        """Layers that have a gate; the others always run."""
+        """Layers with a gate; the others always run."""
 
     def spared(self, step: Tensor, position: Tensor) -> Tensor | None:
-        """Tokens that run every layer: bool [...]; None where none does.
+        """Tokens that run every layer whatever the gates say: bool [...]; None for no token.
 
         Args:
             step: decode steps, 0 for a row's first forward after its prompt: [...].
-            position: places in the sequence, prompt included: [...].
+            position: absolute positions, prompt included: [...].
         """
         return None
 
     def summary(self, prompt: Prompt, layer: int) -> Tensor:
-        """What a gate with scope "sequence" scores: [n, width]; the mean state before the layer."""
+        """Input of a gate with scope "sequence": [n, width]; by default the mean state before the layer."""
         return prompt.mean(layer)
 
     def noise(self, view: View) -> Tensor | float:
-        """Added to the score at evaluation: [n]; 0 for a deterministic gate."""
+        """Noise added to the score at evaluation: [n]; 0 for a deterministic gate."""
         return 0.0
 
     def reads(self, depth: int) -> frozenset[int]:
@@ -86,7 +87,7 @@ class Router(Method):
 
     @final
     def score(self, hidden: Tensor, layer: int, depth: int) -> Tensor:
-        """The gate's score of states: [n, width] -> [n]."""
+        """Score of a gate on states: [n, width] → [n]."""
         module = self.module(depth, hidden.shape[-1])
         if next(module.parameters(), hidden).device != hidden.device:
             module.to(hidden.device)

@@ -1,4 +1,4 @@
-"""Fixed plans."""
+"""Base class of methods that run a fixed set of layers."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import final
 
-from dlbench.method.base import Action, Method, Scope
+from dlbench.method.actions import Action, Scope
+from dlbench.method.base import Method
 from dlbench.method.view import View
 
 
 @dataclass
 class Static(Method):
-    """A fixed set of layers, or of halves of layers, the same for every token of every sequence."""
+    """A fixed set of layers, or of halves of layers, for every token of every sequence."""
 
     @property
     @final
@@ -21,10 +22,10 @@ class Static(Method):
 
     @abstractmethod
     def layers(self, depth: int) -> frozenset[int]:
-        """The layers of a backbone of `depth` layers that are executed, wholly or in part."""
+        """The layers that are executed, wholly or in part, of a backbone with `depth` layers."""
 
     def actions(self, depth: int) -> tuple[Action, ...]:
-        """What every token does, layer by layer; whole layers unless a method says otherwise."""
+        """The action of every token at each layer: [depth]; whole layers by default."""
         chosen = self.layers(depth)
         return tuple(Action.RUN if i in chosen else Action.SKIP for i in range(depth))
 
@@ -34,8 +35,8 @@ class Static(Method):
 
     def validate(self, depth: int) -> None:
         chosen = self.layers(depth)
-        if strange := [one for one in chosen if type(one) is not int]:
-            raise ValueError(f"layers are whole numbers from 0, and {strange[0]!r} is none")
+        if invalid := [layer for layer in chosen if type(layer) is not int]:
+            raise ValueError(f"layers are whole numbers from 0; {invalid[0]!r} is not one")
         if not chosen or min(chosen) < 0 or max(chosen) >= depth:
             raise ValueError(f"layers {sorted(chosen)} do not fit a backbone of {depth} layers: 0 to {depth - 1} do")
 
@@ -47,7 +48,7 @@ class Static(Method):
 @final
 @dataclass
 class LayerSet(Static):
-    """A set of layers given outright, for methods that are made of such sets."""
+    """A given set of layers; other methods are built from it."""
 
     chosen: tuple[int, ...]
 

@@ -1,4 +1,4 @@
-"""What a method may see."""
+"""What a method sees when it decides."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 class View(ABC):
-    """What a method may see just before one layer: the n tokens (one per sequence) that have not exited.
+    """State before one layer of the n tokens (one per sequence) that have not exited.
 
-    Tensors are copies; writing to them changes nothing. Properties are computed when read, so a method that answers
-    from `layer` alone costs nothing. States and logits are on the backbone's device; facts about the tokens (`row`,
-    `step`, `position`, `limit`) and noise are on the CPU, so that a decision made from them alone never waits for it.
+    Tensors are copies; writing to them changes nothing. Properties are computed when read, so a method that uses only
+    `layer` costs nothing. States and logits are on the backbone's device; `row`, `step`, `position`, `limit` and noise
+    are on the CPU, so a decision from them alone never waits for the device.
     """
 
     layer: int
@@ -24,21 +24,21 @@ class View(ABC):
     @property
     @abstractmethod
     def hidden(self) -> Tensor:
-        """State that would enter the layer: [n, width]. Not available while a prompt is routed."""
+        """Input of the layer: [n, width]. Not available while a prompt is routed."""
 
     @property
     @abstractmethod
     def before(self) -> Tensor | None:
         """Input of the last layer that each token *executed*: [n, width]; None while no token has executed any.
 
-        Not the layer below: after a skip that one's output equals `hidden`, and their cosine would be a false 1.
-        A token that has executed nothing while others have gets zeros.
+        This is not the input of the previous layer: after a skip that equals `hidden`, and their cosine would be 1 for
+        no reason. A token that has executed no layer while others have gets zeros.
         """
 
     @property
     @abstractmethod
     def embedded(self) -> Tensor:
-        """State that entered layer 0: [n, width]."""
+        """Input of layer 0: [n, width]."""
 
     @property
     @abstractmethod
@@ -50,7 +50,7 @@ class View(ABC):
     def step(self) -> Tensor:
         """Decode step of each token, 0 for its row's first forward after the prompt: [n], int64; -1 in a routed prompt.
 
-        Rows enter a batch as others finish, so it differs from row to row.
+        Rows enter a batch as others end, so steps differ between rows.
         """
 
     @property
@@ -61,39 +61,40 @@ class View(ABC):
     @property
     @abstractmethod
     def limit(self) -> Tensor:
-        """Most new tokens each sequence may write: [n], int64."""
+        """Maximum number of new tokens of each sequence: [n], int64."""
 
     @property
     @abstractmethod
     def memory(self) -> Tensor | None:
-        """What the tokens' sequences remember: [n, m], from `Method.begin` and from answers; None where nothing is."""
+        """Memory of the tokens' sequences, from `Method.begin` and `Route.memory`: [n, m]; None where there is none."""
 
     @abstractmethod
     def logits(self) -> Tensor:
         """Exit head on `hidden` (final norm and LM head, or the method's own): [n, vocabulary]. Charged to `heads`.
 
-        As they are: what a model's generation_config makes of them (`repetition_penalty`, …) comes after.
+        Before the processors of the model's generation_config (`repetition_penalty`, …).
         """
 
     @abstractmethod
     def foreseen(self, layer: int) -> Tensor:
-        """The token that the exit head would write from the state before `layer`, were every layer run: [n], int64.
+        """Token that the exit head predicts from the state before `layer` when every layer runs: [n], int64.
 
-        `depth` stands for the full stack; what a model's generation_config makes of logits has been done. Not charged,
-        and for methods that say `uses_future` only: deployment cannot.
+        `depth` means the full stack; the processors of the model's generation_config are applied. Not charged, and only
+        for methods that declare `uses_future`: deployment does not have it.
         """
 
     @abstractmethod
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
         """Noise in [0, 1): [n, count], float64, on the CPU.
 
-        Keyed by seed and document, and by step (per="token") and layer (per="layer"): the same whatever the batch.
+        Keyed by seed and document, with per="token" also by step, with per="layer" by step and layer; it does not
+        depend on the batch.
         """
 
     @abstractmethod
     def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
-        """`score >= threshold`, [n] bool, noting how close each call was; a threshold may be on the CPU.
+        """`score >= threshold`, [n] bool; near ties are recorded. The threshold may be on the CPU.
 
-        Decisions taken here and closer than the dtype's rounding are named in the samples ("tight"), so that a
-        difference between two batch sizes can be told from a fault.
+        A score closer to the threshold than the dtype's rounding error is marked in the samples ("tight"): such a
+        decision may differ between batch sizes without a fault.
         """

@@ -1,13 +1,9 @@
-"""Load a backbone, and know its family: where its layers, norm and projections are."""
+"""A loaded backbone: its layers and sizes, its tokenizer, and what ends its texts."""
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,20 +11,8 @@ from torch import nn
 
 from dlbench.data.thinking import Thinking
 from dlbench.errors import DlbenchError
-from dlbench.models.checkpoint.files import read_json
-from dlbench.models.checkpoint.hashes import fingerprint, weights_sha256
-from dlbench.models.checkpoint.reader import device_map_of, read
 from dlbench.models.end_tokens import Ends, ends_of
 from dlbench.models.families import FAMILIES, Family, resolve, unsupported
-from dlbench.models.quantization import to_int8
-from dlbench.system.paths import model_folder, record_name
-
-EMBEDDED: dict[str, str] = {"nano": "nano", "nano-half": "nano"}
-"""Backbones that ship with the package -> the base they are held against."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-INT8 = "int8"
-"""Weight-only int8; see `dlbench.models.quantization`."""
 
 
 @dataclass
@@ -40,15 +24,15 @@ class Backbone:
     tokenizer: Any
     family: Family
     dtype: str
-    """Of the weights: a key of DTYPES, or INT8."""
+    """Dtype of the weights: one of DTYPES, or INT8; see `dlbench.models.catalog`."""
     sha256: str
     base_sha256: str
     weights_sha256: str = ""
-    """Of the weights as they were in memory once loaded, before any were quantised; empty where nobody asked."""
+    """Hash of the weights in memory as they were loaded, before any quantisation; empty for models made in memory."""
     source: str = ""
-    """What `load` was asked for."""
+    """The name that was given to `load`."""
     spread: bool = False
-    """Whether the layers stand on several devices, or wait on disk until they run."""
+    """Whether layers are on several devices, or offloaded until they run."""
 
     @property
     def kind(self) -> str:
@@ -57,9 +41,9 @@ class Backbone:
 
     @property
     def layers(self) -> nn.ModuleList:
-        found = resolve(self.model, self.family.layers)
-        assert isinstance(found, nn.ModuleList)
-        return found
+        layers = resolve(self.model, self.family.layers)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
 
     @property
     def depth(self) -> int:
@@ -71,11 +55,11 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go."""
+        """Device of the token ids."""
         return self.place(self.model.get_input_embeddings())
 
     def place(self, module: nn.Module) -> torch.device:
-        """The device that a module runs on; weights that wait elsewhere are brought there by accelerate's hook."""
+        """The device that a module runs on; accelerate's hook moves offloaded weights there."""
         hook = getattr(module, "_hf_hook", None)
         if (device := getattr(hook, "execution_device", None)) is not None:
             return torch.device(device)
@@ -83,24 +67,24 @@ class Backbone:
 
     @property
     def context(self) -> int:
-        """Most positions that the model was built for.
+        """Maximum number of positions.
 
-        Under dynamic scaling of rotary angles the configuration names those of the training, which a factor stretches.
+        With dynamic scaling of rotary angles the configuration gives the length in training, and a factor extends it.
         """
         config = self.model.config
         given = getattr(config, "rope_parameters", None) or {}
-        several = [x for x in given.values() if isinstance(x, dict)] or [given]
-        stretched = max(float(x["factor"]) if x.get("rope_type") == "dynamic" else 1.0 for x in several)
-        return int(getattr(config, "max_position_embeddings", 1 << 30) * stretched)
+        by_kind = [x for x in given.values() if isinstance(x, dict)] or [given]
+        factor = max(float(x["factor"]) if x.get("rope_type") == "dynamic" else 1.0 for x in by_kind)
+        return int(getattr(config, "max_position_embeddings", 1 << 30) * factor)
 
     @property
     def id(self) -> str:
-        """Tells the backbones of a run apart."""
+        """Identifies the backbone within a run."""
         return f"{self.source} {self.dtype}"
 
     @property
     def precision(self) -> str:
-        """Dtype of states, keys and values: that of the weights, unless these are int8."""
+        """Dtype of states, keys and values: the dtype of the weights, unless these are int8."""
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
@@ -109,25 +93,25 @@ class Backbone:
         config = self.model.config
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        kept = getattr(config, "num_key_value_heads", None) or heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or heads
         if getattr(config, "multi_query", False) and not config.new_decoder_architecture:  # Falcon, the first ones
-            kept = 1
-        return int(2 * kept * width * next(self.model.parameters()).element_size())
+            kv_heads = 1
+        return int(2 * kv_heads * width * next(self.model.parameters()).element_size())
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the model has an embedding for; a tokenizer may know more, or fewer."""
+        """Rows of the embedding; the tokenizer may have more tokens, or fewer."""
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     def check_ids(self, ids: Sequence[int], what: str) -> None:
-        """Refuse token ids that the model has no embedding for.
+        """Check that the model has an embedding for every token id.
 
         Args:
             ids: token ids.
-            what: they are of, for the message.
+            what: their text, for the message.
 
         Raises:
-            DlbenchError: there is one.
+            DlbenchError: it has none for one of them.
         """
         if (most := max(ids, default=0)) < self.vocabulary:
             return
@@ -139,28 +123,28 @@ class Backbone:
 
     @property
     def start(self) -> list[int]:
-        """What stands before a text without a context: the begin-of-text token, or else that which ends a text.
+        """Token before a text without a context: the begin-of-text token, or else the end-of-text token.
 
         Raises:
             DlbenchError: the tokenizer has neither.
         """
         ids = (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id)
-        if (found := next((id_ for id_ in ids if id_ is not None), None)) is None:
+        if (start := next((id_ for id_ in ids if id_ is not None), None)) is None:
             raise DlbenchError(
                 f"the tokenizer of model {self.name!r} has no token that begins or ends a text, and an answer without "
                 "a context needs one before it: give it a bos_token"
             )
-        return [found]
+        return [start]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, begun as the tokenizer begins texts; once, where the text brings its own beginning."""
+        """Token ids of a text with the tokenizer's special tokens, but no second begin-of-text token."""
         begin = getattr(self.tokenizer, "bos_token", None)
         if begin and text.startswith(begin):
             return self.plain(text)
         return list(self.tokenizer(text)["input_ids"])
 
     def plain(self, text: str) -> list[int]:
-        """Token ids of a text, nothing added."""
+        """Token ids of a text, without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def begins(self, ids: Sequence[int]) -> bool:
@@ -169,13 +153,13 @@ class Backbone:
         return begin is not None and list(ids[:1]) == [begin]
 
     def shorten(self, ids: list[int], room: int) -> list[int]:
-        """The last `room` token ids; a begin-of-text token stays at the front."""
+        """Keep the last `room` token ids, and a begin-of-text token at the front."""
         kept = int(self.begins(ids) and room > 0)
         return ids[:kept] + ids[len(ids) - room + kept :]
 
     @property
     def ends(self) -> Ends:
-        """What ends a text."""
+        """End tokens of a text."""
         return ends_of(self.model, self.tokenizer)
 
     @property
@@ -184,11 +168,11 @@ class Backbone:
         return self.ends.ids
 
     def text(self, tokens: Sequence[int], thinking: Thinking | None = None) -> str:
-        """What tokens say: no special tokens, and nothing from an end token on, should it be spelled in letters.
+        """Decode generated tokens, without special tokens and cut where an end token is spelled out in the text.
 
         Args:
-            tokens: that were written.
-            thinking: where the model thinks, the marks of its thinking are part of the text.
+            tokens: the generated tokens.
+            thinking: how the model thinks; the marks around its thinking are kept.
         """
         if thinking is not None:
             return self.ends.cut(thinking.text(self.tokenizer, tokens))
@@ -198,7 +182,7 @@ class Backbone:
 def wrap(
     model: Any, tokenizer: Any = None, *, name: str = "local", sha256: str = "", base_sha256: str = ""
 ) -> Backbone:
-    """Make a Backbone of a loaded transformers model.
+    """Make a Backbone from a loaded transformers model, frozen and in evaluation mode.
 
     Raises:
         DlbenchError: the architecture is not supported.
@@ -209,82 +193,3 @@ def wrap(
     model.eval().requires_grad_(False)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return Backbone(name, model, tokenizer, FAMILIES[kind], dtype, sha256, base_sha256 or sha256)
-
-
-def embedded_folder(name: str) -> Path:
-    """Folder of a backbone that ships with the package."""
-    return Path(str(files("dlbench.tasks.nano"))) / "weights" / name
-
-
-def load(
-    name: str,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    attention: str | None = None,
-    device_map: str | None = None,
-    trust_remote_code: bool = False,
-) -> Backbone:
-    """Load an embedded backbone, a local folder or a hub model, with its tokenizer.
-
-    Args:
-        name: "nano", "nano-half", a folder, or a hub id such as "facebook/opt-125m" (with "@revision" if wanted).
-        device: a torch device.
-        dtype: a key of DTYPES; or INT8, which is a backbone of its own, derived from the same model in `plain_dtype`.
-        attention: transformers' attention implementation; None takes the library's choice.
-        device_map: how transformers spreads the layers ("auto" and its like, or a JSON file); None: all on `device`.
-        trust_remote_code: whether code that comes with a model may run.
-
-    Raises:
-        DlbenchError: not found, unreadable or unsupported; the message says what to do.
-    """
-    folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
-    if name in EMBEDDED and not embedded_folder(name).is_dir():
-        raise DlbenchError(f"the weights of {name!r} are missing from this installation: {folder}; reinstall dlbench")
-    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
-    if device_map is not None and dtype == INT8:
-        raise DlbenchError("int8 keeps all layers on one device: leave --device-map away, or take another dtype")
-    tokenizer, model, files = read(
-        name,
-        source,
-        revision,
-        device=device,
-        dtype=DTYPES[plain_dtype(dtype, device)],
-        attention=attention,
-        device_map=None if device_map is None else device_map_of(device_map),
-        trust_remote_code=trust_remote_code,
-    )
-    digest = fingerprint(files, code=trust_remote_code)
-    base = digest
-    if EMBEDDED.get(name, name) != name:
-        base = fingerprint(embedded_folder(EMBEDDED[name]))
-    elif folder is not None:
-        base = _base(folder, digest)
-    backbone = wrap(model, tokenizer, name=record_name(folder or name), sha256=digest, base_sha256=base)
-    backbone.source = name
-    backbone.weights_sha256 = weights_sha256(model, digest)
-    backbone.spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
-    if dtype == INT8:
-        to_int8(backbone.layers)
-        backbone.dtype = INT8
-        backbone.sha256 = hashlib.sha256(f"{digest} {INT8}".encode()).hexdigest()
-    return backbone
-
-
-def _base(folder: Path, digest: str) -> str:
-    """The hash of the model that a trained one stems from, by its card; its own where it has none.
-
-    Raises:
-        DlbenchError: the card is damaged.
-    """
-    base = read_json(folder / "dlbench.json", {}).get("base_sha256", digest)
-    if not re.fullmatch(r"[0-9a-f]{64}", str(base)):
-        raise DlbenchError(f"{folder / 'dlbench.json'} is damaged: its base_sha256 is no sha256; fetch it again")
-    return str(base)
-
-
-def plain_dtype(dtype: str, device: str) -> str:
-    """The floating-point dtype that a model is loaded in: for INT8, float32 on a CPU and bfloat16 elsewhere."""
-    if dtype != INT8:
-        return dtype
-    return "float32" if device == "cpu" else "bfloat16"

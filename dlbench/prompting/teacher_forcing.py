@@ -13,20 +13,20 @@ Such a text has those of the second reading from its beginning on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from dlbench.data.task import Document
 from dlbench.engine.layers.rotary_tables import RowAngles
 from dlbench.models.attention import rotary_module
 from dlbench.models.backbone import Backbone
+from dlbench.models.layer_patch import shadowed
 from dlbench.prompting.tokenize import limited_prompt
 
 IGNORED = -100
@@ -201,27 +201,6 @@ def read_apart(
 
 
 @contextlib.contextmanager
-def shadowed(layers: Mapping[int, nn.Module], around: Callable[..., Any]) -> Iterator[None]:
-    """Shadow the `forward` of layers for a while.
-
-    Args:
-        layers: by index.
-        around: called as `around(index, forward, hidden, *args, **kwargs)` in place of the layer's `forward`.
-    """
-    before = {index: vars(layer).get("forward") for index, layer in layers.items()}  # accelerate hangs its hooks there
-    try:
-        for index, layer in layers.items():
-            vars(layer)["forward"] = partial(around, index, layer.forward)
-        yield
-    finally:
-        for index, layer in layers.items():
-            if before[index] is None:
-                vars(layer).pop("forward", None)
-            else:
-                vars(layer)["forward"] = before[index]
-
-
-@contextlib.contextmanager
 def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
     """Let forwards over a batch have the rotary angles that decoding has, whatever stands beside a text.
 
@@ -244,14 +223,3 @@ def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
 
     with shadowed({0: rotary_module(backbone)}, around):
         yield
-
-
-def state_of(given: Any) -> Tensor:
-    """The state in what a layer returned: some families return a tuple."""
-    state: Tensor = given[0] if isinstance(given, tuple) else given
-    return state
-
-
-def with_state(given: Any, state: Tensor) -> Any:
-    """What a layer returned, with another state in it."""
-    return (state, *given[1:]) if isinstance(given, tuple) else state

@@ -18,6 +18,15 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/fit/__init__.py",
+        "6526957b3ce4d2c046d2e782be8ec22fc500872177f077a3f3e11e0ea086638b",
+    ): [
+        (
+            "dlbench/fit/__init__.py",
+            "614556a603b4d5ca163cb8862468a8d62deb72e1249344bf4df7ffabe6dd0a72",
+        )
+    ],
+    (
         "dlbench/fit/artifacts.py",
         "a7b602c5f652c6c4256e8801db0aa3c45071b5a77df9b3b5e391e1316ab3b07c",
     ): [
@@ -28,7 +37,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/calibration.py",
-        "ccff0ce61681043556ebe19a0f097fd4c0fface38ffd7fbc000d3064f38db8d4",
+        "dae924acee456420370ef5a21141d66e83aa912dbb8154b2a211ff14d1ba7366",
     ): [
         (
             "dlbench/fit/calibration.py",
@@ -37,7 +46,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/open_loop.py",
-        "1df9b8a3fbfc30e912c76c6f8abf8e2a30d3841f7a101aaa6b79c1c3d08ec463",
+        "73f5af80ed06bb2e1090a0518f3af6b3ac72ab654676501549735c7255894e72",
     ): [
         (
             "dlbench/fit/trace.py",
@@ -46,7 +55,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/probe.py",
-        "c5dd815920bd85d86f2b94c6f5778a7307d598622a3b62e0ff76dfe2bdc18dd0",
+        "4f645ab4125db47ebbb3e6e7fedbca056c38d4e52b895302e92294ee2bdbdd4b",
     ): [
         (
             "dlbench/fit/probe.py",
@@ -54,8 +63,12 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/fit/references.py",
+        "4f7a9e4df00f4dc8aa4b7f86547d3a55c94d93f2ad042eb5c761734fe316152c",
+    ): [],
+    (
         "dlbench/fit/router_training.py",
-        "015c8e800d1f2c77810ff0dac2eb7bfae4559aba94c6239fdb005dfce777809e",
+        "327b495f9f898c6200d53db4f70434548174d676df00a7a414e1ca3813c00bf1",
     ): [
         (
             "dlbench/fit/soft.py",
@@ -64,7 +77,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/tune.py",
-        "dd14db8366478bd9fead91ba32f294d10c70067db2624e2be6306d2f33e527ea",
+        "0a1dd16d8fbe61bf2b41c415d3fda3c4948a3b7665ac0cc63e7d34321c4bb0b9",
     ): [
         (
             "dlbench/fit/tune.py",
@@ -72,8 +85,26 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/method/__init__.py",
+        "bcdf1a638218192bc59395913ad9f1699a17cf118588f0bbc3c613e1fd4b21ac",
+    ): [
+        (
+            "dlbench/method/__init__.py",
+            "5f994d4e310dd52a4c35e7e19ef6e2f8e821f5654d3b525e02dbb3649132fb59",
+        )
+    ],
+    (
+        "dlbench/method/actions.py",
+        "08d78c03e7fde54fa95ca7924c1d6446a52a8cbed66ba4bd11225d6fb7f26bba",
+    ): [
+        (
+            "dlbench/method/probe.py",
+            "a807a7d1afb0ab31b97cba52cc53981c13beeeb913589a73f1fa97afcc976a9f",
+        )
+    ],
+    (
         "dlbench/method/base.py",
-        "46683b05164d4b21fad48afd4af13d4e3d51bb41c7d77e897bf7fa973b1f2d3e",
+        "dd81d8de03a6e2c85e0df3495b82a9749892bb3f641ef9a404882aa7c17dcdd5",
     ): [
         (
             "dlbench/method/base.py",
@@ -81,12 +112,48 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/method/draft.py",
+        "87b2812789b7dae1399fbb676d4750cbeb90516cc4e6f244a7d2700146895487",
+    ): [
+        (
+            "dlbench/method/draft.py",
+            "56e20b99a0cc35687ae6d67f89b6fb196288ce16c5d84c8ec067d547d5b67e88",
+        )
+    ],
+    (
         "dlbench/method/exits.py",
-        "e4fbe02f6646cb7a15004f56915b5930dcf1b374bf52c85b3aeafe932ad2d720",
+        "50829aa598528a2b26fa9a6aad20ddd64bac6b52f20e4d7a7c14d025e559704f",
     ): [
         (
             "dlbench/method/exits.py",
             "032b4cdc9daedd4fcd4a3db17fb8549c019ef186ee9f085e2f3b4224bbec249b",
+        )
+    ],
+    (
+        "dlbench/method/oracle.py",
+        "184b5b1f739cdb1a7abb812446b32b36c4be1ec239eef9d9d00fe993d21e48b3",
+    ): [
+        (
+            "dlbench/method/oracle.py",
+            "4b74d6872df9df5410b94bd4cf02e8392640f5193f7d90f8d94a8b5f2b5e3283",
+        )
+    ],
+    (
+        "dlbench/method/router.py",
+        "078993aa7eb56cb2660a02a33829fde848bf65fd733d5f22fb1a3bf4c9dc1169",
+    ): [
+        (
+            "dlbench/method/router.py",
+            "e027e4eece8b156e2dc1e25f7714a86845183149339f254e01babf6462026b99",
+        )
+    ],
+    (
+        "dlbench/method/static.py",
+        "ca6f89b1e546f9e4f2086e455a7f6711bdd5bf58361d281db9cbd7300791d32d",
+    ): [
+        (
+            "dlbench/method/static.py",
+            "1ba81b3afe0fa93ef843f1cedca46d6e3fc8d51bbf01170160e675344c026e07",
         )
     ],
     (
@@ -100,7 +167,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "ef593c1d8680e4a2e5631c7ed7451113db8689bd0a11bfb34e363af616df4ef9",
+        "ea8efa34d4fc927d2173143859140900043a99f1afe5263ddd594aa9fdaa1ca0",
     ): [
         (
             "dlbench/teacher/teacher.py",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,51 +17,20 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from dlbench.data import loader
 from dlbench.data.task_options import CHAT, Sources
 from dlbench.errors import DlbenchError
-from dlbench.models.families import FAMILIES
+from dlbench.models.catalog import DEVICE_MAPS, DTYPES, INT8, check_device, check_model, resolve_device
 from dlbench.registry import kv_policies
 from dlbench.registry import methods as registry
 from dlbench.system import offline
-from dlbench.system.paths import brief, check_folder, expanded, model_folder
+from dlbench.system.paths import check_folder, expanded
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
     from dlbench.method import Method, Oracle
 
-MODELS = {
-    "nano": "the embedded backbone of the nano suite",
-    "nano-half": "the same with half of the layers, trained on the same tokens",
-}
-"""Models that come with dlbench."""
-DTYPES = ("float32", "bfloat16", "float16")
-INT8 = "int8"
-"""Weight-only, of the decoder layers; needs the extra `dlbench[int8]`."""
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 RUN_FILE = "run.json"
 """A folder that holds this file belongs to a dlbench run."""
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """One line of `dlbench list models`: a model that comes with dlbench, or a family of decoders that it can load."""
-
-    name: str
-    """What to give, or transformers' name of the family (`model_type` in config.json)."""
-    kind: Literal["embedded", "family"]
-    about: str
-    give: str
-    """How `dlbench run` is told to take it."""
-    dtypes: tuple[str, ...]
-
-
-def list_models() -> list[ModelInfo]:
-    """The embedded models, then every supported family by name."""
-    dtypes = (*DTYPES, INT8)
-    embedded = [ModelInfo(name, "embedded", about, f"--model {name}", dtypes) for name, about in MODELS.items()]
-    about, give = "stock transformers decoders of this model_type", "--model FOLDER, --model ORG/NAME[@REVISION]"
-    return embedded + [ModelInfo(name, "family", about, give, dtypes) for name in sorted(FAMILIES)]
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,7 @@ class RunSpec:
 
     @property
     def loading(self) -> dict[str, Any]:
-        """What `backbones.load` is told beside device and dtype."""
+        """What `models.loading.load` is told beside device and dtype."""
         return {"device_map": self.device_map, "trust_remote_code": self.trust_remote_code}
 
     def check(self) -> None:
@@ -216,16 +184,6 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
     return settings
 
 
-def check_device(device: str) -> None:
-    """Check the name of a device; whether this machine has it, torch must tell.
-
-    Raises:
-        DlbenchError: there is no such device.
-    """
-    if not _DEVICE.fullmatch(device):
-        raise unknown("device", device, ("auto", "cpu", "cuda", "cuda:0", "mps"))
-
-
 def check_environment(spec: RunSpec) -> None:
     """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and their parameters.
 
@@ -269,45 +227,6 @@ def lacks_policy(method: Method | Oracle, kv: str | None) -> str:
         return ""
     policies: tuple[str, ...] = method.kv  # type: ignore[union-attr]
     return "" if kv in policies else f"does not support kv policy {kv!r}: it has {', '.join(policies)}"
-
-
-def resolve_device(device: str) -> str:
-    """Name the torch device; `auto` takes an accelerator where there is one.
-
-    Raises:
-        DlbenchError: this machine has no such device.
-    """
-    import torch
-
-    there = ["cpu"]
-    if torch.cuda.is_available():
-        there = [f"cuda:{i}" for i in range(torch.cuda.device_count())] + there
-    elif torch.backends.mps.is_available():
-        there = ["mps", *there]
-    if device == "auto":
-        return there[0]
-    wanted = "cuda:0" if device == "cuda" else device
-    if wanted not in there:
-        raise DlbenchError(f"device {device!r} is not on this machine: there is {', '.join(there)}")
-    return wanted
-
-
-def check_model(name: str) -> None:
-    """Check the name of a model; whether a hub has it, only the hub can tell.
-
-    Raises:
-        DlbenchError: it is neither embedded nor a folder, and no hub name.
-    """
-    if not name:
-        raise DlbenchError("a model without a name: see `dlbench list models`")
-    # What is neither embedded nor a folder may be a hub name, which only the hub or its cache can tell. But a bare
-    # name close to an embedded one is a slip, and a path is no hub name.
-    if name in MODELS or model_folder(name) is not None:
-        return
-    if Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise DlbenchError(f"no model folder {brief(name)}: see `dlbench list models`, or give a hub name")
-    if "/" not in name and name.lower().startswith("nano"):
-        raise unknown("model", name, MODELS, see="`dlbench list models`")
 
 
 def _check_parameters(name: str, chosen: registry.MethodClass, values: Mapping[str, Any]) -> None:

@@ -23,15 +23,16 @@ from dlbench.evaluation.reference_check import complaints
 from dlbench.evaluation.settings import Place, Setting
 from dlbench.fit import Readings
 from dlbench.method import Method, Oracle
-from dlbench.method.base import Scope
-from dlbench.models.backbone import EMBEDDED, Backbone, load, plain_dtype
+from dlbench.method.actions import Scope
+from dlbench.models.backbone import Backbone
+from dlbench.models.batch_size import most_rows, most_slots
+from dlbench.models.loading import EMBEDDED, load, plain_dtype
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import Prompted, tokenise, waves
 from dlbench.registry import methods as registry
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.method_fitter import Learner, blaming
-from dlbench.system.device_memory import most_rows, most_slots
 from dlbench.system.processes import Turns
 from dlbench.terminal.progress import Progress
 

@@ -29,12 +29,13 @@ from dlbench.evaluation.aggregate import Reference, build
 from dlbench.evaluation.generation import QualityRun, total
 from dlbench.evaluation.rescoring import rescore
 from dlbench.evaluation.settings import Setting
-from dlbench.models.backbone import EMBEDDED, embedded_folder
+from dlbench.models.catalog import resolve_device
+from dlbench.models.loading import EMBEDDED, embedded_folder
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked, Record, Timing
 from dlbench.registry.methods import name_of
-from dlbench.run.config import RunSpec, resolve_device
+from dlbench.run.config import RunSpec
 from dlbench.run.planner import Job, Planner
 from dlbench.run.summary import show_fits, show_results
 from dlbench.system import process_group

@@ -1,76 +1,15 @@
-"""What fits into memory: rows of a wave, how much is free, and whether an error says that there was too little."""
+"""Memory of a device: how much is free, whether an error means that it ran out, and giving it back."""
 
 from __future__ import annotations
 
 import gc
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
-if TYPE_CHECKING:
-    from dlbench.models.backbone import Backbone
-
-SHARE = 0.5
-"""Share of the free memory that a wave is planned to take. The rest is for what the plan leaves out."""
 _SAYINGS = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "alloc_failed")
 _CGROUP = Path("/sys/fs/cgroup")
-
-
-WAITING = 3
-"""Rows of a wave that wait with their prompts read, for each that is under way, where memory sets no limit."""
-
-
-def most_slots(device: str) -> int:
-    """Rows decoded together where memory sets no limit: 48 on a CPU, 256 elsewhere."""
-    return 48 if device == "cpu" else 256
-
-
-def most_rows(slots: int, documents: int, processes: int) -> int:
-    """Rows of a wave where memory sets no limit, with work for every process."""
-    return min((1 + WAITING) * slots, -(-documents // processes))
-
-
-def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
-    """Bytes that one row needs: its keys and values, and the widest states of its prefill.
-
-    Args:
-        backbone: what decodes.
-        prompt: prompt tokens, padding included.
-        new: most new tokens.
-        layers: layers that keep keys and values.
-    """
-    config = backbone.model.config
-    size = next(backbone.model.parameters()).element_size()
-    widest = max(max(p.shape) for p in backbone.layers[0].parameters())
-    forward = 4 * widest * prompt * size  # of one layer: the feed-forward's gate, its other half, product, and slack
-    if config._attn_implementation == "eager":
-        forward += 3 * config.num_attention_heads * prompt**2 * 4  # scores, softmax in float32, and slack
-    return int(layers * backbone.cache_bytes * (prompt + new) + forward)
-
-
-def rows_that_fit(
-    backbone: Backbone, prompt: int, new: int, layers: int, slots: int, free_bytes: int, *, copied: bool = False
-) -> int:
-    """Rows of a wave that stay within SHARE of the free memory; at least one, which will tell if it does not fit.
-
-    Args:
-        backbone: what decodes.
-        prompt: prompt tokens, padding included.
-        new: most new tokens.
-        layers: layers that keep keys and values.
-        slots: rows decoded together; where more fit, these wait with their prompts read.
-        free_bytes: memory that is free.
-        copied: whether a run takes copies of the prompts, however few there are.
-    """
-    budget, waiting = int(SHARE * free_bytes), max(1, layers * backbone.cache_bytes * prompt)
-    copy = row_bytes(backbone, prompt, 2 * new, layers)  # into room for twice the new tokens
-    together = max(1, budget // max(1, copy + waiting if copied else row_bytes(backbone, prompt, new, layers)))
-    if together <= slots:
-        return together
-    # a run of a larger wave takes copies in any case
-    return max(slots, (budget - slots * copy) // waiting)
 
 
 def free_bytes(device: torch.device, processes: int) -> int:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CARD_FILE = "dlbench.json"
-"""`dlbench.models.backbone.load` reads the base's hash from it."""
+"""`dlbench.models.loading.load` reads the base's hash from it."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 

@@ -8,6 +8,7 @@ from statistics import fmean
 from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.method import Method
+from dlbench.models import batch_size
 from dlbench.prompting.tokenize import Prompted, tokenise, waves
 from dlbench.registry import methods as registry
 from dlbench.system import device_memory
@@ -31,7 +32,7 @@ def measure(
         done: told the number of documents × sets that are finished, as they finish.
     """
     methods = {name: _static(layers, engine.backbone.depth) for name, layers in sets.items()}
-    slots = device_memory.most_slots(engine.backbone.device.type)
+    slots = batch_size.most_slots(engine.backbone.device.type)
     found: dict[str, dict[str, float]] = {}
     for task, documents in tasks.items():
         done(0, f"{task.name} · {engine.backbone.name}")
@@ -55,8 +56,8 @@ def _rows(engine: Engine, prompted: Sequence[Prompted], slots: int) -> int:
     backbone = engine.backbone
     longest = max(len(p.request.ids) for p in prompted)
     new, free = prompted[0].document.limit, device_memory.free_bytes(backbone.device, 1)
-    fit = device_memory.rows_that_fit(backbone, longest, new, backbone.depth, slots, free)
-    return min(fit, device_memory.most_rows(slots, len(prompted), 1))
+    fit = batch_size.rows_that_fit(backbone, longest, new, backbone.depth, slots, free)
+    return min(fit, batch_size.most_rows(slots, len(prompted), 1))
 
 
 def _static(layers: frozenset[int], depth: int) -> Method | None:

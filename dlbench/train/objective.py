@@ -11,7 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from dlbench.models.backbone import Backbone
 from dlbench.models.exit_head import exit_head
-from dlbench.prompting.teacher_forcing import IGNORED, Batch, angles_of, shadowed, state_of, with_state
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, angles_of
 from dlbench.train.recipes import Recipe
 
 

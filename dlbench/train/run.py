@@ -23,9 +23,10 @@ from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.evaluation import settings as plan
-from dlbench.models.backbone import EMBEDDED, Backbone, embedded_folder, load
+from dlbench.models.backbone import Backbone
+from dlbench.models.catalog import resolve_device
+from dlbench.models.loading import EMBEDDED, embedded_folder, load
 from dlbench.records.jsonl import write_text
-from dlbench.run.config import resolve_device
 from dlbench.system import device_memory, process_group
 from dlbench.system.paths import model_folder
 from dlbench.system.processes import WAIT, cores, launch, own_threads, tell

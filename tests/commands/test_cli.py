@@ -11,6 +11,7 @@ import pytest
 import dlbench
 from dlbench import cli
 from dlbench.errors import DlbenchError
+from dlbench.models import catalog
 from dlbench.models.families import FAMILIES
 from dlbench.registry import methods as registry
 from dlbench.run import config as spec
@@ -234,12 +235,14 @@ def test_lists_are_for_people_and_programs(capsys, what):
 def test_models_are_listed_with_families_and_dtypes(capsys):
     assert cli.main(["list", "models", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert [entry["name"] for entry in listed if entry["kind"] == "embedded"] == list(spec.MODELS)
+    assert [entry["name"] for entry in listed if entry["kind"] == "embedded"] == list(catalog.MODELS)
     assert {entry["name"] for entry in listed if entry["kind"] == "family"} == set(FAMILIES)
-    assert all(entry["dtypes"] == [*spec.DTYPES, "int8"] and entry["give"].startswith("--model ") for entry in listed)
+    assert all(
+        entry["dtypes"] == [*catalog.DTYPES, "int8"] and entry["give"].startswith("--model ") for entry in listed
+    )
     assert cli.main(["list", "models"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in (*spec.DTYPES, "int8", "ORG/NAME@REVISION"))
+    assert all(word in shown for word in (*catalog.DTYPES, "int8", "ORG/NAME@REVISION"))
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -257,10 +260,10 @@ def test_version(capsys):
 
 
 def test_models_and_dtypes_are_those_of_the_backbones():
-    from dlbench.models import backbone
+    from dlbench.models import loading
 
-    assert set(spec.MODELS) == set(backbone.EMBEDDED)
-    assert set(spec.DTYPES) == set(backbone.DTYPES)
+    assert set(catalog.MODELS) == set(loading.EMBEDDED)
+    assert set(catalog.DTYPES) == set(loading.TORCH_DTYPES)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from dlbench.data.thinking import PAIRS, Thinking, choose, marked, mentioned
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.evaluation import settings as plan
-from dlbench.models.backbone import embedded_folder, load, wrap
+from dlbench.models.backbone import wrap
+from dlbench.models.loading import embedded_folder, load
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample, Timing

@@ -27,7 +27,8 @@ from dlbench.method import Action
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.self_speculation import SelfSpeculation
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.models.backbone import load, wrap
+from dlbench.models.backbone import wrap
+from dlbench.models.loading import load
 
 DEPTH = 5
 LENGTHS = [3, ORIGINAL - LIMIT + 1, ORIGINAL - LIMIT + 2, ORIGINAL - 1, ORIGINAL, ORIGINAL + 1, 30]

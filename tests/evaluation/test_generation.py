@@ -17,6 +17,7 @@ from dlbench.methods.full import Full
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.models import batch_size
 from dlbench.models.backbone import wrap
 from dlbench.prompting.tokenize import tokenise, waves
 from dlbench.records.run_folder import Store
@@ -205,7 +206,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Engine, "prefill", noted)
     backbone = engine().backbone
-    free = int(5 * device_memory.row_bytes(backbone, 9, 5, 4) / device_memory.SHARE)
+    free = int(5 * batch_size.row_bytes(backbone, 9, 5, 4) / batch_size.SHARE)
     monkeypatch.setattr(device_memory, "free_bytes", lambda device, processes: free)
     whole, keys, _ = decode(tmp_path / "whole", count=30, size=24)
     assert [n for n, _ in rows] == [24, 6]  # a size that was asked for is taken
@@ -215,7 +216,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
     run.run(waves(tokenise(run.engine, documents(30)), 12), settings(place(Length())), lambda n: None)
     assert sum(n for n, _ in rows) == 30
     for n, longest in rows:
-        assert n == 1 or n * device_memory.row_bytes(backbone, longest, 5, 4) <= device_memory.SHARE * free
+        assert n == 1 or n * batch_size.row_bytes(backbone, longest, 5, 4) <= batch_size.SHARE * free
     assert max(n for n, _ in rows) > max(n for n, longest in rows if longest == 9)
     assert plain(run.store, keys) == plain(whole, keys)
 

@@ -35,7 +35,8 @@ from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
-from dlbench.prompting.teacher_forcing import Example, Parted, example, shadowed, state_of, with_state
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import Example, Parted, example
 
 DEPTH, WIDTH = 5, 32
 
@@ -459,10 +460,10 @@ def test_the_open_loop_of_exits_is_what_decoding_does_on_the_same_text(backbone)
     """The model's own full-depth text, forced: an exit changes nothing that comes before it."""
     documents = toy_task.documents(backbone.model, 8, limit=9)
     probe = probe_of(backbone, [], documents)
-    trace = record(probe)
+    trace = record(probe.references)
     for threshold in (0.1, 0.3, 0.5):
         method = Calm(measure="top1", check=(1, 2, 3, 4), threshold=threshold)
-        (share,) = shares(probe, method, trace, [threshold])
+        (share,) = shares(probe.references, method, trace, [threshold])
         forced = []
         for d in documents:
             target = example(backbone, d, 0).target

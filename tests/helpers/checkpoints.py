@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from dlbench.models.backbone import embedded_folder
+from dlbench.models.loading import embedded_folder
 
 
 def save(model, folder):

@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from dlbench.models.backbone import embedded_folder
+from dlbench.models.loading import embedded_folder
 
 
 def save(folder, *, context=512, chat=None, dtype=torch.float32, **options):

@@ -132,13 +132,13 @@ def test_the_knob_is_monotone_under_teacher_forcing(probe, name, params):
     method = make(name, params)
     if not method.tuned or method.batch_dependent:
         pytest.skip("one row, whatever the budgets")
-    knob, trace = method.knob, record(probe)
+    knob, trace = method.knob, record(probe.references)
     reads = sorted(method.reads(DEPTH))
     prompt = probe.prompts(reads, "tune") if reads else None
     if method.at(0.5, DEPTH) is not None:  # in closed form: the budget is the knob
         found = [shares_at(probe, method.at(b, DEPTH), trace, prompt) for b in np.linspace(0.1, 1, 10)]
     else:
-        found = shares(probe, method, trace, np.linspace(knob.low, knob.high, 11).tolist(), prompt)
+        found = shares(probe.references, method, trace, np.linspace(knob.low, knob.high, 11).tolist(), prompt)
     # noise is drawn for a document and a step, not for a knob: what is drawn once stays drawn
     slack = 0.02 if name == "random_skip" else 1e-9
     assert all(b >= a - slack for a, b in itertools.pairwise(found))
@@ -147,7 +147,7 @@ def test_the_knob_is_monotone_under_teacher_forcing(probe, name, params):
 
 def shares_at(probe, method, trace, prompt):
     value = getattr(method, method.knob.name)
-    return shares(probe, method, trace, [value], prompt)[0]
+    return shares(probe.references, method, trace, [value], prompt)[0]
 
 
 def test_every_kind_is_there():

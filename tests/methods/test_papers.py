@@ -19,7 +19,8 @@ from dlbench.methods.d_llm import DLlm
 from dlbench.methods.flexi_depth import FlexiDepth
 from dlbench.methods.mind_skip import MindSkip
 from dlbench.models.backbone import wrap
-from dlbench.prompting.teacher_forcing import Example, Parted, shadowed, state_of
+from dlbench.models.layer_patch import shadowed, state_of
+from dlbench.prompting.teacher_forcing import Example, Parted
 
 DEPTH, WIDTH = 6, 32
 

@@ -11,7 +11,8 @@ from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
-from dlbench.models.backbone import fingerprint, load
+from dlbench.models.checkpoint.hashes import fingerprint
+from dlbench.models.loading import load
 from dlbench.prompting.chat_template import choose
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record

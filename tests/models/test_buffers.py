@@ -7,7 +7,7 @@ import small_model
 import torch
 from checkpoints import copy
 
-from dlbench.models.backbone import load
+from dlbench.models.loading import load
 
 OWN = """
 import torch

@@ -17,8 +17,9 @@ from dlbench.engine.requests import Question
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import FitProbe
 from dlbench.methods.full import Full
-from dlbench.models.backbone import load, wrap
+from dlbench.models.backbone import wrap
 from dlbench.models.generation_config import Wishes, wishes
+from dlbench.models.loading import load
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
 

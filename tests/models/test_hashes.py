@@ -17,9 +17,10 @@ from torch import nn
 
 from dlbench.evaluation.settings import Setting
 from dlbench.methods.full import Full
-from dlbench.models.backbone import INT8, embedded_folder, fingerprint, load
+from dlbench.models.catalog import INT8
 from dlbench.models.checkpoint import hashes
-from dlbench.models.checkpoint.hashes import weights_sha256
+from dlbench.models.checkpoint.hashes import fingerprint, weights_sha256
+from dlbench.models.loading import embedded_folder, load
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from huggingface_hub import errors as hub
 from safetensors.torch import load_file
 
 from dlbench.errors import DlbenchError
-from dlbench.models.backbone import load
 from dlbench.models.checkpoint import load_errors
+from dlbench.models.loading import load
 
 
 @pytest.fixture(scope="module")

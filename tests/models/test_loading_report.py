@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from dlbench.cli import main
 from dlbench.errors import DlbenchError
-from dlbench.models.backbone import load
+from dlbench.models.loading import load
 
 MASK = (1, 1, 8, 8)
 

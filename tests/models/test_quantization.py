@@ -14,8 +14,9 @@ from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Setting
 from dlbench.methods.calm import Calm
 from dlbench.methods.static_exit import StaticExit
-from dlbench.models import backbone as backbones
-from dlbench.models.backbone import INT8, wrap
+from dlbench.models import loading
+from dlbench.models.backbone import wrap
+from dlbench.models.catalog import INT8
 from dlbench.models.quantization import to_int8, torchao
 from dlbench.run import config as spec
 
@@ -64,10 +65,10 @@ def test_what_is_quantised():
 
 
 def test_nano_in_int8_is_derived_from_nano():
-    plain, int8 = backbones.load("nano"), backbones.load("nano", dtype=INT8)
+    plain, int8 = loading.load("nano"), loading.load("nano", dtype=INT8)
     assert (int8.dtype, int8.precision, int8.base_sha256) == ("int8", "float32", plain.sha256)
     assert int8.sha256 != plain.sha256 and int8.id != plain.id
-    assert [backbones.plain_dtype(d, "cuda:0") for d in ("int8", "float16")] == ["bfloat16", "float16"]
+    assert [loading.plain_dtype(d, "cuda:0") for d in ("int8", "float16")] == ["bfloat16", "float16"]
 
 
 def test_its_rows_have_keys_of_their_own():

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, Phi3Config, Phi3ForCausalLM
 
 from dlbench.cli import main
-from dlbench.models.backbone import embedded_folder, load
+from dlbench.models.loading import embedded_folder, load
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
 

@@ -15,7 +15,7 @@ from dlbench.engine.loglikelihood import weigh
 from dlbench.engine.requests import Question
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.multiple_choice import encode
-from dlbench.models.backbone import load
+from dlbench.models.loading import load
 from dlbench.prompting.teacher_forcing import Batch, example
 from dlbench.prompting.tokenize import tokenise
 

@@ -13,7 +13,8 @@ from dlbench.engine import Engine, Generation, Request
 from dlbench.evaluation import settings as plan
 from dlbench.evaluation.settings import Place
 from dlbench.method import Method
-from dlbench.models.backbone import Backbone, load
+from dlbench.models.backbone import Backbone
+from dlbench.models.loading import load
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
 from dlbench.run.config import RunSpec

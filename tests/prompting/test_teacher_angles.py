@@ -55,7 +55,7 @@ def backbone(request):
 def test_whole_texts(backbone):
     probe = FitProbe(backbone, toy_task.Scored(), [], [])
     with torch.no_grad():
-        logits = probe.forward(Batch.of(examples()))
+        logits = probe.references.forward(Batch.of(examples()))
     for row, text in enumerate(examples()):
         places = slice(len(text.prompt) - 1, len(text.prompt) + len(text.target) - 1)
         torch.testing.assert_close(logits[row, places], decoded(backbone, text), rtol=1e-3, atol=1e-3)

@@ -7,7 +7,8 @@ import toy_task
 
 from dlbench.data.task import Document
 from dlbench.models.backbone import wrap
-from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, example, shadowed, state_of, with_state
+from dlbench.models.layer_patch import shadowed, state_of, with_state
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, example
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ import small_model
 
 from dlbench import cli
 from dlbench.errors import DlbenchError
-from dlbench.models.backbone import embedded_folder, fingerprint, load
+from dlbench.models import catalog
+from dlbench.models.checkpoint.hashes import fingerprint
+from dlbench.models.loading import embedded_folder, load
 from dlbench.records.schema import Backbone
 from dlbench.run import config as spec
 from dlbench.system.paths import model_folder, record_name
@@ -66,20 +68,20 @@ def test_a_model_is_a_folder_however_it_is_written(stand, given, name, home, sma
     (home / "a" / "small" / "in").mkdir()
     (home / "a" / "link").symlink_to("small")
     monkeypatch.chdir(home / stand)
-    spec.check_model(given)
+    catalog.check_model(given)
     found = load(given)
     assert (found.name, found.source, found.sha256) == (name, given, fingerprint(small))
 
 
 def test_the_home_folder_itself_may_be_a_model(small, monkeypatch):
     monkeypatch.setenv("HOME", str(small))
-    spec.check_model("~")
+    catalog.check_model("~")
     assert load("~").name == "small"
 
 
 def test_an_embedded_name_is_no_folder(home, small):
     (home / "nano").symlink_to(small)
-    spec.check_model("nano")
+    catalog.check_model("nano")
     assert load("nano").sha256 == fingerprint(embedded_folder("nano"))
     assert load("./nano").sha256 == fingerprint(small)
 
@@ -107,7 +109,7 @@ def test_what_is_no_folder_and_no_hub_name_is_told(name, home):
     (home / "loop").symlink_to("loop")
     for file in ("q4.gguf", "model.safetensors", "config.json"):
         (home / file).touch()
-    for check in (spec.check_model, load):
+    for check in (catalog.check_model, load):
         with pytest.raises(DlbenchError) as refused:
             check(given)
         assert message in str(refused.value) and len(str(refused.value)) < 300

@@ -11,7 +11,8 @@ from dlbench.data.loader import load_task
 from dlbench.data.task import Document
 from dlbench.errors import DlbenchError
 from dlbench.fit import halves
-from dlbench.models.backbone import load, wrap
+from dlbench.models.backbone import wrap
+from dlbench.models.loading import load
 from dlbench.prompting.teacher_forcing import Example
 from dlbench.train import data
 

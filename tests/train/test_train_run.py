@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 from dlbench.cli import main
-from dlbench.models.backbone import fingerprint, load
+from dlbench.models.checkpoint.hashes import fingerprint
+from dlbench.models.loading import load
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
 from dlbench.train import run

@@ -1,10 +1,11 @@
-"""Read a model and its tokenizer through transformers, whole or not at all."""
+"""Read a model and its tokenizer with transformers; a model that is not complete is an error."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,123 +17,170 @@ from dlbench.models.checkpoint.buffers import fill
 from dlbench.models.checkpoint.files import ADAPTERS, FileError, contradiction, read_json, weight_files
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
-from dlbench.models.families import FAMILIES, unsupported
+from dlbench.models.families import FAMILIES, Family, unsupported
 from dlbench.models.quantization import quiet
 from dlbench.system.device_memory import ran_out
 from dlbench.system.paths import brief
 
 
-def read(
-    name: str,
-    source: str,
-    revision: str,
-    *,
-    device: str,
-    dtype: torch.dtype,
-    attention: str | None,
-    device_map: Any,
-    trust_remote_code: bool,
-) -> tuple[Any, Any, Path]:
-    """A tokenizer, a model, and the folder that holds their files.
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model comes from."""
 
-    Args:
-        name: the model's, for messages.
-        source: a folder, or a hub name.
-        revision: of the hub name; empty for its main one.
-        device: where the weights go.
-        dtype: that they are cast to.
-        attention: transformers' attention implementation; None takes the library's choice.
-        device_map: how transformers spreads the layers instead; None: all on `device`.
-        trust_remote_code: whether code that comes with the model may run.
+    name: str
+    """For messages: the name that was given."""
+    location: str
+    """A folder, or a hub id."""
+    revision: str = ""
+    """Revision of the hub id; empty for its default."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+
+    @property
+    def at(self) -> dict[str, str]:
+        """Arguments of transformers' readers that select the revision."""
+        return {"revision": self.revision} if self.revision else {}
+
+    def folder(self) -> Path | None:
+        """The folder of the model's files; None where the hub's cache has none of them."""
+        if Path(self.location).is_dir():
+            return Path(self.location)
+        from huggingface_hub import snapshot_download
+
+        try:
+            return Path(snapshot_download(self.location, revision=self.revision or None, local_files_only=True))
+        except Exception:  # the hub's library raises many types
+            return None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How weights are loaded."""
+
+    device: str
+    dtype: torch.dtype
+    attention: str | None = None
+    """transformers' attention implementation; None takes the library's default."""
+    device_map: Any = None
+    """How transformers spreads the layers over devices; None: all on `device`."""
+
+    @property
+    def too_large(self) -> str:
+        """For messages: the weights do not fit."""
+        return f"{str(self.dtype).removeprefix('torch.')} does not fit the memory of {self.device}"
+
+
+def read(source: ModelSource, placement: Placement) -> tuple[Any, Any, Path]:
+    """Read a tokenizer, a model, and the folder that holds their files.
 
     Raises:
-        DlbenchError: the model cannot be read whole; the message says why, and what to do.
+        DlbenchError: the model cannot be read completely; the message says why, and what to do.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    where = {"revision": revision} if revision else {}
-    options = {**where, "trust_remote_code": trust_remote_code}
-    memory = f"{str(dtype).removeprefix('torch.')} does not fit the memory of {device}"
-    told = partial(_told, name, source, revision, memory)
-    with told("configuration"):
-        _no_adapter(name, source, where)
-        if not trust_remote_code:
-            _no_code(name, source, where)
-        kind = AutoConfig.from_pretrained(source, **options).model_type
-        if kind not in FAMILIES:
-            raise DlbenchError(unsupported(name, kind))
-    with told("tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
-        tokenizer("a b")  # some classes refuse here what the files lack
-    with told("weights"):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source,
-            **options,
-            dtype=dtype,
-            attn_implementation=attention,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in the report, by name; else it is an error without names
-            **({} if device_map is None else {"device_map": device_map}),
-        )
-        model, report = loaded
-        judge(name, model, FAMILIES[kind].layers, report)
-        fill(model)
-        if device_map is None:
-            model.to(device)
-        folder = _folder(source, revision)
+    stage = partial(_explained, source, placement)
+    with stage("configuration"):
+        family = _family(source)
+    with stage("tokenizer"):
+        tokenizer = _tokenizer(source)
+    with stage("weights"):
+        model = _model(source, placement, family)
+        folder = source.folder()
         assert folder is not None
-        _check(name, tokenizer, model, folder)
+        _check(source.name, tokenizer, model, folder)
     return tokenizer, model, folder
 
 
+def _family(source: ModelSource) -> Family:
+    """The family of the model, by its configuration.
+
+    Raises:
+        DlbenchError: it is an adapter, brings code that may not run, or is of an unsupported type.
+    """
+    from transformers import AutoConfig
+
+    _no_adapter(source)
+    if not source.trust_remote_code:
+        _no_code(source)
+    kind = AutoConfig.from_pretrained(
+        source.location, **source.at, trust_remote_code=source.trust_remote_code
+    ).model_type
+    if kind not in FAMILIES:
+        raise DlbenchError(unsupported(source.name, kind))
+    return FAMILIES[kind]
+
+
+def _tokenizer(source: ModelSource) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(
+        source.location, padding_side="left", **source.at, trust_remote_code=source.trust_remote_code
+    )
+    tokenizer("a b")  # with files missing, some classes fail only here
+    return tokenizer
+
+
+def _model(source: ModelSource, placement: Placement, family: Family) -> Any:
+    """The model with its weights, all of them from its files.
+
+    Raises:
+        DlbenchError: weights are missing, superfluous or of another shape.
+    """
+    from transformers import AutoModelForCausalLM
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source.location,
+        **source.at,
+        trust_remote_code=source.trust_remote_code,
+        dtype=placement.dtype,
+        attn_implementation=placement.attention,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # the report then names them; otherwise the error does not
+        **({} if placement.device_map is None else {"device_map": placement.device_map}),
+    )
+    model, report = loaded
+    judge(source.name, model, family.layers, report)
+    fill(model)
+    if placement.device_map is None:
+        model.to(placement.device)
+    return model
+
+
 @contextmanager
-def _told(name: str, source: str, revision: str, memory: str, stage: Stage) -> Iterator[None]:
-    """Make one line of whatever goes wrong while something is read."""
+def _explained(source: ModelSource, placement: Placement, stage: Stage) -> Iterator[None]:
+    """Turn any error while reading into one line for people."""
     try:
         with quiet():
             yield
     except FileError as error:
-        raise DlbenchError(cannot(name, str(error))) from error
+        raise DlbenchError(cannot(source.name, str(error))) from error
     except DlbenchError:
         raise
     except Exception as error:
         if ran_out(error):
-            raise DlbenchError(f"model {name!r} in {memory}") from error
-        raise explain(name, error, stage, _folder(source, revision)) from error
+            raise DlbenchError(f"model {source.name!r} in {placement.too_large}") from error
+        raise explain(source.name, error, stage, source.folder()) from error
 
 
-def _folder(source: str, revision: str) -> Path | None:
-    """Where a model's files are; None where the hub's cache has none of them."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
+def _no_adapter(source: ModelSource) -> None:
+    """Reject an adapter, alone or beside weights.
 
-    try:
-        return Path(snapshot_download(source, revision=revision or None, local_files_only=True))
-    except Exception:  # the hub's library has many reasons
-        return None
-
-
-def _no_adapter(name: str, source: str, where: dict[str, str]) -> None:
-    """Refuse an adapter, alone or beside weights.
-
-    transformers applies it where PEFT is installed, reports on its loading only, and passes over it where PEFT is not.
+    With PEFT installed, transformers applies the adapter and reports on its loading only; without PEFT it ignores it.
 
     Raises:
         DlbenchError: there is one.
     """
-    folder = Path(source)
-    found = [folder / file for file in ADAPTERS if (folder / file).is_file()] or _hub_adapter(source, where)
-    if not found:
+    name, folder = source.name, Path(source.location)
+    files = [folder / file for file in ADAPTERS if (folder / file).is_file()] or _hub_adapter(source)
+    if not files:
         return
-    base = read_json(found[0]).get("base_model_name_or_path") if found[0].name == ADAPTERS[0] else None
+    base = read_json(files[0]).get("base_model_name_or_path") if files[0].name == ADAPTERS[0] else None
     adapter = f"a PEFT adapter of {brief(str(base))}" if base else "a PEFT adapter"
     if folder.is_dir() and weight_files(folder):
         raise DlbenchError(
-            f"model {name!r} holds {adapter} beside its weights ({found[0].name}): merge it into them, or, where that "
+            f"model {name!r} holds {adapter} beside its weights ({files[0].name}): merge it into them, or, where that "
             "is done, move its files elsewhere"
         )
     raise DlbenchError(
@@ -141,45 +189,45 @@ def _no_adapter(name: str, source: str, where: dict[str, str]) -> None:
     )
 
 
-def _hub_adapter(source: str, where: dict[str, str]) -> list[Path]:
-    """The configuration of the adapter that a hub, or its cache, has under a name."""
-    if Path(source).is_dir():
+def _hub_adapter(source: ModelSource) -> list[Path]:
+    """The configuration file of an adapter on the hub, or in its cache; empty where there is none."""
+    if Path(source.location).is_dir():
         return []
     from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
 
-    file, revision = ADAPTERS[0], where.get("revision")
+    file, revision = ADAPTERS[0], source.revision or None
     try:
-        cached = try_to_load_from_cache(source, file, revision=revision)
-        # None where nothing is known; asking whether there is one gives up at once where the hub cannot be reached
-        if cached is None and file_exists(source, file, revision=revision):
-            cached = hf_hub_download(source, file, revision=revision)
-    except Exception:  # what is wrong with the name or the hub shows when the model is asked for
+        cached = try_to_load_from_cache(source.location, file, revision=revision)
+        # None: the cache does not know; `file_exists` fails at once where the hub cannot be reached
+        if cached is None and file_exists(source.location, file, revision=revision):
+            cached = hf_hub_download(source.location, file, revision=revision)
+    except Exception:  # reading the model will tell what is wrong with the name or the hub
         return []
     return [Path(cached)] if isinstance(cached, str) else []
 
 
-def _no_code(name: str, source: str, where: dict[str, str]) -> None:
-    """Refuse a model that brings code of its own; transformers would ask at the terminal.
+def _no_code(source: ModelSource) -> None:
+    """Reject a model that brings code of its own; transformers would ask at the terminal.
 
     Raises:
         DlbenchError: it does.
     """
     from transformers import PretrainedConfig
 
-    content, _ = PretrainedConfig.get_config_dict(source, **where)
+    content, _ = PretrainedConfig.get_config_dict(source.location, **source.at)
     if brought := (content.get("auto_map") or {}).values():
         raise DlbenchError(
-            f"model {name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you trust "
-            "it, run with --trust-remote-code"
+            f"model {source.name!r} brings code of its own ({', '.join(map(str, brought))[:200]}): read it, and if you "
+            "trust it, run with --trust-remote-code"
         )
 
 
 def _check(name: str, tokenizer: Any, model: Any, folder: Path) -> None:
-    """Refuse what transformers reads without a word, though it is not what it should be.
+    """Check for faults that transformers reads without complaint.
 
     Raises:
-        DlbenchError: the tokenizer knows no words, generation_config.json is damaged, weights are zero because a copy
-            broke off, or are not finite.
+        DlbenchError: the tokenizer has no vocabulary, generation_config.json is damaged, the copy of a file broke off,
+            or weights are not finite.
     """
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise DlbenchError(cannot(name, NO_TOKENIZER))
@@ -198,7 +246,7 @@ def _not_finite(name: str, dtype: torch.dtype) -> str:
 
 
 def device_map_of(given: str) -> Any:
-    """What transformers takes as a device map.
+    """Read a device map: a name that transformers knows, or a JSON file.
 
     Raises:
         DlbenchError: the file cannot be read.

@@ -1,0 +1,166 @@
+"""References of the fit split under teacher forcing: token ids, batches, states and logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlbench.data.task import Document
+from dlbench.engine import Engine, Request, Wave
+from dlbench.engine.keyed_rng import Words, key_of
+from dlbench.errors import DlbenchError
+from dlbench.method import Text
+from dlbench.models.backbone import Backbone
+from dlbench.models.exit_head import exit_head
+from dlbench.models.layer_patch import shadowed, state_of
+from dlbench.prompting.teacher_forcing import Batch, Example, angles_of, example
+from dlbench.prompting.tokenize import limited_prompt
+
+LEARN_SHARE = 0.7
+"""Share of the fit documents that are learnt from; the others set thresholds."""
+TUNE_DOCUMENTS = 48
+"""Most documents that a knob is tuned on."""
+BATCH = 8
+"""Texts per forward."""
+
+Flags = NDArray[np.bool_]
+
+
+def halves(documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
+    """Split documents into those to learn from and those to tune on, by the hash of their ids."""
+    learn = [d for d in documents if key_of(d.id) / 2**64 < LEARN_SHARE]
+    chosen = {d.id for d in learn}
+    return learn, [d for d in documents if d.id not in chosen][:TUNE_DOCUMENTS]
+
+
+@dataclass
+class Trace:
+    """Decode forwards of references at full depth: n tokens."""
+
+    states: Tensor
+    """[depth + 1, n, width]"""
+    row: NDArray[np.int64]
+    """Index of each token's text: [n]."""
+    step: NDArray[np.int64]
+    position: NDArray[np.int64]
+    limit: NDArray[np.int64]
+    keys: Words
+    """Noise key of each text."""
+    tokens: int
+    """Tokens that went through the backbone."""
+
+    @property
+    def texts(self) -> int:
+        return len(self.keys)
+
+
+@dataclass
+class Readings:
+    """Results that fits of several methods on one task and backbone share, so that they are computed once."""
+
+    requests: dict[str, list[tuple[Document, Request]]] = field(default_factory=dict)
+    """Documents and the token ids of their prompts, by part."""
+    engine: Engine | None = None
+    waves: tuple[frozenset[int], list[Wave]] | None = None
+    """The last prefill of the prompts to tune on, and the layers whose states it kept."""
+    trace: tuple[int, Trace | None] | None = None
+    """The last trace of the references to tune on, and the seed that chose the references."""
+
+
+@dataclass
+class References:
+    """One reference per document of the fit split, chosen by the seed; the backbone stays frozen."""
+
+    backbone: Backbone
+    learn: Sequence[Document]
+    tune: Sequence[Document]
+    seed: int = 0
+    readings: Readings = field(default_factory=Readings)
+    tokens: int = 0
+    """Tokens that went through the backbone, forward."""
+
+    def documents(self, part: str) -> list[Document]:
+        """Documents of a part whose prompt and new tokens fit the context."""
+        return [document for document, _ in self.requests(part)]
+
+    def requests(self, part: str) -> list[tuple[Document, Request]]:
+        """Documents of a part with the token ids of their prompts, where prompt and new tokens fit the context."""
+        known = self.readings.requests
+        if part not in known:
+            fitting = []
+            for d in self.learn if part == "learn" else self.tune:
+                ids = limited_prompt(self.backbone, d, self.backbone.encode(d.prompt))
+                if len(ids) + d.limit <= self.backbone.context:
+                    fitting.append((d, Request(d.id, tuple(ids), d.limit, d.stop, d.thinking)))
+            known[part] = fitting
+        return known[part]
+
+    def examples(self, part: str = "learn") -> list[Example]:
+        """Prompts with references that have a token to decode.
+
+        Raises:
+            DlbenchError: there is none.
+        """
+        every = self.examples_of(self.learn if part == "learn" else self.tune)
+        decodable = [e for e in every if len(e.target) > 1]  # the prefill predicts the first token
+        if not decodable:
+            raise DlbenchError("the fit split gives nothing to learn from: no reference of two tokens fits the context")
+        return decodable
+
+    def examples_of(self, documents: Sequence[Document]) -> list[Example]:
+        """Each document's prompt with its chosen reference."""
+        order = np.random.default_rng(self.seed)
+        return [example(self.backbone, d, int(order.integers(len(d.references)))) for d in documents]
+
+    def groups(self, part: str, texts: int | None) -> Iterator[list[Example]]:
+        """Examples of a part, or the first `texts` of them, in groups of similar length."""
+        examples = sorted(self.examples(part)[:texts], key=lambda e: len(e.prompt) + len(e.target))
+        for i in range(0, len(examples), BATCH):
+            yield examples[i : i + BATCH]
+
+    def batches(self, part: str = "learn", texts: int | None = None) -> Iterator[Batch]:
+        """The same groups as padded batches."""
+        for examples in self.groups(part, texts):
+            batch = Batch.of(examples).to(self.backbone.device)
+            self.tokens += int(batch.mask.sum())
+            yield batch
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of a batch: [rows, positions, vocabulary]."""
+        with angles_of(self.backbone, batch):
+            out = self.backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+        logits: Tensor = out.logits
+        return logits
+
+    def texts(self, part: str = "learn") -> Iterator[Text]:
+        """States and exit logits of a part, batch by batch."""
+        for batch in self.batches(part):
+            yield self.text(batch)
+
+    @torch.no_grad()
+    def text(self, batch: Batch) -> Text:
+        """States of a batch's decode forwards at full depth."""
+        states: list[Tensor] = []
+        chosen, depth = batch.routed.bool(), self.backbone.depth
+
+        def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+            states.append(hidden[chosen])
+            given = forward(hidden, *args, **kwargs)
+            if index == depth - 1:
+                states.append(state_of(given)[chosen])
+            return given
+
+        with shadowed(dict(enumerate(self.backbone.layers)), around):
+            self.forward(batch)
+        return Text(tuple(states), lambda layer: self.logits(states[layer]))
+
+    @torch.no_grad()
+    def logits(self, states: Tensor) -> Tensor:
+        """The exit head: [n, width] → [n, vocabulary]."""
+        return exit_head(self.backbone, states)
