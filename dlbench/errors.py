@@ -17,3 +17,7 @@ class DlbenchError(Exception):
     """Say what was wrong, where, and what to do."""
 
     exit_code: ClassVar[int] = 2
+
+
+class RecordError(DlbenchError):
+    """A file of a run cannot be read or written: the message names the file, the line and the fault."""

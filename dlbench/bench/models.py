@@ -10,7 +10,7 @@ import torch
 from dlbench.bench.sizes import Shape
 from dlbench.engine import Request
 from dlbench.models.backbone import DTYPES, Backbone, wrap
-from dlbench.models.quantization import quiet
+from dlbench.terminal.quiet import quiet_torchao
 
 CONTEXT = 1024
 """Positions of the random models."""
@@ -18,7 +18,7 @@ CONTEXT = 1024
 
 def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None) -> Backbone:
     """A Llama with random weights which writes no end token."""
-    with quiet():
+    with quiet_torchao():
         from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None
         pad_token_id=0,
         tie_word_embeddings=False,
     )
-    with quiet(), torch.device(device):
+    with quiet_torchao(), torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype])  # type: ignore[no-untyped-call]
     with torch.no_grad():
         model.lm_head.weight[:SPECIAL].zero_()

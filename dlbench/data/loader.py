@@ -18,7 +18,7 @@ from dlbench.data.task import Document, Split, Task, cut
 from dlbench.data.task_options import Sources, is_file
 from dlbench.errors import DlbenchError
 from dlbench.system.seeding import same_draws
-from dlbench.terminal.quiet import quiet
+from dlbench.terminal.quiet import quiet_data_libraries
 from dlbench.terminal.suggest import unknown
 
 __all__ = ["Document", "Split", "Task", "TaskInfo", "cut", "expand_tasks", "list_tasks", "load_task"]
@@ -93,7 +93,7 @@ def load_task(name: str, sources: Sources = _PLAIN) -> Task:
         return Task(name, _build(name, None, jsonl_task.config(name, sources), sources), sources)
     path = _path(name, sources)
     suites.read(path)  # says what is wrong with a YAML more plainly than lm-eval
-    with quiet(), _told(name, path, None):
+    with quiet_data_libraries(), _told(name, path, None):
         from lm_eval.tasks._yaml_loader import load_yaml
 
         config = dict(load_yaml(path))
@@ -108,7 +108,7 @@ def _build(name: str, path: Path | None, config: dict[str, Any], sources: Source
         config = {**config, **_changes(config, sources)}
     elif sources.fewshot is not None or sources.max_new_tokens is not None:
         raise DlbenchError(f"task {name!r} is written in Python: --fewshot and --max-new-tokens cannot change it")
-    with quiet(), same_draws(), _told(name, path, config):
+    with quiet_data_libraries(), same_draws(), _told(name, path, config):
         made = _manager().load([config if "class" not in config else str(path)])["tasks"]
     return next(iter(made.values()))
 

@@ -19,7 +19,7 @@ from typing import Any
 from dlbench.data import loader, mirrors
 from dlbench.data.task_options import Sources, is_file
 from dlbench.errors import DlbenchError
-from dlbench.records.jsonl import write_pieces, write_text
+from dlbench.system.files import write_pieces, write_text
 
 
 @dataclass(frozen=True)

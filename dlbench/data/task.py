@@ -25,7 +25,7 @@ from dlbench.data.splits import Splits
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 from dlbench.system.seeding import same_draws
-from dlbench.terminal.quiet import quiet
+from dlbench.terminal.quiet import quiet_data_libraries
 
 __all__ = ["Chat", "Document", "Split", "Task", "cut"]
 
@@ -127,13 +127,13 @@ class Task:
     @property
     def fit_split(self) -> str:
         """What methods are fitted on: the name of a split, or that a fifth of the scored one is set apart."""
-        with quiet():
+        with quiet_data_libraries():
             return self._splits.fit
 
     @property
     def fit_overlap(self) -> int:
         """Documents that methods would have been fitted on, had they not been scored too."""
-        with quiet():
+        with quiet_data_libraries():
             return self._splits.overlap
 
     def signature(self, documents: Sequence[Document]) -> str:
@@ -155,7 +155,7 @@ class Task:
         Raises:
             DlbenchError: there is nothing to fit on, or no prompt can be made of a document.
         """
-        with quiet():
+        with quiet_data_libraries():
             places = self._splits.places(split, whole=whole)[:limit]
             rows, ids = self._splits.rows(split), self._splits.ids(split)
         shots = self._inner.config.num_fewshot or 0
@@ -362,7 +362,7 @@ class Task:
     @cached_property
     def _tokenizer(self) -> str | None:
         """What BLEU parts texts by: one for the task, whatever documents a run takes; None where a task has its own."""
-        with quiet():
+        with quiet_data_libraries():
             return compatibility.tokenizer(self._inner, map(self._references, self._splits.rows("test")))
 
     def _aggregate(self, metric: str, values: Sequence[Any]) -> float:

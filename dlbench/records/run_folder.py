@@ -14,13 +14,23 @@ site/                    the board
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlbench.records.jsonl import format_line, parse_line, read_lines, write_lines, write_text
+from dlbench.errors import DlbenchError
+from dlbench.records.jsonl import format_line, parse_line, read_lines, write_lines
 from dlbench.records.schema import Candidate, Sample
-from dlbench.run.config import RUN_FILE
+from dlbench.system import process_group
+from dlbench.system.files import write_text
+from dlbench.system.paths import brief, reason
+
+RUN_FILE = "run.json"
+"""A folder that holds this file belongs to a dlbench run."""
+_BENEATH = f"{'x' * 64}/{'x' * 64}"
+"""As long as any path that a run writes in its folder."""
 
 
 class Store:
@@ -110,3 +120,37 @@ class Store:
 def _scorable(sample: Sample) -> bool:
     """Whether a sample holds what its scores are made of: its text or, where nothing was written, the likelihoods."""
     return sample.tokens.generated > 0 or bool(sample.answers)
+
+
+def check_folder(out: Path, marker: str, what: str) -> None:
+    """Check that a run may write to a folder, without leaving anything in it.
+
+    Args:
+        out: the folder; it need not exist.
+        marker: the file that says whose folder it is.
+        what: what such a folder belongs to, for people.
+
+    Raises:
+        DlbenchError: it cannot be written, or holds something else.
+    """
+    if process_group.rank():
+        return  # the first process of a run checks, and makes the folder while the others start
+    place = out
+    try:
+        if out.exists() and not out.is_dir():
+            raise DlbenchError(f"--out {out} is a file: give a folder")
+        place = next(p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p))
+        # A name that is too long raises where its folder is there, a path that is too long anywhere.
+        for part in (*map(Path, out.absolute().relative_to(place).parts), out.absolute() / _BENEATH):
+            (place / part).exists()
+        if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+            raise DlbenchError(
+                f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
+            )
+        # Permission bits do not tell for every user and file system, so a folder is really made, and removed again.
+        tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
+    except OSError as error:
+        where = "" if place is out else f"{brief(str(place))}: "
+        raise DlbenchError(
+            f"--out {brief(str(out))} cannot be written ({where}{reason(error)}): give another folder"
+        ) from error

@@ -19,7 +19,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, StringConstraints, model_validator
 
-from dlbench.records.jsonl import JsonLine, Part, RecordError, parse_line, read_lines, write_lines
+from dlbench.records.jsonl import JsonLine, Part, parse_line, read_lines, write_lines
 
 __all__ = [
     "Asked",
@@ -31,7 +31,6 @@ __all__ = [
     "MethodUsed",
     "Quality",
     "Record",
-    "RecordError",
     "Run",
     "Sample",
     "Scores",

@@ -19,7 +19,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/artifacts.py",
-        "a7b602c5f652c6c4256e8801db0aa3c45071b5a77df9b3b5e391e1316ab3b07c",
+        "2db29f56608f099bbe4565dc90f131efacf6d523f2e1248c8a1b6bf2fd12c1a0",
     ): [
         (
             "dlbench/fit/artifacts.py",

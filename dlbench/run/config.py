@@ -19,9 +19,10 @@ from dlbench.data import loader
 from dlbench.data.task_options import CHAT, Sources
 from dlbench.errors import DlbenchError
 from dlbench.models.families import FAMILIES
+from dlbench.records.run_folder import RUN_FILE, check_folder
 from dlbench.registry import methods as registry
 from dlbench.system import offline
-from dlbench.system.paths import brief, check_folder, expanded, model_folder
+from dlbench.system.paths import brief, expanded, model_folder
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
 KV_POLICIES = registry.KV_POLICIES
 DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-RUN_FILE = "run.json"
-"""A folder that holds this file belongs to a dlbench run."""
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from dlbench.errors import DlbenchError
-from dlbench.system import process_group
 
 _LONGEST_NAME = 200
 """Characters that a record takes."""
-_BENEATH = f"{'x' * 64}/{'x' * 64}"
-"""As long as any path that a run writes in its folder."""
 
 
 def expanded(path: Path, option: str) -> Path:
@@ -32,7 +28,7 @@ def expanded(path: Path, option: str) -> Path:
         found.exists()  # raises where it is too long, or leads through a folder that may not be read
         return found.resolve() if found.name == ".." else found
     except (OSError, RuntimeError, ValueError) as error:
-        raise DlbenchError(f"{option} {brief(str(path))}: {_reason(error)}; give another path") from error
+        raise DlbenchError(f"{option} {brief(str(path))}: {reason(error)}; give another path") from error
 
 
 def model_folder(name: str) -> Path | None:
@@ -51,7 +47,7 @@ def model_folder(name: str) -> Path | None:
             raise DlbenchError(_no_folder(name, path))
         return None
     except (OSError, RuntimeError, ValueError) as error:
-        raise DlbenchError(f"model {brief(name)!r}: {_reason(error)}; give a folder or a hub name") from error
+        raise DlbenchError(f"model {brief(name)!r}: {reason(error)}; give a folder or a hub name") from error
 
 
 def _no_folder(name: str, path: Path) -> str:
@@ -77,41 +73,7 @@ def brief(text: str, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def check_folder(out: Path, marker: str, what: str) -> None:
-    """Check that a run may write to a folder, without leaving anything in it.
-
-    Args:
-        out: the folder; it need not exist.
-        marker: the file that says whose folder it is.
-        what: what such a folder belongs to, for people.
-
-    Raises:
-        DlbenchError: it cannot be written, or holds something else.
-    """
-    if process_group.rank():
-        return  # the first process of a run checks, and makes the folder while the others start
-    place = out
-    try:
-        if out.exists() and not out.is_dir():
-            raise DlbenchError(f"--out {out} is a file: give a folder")
-        place = next(p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p))
-        # A name that is too long raises where its folder is there, a path that is too long anywhere.
-        for part in (*map(Path, out.absolute().relative_to(place).parts), out.absolute() / _BENEATH):
-            (place / part).exists()
-        if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
-            raise DlbenchError(
-                f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
-            )
-        # Permission bits do not tell for every user and file system, so a folder is really made, and removed again.
-        tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
-    except OSError as error:
-        where = "" if place is out else f"{brief(str(place))}: "
-        raise DlbenchError(
-            f"--out {brief(str(out))} cannot be written ({where}{_reason(error)}): give another folder"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What is wrong, without the path, which may be as long as the trouble is about."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__

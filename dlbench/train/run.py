@@ -22,13 +22,13 @@ from dlbench.data.loader import load_task
 from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.evaluation import settings as plan
 from dlbench.models.backbone import EMBEDDED, Backbone, embedded_folder, load
-from dlbench.records.jsonl import write_text
 from dlbench.run.config import resolve_device
 from dlbench.system import device_memory, process_group
+from dlbench.system.files import write_text
 from dlbench.system.paths import model_folder
 from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
+from dlbench.system.versions import versions
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop
@@ -279,7 +279,7 @@ class Training:
                 for task, documents in tasks.items()
                 if before
             ),
-            versions=plan.versions("accelerate"),
+            versions=versions("accelerate"),
         )
 
     def _show(self, card: Card, remark: str = "") -> None:

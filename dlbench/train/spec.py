@@ -12,9 +12,10 @@ from typing import Any, Self
 
 from dlbench.data import loader
 from dlbench.errors import DlbenchError
+from dlbench.records.run_folder import check_folder
 from dlbench.registry import methods as registry
 from dlbench.run.config import INT8, check_device, check_model
-from dlbench.system.paths import check_folder, expanded
+from dlbench.system.paths import expanded
 from dlbench.terminal.suggest import unknown
 from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
 

@@ -12,6 +12,7 @@ import dlbench
 from dlbench import cli
 from dlbench.errors import DlbenchError
 from dlbench.models.families import FAMILIES
+from dlbench.records.run_folder import RUN_FILE
 from dlbench.registry import methods as registry
 from dlbench.run import config as spec
 
@@ -175,7 +176,7 @@ def test_an_unwritable_folder_is_told(ran, capsys):
 
 def test_a_run_of_ours_is_continued(ran, tmp_path):
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / spec.RUN_FILE).write_text("{}")
+    (tmp_path / "old" / RUN_FILE).write_text("{}")
     assert cli.main(["run", "--method", "full", "--out", "old"]) == 0
     assert len(ran) == 1
 

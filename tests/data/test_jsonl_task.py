@@ -5,10 +5,9 @@ import json
 import pytest
 
 from dlbench.data import loader
-from dlbench.data.document import Document
+from dlbench.data.document import Document, documents_sha256
 from dlbench.data.task_options import METRICS, Sources
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.settings import documents_sha256
 from dlbench.prompting.tokenize import encode_prompt
 
 

@@ -3,9 +3,10 @@
 import pytest
 from record_samples import sample
 
+from dlbench.errors import RecordError
 from dlbench.records.jsonl import format_line, read_lines
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Candidate, RecordError, Sample
+from dlbench.records.schema import Candidate, Sample
 
 KEY, OTHER = "0" * 32, "1" * 32
 

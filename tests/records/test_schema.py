@@ -3,12 +3,11 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, RecordError
 from dlbench.records.schema import (
     Asked,
     Candidate,
     Record,
-    RecordError,
     Sample,
     SharedSources,
     Timing,

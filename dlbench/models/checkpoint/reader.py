@@ -17,9 +17,9 @@ from dlbench.models.checkpoint.files import ADAPTERS, FileError, contradiction, 
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
 from dlbench.models.families import FAMILIES, unsupported
-from dlbench.models.quantization import quiet
 from dlbench.system.device_memory import ran_out
 from dlbench.system.paths import brief
+from dlbench.terminal.quiet import quiet_torchao
 
 
 def read(
@@ -92,7 +92,7 @@ def read(
 def _told(name: str, source: str, revision: str, memory: str, stage: Stage) -> Iterator[None]:
     """Make one line of whatever goes wrong while something is read."""
     try:
-        with quiet():
+        with quiet_torchao():
             yield
     except FileError as error:
         raise DlbenchError(cannot(name, str(error))) from error
