@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from dlbench.data import loader
+from dlbench.data import loader, resolve
 from dlbench.data.task_options import CHAT, Sources
 from dlbench.errors import DlbenchError
 from dlbench.models.families import FAMILIES
@@ -70,7 +70,7 @@ class RunSpec:
 
     models: tuple[str, ...] = ("nano",)
     """Embedded models, local folders or hub names."""
-    tasks: tuple[str, ...] = field(default_factory=lambda: tuple(loader.expand_tasks(["nano"])))
+    tasks: tuple[str, ...] = field(default_factory=lambda: tuple(resolve.expand_tasks(["nano"])))
     """Names of tasks, suites already replaced by their tasks."""
     methods: tuple[str, ...] = registry.CORE
     """Names, or paths of plugin files."""
@@ -134,7 +134,7 @@ class RunSpec:
         for model in self.models:
             check_model(model)
         self.sources.check(self.tasks)
-        loader.expand_tasks(self.tasks, self.sources)
+        resolve.expand_tasks(self.tasks, self.sources)
         self._check_methods()
         check_folder(self.out, RUN_FILE, "run")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dlbench.data import loader
+from dlbench.data import resolve
 from dlbench.errors import DlbenchError
 from dlbench.records.run_folder import check_folder
 from dlbench.registry import methods as registry
@@ -73,7 +73,7 @@ class TrainSpec:
         if not self.tasks:
             raise DlbenchError("no task to train on: give --task, such as --task nano")
         for task in self.tasks:
-            loader.expand_tasks([task])
+            resolve.expand_tasks([task])
         self._check_numbers()
         if self.dtype == INT8:
             raise DlbenchError("int8 weights cannot be trained: train the plain model, then run it with --dtype int8")

@@ -9,7 +9,8 @@ import torch
 
 from dlbench import fit
 from dlbench.data.document import documents_sha256
-from dlbench.data.loader import expand_tasks, load_task
+from dlbench.data.loader import load_task
+from dlbench.data.resolve import expand_tasks
 from dlbench.engine import Engine, Generation, Request
 from dlbench.evaluation import settings as plan
 from dlbench.evaluation.settings import Place
