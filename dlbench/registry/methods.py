@@ -7,14 +7,13 @@ a board on which a name means two things cannot be trusted. Nothing is imported 
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dlbench.errors import DlbenchError
 from dlbench.registry import outline
+from dlbench.registry.method_sources import PLUGIN, MethodSource, from_file, named
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -29,39 +29,10 @@ if TYPE_CHECKING:
 
     MethodClass: TypeAlias = type[Method] | type[Oracle]
 
-GROUP = "dlbench.methods"
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
 """Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
 KV_POLICIES = ("project", "evict", "recompute")
 """What a method may name in `kv`."""
-PACKAGE = "dlbench.methods"
-_PLUGIN = "dlbench_plugin_"
-"""Before the name of a plugin file: the name that its module gets."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a method comes from."""
-
-    name: str
-    origin: str
-    """`built-in`, `file`, or the distribution that brings the entry point."""
-    module: str
-    """The module to import; for a plugin file, the name its module gets."""
-    class_name: str | None
-    """The class, where an entry point names it."""
-    path: Path | None
-    """The file; None where it cannot be told without importing."""
-
-    @property
-    def where(self) -> str:
-        """The place, for people."""
-        if self.origin == "built-in":
-            return f"built-in ({self.path})"
-        if self.origin == "file":
-            return str(self.path)
-        target = f"{self.module}:{self.class_name}" if self.class_name else self.module
-        return f"{target} of {self.origin}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +73,7 @@ def names() -> tuple[str, ...]:
     Raises:
         DlbenchError: two methods have the same name.
     """
-    return tuple(sorted(_sources()))
+    return tuple(sorted(named()))
 
 
 def describe(method: str) -> MethodInfo:
@@ -136,15 +107,15 @@ def describe(method: str) -> MethodInfo:
     )
 
 
-def locate(method: str) -> Source:
+def locate(method: str) -> MethodSource:
     """Find where a method, given by name or path, comes from.
 
     Raises:
         DlbenchError: there is no such method, or its name is taken twice.
     """
     if is_path(method):
-        return _plugin_file(Path(method))
-    known = _sources()
+        return from_file(Path(method))
+    known = named()
     if method not in known:
         raise unknown("method", method, known, see="`dlbench list methods`")
     return known[method]
@@ -166,75 +137,7 @@ def load(method: str) -> MethodClass:
     return _method_class(module, source)
 
 
-@functools.cache
-def _sources() -> dict[str, Source]:
-    found: dict[str, Source] = {}
-    for source in (*_built_in(), *_installed()):
-        if source.name in found:
-            raise _clash(found[source.name], source)
-        found[source.name] = source
-    return found
-
-
-def _clash(first: Source, second: Source) -> DlbenchError:
-    remedy = "rename the file" if second.origin == "file" else f"uninstall {second.origin} or rename its entry point"
-    return DlbenchError(f"two methods are named {first.name!r}: {first.where} and {second.where}; {remedy}")
-
-
-def _built_in() -> Iterable[Source]:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise DlbenchError("the built-in methods are missing: install dlbench again")
-    for folder in spec.submodule_search_locations:
-        for path in sorted(Path(folder).glob("[!_]*.py")):
-            yield Source(path.stem, "built-in", f"{PACKAGE}.{path.stem}", None, path)
-
-
-def _installed() -> Iterable[Source]:
-    # Imported here: reading the metadata of all distributions is the dearest part of starting up.
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=GROUP):
-        origin = point.dist.name if point.dist else "an unnamed distribution"
-        yield Source(point.name, origin, point.module, point.attr or None, _file_of(point.module))
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of a module, found without running the packages above it."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for folder in spec.submodule_search_locations or []:
-        stem = Path(folder, *rest)
-        for path in (stem.with_name(stem.name + ".py"), stem / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
-
-
-def _plugin_file(path: Path) -> Source:
-    path = path.expanduser().resolve()
-    if not path.is_file() or path.suffix != ".py":
-        raise DlbenchError(f"no method file {path}: give a name from `dlbench list methods` or the path of a .py file")
-    name = path.stem
-    if not name.isidentifier():
-        raise DlbenchError(f"{path}: the file's name is the method's name, so use letters, digits and _ only")
-    source = Source(name, "file", f"{_PLUGIN}{name}", None, path)
-    taken = _sources().get(name)
-    if taken is None:
-        return source
-    if taken.path is not None and taken.path.resolve() == path:
-        return taken
-    raise _clash(taken, source)
-
-
-def _load_file(source: Source) -> ModuleType:
+def _load_file(source: MethodSource) -> ModuleType:
     assert source.path is not None
     loaded = sys.modules.get(source.module)
     if loaded is not None and loaded.__file__ == str(source.path):
@@ -252,7 +155,7 @@ def _load_file(source: Source) -> ModuleType:
     return module
 
 
-def _refuse_strangers(source: Source) -> None:
+def _refuse_strangers(source: MethodSource) -> None:
     """Refuse a plugin file with a module beside it whose name, but not its code, another plugin's module has.
 
     One process has one module of a name, so of two plugins that bring a `helper.py` each, whatever function imports it,
@@ -265,8 +168,8 @@ def _refuse_strangers(source: Source) -> None:
 
     assert source.path is not None
     own = source.path.parent
-    loaded = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith(_PLUGIN)}
-    others = [(Path(path), n.removeprefix(_PLUGIN)) for n, path in loaded.items() if path and Path(path).parent != own]
+    loaded = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith(PLUGIN)}
+    others = [(Path(path), n.removeprefix(PLUGIN)) for n, path in loaded.items() if path and Path(path).parent != own]
     names = provenance.imported(source.path)
     for path, other in others:
         for name in sorted(names & provenance.imported(path)):
@@ -279,7 +182,7 @@ def _refuse_strangers(source: Source) -> None:
                 )
 
 
-def _failure(error: BaseException, source: Source) -> str:
+def _failure(error: BaseException, source: MethodSource) -> str:
     """Name the line of the method's own file at which the import failed, if it got that far."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
@@ -291,7 +194,7 @@ def _failure(error: BaseException, source: Source) -> str:
     return f"{source.where}: {text}"
 
 
-def _method_class(module: ModuleType, source: Source) -> MethodClass:
+def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
     from dlbench.method import Method, Oracle
 
     place = source.path or source.where

@@ -22,30 +22,30 @@ class Import:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """One file: a hash of its code, or of its bytes where it is not Python, and what it imports."""
 
     sha256: str
     imports: tuple[Import, ...] = ()
 
 
-def read(path: Path) -> Source:
+def read(path: Path) -> SourceFile:
     """What counts of a file; read once, as long as it stays as it is."""
     stat = path.stat()
     return _read(path, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=4096)
-def _read(path: Path, _changed: int, _size: int) -> Source:
+def _read(path: Path, _changed: int, _size: int) -> SourceFile:
     if path.suffix != ".py":
         with path.open("rb") as handle:
-            return Source(hashlib.file_digest(handle, "sha256").hexdigest())
+            return SourceFile(hashlib.file_digest(handle, "sha256").hexdigest())
     raw = path.read_bytes()
     try:
         code, imports = without_prose(raw).encode(), tuple(_imports(ast.parse(raw)))
     except (SyntaxError, ValueError, RecursionError):  # for another release of Python, say: as it stands
         code, imports = raw, ()
-    return Source(hashlib.sha256(code).hexdigest(), imports)
+    return SourceFile(hashlib.sha256(code).hexdigest(), imports)
 
 
 def _imports(tree: ast.AST) -> Iterator[Import]:

@@ -52,20 +52,27 @@ def metric(*values: Value, of_files: bool = True) -> Callable[[AnyScore], AnySco
         of_files: whether a file of documents can be scored by it (`--metric NAME`); otherwise only a YAML names it.
 
     Raises:
-        ValueError: another metric of files has that name.
+        ValueError: another function is registered as a metric of files by that name.
     """
     name = values[0].name
-    if of_files and name in _OF_FILES:
-        raise ValueError(f"two metrics are named {name!r}: rename one")
 
     def register(score: AnyScore) -> AnyScore:
         made = Metric(score, values)
         _METRICS.append(made)
         if of_files:
+            # lm-eval imports the file beside a YAML by itself, and again once it has changed.
+            if name in _OF_FILES and _place(_OF_FILES[name].score) != _place(score):
+                raise ValueError(f"two metrics are named {name!r}: rename one")
             _OF_FILES[name] = made
         return score
 
     return register
+
+
+def _place(score: Score) -> tuple[str, str]:
+    """File and name of a function, the same however often the file is imported."""
+    code = getattr(score, "__code__", None)
+    return getattr(code, "co_filename", ""), getattr(score, "__qualname__", "")
 
 
 def of_files() -> Mapping[str, Metric]:
