@@ -113,5 +113,5 @@ def _params(texts: list[str] | None, name: str) -> dict[str, Any] | None:
     settings = parse_settings(texts)
     for other in settings:
         if other != name:
-            raise unknown("method in a setting", other, (name,))
+            raise unknown("method", other, (name,), where="in a setting")
     return dict(settings[name])

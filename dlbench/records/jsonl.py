@@ -1,4 +1,4 @@
-"""JSON Lines files: read with every line checked, write whole or not at all."""
+"""JSON Lines files: every line is checked on reading; a file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dlbench.system.files import write_pieces
 
 
 class Part(BaseModel):
-    """A frozen object that refuses unknown fields and numbers that are not finite."""
+    """A frozen object; unknown fields, NaN and infinite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 class JsonLine(Part):
-    """What stands alone on one line of a file, with the limits of such a file."""
+    """An object that fills one line of a file, and the limits of such a file."""
 
     max_line_bytes: ClassVar[int]
     max_lines: ClassVar[int]
@@ -40,7 +40,7 @@ def parse_line(line: bytes, model: type[Item]) -> Item:
     """Check one line.
 
     Raises:
-        ValueError: it is not such an object; the message says what is wrong, not where.
+        ValueError: it is no object of that model; the message says what is wrong, not where.
     """
     if len(line) > model.max_line_bytes:
         raise ValueError(f"longer than {model.max_line_bytes:,} bytes")
@@ -54,15 +54,15 @@ def parse_line(line: bytes, model: type[Item]) -> Item:
 
 
 def read_lines(path: Path, model: type[Item]) -> Iterator[Item]:
-    """Yield the objects of a JSON Lines file, checked, holding one line at a time.
+    """Yield the checked objects of a JSON Lines file, one line in memory at a time.
 
     Raises:
-        RecordError: the file can't be read, is too long, or a line is not such an object.
+        RecordError: the file cannot be read, is too long, or a line is no object of that model.
     """
     try:
         with path.open("rb") as handle:
             number = 0
-            # A bounded readline: a file of one endless line must not fill the memory.
+            # A bounded readline, so that a file of one endless line does not fill the memory.
             while line := handle.readline(model.max_line_bytes + 1):
                 number += 1
                 if number > model.max_lines:
@@ -76,7 +76,7 @@ def read_lines(path: Path, model: type[Item]) -> Iterator[Item]:
 
 
 def format_line(item: JsonLine) -> str:
-    """Return the one JSON form of an object, without a line end: the same object always gives the same bytes."""
+    """Format an object as one line of JSON, without a line end; equal objects give equal bytes."""
     return json.dumps(
         item.model_dump(by_alias=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -86,6 +86,6 @@ def write_lines(path: Path, items: Iterable[JsonLine]) -> None:
     """Write objects one per line, the whole file or nothing.
 
     Raises:
-        RecordError: the place can't be written.
+        RecordError: the file cannot be written.
     """
     write_pieces(path, (format_line(item) + "\n" for item in items))

@@ -184,11 +184,11 @@ class RunSpec:
             places[name] = method
         for name, values in self.settings.items():
             if name not in places:
-                raise unknown("method in a setting", name, places)
+                raise unknown("method", name, places, where="in a setting")
             known = [p.name for p in registry.describe(places[name]).parameters]
             for parameter in values:
                 if parameter not in known:
-                    raise unknown(f"parameter of method {name!r}", parameter, known)
+                    raise unknown("parameter", parameter, known, where=f"of method {name!r}")
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -14,16 +14,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing, as UTF-8 with the line ends as given.
 
     Raises:
-        RecordError: the place can't be written.
+        RecordError: the file cannot be written.
     """
     write_pieces(path, [text])
 
 
 def write_pieces(path: Path, pieces: Iterable[str]) -> None:
-    """Write text piece by piece beside `path`, then put it in place; readers never see half a file.
+    """Write text piece by piece to a temporary file beside `path`, then rename it; readers never see half a file.
 
     Raises:
-        RecordError: the place can't be written.
+        RecordError: the file cannot be written.
     """
     scratch: str | None = None
     try:
@@ -33,7 +33,7 @@ def write_pieces(path: Path, pieces: Iterable[str]) -> None:
             handle.writelines(pieces)
             handle.flush()
             os.fsync(handle.fileno())
-        # mkstemp makes private files; published ones follow the user's umask like any other.
+        # mkstemp makes files that only their owner can read; these follow the user's umask like any other.
         os.chmod(scratch, 0o666 & ~_umask())
         os.replace(scratch, path)
         scratch = None

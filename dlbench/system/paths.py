@@ -1,4 +1,4 @@
-"""Folders that people name: what a name leads to, and one line where no file system takes it; imports nothing heavy."""
+"""Paths that users give: what they lead to, and one-line errors where they are not valid; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from dlbench.errors import DlbenchError
 
 _LONGEST_NAME = 200
-"""Characters that a record takes."""
+"""Characters of the longest name that a record may hold."""
 
 
 def expanded(path: Path, option: str) -> Path:
-    """A path with `~` expanded (a shell leaves it alone after `=`), and with a name of its own where it ends in `..`.
+    """Expand `~` in a path (a shell does not after `=`), and resolve a path that ends in `..`, which has no name.
 
     Args:
-        path: as it was given; nothing need be there.
-        option: that gave it, for messages.
+        path: as it was given; it need not exist.
+        option: the option that gave it, for messages.
 
     Raises:
-        DlbenchError: nobody has such a home folder, or there can be no such path.
+        DlbenchError: there is no such home folder, or no such path can exist.
     """
     try:
         found = path.expanduser()
@@ -32,10 +32,10 @@ def expanded(path: Path, option: str) -> Path:
 
 
 def model_folder(name: str) -> Path | None:
-    """The folder that a model is given by; None where there is none of that name, and it may be a hub name.
+    """The folder that a model's name leads to; None where there is no such folder, and it may be a name on the hub.
 
     Raises:
-        DlbenchError: the name is neither, and cannot be.
+        DlbenchError: the name leads to a file, or can be neither a folder nor a name on the hub.
     """
     try:
         if "\0" in name:
@@ -51,7 +51,7 @@ def model_folder(name: str) -> Path | None:
 
 
 def _no_folder(name: str, path: Path) -> str:
-    """Say what a path is that is there and no folder, and what to give."""
+    """The message for a path that exists but is no folder: what it is, and what to give."""
     if not path.exists():
         return f"model {brief(name)} is a link to {brief(os.readlink(path))}, which is not there: give a folder"
     wanted = "config.json, the weights and the tokenizer's files"
@@ -61,7 +61,7 @@ def _no_folder(name: str, path: Path) -> str:
 
 
 def record_name(model: str | Path) -> str:
-    """How a model is named in records: a folder by its own name, and nothing that a record would refuse."""
+    """The name of a model in records: of a folder its own name, without characters that a record would refuse."""
     if isinstance(model, Path):
         model = (model if model.name not in ("", "..") else model.resolve()).name or str(model)
     name = os.fsencode(model).decode("utf-8", "replace")
@@ -69,12 +69,12 @@ def record_name(model: str | Path) -> str:
 
 
 def brief(text: str, most: int = 80) -> str:
-    """A text that fits a line: its beginning, where it is longer."""
+    """Shorten a text to `most` characters; an ellipsis stands for the rest."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def reason(error: Exception) -> str:
-    """What is wrong, without the path, which may be as long as the trouble is about."""
+    """What is wrong, without the path, which may be too long to print."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error).rstrip(".") or type(error).__name__

@@ -11,11 +11,18 @@ from dlbench import __version__
 
 @cache
 def versions(*more: str) -> dict[str, str]:
-    """Versions that outputs may depend on; `more` names further packages."""
-    found = {"dlbench": __version__, "python": platform.python_version()}
+    """Versions that outputs may depend on.
+
+    Args:
+        *more: names of further packages.
+
+    Returns:
+        Name → version; "absent" where a package is not installed.
+    """
+    installed = {"dlbench": __version__, "python": platform.python_version()}
     for name in ("torch", "transformers", "lm_eval", "tokenizers", *more):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+            installed[name] = "absent"
+    return installed
