@@ -27,7 +27,8 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
 Count = Annotated[int, Field(ge=0, le=10**24)]
 Share = Annotated[float, Field(ge=0, le=1000)]
-"""1 is full depth; more is possible (a checked exit head, a layer run twice, longer outputs)."""
+"""A share of full depth, which is 1; more is possible (an exit head that is checked, a layer that runs twice, longer
+outputs)."""
 Milliseconds = Annotated[float, Field(ge=0)]
 Bounds = Annotated[tuple[float, float], AfterValidator(_ordered)]
 Budget = Annotated[float, Field(gt=0, le=1)]
@@ -38,7 +39,7 @@ Params = Annotated[
 ]
 Extra = Annotated[dict[Name, float], Field(max_length=64)]
 Route = Annotated[str, StringConstraints(pattern=r"^[0-3]{1,10000}$")]
-"""What one token did, a digit per layer: 0 passed by, 1 attention only, 2 feed-forward only, 3 ran."""
+"""What one token ran, a digit per layer: 0 nothing, 1 attention only, 2 feed-forward only, 3 the whole layer."""
 Trust = Literal["self-reported", "validated", "rerun", "reproduced"]
-"""Who stands for a row. Its author alone; a maintainer who checked the files; a maintainer who ran it again and got the
-same; somebody else who did. It is set by who publishes a record, not by who sends it in."""
+"""Who vouches for a row: its author alone; a maintainer who checked the files; a maintainer who ran it again with the
+same result; somebody else who did. Set by the publisher of a record, not by its author."""

@@ -24,7 +24,7 @@ from dlbench.records.jsonl import JsonLine, Part
 
 
 class Backbone(Part):
-    """The model that ran; `base_sha256` is the model it was derived from or is held against, else its own hash."""
+    """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash."""
 
     name: Name
     family: Name
@@ -38,8 +38,8 @@ class MethodUsed(Part):
     """The routing method, its parameters as they ran, and the one among them (if any) that was tuned to the budget.
 
     `source_sha256` is over its code, see `dlbench.evaluation.settings.source_sha256`.
-    `scope` tells for how long a decision holds; files written before it was kept say "token". Where it is another, a
-    token never comes back to a layer that it left out, and all kv policies are one.
+    `scope` is how long a routing decision holds; it reads "token" in files from before the field existed. With any
+    other scope, no later token runs a layer that an earlier one skipped, and all KV policies are equivalent.
     """
 
     name: Name
@@ -52,23 +52,24 @@ class MethodUsed(Part):
 
 
 class Task(Part):
-    """What was asked.
+    """The task and its documents.
 
     Attributes:
         metric: the per-document metric behind `quality.mean`.
-        n: documents.
-        truncated: those of them whose prompt was cut to fit the model's context, or a limit that the task sets.
-        with_bos: those of them whose prompt begins with a begin-of-text token (none begins with two); None in
-            files that were written before this was counted.
-        of: documents of the scored split; None in files that were written before this was kept, as `drawn` then is.
+        n: number of documents.
+        truncated: how many of their prompts were cut to fit the model's context, or a limit that the task sets.
+        with_bos: how many of their prompts begin with a begin-of-text token (none begins with two); None in files from
+            before the field existed.
+        of: number of documents in the scored split; None in files from before the field existed, as `drawn` then is.
         drawn: which of them were taken: all, a sample by the hash of their ids, or the first ones.
-        sources: how many sources (passages, subjects) they come from, where some share one; intervals resample these.
-        fit_split: what methods were fitted on; a fifth of the scored split stands apart where there is no other.
-        fit_overlap: documents that methods would have been fitted on, had they not been scored too.
+        sources: number of sources (passages, subjects) that they come from, where some share one; intervals resample
+            these.
+        fit_split: what methods were fitted on: a split, or a fifth of the scored split that was set apart.
+        fit_overlap: number of documents left out of fitting because they are scored too.
         signature: how the metrics are computed, with the libraries and their releases.
-        chance: score of a blind guess, which `retained` leaves out of both sides.
-        chat_template: sha256 of the chat template that the prompts stand in; None where they stand in none.
-        think_end_token: what ends the thinking before an answer, up to which nothing is scored; None where all is.
+        chance: score of a random guess, which `retained` subtracts from both sides.
+        chat_template: sha256 of the prompts' chat template; None where they have none.
+        think_end_token: end mark of the thinking, up to which nothing is scored; None where all of an output is scored.
     """
 
     name: Name
@@ -93,8 +94,8 @@ class Task(Part):
 class Run(Part):
     """The settings of the run.
 
-    `budget` is the target layer share, None where nothing was aimed at; `max_new_tokens` is 0 where answers are weighed
-    and nothing is written.
+    `budget` is the target layer share, None where there was none; `max_new_tokens` is 0 where given answers are scored
+    and nothing is generated.
     """
 
     budget: Budget | None
@@ -105,15 +106,15 @@ class Run(Part):
 
 
 class Fit(Part):
-    """How a method was fitted: apart from inference, on documents that are not tested.
+    """How a method was fitted: before inference, on documents that are not scored.
 
     Attributes:
         seed: of the fit; rows that differ in it alone are repeats of one method.
-        target: layer share aimed at, None where nothing was.
-        realised: layer share of the documents that the knob was tuned on.
-        learnt_from, tuned_on: documents.
-        tokens: went through the backbone, forward, to learn and to tune.
-        learnt: parameters that the fit set, the knob apart; they tell no variants of a method.
+        target: target layer share, None where there was none.
+        realised: layer share on the documents that the knob was tuned on.
+        learnt_from, tuned_on: numbers of documents.
+        tokens: number of tokens in forward passes of the backbone, for learning and tuning.
+        learnt: parameters that the fit set, without the knob; they do not make variants of a method.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**64)]
@@ -128,15 +129,14 @@ class Fit(Part):
 class Quality(Part):
     """Scores over the documents of the task.
 
-    `full_mean` and `retained` are against the base backbone's `full` on the same documents under the same scoring; None
-    where that has not run, `retained` also where it is not above chance. `corpus` is the corpus-level figure of the
-    task's first metric that has one. `extra` holds the means of the other metrics and the other corpus figures by name,
-    and
+    `full_mean` and `retained` compare with the base backbone's `full` on the same documents under the same scoring;
+    None where that has not run, `retained` also where it is not above chance. `corpus` is the task's first corpus
+    metric. `extra` holds the means of the other metrics and the other corpus metrics by name, and
 
         worst_decile            mean score of the worst tenth of the documents
-        length_ratio_reference  characters written over those of the references nearest in length
-        length_ratio_full       characters written over those that full depth wrote
-        repetition              share of word 4-grams that have stood in the text before, a mean over documents
+        length_ratio_reference  characters generated over those of the references nearest in length
+        length_ratio_full       characters generated over those that full depth generated
+        repetition              share of word 4-grams that occur earlier in the text, a mean over documents
     """
 
     mean: float
@@ -156,7 +156,7 @@ class Quality(Part):
 
 
 class Flops(Part):
-    """Where credited FLOPs went."""
+    """Credited FLOPs by what they were spent on."""
 
     layers: Count
     attention: Count
@@ -171,14 +171,14 @@ class Flops(Part):
 
 
 class Tokens(Part):
-    """Tokens, summed over whatever the owner covers."""
+    """Numbers of tokens of a document or a record."""
 
     prompt: Count
     generated: Count
 
 
 class Speculation(Part):
-    """The account of self-speculation: tokens drafted, drafts that full depth agreed with, rounds of verification."""
+    """Counts of self-speculation: tokens drafted, drafts that full depth agreed with, rounds of verification."""
 
     drafted: Count
     accepted: Count
@@ -186,11 +186,11 @@ class Speculation(Part):
 
 
 class Compute(Part):
-    """Realised cost: FLOPs and tokens are sums over documents, shares are of full depth (1).
+    """Realised cost: FLOPs and tokens are sums over documents, shares are relative to full depth (1).
 
-    `flops` are credited (true context) and `executed_flops` executed (padding and hidden keys included), both of
-    decoding; a gap that neither padding nor the policy `evict` explains is a fault. `flop_share_total` counts the
-    prompts too.
+    `flops` are credited (true context) and `executed_flops` executed (with padding and masked keys), both of decoding;
+    a difference that neither padding nor the KV policy `evict` explains is a bug. `flop_share_total` includes the
+    prompts.
     """
 
     layer_share: Share
@@ -205,9 +205,9 @@ class Compute(Part):
 class Record(JsonLine):
     """Quality and compute of one method at one budget on one task.
 
-    With `status` "unreachable" the budget is missed: no parameter reaches it, or the one that did where it was tuned
-    does not here. `quality` and `compute` then describe the closest setting that was found, or are both None where
-    nothing was run. With "ok" both are there.
+    With `status` "unreachable" the budget is missed: no value of the knob reaches it, or the one that did in tuning
+    does not on the test documents. `quality` and `compute` then describe the closest setting, or are both None where
+    nothing was run. With "ok" neither is None.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 18
@@ -238,11 +238,11 @@ class Record(JsonLine):
 
 
 class Timing(JsonLine):
-    """Seconds of one record's setting at one batch size, on one machine.
+    """Times of one record's setting at one batch size, on one machine.
 
-    `speedup` is full's decode time per token over this one's, interleaved in the same process; `spread` is the
-    interquartile range of the repeats over their median. `kernels` says what ran the layers: "stock", the model's own,
-    "fused", or "captured", fused ones as graphs of a GPU.
+    `speedup` is full depth's decode time per token over this setting's, measured in alternation in the same process;
+    `spread` is the interquartile range of the repeats over their median. `kernels` is what ran the layers: "stock", the
+    model's own code; "fused"; or "captured", fused layers as CUDA graphs.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 14

@@ -12,7 +12,7 @@ from dlbench.records.record import Flops, Speculation, Tokens
 
 
 class Scores(JsonLine):
-    """The primary scores of one record by document id: what paired statistics need without the samples."""
+    """The primary scores of one record by document id, for paired statistics without the samples."""
 
     max_line_bytes: ClassVar[int] = 1 << 24
     max_lines: ClassVar[int] = 100_000
@@ -22,12 +22,12 @@ class Scores(JsonLine):
 
 
 class Usage(JsonLine):
-    """Where one record spent its layers, over all decode forwards of all its documents.
+    """Which layers one record ran, over all decode forwards of all its documents.
 
     Attributes:
         layers: per layer, the share of the forwards that ran it; attention or feed-forward alone counts half. Empty
-            where no token was decoded after the prompt, or the samples do not say.
-        depths: how many forwards executed as many layers as their place says, rounded; from none to all of them.
+            where no token was decoded after the prompt, or the samples hold no routes.
+        depths: entry n is how many forwards ran n layers, rounded; from none to all of them.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 20
@@ -39,9 +39,9 @@ class Usage(JsonLine):
 
 
 class Asked(JsonLine):
-    """One test document: the prompt as the model got it, and what it is scored against.
+    """One test document: the prompt as the model got it, and the references.
 
-    `source` is a hash of what the document was taken from, such as a passage, where the task says so.
+    `source` is a hash of what the document was taken from, such as a passage, where the task names it.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 23
@@ -55,7 +55,7 @@ class Asked(JsonLine):
 
 
 class SharedSources(JsonLine):
-    """The sources of a track's documents by id, hashed: what statistics need of them without the documents."""
+    """The hashed sources of a track's documents by id, for statistics without the documents."""
 
     max_line_bytes: ClassVar[int] = 1 << 24
     max_lines: ClassVar[int] = 100_000
@@ -69,22 +69,23 @@ class Sample(JsonLine):
 
     Attributes:
         id: the task's document id.
-        output: generated text; where answers are weighed, that which the model prefers.
+        output: generated text; where given answers are scored, the one that the model prefers.
         score: the primary metric; `scores` holds the other per-document metrics.
-        answers: where answers are weighed, of each the log-likelihood and whether greedy decoding would write it: what
-            scores are made of. Empty in files that were written before they were kept.
-        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs. Where
-            answers are weighed, of each text that ran for it; `tokens.prompt` then counts the tokens of these texts,
-            and `flops` holds all they cost.
-        routes: what each decoded token did when it was new, with how many forwards in a row did the same; in all as
-            many as `layers` has entries. Work that a later token made necessary (kv recompute) is in `layers` only.
+        answers: of each given answer the log-likelihood, and whether greedy decoding would generate it; scores are
+            computed from these. Empty where a text is generated, and in files from before the field existed.
+        layers: executed layers of each decode forward; parts of a layer count by their share of its FLOPs. Where given
+            answers are scored, of each text that ran for it; `tokens.prompt` then counts the tokens of these texts, and
+            `flops` holds all their FLOPs.
+        routes: what each decoded token ran when it was new, with the number of consecutive forwards that ran the same;
+            these sum to the length of `layers`. Work that a later token made necessary (KV recompute) is in `layers`
+            only.
         pieces: text of each generated token, special ones too; empty where they are not kept.
         truncated: whether the prompt was cut to fit.
         flops: credited, decode only; `executed_flops` are the same with padding; `prompt_flops` is the prefill's.
         reread: whether the text was read again, as `generate` does, because it outgrew the original context and its
-            rotary angles changed; `prompt_flops` holds what that cost.
-        near_ties: (decode step, margin) where a logit or threshold margin was below 1e-3: rounding may tip it.
-        choice: the candidate an oracle chose.
+            rotary angles changed; `prompt_flops` includes the FLOPs of that.
+        near_ties: (decode step, margin) where a logit or threshold margin was below 1e-3, so that rounding may decide.
+        choice: the candidate that an oracle chose.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 23
@@ -112,7 +113,7 @@ class Sample(JsonLine):
 
 
 class CandidateScore(JsonLine):
-    """What one candidate (a fixed set of executed layers) scored on one document."""
+    """The score of one candidate (a fixed set of executed layers) on one document."""
 
     max_line_bytes: ClassVar[int] = 1 << 17
     max_lines: ClassVar[int] = 20_000_000

@@ -1,16 +1,16 @@
-"""The records dlbench writes and reads: one JSON object per line, typed, versioned, limited in size.
+"""The schema of what dlbench writes and reads: one JSON object per line, typed, versioned, limited in size.
 
-Records travel: they are published, sent in and shown on a page, so what is read from a file is untrusted. Reading is
-strict (no "3" for 3, no unknown field, no NaN, no endless string); in Python, lists may stand for tuples.
+Records are published, submitted and shown on pages, so what is read from a file is untrusted. Reading is strict: no "3"
+for 3, no unknown field, no NaN, no string of unlimited length. In Python, lists may stand for tuples.
 
-    records.jsonl          `Record`     quality and compute of one method at one budget on one task
-    timing.jsonl           `Timing`     seconds, kept apart because they belong to a machine
-    samples/<key>.jsonl    `Sample`     one document of one record
-    documents.jsonl        `Asked`      what each test document asked, and the references
-    scores.jsonl           `Scores`     the scores alone, where the samples are not published
+    records.jsonl          `Record`         quality and compute of one method at one budget on one task
+    timing.jsonl           `Timing`         times, kept apart because they belong to a machine
+    samples/<key>.jsonl    `Sample`         one document of one record
+    documents.jsonl        `Asked`          the prompt of each test document, and its references
+    scores.jsonl           `Scores`         the scores alone, where the samples are not published
     sources.jsonl          `SharedSources`  which documents share a source, where the documents are not published
-    usage.jsonl            `Usage`      which layers ran how often, where the samples are not published
-    *candidate*.jsonl      `CandidateScore`  one fixed set of layers an oracle may choose for one document
+    usage.jsonl            `Usage`          which layers ran how often, where the samples are not published
+    *candidate*.jsonl      `CandidateScore` the score of one fixed set of layers on one document, for an oracle
 """
 
 from __future__ import annotations

@@ -33,11 +33,11 @@ class MethodSource:
     class_name: str | None
     """The class, where an entry point names it."""
     path: Path | None
-    """The file; None where it cannot be told without importing."""
+    """The file; None where it cannot be found without importing."""
 
     @property
     def where(self) -> str:
-        """The place, for people."""
+        """Where the method comes from, for messages."""
         if self.origin == "built-in":
             return f"built-in ({self.path})"
         if self.origin == "file":
@@ -76,7 +76,7 @@ def _built_in() -> Iterable[MethodSource]:
 
 
 def _installed() -> Iterable[MethodSource]:
-    # Imported here: reading the metadata of all distributions is the dearest part of starting up.
+    # Imported here: it is the slowest import of starting up.
     from importlib.metadata import entry_points
 
     for point in entry_points(group=GROUP):
@@ -85,7 +85,7 @@ def _installed() -> Iterable[MethodSource]:
 
 
 def _file_of(module: str) -> Path | None:
-    """The file of a module, found without running the packages above it."""
+    """The file of a module, found without importing the packages that contain it."""
     top, *rest = module.split(".")
     try:
         spec = importlib.util.find_spec(top)

@@ -1,8 +1,7 @@
-"""Find methods: built-in files, entry points of other distributions, and plugin files given by path.
+"""Find, describe and load methods by their names, or by the path of a plugin file.
 
 The name of a built-in method is the name of its file; the name of an entry point in the group `dlbench.methods` is the
-name of that method; the name of a plugin file is its stem. One name stands for one method: a clash is an error, since
-a board on which a name means two things cannot be trusted. Nothing is imported before `load`.
+name of that method; the name of a plugin file is its stem. Nothing is imported before `load`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     MethodClass: TypeAlias = type[Method] | type[Oracle]
 
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
-"""Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
+"""Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and its baselines."""
 KV_POLICIES = ("project", "evict", "recompute")
 """What a method may name in `kv`."""
 
@@ -52,7 +51,7 @@ class MethodInfo:
 
 
 def is_path(method: str) -> bool:
-    """Tell a plugin file (`path/to/file.py`) from a name."""
+    """Whether a method is given by the path of a plugin file, not by its name."""
     return method.endswith(".py") or os.sep in method or "/" in method
 
 
@@ -62,7 +61,7 @@ def name_of(method: str) -> str:
 
 
 def expand(given: Sequence[str]) -> tuple[str, ...]:
-    """Replace the words `core` and `all` by the methods they stand for; each stays once, in its first place."""
+    """Replace the words `core` and `all` by the methods they stand for, and drop repetitions; the order stays."""
     sets = {"core": CORE, "all": names()}
     return tuple(dict.fromkeys(name for word in given for name in sets.get(word, (word,))))
 
@@ -84,24 +83,24 @@ def describe(method: str) -> MethodInfo:
     """
     source = locate(method)
     if source.path is None:
-        found = outline.Outline(summary="(not readable without importing it)")
+        outlined = outline.Outline(summary="(not readable without importing it)")
     else:
         try:
-            found = outline.read(source.path, source.class_name)
+            outlined = outline.read(source.path, source.class_name)
         except SyntaxError as error:
             raise DlbenchError(
-                f"method {source.name!r} is broken: {source.path}, line {error.lineno}: {error.msg}; mend the file"
+                f"method {source.name!r} is broken: {source.path}, line {error.lineno}: {error.msg}; correct the file"
             ) from error
         except OSError as error:
             raise DlbenchError(f"method {source.name!r}: cannot read {source.path}: {error.strerror}") from error
     return MethodInfo(
         name=source.name,
-        summary=found.summary,
-        parameters=found.parameters,
-        knob=found.knob,
-        deployable=found.deployable,
-        fitted=found.fitted,
-        paper=found.paper,
+        summary=outlined.summary,
+        parameters=outlined.parameters,
+        knob=outlined.knob,
+        deployable=outlined.deployable,
+        fitted=outlined.fitted,
+        paper=outlined.paper,
         origin=source.origin,
         path=None if source.path is None else str(source.path),
     )
@@ -133,7 +132,7 @@ def load(method: str) -> MethodClass:
     except (Exception, SystemExit) as error:
         raise DlbenchError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
     if source.origin == "file":
-        _refuse_strangers(source)
+        _refuse_shadowed_modules(source)
     return _method_class(module, source)
 
 
@@ -155,11 +154,10 @@ def _load_file(source: MethodSource) -> ModuleType:
     return module
 
 
-def _refuse_strangers(source: MethodSource) -> None:
-    """Refuse a plugin file with a module beside it whose name, but not its code, another plugin's module has.
+def _refuse_shadowed_modules(source: MethodSource) -> None:
+    """Raise if two plugin files each import a module of the same name beside them, with different code.
 
-    One process has one module of a name, so of two plugins that bring a `helper.py` each, whatever function imports it,
-    one runs on the other's.
+    A process holds one module of a name, so of two plugins with a `helper.py` each, one would run the other's code.
 
     Raises:
         DlbenchError: there is such a module.
@@ -183,7 +181,7 @@ def _refuse_strangers(source: MethodSource) -> None:
 
 
 def _failure(error: BaseException, source: MethodSource) -> str:
-    """Name the line of the method's own file at which the import failed, if it got that far."""
+    """What made an import fail, with the line of the method's own file where there is one."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {error.msg}"
@@ -202,9 +200,9 @@ def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
         chosen = getattr(module, source.class_name, None)
         if not (isinstance(chosen, type) and issubclass(chosen, Method | Oracle)):
             raise DlbenchError(f"method {source.name!r}: {place} has no method class {source.class_name!r}")
-        found: list[MethodClass] = [chosen]
+        classes: list[MethodClass] = [chosen]
     else:
-        found = [
+        classes = [
             value
             for name, value in vars(module).items()
             if isinstance(value, type)
@@ -213,13 +211,13 @@ def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
             and value.__name__ == name
             and not name.startswith("_")
         ]
-    if len(found) != 1:
-        listed = ", ".join(c.__name__ for c in found) or "none"
+    if len(classes) != 1:
+        listed = ", ".join(c.__name__ for c in classes) or "none"
         raise DlbenchError(
             f"method {source.name!r}: {place} must define exactly one public class that derives from a class of "
             f"dlbench.method, but it defines {listed}; start the name of others with _"
         )
-    chosen = found[0]
+    chosen = classes[0]
     if inspect.isabstract(chosen):
         missing = ", ".join(sorted(chosen.__abstractmethods__))
         raise DlbenchError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
@@ -229,7 +227,7 @@ def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
 
 
 def _misdeclared(chosen: MethodClass) -> str:
-    """What is wrong with what a class says of its methods; empty where nothing is."""
+    """What is wrong with the class attributes of a method; empty where nothing is."""
     from dlbench.method import Knob, Oracle
 
     if issubclass(chosen, Oracle):
