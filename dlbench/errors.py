@@ -1,7 +1,7 @@
-"""The errors dlbench shows to people.
+"""Errors that dlbench shows to users.
 
-Everything that a user can cause and mend is a `DlbenchError`: the command line prints its message on one line, without
-a traceback, and ends with its exit code. Any other exception is a bug.
+Everything that a user can cause and correct is a `DlbenchError`: the command line prints its message on one line,
+without a traceback, and ends with its exit code. Any other exception is a bug.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import errno
 from typing import ClassVar
 
 OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE)
-"""Numbers of errors that the operating system's word explains: no leave, no room, no more open files."""
+"""Error numbers whose system message says enough: no permission, no space, too many open files."""
 
 
 class DlbenchError(Exception):
-    """Say what was wrong, where, and what to do."""
+    """An error with one line for users: what was wrong, where, and what to do."""
 
     exit_code: ClassVar[int] = 2
+
+
+class RecordError(DlbenchError):
+    """A file of a run cannot be read or written: the message names the file, the line and the fault."""

@@ -1,12 +1,15 @@
-"""Scores of the suites' tasks, per document and with several references.
+"""Metrics of the suites' tasks and of files of documents, per document and with several references.
 
-The lm-eval YAML names these functions: lm-eval's own scoring of several references turns any overlap into 1.0, and its
-BLEU and chrF exist for a whole corpus only. Every score lies between 0 and 1, those of sacrebleu too, so that a board
-has one scale. A document's score is its best over the references (BLEU counts matches against all of them at once, as
-it is defined). Corpus scores come from all (references, output) pairs together. Words are those of
-`dlbench.data.scoring.words`, in any script; in ASCII they are what rouge-score and SQuAD's own script make of a text. A
-space of no width is white space. BLEU parts all texts of a task by one tokenizer, see `parted_by`; where none is named,
-as under lm-eval itself, by that of the references at hand.
+The YAML of a task names a scoring function of this file: lm-eval's own scoring of several references turns any overlap
+into 1.0, and its BLEU and chrF exist for a whole corpus only. To add a metric, write one such function and decorate it
+with `metric`; see `dlbench.data.scoring.metric_registry`.
+
+Every score lies between 0 and 1, those of sacrebleu too, so that a board has one scale. A document's score is its best
+over the references (BLEU counts matches against all of them at once, as it is defined). Corpus scores are computed from
+all (references, output) pairs together. Words are those of `dlbench.data.scoring.words`, in any script; in ASCII they
+are what rouge-score and SQuAD's own script make of a text. A zero-width space is white space. BLEU splits all texts of
+a task by one tokenizer, see `bleu_tokenized_by`; where none is set, as under lm-eval itself, by that of the references
+at hand.
 """
 
 from __future__ import annotations
@@ -16,13 +19,17 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from decimal import Decimal, InvalidOperation
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from dlbench.data.scoring.metric_registry import References, Value, metric
+from dlbench.data.scoring.metric_registry import is_registered as is_registered
+from dlbench.data.scoring.metric_registry import of_files as of_files
+from dlbench.data.scoring.metric_registry import signature as signature
 from dlbench.data.scoring.words import fields, fold, pieces, unspaced
 from dlbench.data.scoring.words import words as words_of
 
@@ -40,7 +47,6 @@ Scores = dict[str, float | Pair]
 _PUNCTUATION = frozenset(string.punctuation)
 _ARTICLES = frozenset(("a", "an", "the"))
 _ROUGE = ("rougeL", "rouge1", "rouge2")
-_FAMILIES = {"rougeL": "rouge", "rouge1": "rouge", "rouge2": "rouge", "corpus_chrf": "chrf"}
 
 _ANSWER = re.compile(r"\banswer\s*:\s*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
 _PLAIN_SIGNS = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x2212: "-", 0x066B: ".", 0x066C: ","}
@@ -50,7 +56,7 @@ _TOKENIZER: ContextVar[str | None] = ContextVar("_TOKENIZER", default=None)
 
 
 @contextmanager
-def parted_by(tokenizer: str) -> Iterator[None]:
+def bleu_tokenized_by(tokenizer: str) -> Iterator[None]:
     """Inside, BLEU takes this tokenizer of sacrebleu for all texts."""
     before = _TOKENIZER.set(tokenizer)
     try:
@@ -147,29 +153,45 @@ def corpus_chrf(pairs: Iterable[Pair]) -> float:
     return _share(_chrf().corpus_score(outputs, references).score)
 
 
-def score_data2text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float | Pair]:
-    """Score a description of a table: ROUGE, BLEU beside."""
-    output, references = results[0], list(doc["references"])
-    return {
-        **rouge(output, references),
-        "bleu": sentence_bleu(output, references),
-        "corpus_bleu": (references, output),
-    }
+def _rouge_how(_: References) -> str:
+    from importlib.metadata import version
+
+    return f"ROUGE: rouge-score {version('rouge-score')}, words of any script, F1, no stemming, best reference"
 
 
+def _bleu_how(references: References) -> str:
+    return f"bleu: sacrebleu {_settings(_bleu(_tokenizer_of(references)), references)}, a document at a time"
+
+
+def _corpus_bleu_how(references: References) -> str:
+    return f"corpus_bleu: sacrebleu {_settings(_corpus_bleu(_tokenizer_of(references)), references)}"
+
+
+def _chrf_how(references: References) -> str:
+    return f"chrf: sacrebleu {_settings(_chrf(), references)}"
+
+
+ROUGE = tuple(Value(name, _rouge_how) for name in _ROUGE)
+BLEU_SCORE, CORPUS_BLEU = Value("bleu", _bleu_how), Value("corpus_bleu", _corpus_bleu_how, corpus_bleu)
+CHRF_SCORE, CORPUS_CHRF = Value("chrf", _chrf_how), Value("corpus_chrf", _chrf_how, corpus_chrf)
+F1 = Value("f1", "f1: of words of any script without case, punctuation and articles (SQuAD), best reference")
+EXACT = Value("exact", "exact: equals a reference but for white space")
+EXACT_WORDS = Value("exact", "exact: equals a reference but for case, punctuation and articles (SQuAD)")
+EXACT_NUMBER = Value("exact", "exact: the number after `answer:` equals a reference's")
+DEFAULT = "rougeL"
+"""What a file of documents is scored by, unless --metric says otherwise."""
+
+
+@metric(*ROUGE)
 def score_summary(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Score a summary: ROUGE."""
     return rouge(results[0], doc["references"])
 
 
-def score_answer(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Score a short answer: F1 of its words, exact match beside."""
-    output, references = results[0], list(doc["references"])
-    return {"f1": word_f1(output, references), "exact": answer_exact(output, references)}
-
-
+@metric(CHRF_SCORE, BLEU_SCORE, CORPUS_CHRF, CORPUS_BLEU)
+@metric(BLEU_SCORE, CHRF_SCORE, CORPUS_BLEU, CORPUS_CHRF)
 def score_translation(doc: Mapping[str, Any], results: Sequence[str]) -> Scores:
-    """Score a translation: chrF, BLEU beside."""
+    """Score a translation by chrF and BLEU."""
     output, references = results[0], list(doc["references"])
     pair = (references, output)
     return {
@@ -180,13 +202,39 @@ def score_translation(doc: Mapping[str, Any], results: Sequence[str]) -> Scores:
     }
 
 
+@metric(EXACT)
+def score_exact(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score a text that must be a reference, but for white space."""
+    return {"exact": exact_match(results[0], doc["references"])}
+
+
+@metric(F1, EXACT_WORDS)
+def score_answer(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
+    """Score a short answer: F1 of its words, exact match beside."""
+    output, references = results[0], list(doc["references"])
+    return {"f1": word_f1(output, references), "exact": answer_exact(output, references)}
+
+
+@metric(*ROUGE, BLEU_SCORE, CORPUS_BLEU, of_files=False)
+def score_data2text(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float | Pair]:
+    """Score a description of a table: ROUGE, BLEU beside."""
+    output, references = results[0], list(doc["references"])
+    return {
+        **rouge(output, references),
+        "bleu": sentence_bleu(output, references),
+        "corpus_bleu": (references, output),
+    }
+
+
+@metric(EXACT_NUMBER, of_files=False)
 def score_math(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
     """Score a word problem: its answer alone, not the steps."""
     return {"exact": answer_match(results[0], doc["references"])}
 
 
+@metric(CHRF_SCORE, EXACT, CORPUS_CHRF, of_files=False)
 def score_translate(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float | Pair]:
-    """Score a translation: chrF, exact match beside."""
+    """Score a translation into a made-up language: chrF, exact match beside."""
     output, references = results[0], list(doc["references"])
     return {
         "chrf": sentence_chrf(output, references),
@@ -195,50 +243,20 @@ def score_translate(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str,
     }
 
 
-def score_exact(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Score a text that must be a reference, but for white space."""
-    return {"exact": exact_match(results[0], doc["references"])}
-
-
-def signature(metrics: Iterable[str], scoring: str, references: Sequence[Sequence[str]]) -> str:
-    """How these metrics are computed, by which release of which library: what makes two numbers comparable.
-
-    Args:
-        metrics: names, as the task's YAML has them.
-        scoring: name of the function of this module that scores a document.
-        references: of every document.
-    """
-    from importlib.metadata import version
-
-    counts = {len(several) for several in references}
-    tokenizer = _tokenizer(text for several in references for text in several)
-    count = str(counts.pop()) if len(counts) == 1 else "var"
-    exact = {
-        "score_math": "the number after `answer:` equals a reference's",
-        "score_answer": "equals a reference but for case, punctuation and articles (SQuAD)",
-    }
-    said: Mapping[str, Callable[[], str]] = {
-        "rouge": lambda: (
-            f"ROUGE: rouge-score {version('rouge-score')}, words of any script, F1, no stemming, best reference"
-        ),
-        "bleu": lambda: f"bleu: sacrebleu {_settings(_bleu(tokenizer), count)}, a document at a time",
-        "corpus_bleu": lambda: f"corpus_bleu: sacrebleu {_settings(_corpus_bleu(tokenizer), count)}",
-        "chrf": lambda: f"chrf: sacrebleu {_settings(_chrf(), count)}",
-        "f1": lambda: "f1: of words of any script without case, punctuation and articles (SQuAD), best reference",
-        "exact": lambda: f"exact: {exact.get(scoring, 'equals a reference but for white space')}",
-    }
-    wanted = dict.fromkeys(_FAMILIES.get(metric, metric) for metric in metrics)
-    return "; ".join(said[name]() for name in wanted if name in said)
-
-
 def _tokenizer(references: Iterable[str]) -> str:
     return _TOKENIZER.get() or bleu_tokenizer(references)
 
 
-def _settings(metric: BLEU | CHRF, references: str) -> str:
+def _tokenizer_of(references: References) -> str:
+    return _tokenizer(text for several in references for text in several)
+
+
+def _settings(library: BLEU | CHRF, references: References) -> str:
     """The library's own signature, which it has once it has scored something."""
-    metric.corpus_score(["a"], [["a"]])
-    return str(metric.get_signature().format()).replace("nrefs:1", f"nrefs:{references}")
+    counts = {len(several) for several in references}
+    count = str(counts.pop()) if len(counts) == 1 else "var"
+    library.corpus_score(["a"], [["a"]])
+    return str(library.get_signature().format()).replace("nrefs:1", f"nrefs:{count}")
 
 
 def _is_punctuation(character: str) -> bool:

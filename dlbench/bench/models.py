@@ -11,7 +11,7 @@ from dlbench.bench.sizes import Shape
 from dlbench.engine import Request
 from dlbench.models.backbone import Backbone, wrap
 from dlbench.models.loading import TORCH_DTYPES
-from dlbench.models.quantization import quiet
+from dlbench.terminal.quiet import quiet_torchao
 
 CONTEXT = 1024
 """Positions of the random models."""
@@ -19,7 +19,7 @@ CONTEXT = 1024
 
 def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None) -> Backbone:
     """A Llama with random weights which writes no end token."""
-    with quiet():
+    with quiet_torchao():
         from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
@@ -35,7 +35,7 @@ def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None
         pad_token_id=0,
         tie_word_embeddings=False,
     )
-    with quiet(), torch.device(device):
+    with quiet_torchao(), torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=TORCH_DTYPES[dtype])  # type: ignore[no-untyped-call]
     with torch.no_grad():
         model.lm_head.weight[:SPECIAL].zero_()

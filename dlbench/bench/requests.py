@@ -10,7 +10,8 @@ from typing import Any
 
 from dlbench.bench.clock import Stopwatch, Times, race
 from dlbench.bench.workbench import Workbench
-from dlbench.data.loader import expand_tasks, load_task
+from dlbench.data.loader import load_task
+from dlbench.data.resolve import expand_tasks
 from dlbench.data.task import Document, cut
 from dlbench.engine import Engine
 from dlbench.method import Method

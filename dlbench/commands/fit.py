@@ -39,7 +39,7 @@ def fit(
 
     What a run would fit is fitted and kept under OUT/fits; a method with nothing to learn or tune is refused.
     """
-    from dlbench.data import loader
+    from dlbench.data import resolve
     from dlbench.registry import methods as registry
     from dlbench.run import config as spec
 
@@ -47,7 +47,7 @@ def fit(
         process_group.settle(say)
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(loader.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
             methods=registry.expand(unique(method)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),

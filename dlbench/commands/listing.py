@@ -38,9 +38,9 @@ def list_tasks(
     everything: Annotated[bool, typer.Option("--all", help="lm-eval's tasks too, thirteen thousand.")] = False,
 ) -> None:
     """List the tasks of dlbench's suites; those of lm-eval, behind --all, run by their names as well."""
-    from dlbench.data import loader, suites
+    from dlbench.data import resolve, suites
 
-    found = loader.list_tasks(everything)
+    found = resolve.list_tasks(everything)
     if as_json:
         print_json(
             [{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in found]

@@ -11,6 +11,7 @@ from dlbench.commands.terminal import interrupted, limited, number, say, unique
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies
 from dlbench.system import process_group
+from dlbench.tasks import metrics
 
 
 def run(
@@ -44,7 +45,8 @@ def run(
         str | None, typer.Option(help="Prompt of file: tasks, with {input} in it; \\n is a new line. [{input}]")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Metric of file: tasks: rougeL, bleu, chrf, exact, f1. [rougeL]")
+        str | None,
+        typer.Option(help=f"Metric of file: tasks: {', '.join(metrics.of_files())}. [{metrics.DEFAULT}]"),
     ] = None,
     fewshot: Annotated[int | None, typer.Option(help="Examples in the prompt. [the task's own number]")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [the task's own limit]")] = None,
@@ -103,7 +105,7 @@ def run(
 
     The same command started again continues where it stopped.
     """
-    from dlbench.data import loader
+    from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
     from dlbench.run import config as spec
@@ -120,7 +122,7 @@ def run(
         count, first = limited(limit or ("all" if official else "32"))
         asked = spec.RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(loader.expand_tasks(names, sources)),
+            tasks=tuple(resolve.expand_tasks(names, sources)),
             methods=registry.expand(unique(method) or ("core",)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=spec.parse_settings(set_ or ()),

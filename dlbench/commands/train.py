@@ -53,7 +53,7 @@ def train(
 
     The same command started again continues where it stopped.
     """
-    from dlbench.data import loader
+    from dlbench.data import resolve
     from dlbench.registry import methods as registry
     from dlbench.train.spec import TrainSpec
 
@@ -71,7 +71,7 @@ def train(
         process_group.settle(say)
         asked = TrainSpec(
             recipe=recipe,
-            tasks=tuple(loader.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
             out=out,
             model=model,
             options={name: value for name, value in given.items() if value is not None},
@@ -113,5 +113,5 @@ def _params(texts: list[str] | None, name: str) -> dict[str, Any] | None:
     settings = parse_settings(texts)
     for other in settings:
         if other != name:
-            raise unknown("method in a setting", other, (name,))
+            raise unknown("method", other, (name,), where="in a setting")
     return dict(settings[name])

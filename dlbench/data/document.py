@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -85,3 +87,20 @@ def cut(output: str, stop: Sequence[str]) -> str:
     for text in filter(None, stop):
         output = output.split(text, 1)[0]
     return output
+
+
+def documents_sha256(documents: Sequence[Document]) -> str:
+    """sha256 over everything of the documents that a score depends on."""
+    digest = hashlib.sha256()
+    for d in documents:
+        content = [d.id, d.prompt, d.references, d.limit, d.stop]
+        more = {"pairs": d.pairs, "prompt_tokens": d.prompt_tokens, "body": d.body, "thinking": _marks(d)}
+        if more := {name: value for name, value in more.items() if value}:
+            content.append(more)
+        digest.update(json.dumps(content).encode())
+    return digest.hexdigest()
+
+
+def _marks(document: Document) -> list[object]:
+    thinking = document.thinking
+    return [] if thinking is None else [thinking.start, thinking.end, thinking.opened]

@@ -13,26 +13,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.data.mirrors import Mirror, Splits, read_documents
+from dlbench.data.mirrors import Mirror, MirrorSplits, read_documents
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
+from dlbench.tasks import metrics
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 LIMIT = 128
 """Most new tokens, unless --max-new-tokens says otherwise."""
-METRIC = "rougeL"
 TEMPLATE = "{input}"
 _SPLITS = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
-_SCORING = {
-    "rougeL": ("score_summary", ("rougeL", "rouge1", "rouge2")),
-    "bleu": ("score_translation", ("bleu", "chrf", "corpus_bleu", "corpus_chrf")),
-    "chrf": ("score_translation", ("chrf", "bleu", "corpus_chrf", "corpus_bleu")),
-    "exact": ("score_exact", ("exact",)),
-    "f1": ("score_answer", ("f1", "exact")),
-}
-"""Metric → the function of `dlbench.tasks.metrics` that scores a document, and what it gives, the primary one first."""
 
 
 def name(task: str) -> str:
@@ -67,20 +59,15 @@ def config(task: str, sources: Sources) -> dict[str, Any]:
     Raises:
         DlbenchError: there is no such file.
     """
-    from dlbench.tasks import metrics
-
     path = place(task)
-    metric = sources.metric or METRIC
+    chosen = metrics.of_files()[sources.metric or metrics.DEFAULT]
     # A shell leaves \n as it is typed.
     template = (sources.template or TEMPLATE).replace("\\n", "\n")
-    scoring, names = _SCORING[metric]
     splits = [s for s in _SPLITS if path.is_dir() and (path / f"{s}.jsonl").is_file()] or ["test"]
-    listed = []
-    for entry in names:
-        corpus = entry.startswith("corpus_")
-        listed.append(
-            {"metric": entry, "aggregation": getattr(metrics, entry) if corpus else "mean", "higher_is_better": True}
-        )
+    listed = [
+        {"metric": value.name, "aggregation": value.corpus or "mean", "higher_is_better": True}
+        for value in chosen.values
+    ]
     return {
         "task": name(task),
         "custom_dataset": functools.partial(_load, path),
@@ -88,7 +75,7 @@ def config(task: str, sources: Sources) -> dict[str, Any]:
         "output_type": "generate_until",
         "doc_to_text": functools.partial(_fill, template),
         "doc_to_target": "references",
-        "process_results": getattr(metrics, scoring),
+        "process_results": chosen.score,
         "generation_kwargs": {"until": ["\n\n"], "max_gen_toks": LIMIT, "do_sample": False},
         "filter_list": [
             {"name": "stripped", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
@@ -96,13 +83,13 @@ def config(task: str, sources: Sources) -> dict[str, Any]:
         "num_fewshot": 0,
         "metric_list": listed,
         # The content key holds the documents, prompts included, and the version, but not the metric.
-        "metadata": {"version": f"1 {metric}", "chat": True, "source": _source},
+        "metadata": {"version": f"1 {chosen.values[0].name}", "chat": True, "source": _source},
     }
 
 
 def _load(path: Path, **_: Any) -> Mapping[str, Dataset]:
     if path.is_dir():
-        return Splits(Mirror(path))
+        return MirrorSplits(Mirror(path))
     from datasets import Dataset
 
     return {"test": Dataset.from_list(read_documents(path))}

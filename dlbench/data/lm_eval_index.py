@@ -28,7 +28,7 @@ _WANTED = frozenset(key.encode() for key in _KEYS)
 _SKIPPED = {"__pycache__", ".ipynb_checkpoints"}
 
 
-class Entry(NamedTuple):
+class TaskEntry(NamedTuple):
     """One name that lm-eval knows."""
 
     name: str
@@ -41,26 +41,26 @@ class Entry(NamedTuple):
     """Names in a group, in its order, or of a tag, sorted; None for a member that the group changes."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
+class _HeadLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
     """Reads parts of lm-eval's YAML; what a tag stands for stays unknown."""
 
 
-_Loader.add_multi_constructor("!", lambda loader, suffix, node: None)
+_HeadLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
-def entries() -> dict[str, Entry]:
+def entries() -> dict[str, TaskEntry]:
     """Every task, group and tag of the installed lm-eval, from the file that the first call leaves on disk."""
     return _entries(str(_folder()), version("lm_eval"))
 
 
-def refresh() -> dict[str, Entry]:
+def refresh() -> dict[str, TaskEntry]:
     """The same, read anew."""
     _cache_file(str(_folder()), version("lm_eval")).unlink(missing_ok=True)
     _entries.cache_clear()
     return entries()
 
 
-def scan(root: Path, *, strict: bool = False) -> dict[str, Entry]:
+def scan(root: Path, *, strict: bool = False) -> dict[str, TaskEntry]:
     """Index the task files below a folder.
 
     Args:
@@ -70,12 +70,12 @@ def scan(root: Path, *, strict: bool = False) -> dict[str, Entry]:
     Raises:
         DlbenchError: a file cannot be read, and that is a fault.
     """
-    found: dict[str, Entry] = {}
+    found: dict[str, TaskEntry] = {}
     tags: dict[str, set[str]] = {}
     for path in sorted(_files(root)):
         try:
             if strict:
-                yaml.load(Path(path).read_bytes(), Loader=_Loader)
+                yaml.load(Path(path).read_bytes(), Loader=_HeadLoader)
             config = _head(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
             if strict:
@@ -90,14 +90,14 @@ def scan(root: Path, *, strict: bool = False) -> dict[str, Entry]:
             listed = config.get("task")
             kind = "group"
             members = tuple(m if isinstance(m, str) else None for m in (listed if isinstance(listed, list) else []))
-        found[name] = Entry(name, kind, path, str(config.get("output_type") or ""), members)
+        found[name] = TaskEntry(name, kind, path, str(config.get("output_type") or ""), members)
         if kind != "group":
             given = config.get("tag")
             for tag in given if isinstance(given, list) else [given] if given else []:
                 tags.setdefault(str(tag), set()).add(name)
     for tag, names in tags.items():
         if tag not in found:
-            found[tag] = Entry(tag, "tag", None, "", tuple(sorted(names)))
+            found[tag] = TaskEntry(tag, "tag", None, "", tuple(sorted(names)))
     return found
 
 
@@ -127,17 +127,19 @@ def _own(path: str) -> dict[str, Any]:
     keys = [(m.start(), m.group(2)) for m in _KEY.finditer(text)]
     ends = [start for start, _ in keys[1:]] + [len(text)]
     wanted = b"".join(text[start:end] for (start, key), end in zip(keys, ends, strict=True) if key in _WANTED)
-    config = yaml.load(wanted.decode(), Loader=_Loader)
+    config = yaml.load(wanted.decode(), Loader=_HeadLoader)
     return config if isinstance(config, dict) else {}
 
 
 @functools.cache
-def _entries(folder: str, release: str) -> dict[str, Entry]:
+def _entries(folder: str, release: str) -> dict[str, TaskEntry]:
     path = _cache_file(folder, release)
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         rows = json.loads(path.read_bytes())
-        join = os.path.join
-        return {row[0]: Entry(row[0], row[1], row[2] and join(folder, row[2]), row[3], tuple(row[4])) for row in rows}
+        return {
+            name: TaskEntry(name, kind, file and os.path.join(folder, file), output_type, tuple(members))
+            for name, kind, file, output_type, members in rows
+        }
     found = scan(Path(folder))
     # A cache that cannot be written costs the next start a few seconds, nothing else.
     with contextlib.suppress(OSError):
@@ -149,7 +151,7 @@ def _entries(folder: str, release: str) -> dict[str, Entry]:
     return found
 
 
-def _row(entry: Entry, folder: str) -> list[Any]:
+def _row(entry: TaskEntry, folder: str) -> list[Any]:
     path = entry.path and entry.path.removeprefix(f"{folder}/")
     return [entry.name, entry.kind, path, entry.output_type, entry.members]
 

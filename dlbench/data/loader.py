@@ -1,81 +1,27 @@
-"""The bridge to lm-eval's tasks: which there are, and loading them.
+"""Load a task through lm-eval: its YAML, or a file of documents, with what a run changes of it.
 
-lm-eval is imported when a task is loaded, not before: its import takes a second. Names are looked up in an index of our
-own (`dlbench.data.lm_eval_index`), and a task is loaded from its file.
+lm-eval is imported when a task is loaded, not before: its import takes a second. What a name stands for is decided in
+`dlbench.data.resolve`; lm-eval is handed the file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlbench.data import jsonl_task, lm_eval_index, mirrors, suites
-from dlbench.data.suites import TaskInfo
-from dlbench.data.task import Document, Split, Task, cut
-from dlbench.data.task_options import Sources, is_file
+from dlbench.data import jsonl_task, mirrors, suites
+from dlbench.data.resolve import resolve
+from dlbench.data.task import Task
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 from dlbench.system.seeding import same_draws
-from dlbench.terminal.quiet import quiet
-from dlbench.terminal.suggest import unknown
-
-__all__ = ["Document", "Split", "Task", "TaskInfo", "cut", "expand_tasks", "list_tasks", "load_task"]
+from dlbench.terminal.quiet import quiet_data_libraries
 
 _PLAIN = Sources()
 _LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
-
-
-def list_tasks(everything: bool = False) -> list[TaskInfo]:
-    """The tasks that come with dlbench; quick, without lm-eval.
-
-    Args:
-        everything: lm-eval's tasks too.
-    """
-    ours = list(suites.tasks().values())
-    if not everything:
-        return ours
-    known = {info.name for info in ours}
-    return ours + [
-        TaskInfo(name, "", entry.output_type, "", "", None)
-        for name, entry in sorted(lm_eval_index.entries().items())
-        if entry.kind in ("task", "python") and name not in known
-    ]
-
-
-def expand_tasks(names: Sequence[str], sources: Sources = _PLAIN) -> list[str]:
-    """Replace suites by their tasks and drop repetitions; the order stays.
-
-    Args:
-        names: tasks and suites of dlbench, paths of task YAML files, files of documents (`file:PATH.jsonl`), tasks,
-            groups and tags of lm-eval and of the folders that are included.
-        sources: names the folders.
-
-    Raises:
-        DlbenchError: there is no such task, or two have one name.
-    """
-    found: dict[str, None] = {}
-    for name in names:
-        if is_file(name):
-            jsonl_task.place(name)
-            found[name] = None
-        elif name in suites.suites():
-            found.update(dict.fromkeys(suites.suites()[name]))
-        elif name in suites.tasks():
-            found[name] = None
-        elif name.endswith((".yaml", ".yml")):
-            _task_file(name)
-            found[name] = None
-        else:
-            found.update(dict.fromkeys(_members(name, sources)))
-    called: dict[str, str] = {}
-    for name in found:
-        shown = jsonl_task.name(name) if is_file(name) else name
-        if shown in called:
-            raise DlbenchError(f"two tasks are called {shown}: {called[shown]} and {name}; rename a file")
-        called[shown] = name
-    return list(found)
 
 
 @functools.lru_cache(maxsize=64)
@@ -89,15 +35,23 @@ def load_task(name: str, sources: Sources = _PLAIN) -> Task:
     Raises:
         DlbenchError: there is no such task, its data cannot be had, or it is of a kind that dlbench does not run.
     """
-    if is_file(name):
-        return Task(name, _build(name, None, jsonl_task.config(name, sources), sources), sources)
-    path = _path(name, sources)
+    resolved = resolve(name, sources)
+    if resolved.path is None:
+        raise DlbenchError(f"{name!r} stands for several tasks: name one of {', '.join(resolved.tasks[:5])}")
+    if resolved.kind == "file":
+        path, config = None, jsonl_task.config(name, sources)
+    else:
+        path, config = resolved.path, _read_yaml(name, resolved.path)
+    return Task(_build(name, path, config, sources), reload=(load_task, (name, sources)))
+
+
+def _read_yaml(name: str, path: Path) -> dict[str, Any]:
+    """A task's YAML as lm-eval reads it, functions imported."""
     suites.read(path)  # says what is wrong with a YAML more plainly than lm-eval
-    with quiet(), _told(name, path, None):
+    with quiet_data_libraries(), _one_line_errors(name, path, None):
         from lm_eval.tasks._yaml_loader import load_yaml
 
-        config = dict(load_yaml(path))
-    return Task(name, _build(name, path, config, sources), sources)
+        return dict(load_yaml(path))
 
 
 def _build(name: str, path: Path | None, config: dict[str, Any], sources: Sources) -> Any:
@@ -108,7 +62,7 @@ def _build(name: str, path: Path | None, config: dict[str, Any], sources: Source
         config = {**config, **_changes(config, sources)}
     elif sources.fewshot is not None or sources.max_new_tokens is not None:
         raise DlbenchError(f"task {name!r} is written in Python: --fewshot and --max-new-tokens cannot change it")
-    with quiet(), same_draws(), _told(name, path, config):
+    with quiet_data_libraries(), same_draws(), _one_line_errors(name, path, config):
         made = _manager().load([config if "class" not in config else str(path)])["tasks"]
     return next(iter(made.values()))
 
@@ -147,59 +101,9 @@ def _mirrored(config: Mapping[str, Any], mirror: mirrors.Mirror) -> dict[str, An
                     f"{mirror.folder} holds documents, but task {config['task']!r} of lm-eval reads the columns of "
                     f"{config['dataset_path']}: make its mirror by `dlbench prefetch {config['task']}`"
                 )
-    splits = mirrors.Splits(mirror, columns)
+    splits = mirrors.MirrorSplits(mirror, columns)
     changed["custom_dataset"] = lambda **_: splits
     return changed
-
-
-def _path(name: str, sources: Sources) -> Path:
-    """The YAML of a task."""
-    if name in suites.tasks() and (own := suites.tasks()[name].path) is not None:
-        return own
-    if name.endswith((".yaml", ".yml")):
-        return _task_file(name)
-    members = _members(name, sources)
-    if members != [name]:
-        raise DlbenchError(f"{name!r} is a group of tasks: name one of {', '.join(members[:5])}")
-    entry = _entries(sources)[name]
-    assert entry.path is not None
-    return Path(entry.path)
-
-
-def _task_file(name: str) -> Path:
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
-        raise DlbenchError(f"no task file {path}: give the path of an lm-eval task YAML, or a name")
-    return path
-
-
-def _entries(sources: Sources) -> Mapping[str, lm_eval_index.Entry]:
-    """lm-eval's names, under those of the included folders."""
-    found = dict(lm_eval_index.entries())
-    for folder in sources.include:
-        included = lm_eval_index.scan(Path(folder).expanduser().resolve(), strict=True)
-        ours = {**suites.tasks(), **dict.fromkeys(suites.suites())}
-        if clash := next((name for name in included if name in ours and included[name].kind != "tag"), None):
-            raise DlbenchError(f"{included[clash].path} names a task {clash!r}, which dlbench has: rename it")
-        found.update(included)
-    return found
-
-
-def _members(name: str, sources: Sources) -> list[str]:
-    """The names of the tasks behind a task, group or tag of lm-eval or of an included folder."""
-    known = _entries(sources)
-    if name not in known:
-        ours = [*suites.tasks(), *suites.suites()]
-        raise unknown("task", name, [*ours, *known], see="`dlbench list tasks --all`")
-    entry = known[name]
-    if entry.kind in ("task", "python"):
-        return [name]
-    found: list[str] = []
-    for member in entry.members:
-        if member is None:
-            raise DlbenchError(f"group {name!r} of lm-eval changes its tasks as it lists them: name tasks one by one")
-        found.extend(_members(member, sources))
-    return found
 
 
 @functools.cache
@@ -210,8 +114,8 @@ def _manager() -> Any:
 
 
 @contextlib.contextmanager
-def _told(name: str, path: Path | None, config: Mapping[str, Any] | None) -> Iterator[None]:
-    """Make one line of whatever lm-eval, a task's functions or `datasets` raise."""
+def _one_line_errors(name: str, path: Path | None, config: Mapping[str, Any] | None) -> Iterator[None]:
+    """Raise whatever lm-eval, a task's functions or `datasets` raise as a DlbenchError of one line."""
     try:
         yield
     except DlbenchError:

@@ -61,7 +61,7 @@ class Mirror:
         return str(kept["revision"]) if kept.get("revision") else None
 
 
-class Splits(Mapping[str, "Dataset"]):
+class MirrorSplits(Mapping[str, "Dataset"]):
     """The splits of a mirror as lm-eval takes them, read when they are asked for."""
 
     def __init__(self, mirror: Mirror, columns: Any = None) -> None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlbench.data import loader, mirrors
-from dlbench.data.task_options import Sources, is_file
+from dlbench.data import loader, mirrors, resolve
+from dlbench.data.task_options import Sources, is_file_task
 from dlbench.errors import DlbenchError
-from dlbench.records.jsonl import write_pieces, write_text
+from dlbench.system.files import write_pieces, write_text
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def fetch(names: Sequence[str], to: Path, sources: Sources, say: Callable[[Fetch
     """
     found = []
     done: set[str] = set()
-    for name in loader.expand_tasks(names, sources):
+    for name in resolve.expand_tasks(names, sources):
         made = _mirror(name, to, sources, done)
         if made is not None:
             found.append(made)
@@ -58,7 +58,7 @@ def fetch(names: Sequence[str], to: Path, sources: Sources, say: Callable[[Fetch
 
 def _mirror(name: str, to: Path, sources: Sources, done: set[str]) -> Fetched | None:
     """Mirror one task; None where another task of this call has the same data."""
-    if is_file(name):
+    if is_file_task(name):
         raise DlbenchError(f"{name} is a file already: nothing to fetch")
     inner = loader.load_task(name, sources).inner
     config = inner.config

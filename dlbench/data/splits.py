@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from dlbench.data.document import Split
 from dlbench.data.rows.duplicates import Questions
+from dlbench.data.rows.sources import distinct
 from dlbench.errors import DlbenchError
 from dlbench.system.seeding import same_draws
 
@@ -172,11 +173,16 @@ class Splits:
     @cached_property
     def scored(self) -> frozenset[bytes | None]:
         """What the scored documents ask."""
-        return frozenset(self._asked[1][place] for place in self.places("test"))
+        return self._asked_at(self.places("test"))
 
     @cached_property
-    def _known(self) -> frozenset[bytes | None]:
-        return frozenset(self._asked[1]) - {None}
+    def _in_scored_split(self) -> frozenset[bytes | None]:
+        """What all rows of the scored split ask, those set apart for fitting too."""
+        return self._asked_at(range(len(self._test)))
+
+    def _asked_at(self, places: Iterable[int]) -> frozenset[bytes | None]:
+        """What the rows at these places of the scored split ask."""
+        return frozenset(self._asked[1][place] for place in places) - {None}
 
     @cached_property
     def _asked(self) -> tuple[Questions, list[bytes | None]]:
@@ -197,13 +203,11 @@ class Splits:
         return False
 
     def _is_scored(self, row: Any) -> bool:
-        return self.asks(row) in self._known
+        return self.asks(row) in self._in_scored_split
 
     def _groups(self) -> list[list[int]]:
         """For every scored row the places of all that ask the same, or are of its source."""
-        sources = self._sources()
-        if len(set(sources)) < 2:  # one that all share is what the task is about
-            sources = [None] * len(self._asked[1])
+        sources = distinct(self._sources() or [None] * len(self._asked[1]))
         by_key: dict[bytes | str, list[int]] = {}
         found = []
         for place, (source, one) in enumerate(zip(sources, self._asked[1], strict=True)):

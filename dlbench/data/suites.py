@@ -47,11 +47,11 @@ class TaskInfo:
         return "lm-eval" if self.path is None else "dlbench"
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
+class _TaskLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
     """Reads lm-eval's YAML; a function stays the text that names it."""
 
 
-_Loader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+_TaskLoader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
 
 
 @functools.cache
@@ -134,7 +134,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         # A subclass of SafeLoader: it constructs plain values only.
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
     except yaml.YAMLError as error:
         raise DlbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from dlbench.errors import DlbenchError
+from dlbench.tasks import metrics
 from dlbench.terminal.suggest import unknown
 
-METRICS = ("rougeL", "bleu", "chrf", "exact", "f1")
-"""What a user's own file can be scored by."""
 CHAT = ("auto", "on", "off")
 
 
@@ -47,12 +46,12 @@ class Sources:
             raise DlbenchError(f"fewshot {self.fewshot}: give 0 or more examples")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise DlbenchError(f"max new tokens {self.max_new_tokens}: give at least 1")
-        if self.metric is not None and self.metric not in METRICS:
-            raise unknown("metric", self.metric, METRICS)
+        if self.metric is not None and self.metric not in metrics.of_files():
+            raise unknown("metric", self.metric, metrics.of_files())
         if self.template is not None and "{input}" not in self.template:
             raise DlbenchError(f"template {self.template!r} has no {{input}}, where the text of a document goes")
         for option, value in (("--template", self.template), ("--metric", self.metric)):
-            if value is not None and not any(is_file(task) for task in tasks):
+            if value is not None and not any(is_file_task(task) for task in tasks):
                 raise DlbenchError(f"{option} is for tasks given as file:PATH.jsonl; other tasks have their own")
 
     @classmethod
@@ -61,6 +60,6 @@ class Sources:
         return cls(**{**content, "include": tuple(content["include"])})
 
 
-def is_file(task: str) -> bool:
+def is_file_task(task: str) -> bool:
     """Whether a task is a user's own file of documents."""
     return task.startswith("file:")

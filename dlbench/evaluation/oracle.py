@@ -18,7 +18,7 @@ from dlbench.evaluation.knapsack import FloatArray, Knapsack, best_of, cross
 from dlbench.evaluation.settings import Place, Setting
 from dlbench.method import Oracle
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Candidate, Record, Sample
+from dlbench.records.schema import CandidateScore, Record, Sample
 
 Table = Mapping[str, Mapping[str, Sample]]
 """Setting key → document id → sample."""
@@ -157,13 +157,13 @@ def _halves(
 
 def _candidates(
     settings: Sequence[Setting], documents: Sequence[Document], samples: Table, depth: int
-) -> list[Candidate]:
+) -> list[CandidateScore]:
     lines = []
     for d in documents:
         for s in settings:
             assert s.candidate is not None
             lines.append(
-                Candidate(
+                CandidateScore(
                     id=d.id,
                     candidate=s.candidate.name,
                     layers=s.candidate.layers,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from dlbench.data.scoring.words import letters, unspaced
 from dlbench.data.task import Document, Task
-from dlbench.terminal.quiet import quiet
+from dlbench.terminal.quiet import quiet_data_libraries
 
 DOCUMENTS = 50
 """Most documents that are looked at, all over the task."""
@@ -64,7 +64,7 @@ def complaints(task: Task, documents: Sequence[Document]) -> tuple[str, ...]:
 def _look(task: Task, documents: Sequence[Document]) -> Iterator[_Marks]:
     if len(documents) > 1 and len({document.references for document in documents}) == 1:
         return
-    with quiet():
+    with quiet_data_libraries():
         for document in documents[:: -(-len(documents) // DOCUMENTS) or 1]:
             if document.references and document.references[0].strip():
                 with contextlib.suppress(Exception):  # what a task makes of a bare reference is its own affair

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from dlbench import __version__
-from dlbench.data.task import Document, Task
+from dlbench.data.task import Task
 from dlbench.fit.artifacts import Facts
 from dlbench.method import Action, Candidate, Method, Oracle, Static
 from dlbench.models.backbone import Backbone
@@ -21,6 +18,7 @@ from dlbench.models.generation_config import wishes
 from dlbench.registry import methods as registry
 from dlbench.registry import provenance
 from dlbench.run.config import RunSpec
+from dlbench.system.versions import versions
 
 PROTOCOL = 3
 """Raised whenever a change of dlbench may change outputs or scores: rows of different protocols never share a track."""
@@ -174,35 +172,6 @@ def source_sha256(method: str) -> str:
 def fitting_sha256() -> str:
     """sha256 of the code that fits go through: once per process."""
     return provenance.fitting()
-
-
-@cache
-def versions(*more: str) -> dict[str, str]:
-    """Versions that outputs may depend on; `more` names further packages."""
-    found = {"dlbench": __version__, "python": platform.python_version()}
-    for name in ("torch", "transformers", "lm_eval", "tokenizers", *more):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def documents_sha256(documents: Sequence[Document]) -> str:
-    """sha256 over everything of the documents that a score depends on."""
-    digest = hashlib.sha256()
-    for d in documents:
-        content = [d.id, d.prompt, d.references, d.limit, d.stop]
-        more = {"pairs": d.pairs, "prompt_tokens": d.prompt_tokens, "body": d.body, "thinking": _marks(d)}
-        if more := {name: value for name, value in more.items() if value}:
-            content.append(more)
-        digest.update(json.dumps(content).encode())
-    return digest.hexdigest()
-
-
-def _marks(document: Document) -> list[object]:
-    thinking = document.thinking
-    return [] if thinking is None else [thinking.start, thinking.end, thinking.opened]
 
 
 def variants(cls: type[Method] | type[Oracle], given: Mapping[str, Any]) -> list[dict[str, Any]]:

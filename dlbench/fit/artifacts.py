@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from dlbench.errors import DlbenchError
 from dlbench.method import Method, Router
-from dlbench.records.jsonl import write_text
+from dlbench.system.files import write_text
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,6 @@ memory; outside of a compiler each product first turns its weights back into tha
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,17 +13,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.errors import DlbenchError
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without torchao's remarks about kernels for other machines; transformers imports it wherever it is installed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+from dlbench.terminal.quiet import quiet_torchao
 
 
 def torchao() -> Any:
@@ -36,7 +23,7 @@ def torchao() -> Any:
         DlbenchError: it is not installed, or does not work with this torch.
     """
     try:
-        with quiet():
+        with quiet_torchao():
             from torchao import quantization
     except Exception as error:
         reason = "torchao is not installed" if isinstance(error, ModuleNotFoundError) else f"torchao fails: {error}"
@@ -54,7 +41,7 @@ def to_int8(layers: nn.ModuleList) -> None:
         for name, child in parent.named_children():
             if isinstance(child, (Conv1D, FalconLinear)):
                 setattr(parent, name, _plain(child))
-    with quiet():
+    with quiet_torchao():
         found.quantize_(layers, found.Int8WeightOnlyConfig(set_inductor_config=False))
 
 

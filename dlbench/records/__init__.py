@@ -1,1 +1,1 @@
-"""What is written and read: run folders, JSON Lines, the schema of records."""
+"""Run folders, JSON Lines files, and the schema of records."""

@@ -1,31 +1,26 @@
-"""JSON Lines files: read with every line checked, write whole or not at all."""
+"""JSON Lines files: every line is checked on reading; a file is written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dlbench.errors import DlbenchError
-
-
-class RecordError(DlbenchError):
-    """A file that is not what it says: the message names the file, the line and the fault."""
+from dlbench.errors import RecordError
+from dlbench.system.files import write_pieces
 
 
 class Part(BaseModel):
-    """A frozen object that refuses unknown fields and numbers that are not finite."""
+    """A frozen object; unknown fields, NaN and infinite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
 class JsonLine(Part):
-    """What stands alone on one line of a file, with the limits of such a file."""
+    """An object that fills one line of a file, and the limits of such a file."""
 
     max_line_bytes: ClassVar[int]
     max_lines: ClassVar[int]
@@ -45,7 +40,7 @@ def parse_line(line: bytes, model: type[Item]) -> Item:
     """Check one line.
 
     Raises:
-        ValueError: it is not such an object; the message says what is wrong, not where.
+        ValueError: it is no object of that model; the message says what is wrong, not where.
     """
     if len(line) > model.max_line_bytes:
         raise ValueError(f"longer than {model.max_line_bytes:,} bytes")
@@ -59,15 +54,15 @@ def parse_line(line: bytes, model: type[Item]) -> Item:
 
 
 def read_lines(path: Path, model: type[Item]) -> Iterator[Item]:
-    """Yield the objects of a JSON Lines file, checked, holding one line at a time.
+    """Yield the checked objects of a JSON Lines file, one line in memory at a time.
 
     Raises:
-        RecordError: the file can't be read, is too long, or a line is not such an object.
+        RecordError: the file cannot be read, is too long, or a line is no object of that model.
     """
     try:
         with path.open("rb") as handle:
             number = 0
-            # A bounded readline: a file of one endless line must not fill the memory.
+            # A bounded readline, so that a file of one endless line does not fill the memory.
             while line := handle.readline(model.max_line_bytes + 1):
                 number += 1
                 if number > model.max_lines:
@@ -81,56 +76,16 @@ def read_lines(path: Path, model: type[Item]) -> Iterator[Item]:
 
 
 def format_line(item: JsonLine) -> str:
-    """Return the one JSON form of an object, without a line end: the same object always gives the same bytes."""
+    """Format an object as one line of JSON, without a line end; equal objects give equal bytes."""
     return json.dumps(
         item.model_dump(by_alias=True), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing, as UTF-8 with the line ends as given.
-
-    Raises:
-        RecordError: the place can't be written.
-    """
-    write_pieces(path, [text])
 
 
 def write_lines(path: Path, items: Iterable[JsonLine]) -> None:
     """Write objects one per line, the whole file or nothing.
 
     Raises:
-        RecordError: the place can't be written.
+        RecordError: the file cannot be written.
     """
     write_pieces(path, (format_line(item) + "\n" for item in items))
-
-
-def write_pieces(path: Path, pieces: Iterable[str]) -> None:
-    """Write text piece by piece beside `path`, then put it in place; readers never see half a file.
-
-    Raises:
-        RecordError: the place can't be written.
-    """
-    scratch: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as handle:
-            handle.writelines(pieces)
-            handle.flush()
-            os.fsync(handle.fileno())
-        # mkstemp makes private files; published ones follow the user's umask like any other.
-        os.chmod(scratch, 0o666 & ~_umask())
-        os.replace(scratch, path)
-        scratch = None
-    except OSError as error:
-        raise RecordError(f"{path}: {error.strerror or error}") from None
-    finally:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

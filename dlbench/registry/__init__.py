@@ -1,1 +1,1 @@
-"""What is plugged in: methods, what their files say, and hashes of their code."""
+"""The registry of methods: where they come from, what their files declare, and hashes of their code."""

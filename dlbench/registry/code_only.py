@@ -1,9 +1,8 @@
-"""The code of a Python file without its prose: what may change what it does.
+"""The code of a Python file without comments and docstrings: what its behaviour depends on.
 
-Comments, docstrings, blank lines and the ends of lines say nothing to the interpreter, and mending them must not throw
-away what was computed. The rest stays as it is written, to the letter. Only the places of comments and strings are
-asked of `ast` and `tokenize`, never their own forms, which differ between releases of Python: the same file gives the
-same text under all of them.
+Comments, docstrings, blank lines and white space at line ends do not change behaviour, so editing them must not change
+content keys. The rest is kept exactly as written. `ast` and `tokenize` only give the positions of comments and strings,
+not their text, which differs between releases of Python: the same file gives the same result under all of them.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ def without_prose(raw: bytes) -> str:
     """The code of a file.
 
     Raises:
-        SyntaxError: it is no Python, or of a later release than this one.
+        SyntaxError: it is not Python, or uses the syntax of a later release.
     """
     text = _decoded(raw)
     tree = ast.parse(text)
     lines = text.split("\n")
     cuts = [*_texts(tree, lines)]
-    inside: set[int] = set()  # lines whose end belongs to a string
+    inside: set[int] = set()  # lines that end inside a string
     opened: list[Place] = []
     for kind, start, end in _tokens(text):
         if kind == "COMMENT":
@@ -49,13 +48,13 @@ def without_prose(raw: bytes) -> str:
 
 
 def _decoded(raw: bytes) -> str:
-    """The text of a file in its own encoding, each line ended by a line feed."""
+    """Decode a file by the encoding that it declares, with line feeds as line ends."""
     encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
     return raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _texts(tree: ast.AST, lines: list[str]) -> Iterator[tuple[Place, Place]]:
-    """Strings that stand by themselves: docstrings, of fields too."""
+    """Positions of strings that are statements: docstrings, of fields too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             value = node.value

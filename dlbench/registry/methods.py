@@ -1,20 +1,18 @@
-"""Find methods: built-in files, entry points of other distributions, and plugin files given by path.
+"""Find, describe and load methods by their names, or by the path of a plugin file.
 
 The name of a built-in method is the name of its file; the name of an entry point in the group `dlbench.methods` is the
-name of that method; the name of a plugin file is its stem. One name stands for one method: a clash is an error, since
-a board on which a name means two things cannot be trusted. Nothing is imported before `load`.
+name of that method; the name of a plugin file is its stem. Nothing is imported before `load`.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies, outline
+from dlbench.registry.method_sources import PLUGIN, MethodSource, from_file, named
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -29,37 +28,8 @@ if TYPE_CHECKING:
 
     MethodClass: TypeAlias = type[Method] | type[Oracle]
 
-GROUP = "dlbench.methods"
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
-"""Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and what it is held against."""
-PACKAGE = "dlbench.methods"
-_PLUGIN = "dlbench_plugin_"
-"""Before the name of a plugin file: the name that its module gets."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a method comes from."""
-
-    name: str
-    origin: str
-    """`built-in`, `file`, or the distribution that brings the entry point."""
-    module: str
-    """The module to import; for a plugin file, the name its module gets."""
-    class_name: str | None
-    """The class, where an entry point names it."""
-    path: Path | None
-    """The file; None where it cannot be told without importing."""
-
-    @property
-    def where(self) -> str:
-        """The place, for people."""
-        if self.origin == "built-in":
-            return f"built-in ({self.path})"
-        if self.origin == "file":
-            return str(self.path)
-        target = f"{self.module}:{self.class_name}" if self.class_name else self.module
-        return f"{target} of {self.origin}"
+"""Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and its baselines."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +49,7 @@ class MethodInfo:
 
 
 def is_path(method: str) -> bool:
-    """Tell a plugin file (`path/to/file.py`) from a name."""
+    """Whether a method is given by the path of a plugin file, not by its name."""
     return method.endswith(".py") or os.sep in method or "/" in method
 
 
@@ -89,7 +59,7 @@ def name_of(method: str) -> str:
 
 
 def expand(given: Sequence[str]) -> tuple[str, ...]:
-    """Replace the words `core` and `all` by the methods they stand for; each stays once, in its first place."""
+    """Replace the words `core` and `all` by the methods they stand for, and drop repetitions; the order stays."""
     sets = {"core": CORE, "all": names()}
     return tuple(dict.fromkeys(name for word in given for name in sets.get(word, (word,))))
 
@@ -100,7 +70,7 @@ def names() -> tuple[str, ...]:
     Raises:
         DlbenchError: two methods have the same name.
     """
-    return tuple(sorted(_sources()))
+    return tuple(sorted(named()))
 
 
 def describe(method: str) -> MethodInfo:
@@ -111,38 +81,38 @@ def describe(method: str) -> MethodInfo:
     """
     source = locate(method)
     if source.path is None:
-        found = outline.Outline(summary="(not readable without importing it)")
+        outlined = outline.Outline(summary="(not readable without importing it)")
     else:
         try:
-            found = outline.read(source.path, source.class_name)
+            outlined = outline.read(source.path, source.class_name)
         except SyntaxError as error:
             raise DlbenchError(
-                f"method {source.name!r} is broken: {source.path}, line {error.lineno}: {error.msg}; mend the file"
+                f"method {source.name!r} is broken: {source.path}, line {error.lineno}: {error.msg}; correct the file"
             ) from error
         except OSError as error:
             raise DlbenchError(f"method {source.name!r}: cannot read {source.path}: {error.strerror}") from error
     return MethodInfo(
         name=source.name,
-        summary=found.summary,
-        parameters=found.parameters,
-        knob=found.knob,
-        deployable=found.deployable,
-        fitted=found.fitted,
-        paper=found.paper,
+        summary=outlined.summary,
+        parameters=outlined.parameters,
+        knob=outlined.knob,
+        deployable=outlined.deployable,
+        fitted=outlined.fitted,
+        paper=outlined.paper,
         origin=source.origin,
         path=None if source.path is None else str(source.path),
     )
 
 
-def locate(method: str) -> Source:
+def locate(method: str) -> MethodSource:
     """Find where a method, given by name or path, comes from.
 
     Raises:
         DlbenchError: there is no such method, or its name is taken twice.
     """
     if is_path(method):
-        return _plugin_file(Path(method))
-    known = _sources()
+        return from_file(Path(method))
+    known = named()
     if method not in known:
         raise unknown("method", method, known, see="`dlbench list methods`")
     return known[method]
@@ -160,79 +130,11 @@ def load(method: str) -> MethodClass:
     except (Exception, SystemExit) as error:
         raise DlbenchError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
     if source.origin == "file":
-        _refuse_strangers(source)
+        _refuse_shadowed_modules(source)
     return _method_class(module, source)
 
 
-@functools.cache
-def _sources() -> dict[str, Source]:
-    found: dict[str, Source] = {}
-    for source in (*_built_in(), *_installed()):
-        if source.name in found:
-            raise _clash(found[source.name], source)
-        found[source.name] = source
-    return found
-
-
-def _clash(first: Source, second: Source) -> DlbenchError:
-    remedy = "rename the file" if second.origin == "file" else f"uninstall {second.origin} or rename its entry point"
-    return DlbenchError(f"two methods are named {first.name!r}: {first.where} and {second.where}; {remedy}")
-
-
-def _built_in() -> Iterable[Source]:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise DlbenchError("the built-in methods are missing: install dlbench again")
-    for folder in spec.submodule_search_locations:
-        for path in sorted(Path(folder).glob("[!_]*.py")):
-            yield Source(path.stem, "built-in", f"{PACKAGE}.{path.stem}", None, path)
-
-
-def _installed() -> Iterable[Source]:
-    # Imported here: reading the metadata of all distributions is the dearest part of starting up.
-    from importlib.metadata import entry_points
-
-    for point in entry_points(group=GROUP):
-        origin = point.dist.name if point.dist else "an unnamed distribution"
-        yield Source(point.name, origin, point.module, point.attr or None, _file_of(point.module))
-
-
-def _file_of(module: str) -> Path | None:
-    """The file of a module, found without running the packages above it."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
-    for folder in spec.submodule_search_locations or []:
-        stem = Path(folder, *rest)
-        for path in (stem.with_name(stem.name + ".py"), stem / "__init__.py"):
-            if path.is_file():
-                return path
-    return None
-
-
-def _plugin_file(path: Path) -> Source:
-    path = path.expanduser().resolve()
-    if not path.is_file() or path.suffix != ".py":
-        raise DlbenchError(f"no method file {path}: give a name from `dlbench list methods` or the path of a .py file")
-    name = path.stem
-    if not name.isidentifier():
-        raise DlbenchError(f"{path}: the file's name is the method's name, so use letters, digits and _ only")
-    source = Source(name, "file", f"{_PLUGIN}{name}", None, path)
-    taken = _sources().get(name)
-    if taken is None:
-        return source
-    if taken.path is not None and taken.path.resolve() == path:
-        return taken
-    raise _clash(taken, source)
-
-
-def _load_file(source: Source) -> ModuleType:
+def _load_file(source: MethodSource) -> ModuleType:
     assert source.path is not None
     loaded = sys.modules.get(source.module)
     if loaded is not None and loaded.__file__ == str(source.path):
@@ -250,11 +152,10 @@ def _load_file(source: Source) -> ModuleType:
     return module
 
 
-def _refuse_strangers(source: Source) -> None:
-    """Refuse a plugin file with a module beside it whose name, but not its code, another plugin's module has.
+def _refuse_shadowed_modules(source: MethodSource) -> None:
+    """Raise if two plugin files each import a module of the same name beside them, with different code.
 
-    One process has one module of a name, so of two plugins that bring a `helper.py` each, whatever function imports it,
-    one runs on the other's.
+    A process holds one module of a name, so of two plugins with a `helper.py` each, one would run the other's code.
 
     Raises:
         DlbenchError: there is such a module.
@@ -263,8 +164,8 @@ def _refuse_strangers(source: Source) -> None:
 
     assert source.path is not None
     own = source.path.parent
-    loaded = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith(_PLUGIN)}
-    others = [(Path(path), n.removeprefix(_PLUGIN)) for n, path in loaded.items() if path and Path(path).parent != own]
+    loaded = {n: getattr(m, "__file__", None) for n, m in sys.modules.items() if n.startswith(PLUGIN)}
+    others = [(Path(path), n.removeprefix(PLUGIN)) for n, path in loaded.items() if path and Path(path).parent != own]
     names = provenance.imported(source.path)
     for path, other in others:
         for name in sorted(names & provenance.imported(path)):
@@ -277,8 +178,8 @@ def _refuse_strangers(source: Source) -> None:
                 )
 
 
-def _failure(error: BaseException, source: Source) -> str:
-    """Name the line of the method's own file at which the import failed, if it got that far."""
+def _failure(error: BaseException, source: MethodSource) -> str:
+    """What made an import fail, with the line of the method's own file where there is one."""
     text = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {error.msg}"
@@ -289,7 +190,7 @@ def _failure(error: BaseException, source: Source) -> str:
     return f"{source.where}: {text}"
 
 
-def _method_class(module: ModuleType, source: Source) -> MethodClass:
+def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
     from dlbench.method import Method, Oracle
 
     place = source.path or source.where
@@ -297,9 +198,9 @@ def _method_class(module: ModuleType, source: Source) -> MethodClass:
         chosen = getattr(module, source.class_name, None)
         if not (isinstance(chosen, type) and issubclass(chosen, Method | Oracle)):
             raise DlbenchError(f"method {source.name!r}: {place} has no method class {source.class_name!r}")
-        found: list[MethodClass] = [chosen]
+        classes: list[MethodClass] = [chosen]
     else:
-        found = [
+        classes = [
             value
             for name, value in vars(module).items()
             if isinstance(value, type)
@@ -308,13 +209,13 @@ def _method_class(module: ModuleType, source: Source) -> MethodClass:
             and value.__name__ == name
             and not name.startswith("_")
         ]
-    if len(found) != 1:
-        listed = ", ".join(c.__name__ for c in found) or "none"
+    if len(classes) != 1:
+        listed = ", ".join(c.__name__ for c in classes) or "none"
         raise DlbenchError(
             f"method {source.name!r}: {place} must define exactly one public class that derives from a class of "
             f"dlbench.method, but it defines {listed}; start the name of others with _"
         )
-    chosen = found[0]
+    chosen = classes[0]
     if inspect.isabstract(chosen):
         missing = ", ".join(sorted(chosen.__abstractmethods__))
         raise DlbenchError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
@@ -324,7 +225,7 @@ def _method_class(module: ModuleType, source: Source) -> MethodClass:
 
 
 def _misdeclared(chosen: MethodClass) -> str:
-    """What is wrong with what a class says of its methods; empty where nothing is."""
+    """What is wrong with the class attributes of a method; empty where nothing is."""
     from dlbench.method import Knob, Oracle
 
     if issubclass(chosen, Oracle):

@@ -9,8 +9,12 @@ Pair = tuple[str, str]
 
 MOVED: dict[Pair, list[Pair]] = {
     (
+        "dlbench/data/scoring/metric_registry.py",
+        "935d73a7a4072faf6777e0e515bb64b10dd36610d25e5fa68a94361820deaa7c",
+    ): [],
+    (
         "dlbench/data/scoring/words.py",
-        "23de890a779e42378ec70c877100be60a59ef09e8ff3e7f15b40825cd32038db",
+        "46da776ab33d53493c917bd7d7ac3f206ab5ce908c150bb6def4d76550db5f66",
     ): [
         (
             "dlbench/words.py",
@@ -28,7 +32,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/artifacts.py",
-        "a7b602c5f652c6c4256e8801db0aa3c45071b5a77df9b3b5e391e1316ab3b07c",
+        "2db29f56608f099bbe4565dc90f131efacf6d523f2e1248c8a1b6bf2fd12c1a0",
     ): [
         (
             "dlbench/fit/artifacts.py",
@@ -176,7 +180,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/tasks/metrics.py",
-        "439d74e687e44e070d8b5c96914eade3f2896403abb5a86f1761f92689dc7e95",
+        "859179e1398d56c1ba212bd69ef7573beba9b38171d3039e3d681d6b3595cf19",
     ): [
         (
             "dlbench/tasks/metrics.py",

@@ -1,8 +1,7 @@
-"""What a method's file says about itself, read from its source without running it.
+"""The summary, parameters and flags of a method, read from its source without running it.
 
-Importing a method imports torch, which takes seconds; `dlbench list methods` has to answer at once. So the name, the
-summary and the parameters are taken from the syntax tree. Whatever stands in a base class of `dlbench.method` is read
-from the source of that package in the same way.
+Importing a method imports torch, which takes seconds; `dlbench list methods` has to answer at once. So everything is
+taken from the syntax tree, that of the base classes in `dlbench.method` too.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ class Parameter:
     default: str | None
     """The default as Python text; None where the parameter must be given."""
     help: str
-    """First line of the text under the field; empty where there is none."""
+    """First line of the field's docstring; empty where there is none."""
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What can be said about a method without importing it."""
+    """What is known of a method without importing it."""
 
     summary: str
     parameters: tuple[Parameter, ...] = ()
@@ -60,7 +59,7 @@ def read(path: Path, class_name: str | None = None) -> Outline:
     bases = _imported_bases(tree)
     wanted = [class_name] if class_name else [n for n in classes if not n.startswith("_")]
     chains = [chain for n in wanted if n in classes and (chain := _chain(classes[n], classes, bases))]
-    paper = found.group(1) if (found := _PAPER.search(module_doc)) else None
+    paper = match.group(1) if (match := _PAPER.search(module_doc)) else None
     if not chains:
         return Outline(summary=_first_line(module_doc), paper=paper)
     chain = chains[0]
@@ -88,7 +87,7 @@ def _interface() -> dict[str, ast.ClassDef]:
 
 
 def _imported_bases(tree: ast.Module) -> dict[str, str]:
-    """Map what the file calls a class of the interface to that class's own name."""
+    """Map the name that the file gives a class of `dlbench.method` to that class's own name."""
     names: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module == INTERFACE:
@@ -102,7 +101,7 @@ def _imported_bases(tree: ast.Module) -> dict[str, str]:
 
 
 def _chain(node: ast.ClassDef, local: dict[str, ast.ClassDef], bases: dict[str, str]) -> list[ast.ClassDef]:
-    """Follow the bases up into the interface, the class itself first; empty where it is no method."""
+    """The class and its bases up to Method or Oracle; empty where it is no method."""
     interface = _interface()
     for base in map(ast.unparse, node.bases):
         if base in bases and (known := interface.get(bases[base])):
@@ -125,7 +124,7 @@ def _is_parameter(statement: ast.stmt) -> bool:
 
 
 def _parameters(chain: list[ast.ClassDef]) -> tuple[Parameter, ...]:
-    found: dict[str, Parameter] = {}
+    parameters: dict[str, Parameter] = {}
     for node in reversed(chain):
         for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
             if not _is_parameter(statement):
@@ -135,8 +134,8 @@ def _parameters(chain: list[ast.ClassDef]) -> tuple[Parameter, ...]:
             if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
                 text = _first_line(str(following.value.value))
             name = statement.target.id
-            found[name] = Parameter(name, ast.unparse(statement.annotation), _default(statement.value), text)
-    return tuple(found.values())
+            parameters[name] = Parameter(name, ast.unparse(statement.annotation), _default(statement.value), text)
+    return tuple(parameters.values())
 
 
 def _default(value: ast.expr | None) -> str | None:

@@ -1,8 +1,8 @@
-"""What code is behind a name: hashes over files and the local modules that they import, nothing executed.
+"""Hashes of the code behind methods, fits and scores, for content keys. Nothing is executed.
 
-Modules of other distributions count by name and release; all else that an import leads to counts by its code, and so on
-from there, but for the standard library. Of dlbench's own, only the folders that are asked for count: what may change
-results elsewhere in dlbench raises `dlbench.evaluation.settings.PROTOCOL`.
+A hash covers a file and, recursively, the local modules that it imports. Modules of other distributions count by name
+and release, the standard library does not count. Of dlbench itself only the packages that a caller names count: a
+change of results elsewhere in dlbench raises `dlbench.evaluation.settings.PROTOCOL`.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from dlbench.registry.source_file import Import, read
 _INSTALLED = {"site-packages", "dist-packages"}
 _OWN = "dlbench"
 _LARGE = ("torch", "transformers")
-"""Count by their release even where they lie in a checkout: there is too much of them, and content keys hold it too."""
+"""Count by their release even where they are a checkout: they are large, and content keys hold their versions too."""
 
 
 @dataclass
 class Walk:
-    """Collects files and what they import."""
+    """Collects files, and the files that these import, to hash them."""
 
     own: tuple[str, ...] = ()
-    """Packages of dlbench that count by their code."""
+    """Packages of dlbench whose code counts."""
     belonging: frozenset[str] = frozenset()
-    """Top-level names of the distribution in question, which count by their code though they are installed."""
+    """Top-level names of the plugin's own distribution: their code counts although they are installed."""
     releases: bool = True
-    """Whether other distributions count by their release too, or by name alone."""
+    """Whether the release of other distributions counts; otherwise only their name."""
     files: dict[Path, tuple[str, str]] = field(default_factory=dict)
     """File → its label, the same wherever it lies, and its hash."""
     others: set[str] = field(default_factory=set)
 
     def add(self, path: Path, label: str) -> None:
-        """Take a file, and what it imports."""
+        """Add a file, and what it imports."""
         path = path.resolve()
         if path in self.files:
             return
         source = read(path)
         self.files[path] = label, source.sha256
         for one in source.imports:
-            for found, name in self._found(one, path, label):
-                self.add(found, name)
+            for imported_path, name in self._files_of(one, path, label):
+                self.add(imported_path, name)
 
     def add_object(self, made: object) -> None:
-        """Take the files of a function or class, or of an object's class, and of what a decorator has wrapped.
+        """Add the files of a function or class, or of an object's class, and of what a decorator has wrapped.
 
-        Of what is installed the release counts.
+        Where these are installed, their release counts.
         """
         for kind in _layers(made):
             self._add_layer(kind)
 
     def _add_layer(self, kind: Any) -> None:
-        # A decorated function bears the name of the other's module, but its code lies in the decorator's.
+        # A decorated function carries the module name of the wrapped one; its code is in the decorator's module.
         module = str(getattr(kind, "__globals__", {}).get("__name__") or getattr(kind, "__module__", None) or "")
         try:
             path = Path(inspect.getsourcefile(kind) or "")
@@ -82,13 +82,13 @@ class Walk:
             self.others.add(f"{top} {_release(top)}")
 
     def digest(self, *more: object) -> str:
-        """sha256 over all that was taken; `more` goes to JSON."""
+        """sha256 over all that was added, and over `more` as JSON."""
         files = [pair for one in self.files.values() for pair in MOVED.get(one, [one])]
         content = [sorted(files), sorted(self.others), *more]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def _found(self, one: Import, path: Path, label: str) -> Iterator[tuple[Path, str]]:
-        """The local files behind an import of a file, with their labels."""
+    def _files_of(self, one: Import, path: Path, label: str) -> Iterator[tuple[Path, str]]:
+        """The local files that an import loads, with their labels."""
         if one.level:
             folder = path.parents[min(one.level, len(path.parents)) - 1]
             base = os.path.relpath(folder, path.parent)
@@ -108,7 +108,7 @@ class Walk:
             self.others.add(f"{top} {release}")
 
     def _ours(self, one: Import) -> Iterator[tuple[Path, str]]:
-        """Modules of dlbench, as far as they count."""
+        """Modules of dlbench that an import loads, of the packages that count."""
         for name in (one.module, *(f"{one.module}.{name}" for name in one.names)):
             if any(name.startswith(f"{package}.") for package in self.own):
                 try:
@@ -120,21 +120,21 @@ class Walk:
 
 
 def file(path: Path) -> str:
-    """sha256 of the code of a file that is given by its path, and of the local modules that it imports."""
+    """sha256 of the code of a plugin file and of the local modules that it imports."""
     walk = Walk(own=("dlbench.methods",))
     walk.add(path, path.name)
     return walk.digest()
 
 
 def built_in(path: Path) -> str:
-    """sha256 of the code of a method that comes with dlbench, whatever is installed beside it."""
+    """sha256 of the code of a built-in method, independent of installed releases."""
     walk = Walk(own=("dlbench.methods",), releases=False)
     walk.add(path, f"dlbench/methods/{path.name}")
     return walk.digest()
 
 
 def fitting() -> str:
-    """sha256 of the code of dlbench that fits go through: what learns and tunes, and what methods derive from."""
+    """sha256 of the code of dlbench that fits depend on: learning, tuning, and the base classes of methods."""
     walk = Walk(releases=False)
     for name in ("dlbench.fit", "dlbench.method", "dlbench.prompting.teacher_forcing"):
         spec = importlib.util.find_spec(name)
@@ -146,11 +146,11 @@ def fitting() -> str:
 
 
 def installed(module: str, distribution: str) -> str:
-    """sha256 of all files of an installed plugin's package, and of the local modules that they import.
+    """sha256 of all files of an installed plugin's package and of the local modules that they import.
 
     Args:
-        module: that an entry point names.
-        distribution: that brings it.
+        module: the one that the entry point names.
+        distribution: the one that brings the entry point.
     """
     top = module.partition(".")[0]
     walk = Walk(own=("dlbench.methods",), belonging=frozenset({top, *_tops(distribution)}))
@@ -161,17 +161,16 @@ def installed(module: str, distribution: str) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names that a file, or a local module that it leads to, imports."""
+    """Top-level names that a file imports, directly or through local modules."""
     walk = Walk()
     walk.add(path, path.name)
-    found = {one.module.partition(".")[0] for file in walk.files for one in read(file).imports if not one.level}
-    return found - {""}
+    return {one.module.partition(".")[0] for file in walk.files for one in read(file).imports if not one.level} - {""}
 
 
 def _whole(home: Path, module: str) -> Iterator[Path]:
-    """All files of the package that a module belongs to; the module alone where that is all there is.
+    """All files of the top-level package that a module belongs to, or the file of a module outside of packages.
 
-    Folders above it that many distributions share, and that hold no `__init__.py`, are no part of it.
+    Namespace packages (folders without `__init__.py`, which several distributions may share) are not part of it.
     """
     place = home
     for part in module.split("."):
@@ -186,7 +185,7 @@ def _whole(home: Path, module: str) -> Iterator[Path]:
 
 
 def _layers(made: object) -> Iterator[Any]:
-    """A function or class, or an object's class, then what it holds of other functions: wrapped, closed over, bound."""
+    """A function or class (or an object's class), then the functions that it wraps, closes over or binds."""
     waiting: list[Any] = [made]
     seen: set[int] = set()
     while waiting:
@@ -206,7 +205,7 @@ def _layers(made: object) -> Iterator[Any]:
 
 
 def _below(folder: Path, module: str, names: Iterable[str]) -> Iterator[tuple[Path, str]]:
-    """The files that importing names from a module runs, packages on the way too; none where it is not there."""
+    """The files that importing names from a module runs, with those of its packages; none where there is no module."""
     place, parts = folder, list(filter(None, module.split(".")))
     for part in parts:
         found = module_file(place / part)
@@ -214,22 +213,22 @@ def _below(folder: Path, module: str, names: Iterable[str]) -> Iterator[tuple[Pa
             yield found, found.relative_to(folder).as_posix()
         place = place / part
         if found is not None and found.parent != place:
-            return  # a module, and no package
+            return  # a module, not a package
     for name in names:
-        # A star takes what the package says, which any of its modules may be.
+        # A star may import any module of the package.
         several = sorted(place.glob("*.py")) if name == "*" else [module_file(place / name)]
         for found in filter(None, several):
             yield found, found.relative_to(folder).as_posix()
 
 
 def module_file(place: Path) -> Path | None:
-    """The file that runs on the import of a module of that name; None where there is none, or a plain folder."""
+    """The file that importing a module runs; None where there is none, as for a namespace package."""
     tries = [place / "__init__.py", *(place.with_name(place.name + end) for end in (".py", *EXTENSION_SUFFIXES))]
     return next((path for path in tries if path.is_file()), None)
 
 
 def _homes(top: str) -> list[Path]:
-    """Folders that hold a top-level module or package, found without running it."""
+    """Folders that contain a top-level module or package, found without importing it."""
     spec = _spec(top)
     if spec is None:
         return []
@@ -239,7 +238,7 @@ def _homes(top: str) -> list[Path]:
 
 
 def _spec(top: str) -> ModuleSpec | None:
-    """Where a top-level module would be imported from, whatever bears its name in memory already."""
+    """Where a top-level module would be imported from, even if a module of that name is imported already."""
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(top, None)
@@ -266,7 +265,7 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _tops(distribution: str) -> set[str]:
-    """Top-level names that a distribution brings."""
+    """Top-level names that a distribution installs."""
     try:
         files = metadata.distribution(distribution).files or []
     except metadata.PackageNotFoundError:

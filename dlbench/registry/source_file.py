@@ -1,4 +1,7 @@
-"""What counts of one source file: its code without prose, as a hash, and what it imports, told without running it."""
+"""What a content key depends on in one source file: a hash of its code without comments, and what it imports.
+
+Nothing is executed.
+"""
 
 from __future__ import annotations
 
@@ -22,34 +25,34 @@ class Import:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """One file: a hash of its code, or of its bytes where it is not Python, and what it imports."""
 
     sha256: str
     imports: tuple[Import, ...] = ()
 
 
-def read(path: Path) -> Source:
-    """What counts of a file; read once, as long as it stays as it is."""
+def read(path: Path) -> SourceFile:
+    """Hash a file and list its imports; cached until the file changes."""
     stat = path.stat()
     return _read(path, stat.st_mtime_ns, stat.st_size)
 
 
 @functools.lru_cache(maxsize=4096)
-def _read(path: Path, _changed: int, _size: int) -> Source:
+def _read(path: Path, _changed: int, _size: int) -> SourceFile:
     if path.suffix != ".py":
         with path.open("rb") as handle:
-            return Source(hashlib.file_digest(handle, "sha256").hexdigest())
+            return SourceFile(hashlib.file_digest(handle, "sha256").hexdigest())
     raw = path.read_bytes()
     try:
         code, imports = without_prose(raw).encode(), tuple(_imports(ast.parse(raw)))
-    except (SyntaxError, ValueError, RecursionError):  # for another release of Python, say: as it stands
+    except (SyntaxError, ValueError, RecursionError):  # such as a file for another release of Python: hashed as it is
         code, imports = raw, ()
-    return Source(hashlib.sha256(code).hexdigest(), imports)
+    return SourceFile(hashlib.sha256(code).hexdigest(), imports)
 
 
 def _imports(tree: ast.AST) -> Iterator[Import]:
-    """All imports of a module, wherever they stand; those for type checkers alone never run."""
+    """All imports of a module, in functions too, without those for type checkers, which never run."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in (
             getattr(node.test, "id", ""),

@@ -14,14 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
-from dlbench.data import loader
+from dlbench.data import loader, resolve
 from dlbench.data.task_options import CHAT, Sources
 from dlbench.errors import DlbenchError
 from dlbench.models.catalog import DEVICE_MAPS, DTYPES, INT8, check_device, check_model, resolve_device
+from dlbench.records.run_folder import RUN_FILE, check_folder
 from dlbench.registry import kv_policies
 from dlbench.registry import methods as registry
 from dlbench.system import offline
-from dlbench.system.paths import check_folder, expanded
+from dlbench.system.paths import expanded
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
-RUN_FILE = "run.json"
-"""A folder that holds this file belongs to a dlbench run."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class RunSpec:
 
     models: tuple[str, ...] = ("nano",)
     """Embedded models, local folders or hub names."""
-    tasks: tuple[str, ...] = field(default_factory=lambda: tuple(loader.expand_tasks(["nano"])))
+    tasks: tuple[str, ...] = field(default_factory=lambda: tuple(resolve.expand_tasks(["nano"])))
     """Names of tasks, suites already replaced by their tasks."""
     methods: tuple[str, ...] = registry.CORE
     """Names, or paths of plugin files."""
@@ -103,7 +102,7 @@ class RunSpec:
         for model in self.models:
             check_model(model)
         self.sources.check(self.tasks)
-        loader.expand_tasks(self.tasks, self.sources)
+        resolve.expand_tasks(self.tasks, self.sources)
         self._check_methods()
         check_folder(self.out, RUN_FILE, "run")
 
@@ -153,11 +152,11 @@ class RunSpec:
             places[name] = method
         for name, values in self.settings.items():
             if name not in places:
-                raise unknown("method in a setting", name, places)
+                raise unknown("method", name, places, where="in a setting")
             known = [p.name for p in registry.describe(places[name]).parameters]
             for parameter in values:
                 if parameter not in known:
-                    raise unknown(f"parameter of method {name!r}", parameter, known)
+                    raise unknown("parameter", parameter, known, where=f"of method {name!r}")
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:

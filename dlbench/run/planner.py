@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 from uuid import uuid4
 
+from dlbench.data.document import documents_sha256
 from dlbench.data.loader import load_task
 from dlbench.data.splits import sample
 from dlbench.data.task import Document, Task
@@ -62,7 +63,7 @@ class Job:
     def fit_documents(self) -> tuple[list[Document], str]:
         """The fit split and its hash: read once, however many settings are fitted."""
         documents = marked(self.place.task.documents("fit", chat=self.chat), self.thinking)
-        return documents, plan.documents_sha256(documents)
+        return documents, documents_sha256(documents)
 
     @property
     def plain(self) -> Job:
@@ -148,7 +149,7 @@ class Planner:
         place = Place(
             backbone,
             task,
-            plan.documents_sha256(everything),
+            documents_sha256(everything),
             self.spec,
             with_bos=sum(p.with_bos for p in prompted),
             chat_sha256=None if chat is None else chat.sha256,

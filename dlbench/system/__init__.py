@@ -1,1 +1,1 @@
-"""Ground: files, processes, memory, versions."""
+"""Files, paths, processes, memory, and versions of libraries."""

@@ -1,4 +1,4 @@
-"""What the machine's processor is."""
+"""The machine's processor: its name and vendor."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _FACTS = Path("/proc/cpuinfo")
 
 
 def name() -> str:
-    """Its name, as the system tells it."""
+    """The processor's name, as the system reports it."""
     return _fact("model name") or platform.processor() or platform.machine()
 
 
 def vendor() -> str:
-    """Its maker's own mark, such as GenuineIntel or AuthenticAMD; empty where the system does not tell."""
-    # Windows tells it behind a description; elsewhere asking costs a process
+    """The vendor id, such as GenuineIntel or AuthenticAMD; empty where the system does not report one."""
+    # On Windows it follows a description; elsewhere `platform.processor` starts a process.
     return _fact("vendor_id") or platform.processor().partition(", ")[2]
 
 
 @cache
 def _fact(key: str) -> str:
-    """What Linux says first under a key; empty where it does not."""
+    """The first value of a key in /proc/cpuinfo; empty where there is none."""
     lines = _FACTS.read_text().splitlines() if _FACTS.is_file() else []
     return next(
         (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key), ""

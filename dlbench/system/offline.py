@@ -1,4 +1,4 @@
-"""`--offline`: ask no hub, whatever libraries would like to look up."""
+"""`--offline`: keep all libraries from contacting the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _SWITCHES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "H
 def enforce() -> None:
     """Switch the hub off in this process and in those that it starts.
 
-    The libraries read the environment when they are imported, so what is imported already is told too.
+    The libraries read the environment when they are imported; in those that are imported already, the setting is
+    changed.
     """
     os.environ.update(dict.fromkeys(_SWITCHES, "1"))
     for module in ("huggingface_hub.constants", "datasets.config"):

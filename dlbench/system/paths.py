@@ -1,29 +1,25 @@
-"""Folders that people name: what a name leads to, and one line where no file system takes it; imports nothing heavy."""
+"""Paths that users give: what they lead to, and one-line errors where they are not valid; imports nothing heavy."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from dlbench.errors import DlbenchError
-from dlbench.system import process_group
 
 _LONGEST_NAME = 200
-"""Characters that a record takes."""
-_BENEATH = f"{'x' * 64}/{'x' * 64}"
-"""As long as any path that a run writes in its folder."""
+"""Characters of the longest name that a record may hold."""
 
 
 def expanded(path: Path, option: str) -> Path:
-    """A path with `~` expanded (a shell leaves it alone after `=`), and with a name of its own where it ends in `..`.
+    """Expand `~` in a path (a shell does not after `=`), and resolve a path that ends in `..`, which has no name.
 
     Args:
-        path: as it was given; nothing need be there.
-        option: that gave it, for messages.
+        path: as it was given; it need not exist.
+        option: the option that gave it, for messages.
 
     Raises:
-        DlbenchError: nobody has such a home folder, or there can be no such path.
+        DlbenchError: there is no such home folder, or no such path can exist.
     """
     try:
         found = path.expanduser()
@@ -32,14 +28,14 @@ def expanded(path: Path, option: str) -> Path:
         found.exists()  # raises where it is too long, or leads through a folder that may not be read
         return found.resolve() if found.name == ".." else found
     except (OSError, RuntimeError, ValueError) as error:
-        raise DlbenchError(f"{option} {brief(str(path))}: {_reason(error)}; give another path") from error
+        raise DlbenchError(f"{option} {brief(str(path))}: {reason(error)}; give another path") from error
 
 
 def model_folder(name: str) -> Path | None:
-    """The folder that a model is given by; None where there is none of that name, and it may be a hub name.
+    """The folder that a model's name leads to; None where there is no such folder, and it may be a name on the hub.
 
     Raises:
-        DlbenchError: the name is neither, and cannot be.
+        DlbenchError: the name leads to a file, or can be neither a folder nor a name on the hub.
     """
     try:
         if "\0" in name:
@@ -51,11 +47,11 @@ def model_folder(name: str) -> Path | None:
             raise DlbenchError(_no_folder(name, path))
         return None
     except (OSError, RuntimeError, ValueError) as error:
-        raise DlbenchError(f"model {brief(name)!r}: {_reason(error)}; give a folder or a hub name") from error
+        raise DlbenchError(f"model {brief(name)!r}: {reason(error)}; give a folder or a hub name") from error
 
 
 def _no_folder(name: str, path: Path) -> str:
-    """Say what a path is that is there and no folder, and what to give."""
+    """The message for a path that exists but is no folder: what it is, and what to give."""
     if not path.exists():
         return f"model {brief(name)} is a link to {brief(os.readlink(path))}, which is not there: give a folder"
     wanted = "config.json, the weights and the tokenizer's files"
@@ -65,7 +61,7 @@ def _no_folder(name: str, path: Path) -> str:
 
 
 def record_name(model: str | Path) -> str:
-    """How a model is named in records: a folder by its own name, and nothing that a record would refuse."""
+    """The name of a model in records: of a folder its own name, without characters that a record would refuse."""
     if isinstance(model, Path):
         model = (model if model.name not in ("", "..") else model.resolve()).name or str(model)
     name = os.fsencode(model).decode("utf-8", "replace")
@@ -73,46 +69,12 @@ def record_name(model: str | Path) -> str:
 
 
 def brief(text: str, most: int = 80) -> str:
-    """A text that fits a line: its beginning, where it is longer."""
+    """Shorten a text to `most` characters; an ellipsis stands for the rest."""
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def check_folder(out: Path, marker: str, what: str) -> None:
-    """Check that a run may write to a folder, without leaving anything in it.
-
-    Args:
-        out: the folder; it need not exist.
-        marker: the file that says whose folder it is.
-        what: what such a folder belongs to, for people.
-
-    Raises:
-        DlbenchError: it cannot be written, or holds something else.
-    """
-    if process_group.rank():
-        return  # the first process of a run checks, and makes the folder while the others start
-    place = out
-    try:
-        if out.exists() and not out.is_dir():
-            raise DlbenchError(f"--out {out} is a file: give a folder")
-        place = next(p for p in (out.absolute(), *out.absolute().parents) if os.path.lexists(p))
-        # A name that is too long raises where its folder is there, a path that is too long anywhere.
-        for part in (*map(Path, out.absolute().relative_to(place).parts), out.absolute() / _BENEATH):
-            (place / part).exists()
-        if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
-            raise DlbenchError(
-                f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
-            )
-        # Permission bits do not tell for every user and file system, so a folder is really made, and removed again.
-        tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
-    except OSError as error:
-        where = "" if place is out else f"{brief(str(place))}: "
-        raise DlbenchError(
-            f"--out {brief(str(out))} cannot be written ({where}{_reason(error)}): give another folder"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What is wrong, without the path, which may be as long as the trouble is about."""
+def reason(error: Exception) -> str:
+    """What is wrong, without the path, which may be too long to print."""
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error).rstrip(".") or type(error).__name__

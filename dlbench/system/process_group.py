@@ -1,9 +1,8 @@
-"""What the environment says of a group of processes that this one belongs to: believed where a launcher says it.
+"""Whether this process belongs to a group that a launcher started, by the environment variables of launchers.
 
-`torchrun`, `accelerate launch` and `dlbench.system.processes` tell each process all of `LAUNCHED`. Some of these
-variables alone, as job scripts and earlier launches leave them in a shell, would make torch wait for processes that
-nobody has started, and those of MPI make accelerate fail: they are taken out of the environment before anything reads
-them.
+`torchrun`, `accelerate launch` and `dlbench.system.processes` set all of `LAUNCHED` in each process. Where only some of
+these variables are set, left over from job scripts or earlier launches, torch would wait for processes that do not
+exist; those of MPI make accelerate fail. They are removed from the environment before any library reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from dlbench.errors import DlbenchError
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher tells each of its processes."""
+"""Environment variables that a launcher sets in each of its processes."""
 _ADVICE = (
     f"unset {', '.join(LAUNCHED)}, or start several processes by `--processes N`, `accelerate launch` or `torchrun`"
 )
@@ -29,7 +28,7 @@ _MPI = {  # size -> rank, as its launchers name them
 }
 _MPI_PREFIXES = ("PMI_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL")
 NOTICE, PATIENCE = 20.0, 300.0
-"""Seconds after which it is said that others are waited for, and after which this process ends without them."""
+"""Seconds of waiting for other processes: until a line says so, and until this process gives up."""
 
 
 def launched() -> bool:
@@ -38,19 +37,19 @@ def launched() -> bool:
 
 
 def rank() -> int:
-    """This process's place in its group; 0 where it is alone."""
+    """The rank of this process in its group; 0 where it is alone."""
     return int(os.environ["RANK"]) if launched() else 0
 
 
 def settle(say: Callable[[str], None], environment: MutableMapping[str, str] = os.environ) -> None:
-    """Take out of the environment what would be mistaken for a group of processes.
+    """Remove variables from the environment that would be mistaken for a group of processes.
 
     Args:
-        say: told in one line what was ignored.
+        say: called with one line that names what was ignored.
         environment: changed in place.
 
     Raises:
-        DlbenchError: MPI has started this process as one of several, or what a launcher says cannot be.
+        DlbenchError: MPI has started this process as one of several, or the variables of a launcher are invalid.
     """
     for size, place in _MPI.items():
         if _more_than_one(environment.get(size)) and place in environment and "LOCAL_RANK" not in environment:
@@ -63,7 +62,7 @@ def settle(say: Callable[[str], None], environment: MutableMapping[str, str] = o
         del environment[name]
     if all(name in environment for name in LAUNCHED):
         _check(environment)
-        ignored = []  # of no concern to a group that was started otherwise
+        ignored = []  # a group was started by other means: MPI's variables do not matter
     else:
         found = [name for name in (*LAUNCHED, *_OTHERS) if name in environment]
         ignored += [f"{name}={environment.pop(name)}" for name in found]
@@ -79,10 +78,10 @@ def _more_than_one(size: str | None) -> bool:
 
 
 def _check(environment: MutableMapping[str, str]) -> None:
-    """Check what a launcher says.
+    """Check the variables of a launcher.
 
     Raises:
-        DlbenchError: a number is none, or a place is not within the group.
+        DlbenchError: one that must be a number is not, or the rank is not below the size of the group.
     """
     numbers = {}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"):
@@ -105,12 +104,12 @@ def _check(environment: MutableMapping[str, str]) -> None:
 def joining(
     notice: float = NOTICE, patience: float = PATIENCE, give_up: Callable[[int], object] = os._exit
 ) -> Iterator[None]:
-    """Watch over joining a group: say that others are waited for, and end where they do not come.
+    """Watch a process join its group: print that it waits for others, and end it where they do not come.
 
     Args:
-        notice: seconds before the first word.
-        patience: seconds before the end.
-        give_up: called with the exit code, from another thread, since this one waits.
+        notice: seconds before a line is printed.
+        patience: seconds before the process ends.
+        give_up: called with the exit code, from another thread, since this one is blocked.
     """
     if not launched():
         yield

@@ -1,7 +1,7 @@
-"""Start the processes of a command and wait for them; accelerate then finds in their environment how many there are.
+"""Start the processes of a command and wait for them; accelerate reads their number from the environment.
 
-`accelerate launch` itself starts one process on a machine without GPUs, however many are asked for, and ends a failure
-with a traceback of its own.
+`accelerate launch` itself starts one process on a machine without GPUs, however many are asked for, and reports a
+failure with a traceback of its own.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 WAIT = timedelta(hours=2)
-"""Longest wait of one process for another, before it gives up with an error."""
-
+"""Longest time that one process waits for another before it fails."""
 
 SMALL = 64 * 2**20
-"""Bytes of weights up to which a model's layers stay in the caches of one core, more or less."""
+"""Bytes of weights up to which a model's layers roughly fit the caches of one core."""
 MOST, FEW = 8, 32
-"""Processes at most, and documents below which one is enough."""
+"""Most processes, and the number of documents below which one process is enough."""
 
 
 def cores() -> int:
@@ -43,15 +42,15 @@ def cores() -> int:
 
 
 def suitable(models: Sequence[Path], device: str, documents: int | None) -> int:
-    """Processes that finish soonest: one per core for small models on a CPU, else one.
+    """The number of processes that finishes soonest: one per core for small models on a CPU, else one.
 
-    The products of a small model are too short for several threads to share, and its weights fit the caches, so that
-    processes do not wait for each other's memory.
+    The matrix products of a small model are too short to split over threads, and its weights fit the caches, so that
+    processes do not compete for memory bandwidth.
 
     Args:
-        models: their folders; one that is not there counts as large.
-        device: of torch.
-        documents: of each task, None for all.
+        models: folders of the models; one that does not exist counts as large.
+        device: torch's name of the device.
+        documents: number per task; None for all.
     """
     if device != "cpu" or (documents is not None and documents < FEW):
         return 1
@@ -63,10 +62,10 @@ def suitable(models: Sequence[Path], device: str, documents: int | None) -> int:
 
 
 class Turns:
-    """Pieces of work that the processes of a run take one after the other, each piece once.
+    """Shares pieces of work among the processes of a run: each piece goes to the first process that takes it.
 
     Args:
-        folder: of this run alone; whoever takes a piece leaves a file there.
+        folder: of this run alone; a file there marks each piece that is taken.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -74,7 +73,7 @@ class Turns:
         folder.mkdir(parents=True, exist_ok=True)
 
     def take(self, piece: int) -> bool:
-        """Whether the piece is this process's."""
+        """Take a piece; False where another process has it."""
         try:
             (self.folder / str(piece)).touch(exist_ok=False)
         except FileExistsError:
@@ -84,7 +83,7 @@ class Turns:
 
 @contextlib.contextmanager
 def own_threads() -> Iterator[None]:
-    """Let accelerate join the processes without a word on threads, or a number of them for all that is started here."""
+    """Keep accelerate from warning about the number of threads, and from setting it for processes started later."""
     chosen = os.environ.get("OMP_NUM_THREADS")
     with warnings.catch_warnings(), process_group.joining():
         warnings.filterwarnings("ignore", message="OMP_NUM_THREADS")
@@ -94,7 +93,7 @@ def own_threads() -> Iterator[None]:
 
 
 def tell(spec: Path, error: DlbenchError) -> int:
-    """Leave an error where `launch` finds it, and return the exit code of the process that met it."""
+    """Write an error where `launch` finds it, and return the exit code for this process."""
     spec.with_name(f"error-{process_group.rank()}").write_text(str(error))
     return error.exit_code
 
@@ -103,14 +102,14 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
     """Run `python -m MODULE SPEC.json WHAT` in several processes of this machine.
 
     Args:
-        module: what each process runs; errors of people go to `tell`.
+        module: what each process runs; it reports a DlbenchError by `tell`.
         spec: written to the file as JSON, its fields by name.
         processes: how many.
-        what: what the processes do, in a word: "run".
+        what: what the processes do, in one word, such as "run".
 
     Raises:
-        DlbenchError: one of them failed, and the others were ended; with what the first of them told, or the exit code
-            of one that told nothing and left its traceback.
+        DlbenchError: one of them failed, and the others were ended. The message is the one that a process reported,
+            or names the exit code of a process that printed a traceback instead.
     """
     with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
         path = Path(folder) / "spec.json"
@@ -126,11 +125,11 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
             while not (failed := [p.returncode for p in started if p.poll()]) and None in [p.poll() for p in started]:
                 time.sleep(0.1)
         finally:
-            for process in started:  # whoever is left waits for one that is gone
+            for process in started:  # the others would wait for the one that failed
                 process.terminate()
             for process in started:
                 process.wait()
         if failed:
-            told = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
+            reported = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
             code = f"a process of the {what} failed (exit code {failed[0]}); what it printed stands above"
-            raise DlbenchError(told[0] if told else code)
+            raise DlbenchError(reported[0] if reported else code)

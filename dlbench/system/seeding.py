@@ -1,6 +1,6 @@
-"""Python's `random` and numpy's, the same wherever a task draws from them.
+"""Fixed seeds for Python's and numpy's global random generators while code of a task runs.
 
-Some tasks of lm-eval shuffle answers as they are read; others guess, or resample, as they score.
+Some tasks of lm-eval shuffle answers when they are read; others guess, or resample, when they score.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def same_draws(seed: int = 0) -> Iterator[None]:
-    """Start both generators anew inside, and go on outside as if nothing had been drawn."""
+    """Seed both generators inside; afterwards restore their states, as if nothing had been drawn."""
     import numpy as np
 
     before, arrays = random.getstate(), np.random.get_state()

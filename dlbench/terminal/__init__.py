@@ -1,1 +1,1 @@
-"""Ground: what people see while they wait, and errors about names that nobody knows."""
+"""What people see in a terminal: progress, printing, and errors about unknown names."""

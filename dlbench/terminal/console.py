@@ -1,4 +1,4 @@
-"""Where results are printed."""
+"""The console that results are printed on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from rich.console import Console
 
 
 def open_console(width: int = 110) -> Console:
-    """Return the terminal; where output goes to a log, which has no edge to wrap at, a console of some width."""
+    """Open the terminal; where output goes to a file, which has no width, a console `width` characters wide."""
     console = Console()
     return console if console.is_terminal else Console(width=width)

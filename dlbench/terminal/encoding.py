@@ -1,4 +1,4 @@
-"""Print on any terminal: what its encoding lacks is replaced, never a reason to end."""
+"""Print on any terminal: characters that its encoding lacks are replaced, and never end the program."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ PLAINER = str.maketrans(
     | {"✚": "x", "▶": "P", "▷": "p", "█": "#", "│": "|", "└": "+", "─": "-", "━": "-"}
     | {chr(dots): "." for dots in range(0x2801, 0x2900)}  # braille: the lines of a chart
 )
-"""What stands for a character that a terminal does not have."""
+"""Character → ASCII to print where the terminal's encoding lacks it."""
 
 
 def print_anything() -> None:
-    """Let standard output and error print whatever they are given.
+    """Let standard output and standard error print any text.
 
-    A character that the terminal's encoding lacks is replaced by a plainer one, or else a question mark. Half of a
-    surrogate pair, which no encoding has (a byte of a file name that is no text becomes one), is printed as an escape.
+    A character that the terminal's encoding lacks is replaced by ASCII, or else by a question mark. Half of a surrogate
+    pair, which no encoding has (an undecodable byte of a file name becomes one), is printed as an escape.
     """
     codecs.register_error("dlbench.plainer", _plainer)
     for stream in (sys.stdout, sys.stderr):
@@ -35,7 +35,7 @@ def _plainer(error: UnicodeError) -> tuple[str, int]:
 
 
 def plain(character: str) -> str:
-    """ASCII for a character."""
+    """The ASCII text to print for a character."""
     if 0xD800 <= ord(character) <= 0xDFFF:
         return f"\\u{ord(character):04x}"
     plainer = unicodedata.normalize("NFKD", character.translate(PLAINER))

@@ -1,4 +1,4 @@
-"""Progress on the terminal: one bar with what is done, what is left and how long it will take."""
+"""Progress on the terminal: bars with the work done, the work left and the time that it will take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from rich.progress import Progress as Bars
 
 
 class Progress:
-    """Bars of a run; silent in all processes but one, and plain lines where there is no terminal."""
+    """Progress bars of a run; plain lines where there is no terminal.
+
+    Args:
+        shown: False in all processes of a run but the first, which print nothing.
+    """
 
     def __init__(self, shown: bool) -> None:
         self.console = Console(stderr=True)
@@ -43,7 +47,7 @@ class Progress:
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[..., None]]:
-        """A bar that stays; yields `done(amount, what="")`."""
+        """Show a bar that stays on the screen; yields `done(amount, what="")`, which advances it."""
         task = self._bars.add_task(name, total=total, what="")
 
         def done(amount: int, what: str | None = None) -> None:
@@ -57,7 +61,7 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, kind: str = "fit") -> Iterator[Callable[[int, int], None]]:
-        """A bar that goes when its work is done; yields `say(step, steps)`."""
+        """Show a bar that is removed when its work is done; yields `say(step, steps)`, which sets it."""
         task = self._bars.add_task(kind, total=None, what=name)
         self._say(f"{kind}: {name}")
 
@@ -68,11 +72,11 @@ class Progress:
         self._bars.remove_task(task)
 
     def note(self, line: str) -> None:
-        """A line that stays on the screen."""
+        """Print a line that stays on the screen."""
         if self.shown:
             self.console.print(line, highlight=False, markup=False)
 
     def _say(self, line: str) -> None:
-        """Where there is no terminal to draw on, a line says what goes on."""
+        """Print a line where there is no terminal to draw bars on."""
         if self.shown and not self.console.is_terminal:
             self.console.print(line, highlight=False)

@@ -1,4 +1,4 @@
-"""Keep what libraries say about themselves off the terminal."""
+"""Keep what libraries log about themselves off the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet_data_libraries() -> Iterator[None]:
     """Silence lm-eval's warnings about its own defaults, the hub's retries, and progress bars over files."""
     import datasets
 
@@ -24,3 +24,14 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
         if not bars:
             datasets.utils.enable_progress_bars()
+
+
+@contextlib.contextmanager
+def quiet_torchao() -> Iterator[None]:
+    """Silence torchao's warnings about kernels for other machines; transformers imports it wherever it is installed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,4 +1,4 @@
-"""Errors about names nobody knows, with the name that was probably meant."""
+"""Errors about unknown names, with the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from dlbench.errors import DlbenchError
 
 
-def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> DlbenchError:
+def unknown(kind: str, name: str, known: Iterable[str], see: str = "", *, where: str = "") -> DlbenchError:
     """Make the error for a name that is not among those known.
 
     Args:
@@ -16,6 +16,7 @@ def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> Dlbenc
         name: the name as it was given.
         known: the names there are.
         see: where all of them can be seen; without it they are listed when there are at most twelve.
+        where: what the name belongs to, or stood in, such as "of method 'calm'".
     """
     choices = sorted(set(known))
     close = get_close_matches(name, choices, n=3, cutoff=0.6)
@@ -27,4 +28,5 @@ def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> Dlbenc
         advice = f"see {see}" if see else f"there are {len(choices)}"
     else:
         advice = f"there is {', '.join(choices)}"
-    return DlbenchError(f"unknown {kind} {name!r}: {advice}")
+    place = f" {where}" if where else ""
+    return DlbenchError(f"unknown {kind} {name!r}{place}: {advice}")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from dlbench.errors import DlbenchError
-from dlbench.records.jsonl import Part, write_text
+from dlbench.records.jsonl import Part
+from dlbench.system.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -12,9 +12,9 @@ from importlib import import_module
 from random import Random
 from typing import Any
 
+from dlbench.data.document import documents_sha256
 from dlbench.data.task import Document, Task
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.settings import documents_sha256
 from dlbench.fit import halves
 from dlbench.models.backbone import Backbone
 from dlbench.prompting.teacher_forcing import Example, example

@@ -22,14 +22,14 @@ from dlbench.data.loader import load_task
 from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.evaluation import settings as plan
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import EMBEDDED, embedded_folder, load
-from dlbench.records.jsonl import write_text
 from dlbench.system import device_memory, process_group
+from dlbench.system.files import write_text
 from dlbench.system.paths import model_folder
 from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
+from dlbench.system.versions import versions
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop
@@ -280,7 +280,7 @@ class Training:
                 for task, documents in tasks.items()
                 if before
             ),
-            versions=plan.versions("accelerate"),
+            versions=versions("accelerate"),
         )
 
     def _show(self, card: Card, remark: str = "") -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dlbench.data import loader
+from dlbench.data import resolve
 from dlbench.errors import DlbenchError
 from dlbench.models.catalog import INT8, check_device, check_model
+from dlbench.records.run_folder import check_folder
 from dlbench.registry import methods as registry
-from dlbench.system.paths import check_folder, expanded
+from dlbench.system.paths import expanded
 from dlbench.terminal.suggest import unknown
 from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
 
@@ -72,7 +73,7 @@ class TrainSpec:
         if not self.tasks:
             raise DlbenchError("no task to train on: give --task, such as --task nano")
         for task in self.tasks:
-            loader.expand_tasks([task])
+            resolve.expand_tasks([task])
         self._check_numbers()
         if self.dtype == INT8:
             raise DlbenchError("int8 weights cannot be trained: train the plain model, then run it with --dtype int8")

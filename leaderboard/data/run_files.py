@@ -8,9 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar, get_args
 
+from dlbench.errors import RecordError
 from dlbench.leaderboard.data.layer_usage import count_usage
 from dlbench.records.jsonl import JsonLine, read_lines
-from dlbench.records.schema import Asked, Record, RecordError, Sample, SharedSources, Timing, Trust, Usage
+from dlbench.records.schema import Asked, Record, Sample, SharedSources, Timing, Trust, Usage
 from dlbench.records.schema import Scores as ScoresLine
 
 Item = TypeVar("Item", bound=JsonLine)

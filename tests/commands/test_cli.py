@@ -13,6 +13,7 @@ from dlbench import cli
 from dlbench.errors import DlbenchError
 from dlbench.models import catalog
 from dlbench.models.families import FAMILIES
+from dlbench.records.run_folder import RUN_FILE
 from dlbench.registry import methods as registry
 from dlbench.run import config as spec
 
@@ -98,8 +99,8 @@ BAD = [
     ("--task nowhere.yaml", "no task file"),
     ("--model nanoo", "unknown model 'nanoo': did you mean nano"),
     ("--model ./nowhere", "no model folder ./nowhere"),
-    ("--set full.x=1", "unknown parameter of method 'full' 'x'"),
-    ("--set ful.x=1", "unknown method in a setting 'ful': did you mean full"),
+    ("--set full.x=1", "unknown parameter 'x' of method 'full'"),
+    ("--set ful.x=1", "unknown method 'ful' in a setting: did you mean full"),
     ("--set full=1", "write NAME.PARAM=VALUE"),
     ("--set calm.threshold=NaN", "give a finite number"),
     ("--set calm.threshold=0.5 --set calm.threshold=0.6", "set twice"),
@@ -176,7 +177,7 @@ def test_an_unwritable_folder_is_told(ran, capsys):
 
 def test_a_run_of_ours_is_continued(ran, tmp_path):
     (tmp_path / "old").mkdir()
-    (tmp_path / "old" / spec.RUN_FILE).write_text("{}")
+    (tmp_path / "old" / RUN_FILE).write_text("{}")
     assert cli.main(["run", "--method", "full", "--out", "old"]) == 0
     assert len(ran) == 1
 

@@ -151,11 +151,11 @@ def test_the_code_of_our_metrics_counts(monkeypatch, tmp_path):
     def other(path):
         seen.append(path.name)
         source = read(path)
-        return source_file.Source("0" * 64, source.imports) if path.name == "words.py" else source
+        return source_file.SourceFile("0" * 64, source.imports) if path.name == "words.py" else source
 
     monkeypatch.setattr(provenance, "read", other)
     assert code_hash.scoring_sha256(inner) != before
-    assert sorted(seen) == ["metrics.py", "words.py"]
+    assert sorted(seen) == ["metric_registry.py", "metrics.py", "words.py"]
 
 
 def test_a_file_of_documents_is_scored_by_its_metric(tmp_path):

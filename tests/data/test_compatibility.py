@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dlbench.data import lm_eval_index, loader, splits, suites
+from dlbench.data import lm_eval_index, loader, resolve, splits, suites
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 
@@ -129,17 +129,17 @@ def test_a_folder_of_ones_own_is_found_by_name_tag_and_group(tmp_path):
     write(tmp_path / "mine", "mine_b", tag="mine_both")
     (tmp_path / "mine" / "group.yaml").write_text("group: mine_all\ntask: [mine_b, mine_a]\n")
     sources = Sources(include=(str(tmp_path / "mine"),))
-    assert loader.expand_tasks(["mine_all"], sources) == ["mine_b", "mine_a"]
-    assert loader.expand_tasks(["mine_both", "gsm8k"], sources) == ["mine_a", "mine_b", "gsm8k"]
+    assert resolve.expand_tasks(["mine_all"], sources) == ["mine_b", "mine_a"]
+    assert resolve.expand_tasks(["mine_both", "gsm8k"], sources) == ["mine_a", "mine_b", "gsm8k"]
     assert loader.load_task("mine_a", sources).documents("test", 1)[0].prompt.startswith("Q: test ")
     with pytest.raises(DlbenchError, match="unknown task 'mine_c': did you mean mine_"):
-        loader.expand_tasks(["mine_c"], sources)
+        resolve.expand_tasks(["mine_c"], sources)
 
 
 def test_a_name_of_ours_cannot_be_taken(tmp_path):
     write(tmp_path / "mine", "e2e")
     with pytest.raises(DlbenchError, match="names a task 'e2e', which dlbench has: rename it"):
-        loader.expand_tasks(["whatever"], Sources(include=(str(tmp_path / "mine"),)))
+        resolve.expand_tasks(["whatever"], Sources(include=(str(tmp_path / "mine"),)))
 
 
 @pytest.mark.parametrize("how", ["path", "folder"])
@@ -151,7 +151,7 @@ def test_a_yaml_that_is_none_is_one_line(tmp_path, how):
         if how == "path":
             loader.load_task(str(bad))
         else:
-            loader.expand_tasks(["bad"], Sources(include=(str(bad.parent),)))
+            resolve.expand_tasks(["bad"], Sources(include=(str(bad.parent),)))
     said = str(error.value)
     assert "bad.yaml" in said and "line" in said and "\n" not in said
 

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from dlbench.data import loader
-from dlbench.data.document import Document
-from dlbench.data.task_options import METRICS, Sources
+from dlbench.data import loader, resolve
+from dlbench.data.document import Document, documents_sha256
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.settings import documents_sha256
 from dlbench.prompting.tokenize import encode_prompt
+from dlbench.tasks import metrics
 
 
 def write(path, count=20, before="", **more):
@@ -45,7 +45,7 @@ def test_the_prompt_is_the_template_filled(tmp_path):
     assert documents_sha256(task.documents("test")) != documents_sha256(loader.load_task(name).documents("test"))
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", metrics.of_files())
 def test_every_metric_scores_a_reference_as_one(tmp_path, metric):
     task = loader.load_task(write(tmp_path / "mine.jsonl"), Sources(metric=metric))
     document = task.documents("test", 1)[0]
@@ -89,12 +89,12 @@ def test_what_is_wrong_is_told(tmp_path):
     (tmp_path / "other").mkdir()
     write(tmp_path / "other" / "mine.jsonl")
     with pytest.raises(DlbenchError, match=r"no file nowhere\.jsonl: give a \.jsonl file"):
-        loader.expand_tasks(["file:nowhere.jsonl"])
+        resolve.expand_tasks(["file:nowhere.jsonl"])
     (tmp_path / "other" / "train.jsonl").write_text("")
     with pytest.raises(DlbenchError, match=r"no split 'test' in .*other: it holds mine\.jsonl, train\.jsonl"):
-        loader.expand_tasks([f"file:{tmp_path / 'other'}"])
+        resolve.expand_tasks([f"file:{tmp_path / 'other'}"])
     with pytest.raises(DlbenchError, match="two tasks are called file:mine"):
-        loader.expand_tasks([f"file:{tmp_path}/mine.jsonl", f"file:{tmp_path}/other/mine.jsonl"])
+        resolve.expand_tasks([f"file:{tmp_path}/mine.jsonl", f"file:{tmp_path}/other/mine.jsonl"])
     for sources, message in [
         (Sources(template="no place"), "has no {input}"),
         (Sources(metric="rouge"), "unknown metric 'rouge': did you mean rougeL"),

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from dlbench.data import loader, suites
+from dlbench.data import loader, resolve, suites
 from dlbench.errors import DlbenchError
 from dlbench.tasks import jsonl, metrics
 
@@ -80,7 +80,7 @@ def yaml_task(folder, name="own", **lines):
 
 
 def test_the_suite_expands_to_its_tasks_in_order():
-    assert loader.expand_tasks(["nano_math", "nano", "nano_math"]) == [
+    assert resolve.expand_tasks(["nano_math", "nano", "nano_math"]) == [
         "nano_math",
         "nano_data2text",
         "nano_summary",
@@ -89,7 +89,7 @@ def test_the_suite_expands_to_its_tasks_in_order():
 
 
 def test_listing_needs_no_lm_eval_and_agrees_with_it():
-    listed = [info for info in loader.list_tasks() if info.suite == "nano"]
+    listed = [info for info in resolve.list_tasks() if info.suite == "nano"]
     assert [info.name for info in listed] == list(suites.suites()["nano"])
     for info in listed:
         task = loader.load_task(info.name)
@@ -165,7 +165,7 @@ def test_a_task_survives_pickling():
 
 def test_a_task_file_by_path(tmp_path):
     path = yaml_task(tmp_path)
-    assert loader.expand_tasks([path]) == [path]
+    assert resolve.expand_tasks([path]) == [path]
     task = loader.load_task(path)
     assert (task.name, task.max_new_tokens) == ("own", 9)
     assert task.documents("test", 1)[0].stop == ("\n",)
@@ -229,7 +229,7 @@ def test_a_bad_line_of_data_is_named(tmp_path):
 
 def test_a_slip_in_one_of_our_names_is_told_at_once():
     with pytest.raises(DlbenchError, match="unknown task 'nano_mth': did you mean nano_math"):
-        loader.expand_tasks(["nano_mth"])
+        resolve.expand_tasks(["nano_mth"])
 
 
 @pytest.mark.parametrize(

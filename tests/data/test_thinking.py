@@ -7,11 +7,10 @@ import toy_task
 from lm_eval.models.utils import postprocess_generated_text
 
 from dlbench.cli import main
-from dlbench.data.document import Document, cut
+from dlbench.data.document import Document, cut, documents_sha256
 from dlbench.data.thinking import PAIRS, Thinking, choose, marked, mentioned
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.evaluation import settings as plan
 from dlbench.models.backbone import wrap
 from dlbench.models.loading import embedded_folder, load
 from dlbench.prompting.chat_template import ChatTemplate
@@ -256,7 +255,7 @@ def test_methods_are_fitted_on_the_answers_too(thinker):
     jobs = [Planner(s, "cpu", Progress(shown=False), 1, str).load()[0] for s in (spec, _off(spec))]
     (on, sha), (off, other) = (job.fit_documents for job in jobs)
     assert all(d.thinking == THINK.after("<think>") for d in on) and not any(d.thinking for d in off)
-    assert sha != other == plan.documents_sha256(off)
+    assert sha != other == documents_sha256(off)
     assert [d.prompt for d in on] == [d.prompt for d in off]
 
 

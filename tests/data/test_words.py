@@ -165,7 +165,7 @@ def test_signatures_name_what_parts_texts():
     said = metrics.signature(["rougeL", "bleu", "corpus_bleu", "f1"], "score_data2text", mixed)
     assert "ROUGE: rouge-score" in said and said.count("of any script") == 2
     assert said.count("tok:char|") == 2 and "tok:13a" not in said  # one for all
-    with metrics.parted_by("zh"):
+    with metrics.bleu_tokenized_by("zh"):
         assert metrics.signature(["bleu", "corpus_bleu"], "score_data2text", mixed).count("tok:zh|") == 2
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from record_samples import FakeTask, document, place
 
+from dlbench.data.document import documents_sha256
 from dlbench.evaluation import settings as plan
-from dlbench.evaluation.settings import Setting, documents_sha256, variants
+from dlbench.evaluation.settings import Setting, variants
 from dlbench.method import Action, Method
 from dlbench.methods.full import Full
 from dlbench.methods.hidden_router import HiddenRouter

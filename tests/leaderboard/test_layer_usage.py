@@ -1,9 +1,10 @@
 import pytest
 from record_factory import record, synthetic_run
 
+from dlbench.errors import RecordError
 from dlbench.leaderboard.data.layer_usage import count_usage
 from dlbench.leaderboard.data.run_files import read_runs
-from dlbench.records.schema import RecordError, Sample, write_lines
+from dlbench.records.schema import Sample, write_lines
 
 KEY = "ab" * 16
 

@@ -6,13 +6,13 @@ from html.parser import HTMLParser
 import pytest
 from record_factory import record, synthetic_run
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, RecordError
 from dlbench.leaderboard import site as sites
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.charts.style import COLOURS
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.site import BoardError
-from dlbench.records.schema import Record, RecordError, Scores, Timing, Usage, read_lines, write_lines
+from dlbench.records.schema import Record, Scores, Timing, Usage, read_lines, write_lines
 
 EVIL = '<script>alert("1")</script>\'"><img src=x onerror=alert(1)> & {{ 7*7 }}'
 

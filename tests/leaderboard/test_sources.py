@@ -14,6 +14,7 @@ from record_factory import synthetic_run
 
 from dlbench.cli import main
 from dlbench.data.rows.sources import source
+from dlbench.errors import RecordError
 from dlbench.leaderboard.analysis.claims import claims
 from dlbench.leaderboard.analysis.compare import compare
 from dlbench.leaderboard.analysis.headlines import headlines
@@ -22,7 +23,7 @@ from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.exports import board_json
 from dlbench.records.jsonl import read_lines, write_lines
-from dlbench.records.schema import Asked, RecordError, Scores, SharedSources
+from dlbench.records.schema import Asked, Scores, SharedSources
 
 ROOT = Path(__file__).parents[2]
 COPIES = 3

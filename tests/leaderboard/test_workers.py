@@ -11,13 +11,13 @@ import pytest
 from record_factory import synthetic_run
 
 from dlbench.cli import main
+from dlbench.errors import RecordError
 from dlbench.leaderboard import board as boards
 from dlbench.leaderboard import workers as pool
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.pages.site_files import site_files
 from dlbench.leaderboard.workers import WorkerError, Workers, enough
-from dlbench.records.schema import RecordError
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import DlbenchError
+from dlbench.registry import method_sources
 from dlbench.registry import methods as registry
 
 PLUGIN = '''
@@ -66,10 +67,10 @@ def installed(tmp_path, monkeypatch):
         for name, source in modules:
             (tmp_path / name).write_text(textwrap.dedent(source))
         monkeypatch.syspath_prepend(tmp_path)
-        registry._sources.cache_clear()
+        method_sources.named.cache_clear()
 
     yield install
-    registry._sources.cache_clear()
+    method_sources.named.cache_clear()
     for module in [m for m in sys.modules if m.startswith("plug_")]:
         del sys.modules[module]
 

@@ -7,8 +7,8 @@ import types
 import pytest
 
 from dlbench.evaluation import settings as plan
+from dlbench.registry import method_sources, provenance, source_file
 from dlbench.registry import methods as registry
-from dlbench.registry import provenance, source_file
 from dlbench.registry.provenance import Walk
 from dlbench.registry.source_file import Import, read
 
@@ -200,13 +200,13 @@ def site(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text(f"[dlbench.methods]\nmethod_of_mine = {module}:Method\n")
         if listed:
             (info / "RECORD").write_text("".join(f"{path},,\n" for path in files))
-        registry._sources.cache_clear()
+        method_sources.named.cache_clear()
         plan.source_sha256.cache_clear()
         return folder
 
     monkeypatch.syspath_prepend(folder)
     yield install
-    registry._sources.cache_clear()
+    method_sources.named.cache_clear()
     plan.source_sha256.cache_clear()
     assert "plug_of_mine" not in sys.modules
 
@@ -238,7 +238,7 @@ def test_the_whole_package_of_an_installed_plugin_counts(site):
     (folder / "other_of_mine-1.0.dist-info" / "entry_points.txt").unlink(missing_ok=True)
 
     def sha256():
-        registry._sources.cache_clear()
+        method_sources.named.cache_clear()
         plan.source_sha256.cache_clear()
         return plan.source_sha256("method_of_mine")
 

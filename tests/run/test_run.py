@@ -22,7 +22,7 @@ from dlbench.evaluation.generation import QualityRun
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.models.families import FAMILIES
 from dlbench.records.jsonl import read_lines
-from dlbench.records.schema import Candidate, Record, Sample, Timing
+from dlbench.records.schema import CandidateScore, Record, Sample, Timing
 from dlbench.run.config import RunSpec
 from dlbench.run.method_fitter import Learner
 from dlbench.run.planner import Job, Planner
@@ -75,7 +75,7 @@ def test_a_run_leaves_complete_files(finished: Path) -> None:
         assert all(len(s.layers) == s.tokens.generated - 1 for s in samples)
         assert record.compute.flops.total == sum(s.flops.total for s in samples)
     (oracle,) = (r for r in found if r.method.name == "oracle")
-    table = list(read_lines(finished / "samples" / f"{oracle.key}.candidates.jsonl", Candidate))
+    table = list(read_lines(finished / "samples" / f"{oracle.key}.candidates.jsonl", CandidateScore))
     assert len(table) == 8 * len({c.candidate for c in table})
     times = list(read_lines(finished / "timing.jsonl", Timing))
     assert {(t.key, t.batch_size) for t in times} == {(r.key, b) for r in found if r.method.deployable for b in (1, 16)}

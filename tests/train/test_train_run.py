@@ -268,7 +268,7 @@ def test_two_processes_learn_the_same(finished: Path, tiny: Path, tmp_path: Path
         (["layerskip", "--layer-dropout", "1"], "layer dropout 1.0: give a probability"),
         (["skip-tuned", "--method", "static_ship"], "unknown method 'static_ship': did you mean static_skip"),
         (["skip-tuned", "--method", "random_skip"], "method 'random_skip' has no fixed set of layers"),
-        (["skip-tuned", "--set", "static_exit.share=0.5"], "unknown method in a setting 'static_exit'"),
+        (["skip-tuned", "--set", "static_exit.share=0.5"], "unknown method 'static_exit' in a setting"),
         (["skip-tuned", "--set", "static_skip.share=2"], "method 'static_skip': share must lie in (0, 1], not 2"),
         (["skip-tuned", "--prompt", "ful"], "unknown prompt policy 'ful': did you mean full?"),
         (["sorted", "--dtype", "int8"], "int8 weights cannot be trained: train the plain model, then run it with"),

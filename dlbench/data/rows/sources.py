@@ -81,11 +81,16 @@ def _column(doc: Mapping[str, Any], name: str, task: str) -> Any:
     return value
 
 
+def distinct(sources: Sequence[str | None]) -> list[str | None]:
+    """The sources of rows; none where all rows share one, which is what the task is about and sets no rows apart."""
+    return [None] * len(sources) if len(set(sources)) == 1 else list(sources)
+
+
 def merged(sources: Sequence[str | None], asked: Sequence[Hashable | None]) -> list[str | None]:
     """The sources of all rows of a split, where rows that ask the same are of one source, and so are their sources.
 
     Args:
-        sources: of each row, where it has one. One that all share is what the task is about, and sets no rows apart.
+        sources: of each row, where it has one; see `distinct` for one that all share.
         asked: what each row asks; rows of None ask nothing that another does.
 
     Returns:
@@ -94,7 +99,7 @@ def merged(sources: Sequence[str | None], asked: Sequence[Hashable | None]) -> l
     counts = Counter(one for one in asked if one is not None)
     if not counts or max(counts.values()) == 1:
         return list(sources)
-    own = [None] * len(sources) if len(set(sources)) == 1 else list(sources)
+    own = distinct(sources)
     leads: dict[Hashable, Hashable] = {}
 
     def lead(one: Hashable) -> Hashable:
@@ -128,13 +133,13 @@ def clusters(ids: Sequence[str], sources: Mapping[str, str | None], prefix: str 
         prefix: sets the documents of one task apart from those of another.
 
     Returns:
-        None where no two documents share a source, and where all share one: that is what is asked about then.
+        None where no two documents share a source, and where all share one.
     """
-    found = [sources.get(id_) for id_ in ids]
-    known = [one for one in found if one is not None]
-    if len(set(known)) == len(known) or len(set(found)) == 1:
+    of_documents = distinct([sources.get(id_) for id_ in ids])
+    known = [one for one in of_documents if one is not None]
+    if len(set(known)) == len(known):
         return None
     return tuple(
         f"{prefix}document {id_}" if one is None else f"{prefix}source {one}"
-        for id_, one in zip(ids, found, strict=True)
+        for id_, one in zip(ids, of_documents, strict=True)
     )

@@ -18,9 +18,9 @@ from dlbench.models.checkpoint.files import ADAPTERS, FileError, contradiction, 
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
 from dlbench.models.families import FAMILIES, Family, unsupported
-from dlbench.models.quantization import quiet
 from dlbench.system.device_memory import ran_out
 from dlbench.system.paths import brief
+from dlbench.terminal.quiet import quiet_torchao
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def _model(source: ModelSource, placement: Placement, family: Family) -> Any:
 def _explained(source: ModelSource, placement: Placement, stage: Stage) -> Iterator[None]:
     """Turn any error while reading into one line for people."""
     try:
-        with quiet():
+        with quiet_torchao():
             yield
     except FileError as error:
         raise DlbenchError(cannot(source.name, str(error))) from error

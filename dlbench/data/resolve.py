@@ -1,0 +1,135 @@
+"""What the name of a task stands for; decided here and nowhere else, without importing lm-eval.
+
+A name is one of these, and the first that fits counts: a file of documents of the user's own (`file:PATH.jsonl`), a
+suite of dlbench, a task of dlbench, a task YAML given by its path, or a task, group or tag of lm-eval or of a folder
+that is included.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dlbench.data import jsonl_task, lm_eval_index, suites
+from dlbench.data.suites import TaskInfo
+from dlbench.data.task_options import Sources, is_file_task
+from dlbench.errors import DlbenchError
+from dlbench.terminal.suggest import unknown
+
+_PLAIN = Sources()
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a name stands for."""
+
+    kind: Literal["file", "suite", "dlbench", "yaml", "lm-eval", "group"]
+    """A task of lm-eval counts as `lm-eval` where dlbench's suites list it too, or an included folder holds it; a tag
+    counts as a group."""
+    tasks: tuple[str, ...]
+    """Names of the tasks; of a single task its own."""
+    path: Path | None = None
+    """The YAML of a single task, or the file of documents; None where the name stands for several tasks."""
+
+
+def resolve(name: str, sources: Sources = _PLAIN) -> Resolved:
+    """Say what a name stands for.
+
+    Args:
+        name: as people give it.
+        sources: names the folders that are included.
+
+    Raises:
+        DlbenchError: there is no such task, file or folder; the message names what was probably meant.
+    """
+    if is_file_task(name):
+        return Resolved("file", (name,), jsonl_task.place(name))
+    if name in suites.suites():
+        return Resolved("suite", suites.suites()[name])
+    if name in suites.tasks() and (own := suites.tasks()[name].path) is not None:
+        return Resolved("dlbench", (name,), own)
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise DlbenchError(f"no task file {path}: give the path of an lm-eval task YAML, or a name")
+        return Resolved("yaml", (name,), path)
+    entries = _entries(sources)
+    if name not in entries:
+        raise _unknown(name, entries)
+    entry = entries[name]
+    if entry.path is not None and entry.kind in ("task", "python"):
+        return Resolved("lm-eval", (name,), Path(entry.path))
+    return Resolved("group", tuple(_members(name, entries)))
+
+
+def expand_tasks(names: Sequence[str], sources: Sources = _PLAIN) -> list[str]:
+    """Replace suites, groups and tags by their tasks and drop repetitions; the order stays.
+
+    Args:
+        names: what `resolve` knows.
+        sources: names the folders that are included.
+
+    Raises:
+        DlbenchError: there is no such task, or two have one name.
+    """
+    tasks = list(dict.fromkeys(task for name in names for task in resolve(name, sources).tasks))
+    given_as: dict[str, str] = {}
+    for task in tasks:
+        shown = jsonl_task.name(task) if is_file_task(task) else task
+        if shown in given_as:
+            raise DlbenchError(f"two tasks are called {shown}: {given_as[shown]} and {task}; rename a file")
+        given_as[shown] = task
+    return tasks
+
+
+def list_tasks(everything: bool = False) -> list[TaskInfo]:
+    """The tasks that come with dlbench.
+
+    Args:
+        everything: lm-eval's tasks too.
+    """
+    ours = list(suites.tasks().values())
+    if not everything:
+        return ours
+    known = {info.name for info in ours}
+    return ours + [
+        TaskInfo(name, "", entry.output_type, "", "", None)
+        for name, entry in sorted(lm_eval_index.entries().items())
+        if entry.kind in ("task", "python") and name not in known
+    ]
+
+
+def _entries(sources: Sources) -> Mapping[str, lm_eval_index.TaskEntry]:
+    """lm-eval's names; those of the included folders come before them."""
+    entries = dict(lm_eval_index.entries())
+    for folder in sources.include:
+        included = lm_eval_index.scan(Path(folder).expanduser().resolve(), strict=True)
+        ours = {**suites.tasks(), **dict.fromkeys(suites.suites())}
+        if clash := next((name for name in included if name in ours and included[name].kind != "tag"), None):
+            raise DlbenchError(f"{included[clash].path} names a task {clash!r}, which dlbench has: rename it")
+        entries.update(included)
+    return entries
+
+
+def _members(name: str, entries: Mapping[str, lm_eval_index.TaskEntry]) -> list[str]:
+    """The names of the tasks in a group or tag, and in the groups that it lists."""
+    if name not in entries:
+        raise _unknown(name, entries)
+    entry = entries[name]
+    if entry.kind in ("task", "python"):
+        return [name]
+    members: list[str] = []
+    for member in entry.members:
+        if member is None:
+            raise DlbenchError(f"group {name!r} of lm-eval changes its tasks as it lists them: name tasks one by one")
+        members.extend(_members(member, entries))
+    return members
+
+
+def _unknown(name: str, entries: Mapping[str, lm_eval_index.TaskEntry]) -> DlbenchError:
+    if name.endswith(".jsonl") or os.path.isfile(os.path.join(os.path.expanduser(name), "test.jsonl")):
+        return DlbenchError(f"unknown task {name!r}: for a file of documents of your own, give file:{name}")
+    return unknown("task", name, [*suites.tasks(), *suites.suites(), *entries], see="`dlbench list tasks --all`")

@@ -1,0 +1,265 @@
+"""The record of one method at one budget on one task, and its times."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AliasChoices, Field, model_validator
+
+from dlbench.records.fields import (
+    Bounds,
+    Budget,
+    Count,
+    Extra,
+    Key,
+    Line,
+    Milliseconds,
+    Name,
+    Params,
+    Sha256,
+    Share,
+    Trust,
+)
+from dlbench.records.jsonl import JsonLine, Part
+
+
+class Backbone(Part):
+    """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash."""
+
+    name: Name
+    family: Name
+    layers: Annotated[int, Field(ge=1, le=10_000)]
+    dtype: Name
+    sha256: Sha256
+    base_sha256: Sha256
+
+
+class MethodUsed(Part):
+    """The routing method, its parameters as they ran, and the one among them (if any) that was tuned to the budget.
+
+    `source_sha256` is over its code, see `dlbench.evaluation.settings.source_sha256`.
+    `scope` is how long a routing decision holds; it reads "token" in files from before the field existed. With any
+    other scope, no later token runs a layer that an earlier one skipped, and all KV policies are equivalent.
+    """
+
+    name: Name
+    params: Params
+    source_sha256: Sha256
+    deployable: bool
+    kind: Name
+    knob: Name | None = None
+    scope: Literal["static", "sequence", "token"] = "token"
+
+
+class Task(Part):
+    """The task and its documents.
+
+    Attributes:
+        metric: the per-document metric behind `quality.mean`.
+        n: number of documents.
+        truncated: how many of their prompts were cut to fit the model's context, or a limit that the task sets.
+        with_bos: how many of their prompts begin with a begin-of-text token (none begins with two); None in files from
+            before the field existed.
+        of: number of documents in the scored split; None in files from before the field existed, as `drawn` then is.
+        drawn: which of them were taken: all, a sample by the hash of their ids, or the first ones.
+        sources: number of sources (passages, subjects) that they come from, where some share one; intervals resample
+            these.
+        fit_split: what methods were fitted on: a split, or a fifth of the scored split that was set apart.
+        fit_overlap: number of documents left out of fitting because they are scored too.
+        signature: how the metrics are computed, with the libraries and their releases.
+        chance: score of a random guess, which `retained` subtracts from both sides.
+        chat_template: sha256 of the prompts' chat template; None where they have none.
+        think_end_token: end mark of the thinking, up to which nothing is scored; None where all of an output is scored.
+    """
+
+    name: Name
+    version: Name
+    metric: Name
+    n: Annotated[int, Field(ge=1, le=10_000_000)]
+    truncated: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    with_bos: Annotated[int, Field(ge=0, le=10_000_000)] | None = Field(
+        default=None, validation_alias=AliasChoices("begun", "with_bos"), serialization_alias="begun"
+    )
+    of: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    drawn: Literal["all", "sample", "first"] | None = None
+    sources: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    fit_split: Line = ""
+    fit_overlap: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    signature: Line = ""
+    chance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    chat_template: Sha256 | None = None
+    think_end_token: Line | None = None
+
+
+class Run(Part):
+    """The settings of the run.
+
+    `budget` is the target layer share, None where there was none; `max_new_tokens` is 0 where given answers are scored
+    and nothing is generated.
+    """
+
+    budget: Budget | None
+    prompt: Literal["full", "routed"]
+    kv: Name
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    max_new_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
+
+
+class Fit(Part):
+    """How a method was fitted: before inference, on documents that are not scored.
+
+    Attributes:
+        seed: of the fit; rows that differ in it alone are repeats of one method.
+        target: target layer share, None where there was none.
+        realised: layer share on the documents that the knob was tuned on.
+        learnt_from, tuned_on: numbers of documents.
+        tokens: number of tokens in forward passes of the backbone, for learning and tuning.
+        learnt: parameters that the fit set, without the knob; they do not make variants of a method.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    target: Budget | None = None
+    realised: Share | None = None
+    learnt_from: Count = 0
+    tuned_on: Count = 0
+    tokens: Count = 0
+    learnt: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
+
+
+class Quality(Part):
+    """Scores over the documents of the task.
+
+    `full_mean` and `retained` compare with the base backbone's `full` on the same documents under the same scoring;
+    None where that has not run, `retained` also where it is not above chance. `corpus` is the task's first corpus
+    metric. `extra` holds the means of the other metrics and the other corpus metrics by name, and
+
+        worst_decile            mean score of the worst tenth of the documents
+        length_ratio_reference  characters generated over those of the references nearest in length
+        length_ratio_full       characters generated over those that full depth generated
+        repetition              share of word 4-grams that occur earlier in the text, a mean over documents
+    """
+
+    mean: float
+    corpus: float | None = None
+    full_mean: float | None = None
+    retained: float | None = None
+    retained_ci95: Bounds | None = None
+    extra: Extra = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.retained is not None and not self.full_mean:
+            raise ValueError("retained needs a full_mean other than 0")
+        if self.retained_ci95 is not None and self.retained is None:
+            raise ValueError("retained_ci95 needs retained")
+        return self
+
+
+class Flops(Part):
+    """Credited FLOPs by what they were spent on."""
+
+    layers: Count
+    attention: Count
+    heads: Count
+    kv: Count
+    router: Count
+
+    @property
+    def total(self) -> int:
+        """The sum of all parts."""
+        return self.layers + self.attention + self.heads + self.kv + self.router
+
+
+class Tokens(Part):
+    """Numbers of tokens of a document or a record."""
+
+    prompt: Count
+    generated: Count
+
+
+class Speculation(Part):
+    """Counts of self-speculation: tokens drafted, drafts that full depth agreed with, rounds of verification."""
+
+    drafted: Count
+    accepted: Count
+    rounds: Count
+
+
+class Compute(Part):
+    """Realised cost: FLOPs and tokens are sums over documents, shares are relative to full depth (1).
+
+    `flops` are credited (true context) and `executed_flops` executed (with padding and masked keys), both of decoding;
+    a difference that neither padding nor the KV policy `evict` explains is a bug. `flop_share_total` includes the
+    prompts.
+    """
+
+    layer_share: Share
+    flop_share_decode: Share
+    flop_share_total: Share
+    flops: Flops
+    executed_flops: Count
+    tokens: Tokens
+    speculation: Speculation | None = None
+
+
+class Record(JsonLine):
+    """Quality and compute of one method at one budget on one task.
+
+    With `status` "unreachable" the budget is missed: no value of the knob reaches it, or the one that did in tuning
+    does not on the test documents. `quality` and `compute` then describe the closest setting, or are both None where
+    nothing was run. With "ok" neither is None.
+    """
+
+    max_line_bytes: ClassVar[int] = 1 << 18
+    max_lines: ClassVar[int] = 100_000
+
+    schema_: Literal["dlbench.record/1"] = Field(default="dlbench.record/1", alias="schema")
+    key: Key
+    track: Name
+    backbone: Backbone
+    method: MethodUsed
+    task: Task
+    run: Run
+    quality: Quality | None
+    compute: Compute | None
+    status: Literal["ok", "unreachable"] = "ok"
+    fit: Fit | None = None
+    trust: Trust = "self-reported"
+    notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
+    env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.quality is None) != (self.compute is None):
+            raise ValueError("quality and compute come together")
+        if self.status == "ok" and self.quality is None:
+            raise ValueError('status "ok" needs quality and compute')
+        return self
+
+
+class Timing(JsonLine):
+    """Times of one record's setting at one batch size, on one machine.
+
+    `speedup` is full depth's decode time per token over this setting's, measured in alternation in the same process;
+    `spread` is the interquartile range of the repeats over their median. `kernels` is what ran the layers: "stock", the
+    model's own code; "fused"; or "captured", fused layers as CUDA graphs.
+    """
+
+    max_line_bytes: ClassVar[int] = 1 << 14
+    max_lines: ClassVar[int] = 200_000
+
+    schema_: Literal["dlbench.timing/1"] = Field(default="dlbench.timing/1", alias="schema")
+    key: Key
+    method: Name
+    task: Name
+    budget: Budget | None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    device: Name
+    threads: Annotated[int, Field(ge=0, le=100_000)]
+    decode_ms_per_token: Milliseconds
+    ms_per_document: Milliseconds
+    prefill_ms_per_document: Milliseconds
+    speedup: Annotated[float, Field(gt=0)] | None
+    spread: Annotated[float, Field(ge=0)] | None
+    repeats: Annotated[int, Field(ge=1, le=1_000_000)]
+    kernels: Name = "stock"
