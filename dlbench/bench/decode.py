@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from dlbench.bench.clock import Stopwatch, Times, race
-from dlbench.bench.models import random_llama, random_requests
-from dlbench.bench.sizes import Shape
+from dlbench.bench.models import Shape, random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.method import Action, Method, View

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from dlbench.bench.decode import Generate
-from dlbench.bench.models import random_llama, random_requests
-from dlbench.bench.sizes import Shape
+from dlbench.bench.models import Shape, random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError

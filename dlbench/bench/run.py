@@ -18,10 +18,10 @@ from rich.console import Console
 from dlbench import __version__
 from dlbench.bench.decode import decode, wide
 from dlbench.bench.memory import memory
+from dlbench.bench.models import Sizes, sizes
 from dlbench.bench.options import Options
 from dlbench.bench.report import as_json, show
 from dlbench.bench.requests import requests
-from dlbench.bench.sizes import Sizes, sizes
 from dlbench.bench.start import start
 from dlbench.bench.sweep import sweep
 from dlbench.bench.targets import PARTS

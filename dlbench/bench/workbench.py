@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from dlbench.bench.clock import Repeats, Stopwatch, Times
-from dlbench.bench.sizes import Sizes
+from dlbench.bench.models import Sizes
 from dlbench.bench.targets import BY_NAME, Target
 from dlbench.engine import Engine
 from dlbench.models.backbone import Backbone
