@@ -132,8 +132,8 @@ class QualityRun:
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
         for setting in settings:
-            alike = setting.alike(self.engine.backbone.depth)
-            generations = finished.get(alike) if alike is not None else None
+            same = setting.output_key(self.engine.backbone.depth)
+            generations = finished.get(same) if same is not None else None
             if generations is None:
                 if self.routed:
                     wave = self._prefill(batch, setting)
@@ -142,8 +142,8 @@ class QualityRun:
                 method = None if setting.name == "full" else setting.method
                 policy = self.kv(setting.method)
                 generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
-                if alike is not None:
-                    finished[alike] = generations
+                if same is not None:
+                    finished[same] = generations
             made = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
             known = self.store.samples(setting.key)
             self.store.append(setting.key, self.process, [s for s in made if s.id not in known])

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.records.jsonl import format_line, parse_line, read_lines, write_lines, write_text
-from dlbench.records.schema import Candidate, Sample
+from dlbench.records.schema import CandidateScore, Sample
 from dlbench.run.config import RUN_FILE
 
 
@@ -102,7 +102,7 @@ class Store:
         """Write the samples of a row that is made of others' (an oracle's)."""
         write_lines(self.path(key), samples)
 
-    def put_candidates(self, key: str, lines: Sequence[Candidate]) -> None:
+    def put_candidates(self, key: str, lines: Sequence[CandidateScore]) -> None:
         """Write an oracle's candidates beside its samples."""
         write_lines(self.samples_dir / f"{key}.candidates.jsonl", lines)
 

@@ -10,7 +10,7 @@ strict (no "3" for 3, no unknown field, no NaN, no endless string); in Python, l
     scores.jsonl           `Scores`     the scores alone, where the samples are not published
     sources.jsonl          `SharedSources`  which documents share a source, where the documents are not published
     usage.jsonl            `Usage`      which layers ran how often, where the samples are not published
-    *candidate*.jsonl      `Candidate`  one fixed set of layers an oracle may choose for one document
+    *candidate*.jsonl      `CandidateScore`  one fixed set of layers an oracle may choose for one document
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dlbench.records.jsonl import JsonLine, Part, RecordError, parse_line, read_
 __all__ = [
     "Asked",
     "Backbone",
-    "Candidate",
+    "CandidateScore",
     "Compute",
     "Fit",
     "Flops",
@@ -427,7 +427,7 @@ class Sample(JsonLine):
     choice: Name | None = None
 
 
-class Candidate(JsonLine):
+class CandidateScore(JsonLine):
     """What one candidate (a fixed set of executed layers) scored on one document."""
 
     max_line_bytes: ClassVar[int] = 1 << 17

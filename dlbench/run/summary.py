@@ -1,4 +1,4 @@
-"""What a run says in the terminal when it is done."""
+"""End-of-run summary in the terminal."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dlbench.errors import DlbenchError
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Timing
-from dlbench.run.planner import Job
+from dlbench.run.job import Job
 from dlbench.terminal.console import open_console
 
 
@@ -70,20 +69,13 @@ def _said_of_full(records: Sequence[Record]) -> list[str]:
 
 
 def show_fits(jobs: Sequence[Job]) -> None:
-    """Print what was fitted: a row per setting.
-
-    Raises:
-        DlbenchError: there was nothing to fit.
-    """
-    if not any(s.fit for job in jobs for s in job.settings):
-        named = ", ".join(dict.fromkeys(s.name for job in jobs for s in job.settings if s.name != "full"))
-        raise DlbenchError(f"{named}: nothing to fit, a budget is met in closed form")
+    """Print what was fitted, a row per setting."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("on", no_wrap=True)
     for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
         table.add_column(name, justify="right", no_wrap=True)
-    lone = len({job.place.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
+    lone = len({job.conditions.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
     for job in jobs:
         for s in job.settings:
             if (facts := s.fit) is not None:
@@ -93,6 +85,6 @@ def show_fits(jobs: Sequence[Job]) -> None:
                 label = " · ".join(
                     [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
                 )
-                where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
+                where = facts.task if lone else f"{facts.task}, {job.conditions.backbone.name}"
                 table.add_row(label, where, *shares, *counts, str(facts.seed))
     open_console().print(table)

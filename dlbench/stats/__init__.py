@@ -10,7 +10,8 @@
 - `resample`: `Resample`, the shared bootstrap weights.
 """
 
-from dlbench.stats.frontier import Area, Band, Curve, Point, matched_difference
+from dlbench.stats.bands import Band
+from dlbench.stats.frontier import Area, Curve, Point, matched_difference
 from dlbench.stats.hypothesis_tests import (
     Outcomes,
     corrected,

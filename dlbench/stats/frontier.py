@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from dlbench.stats.bounds import Samples, mean_bounds, ratio_bounds
+from dlbench.stats.bands import EMPTY, Band, OnGrid, retained_band, score_band
 from dlbench.stats.intervals import (
     LEVEL,
     Bounds,
-    Clusters,
     Interval,
     mean_interval,
     metric_range,
@@ -27,7 +27,7 @@ from dlbench.stats.intervals import (
     paired_rows,
     seed_reach,
 )
-from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores
+from dlbench.stats.resample import Drawing, FloatArray, Resample, as_scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,16 +43,6 @@ class Point:
     cost: float
     scores: npt.ArrayLike
     costs: npt.ArrayLike | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Band:
-    """A curve with its pointwise interval, on a grid of costs; arrays are [grid]."""
-
-    cost: FloatArray
-    estimate: FloatArray
-    low: FloatArray
-    high: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +132,8 @@ class Curve:
         full: npt.ArrayLike | None = None,
         full_cost: float | None = None,
         chance: float = 0.0,
-        clusters: Clusters | None = None,
-        resamples: int = RESAMPLES,
         level: float = LEVEL,
-        seed: int = 0,
+        **drawing: Unpack[Drawing],
     ) -> Band:
         """Return the curve with its pointwise interval on the part of a grid that lies within its span.
 
@@ -155,70 +143,38 @@ class Curve:
                 where that is not defined.
             full_cost: where the curve is full depth itself, and so keeps exactly 1.
             chance: the mean score of guessing, taken off both in what is retained.
-            clusters: the source of each document, where documents share one.
-            resamples: bootstrap draws.
             level: coverage aimed at, at each cost.
-            seed: makes the draws the same every time.
+            drawing: how documents are resampled, see `Drawing`.
         """
         wanted = as_scores(grid) if np.size(grid) else np.zeros(0)
         inside = wanted[(wanted >= self.costs[0]) & (wanted <= self.costs[-1])]
         points = [point for cost in inside if (point := self.at(float(cost))) is not None]
         if not points:
-            return Band(*(np.zeros(0) for _ in range(4)))
+            return EMPTY
         rows = [np.atleast_2d(np.asarray(point.scores)) for point in points]
-        values = np.stack([row.mean(axis=0) for row in rows])
-        resample = Resample(self.documents, clusters=clusters, resamples=resamples, seed=seed)
-        least, greatest = self.bounds
+        seeds = np.array([seed_reach(row.mean(axis=1), level) for row in rows])
+        curve = OnGrid(inside, np.stack([row.mean(axis=0) for row in rows]), seeds)
+        resample = Resample(self.documents, **drawing)
         if full is None:
-            scale = 1.0
-            estimate = values.mean(axis=1)
-            samples = Samples(
-                values=values,
-                low=np.minimum(least, values.min(axis=1)),
-                high=np.maximum(greatest, values.max(axis=1)),
-                binary=np.asarray(np.isin(values, (least, greatest)).all(axis=1)),
-                codes=resample.codes,
-            )
-            low, high, _ = mean_bounds(samples, lambda some: resample.means(values[some]), level)
-        else:
-            bottom = paired_rows(values[0], full)[1][0] - chance
-            span = (least - chance, greatest - chance)
-            # Full may score what no setting of the curve does, and what was seen is possible.
-            below = (min(span[0], float(bottom.min())), max(span[1], float(bottom.max())))
-            found = ratio_bounds(values - chance, bottom, (span, below), resample, level)
-            if found is None:
-                return Band(*(np.zeros(0) for _ in range(4)))
-            scale = float(bottom.mean())
-            estimate = (values.mean(axis=1) - chance) / scale
-            same = inside == full_cost
-            low, high = np.where(same, 1.0, found[0]), np.where(same, 1.0, found[1])
-        extra = np.array([seed_reach(row.mean(axis=1), level) / scale for row in rows])
-        low, high = estimate - np.hypot(estimate - low, extra), estimate + np.hypot(high - estimate, extra)
-        if full is None:
-            low, high = np.maximum(low, samples.low), np.minimum(high, samples.high)
-        elif least >= chance:
-            low = np.maximum(low, 0.0)
-        return Band(cost=inside, estimate=estimate, low=low, high=high)
+            return score_band(curve, self.bounds, resample, level)
+        scores = paired_rows(curve.values[0], full)[1][0]
+        return retained_band(curve, scores, chance, self.bounds, resample, level, full_cost=full_cost)
 
     def area(
         self,
         low: float = 0.2,
         high: float = 1.0,
         *,
-        clusters: Clusters | None = None,
-        resamples: int = RESAMPLES,
         level: float = LEVEL,
-        seed: int = 0,
+        **drawing: Unpack[Drawing],
     ) -> Area | None:
         """Return the area under the curve between two costs, as far as it goes; None where it has no width there.
 
         Args:
             low: least cost.
             high: greatest cost.
-            clusters: the source of each document, where documents share one.
-            resamples: bootstrap draws.
             level: coverage aimed at.
-            seed: makes the draws the same every time.
+            drawing: how documents are resampled, see `Drawing`.
         """
         start, end = max(low, self.span[0]), min(high, self.span[1])
         if end <= start:
@@ -228,9 +184,7 @@ class Curve:
         if self._spread.any():
             means = np.array([row.mean() for row in self._rows])
             values = values + _cost_slopes(self.costs, means, start, end) @ self._spread
-        height = mean_interval(
-            values, bounds=self.bounds, clusters=clusters, resamples=resamples, level=level, seed=seed
-        )
+        height = mean_interval(values, bounds=self.bounds, level=level, **drawing)
         return Area(height, start, end)
 
 
@@ -238,22 +192,18 @@ def matched_difference(
     point: Point,
     control: Curve,
     *,
-    clusters: Clusters | None = None,
     slack: float = 0.0,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval | None:
     """Return the point's mean score minus the control's at the same realised cost; None outside the control's span.
 
     Args:
         point: the method's setting.
         control: settings of what it is held against, over the same documents.
-        clusters: the source of each document, where documents share one.
         slack: how far outside the control's span its end still stands for the cost.
-        resamples: bootstrap draws.
         level: coverage aimed at.
-        seed: makes the draws the same every time.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
         ValueError: the documents are not as many, there is no score, or one is not finite.
@@ -265,10 +215,8 @@ def matched_difference(
         point.scores,
         other.scores,
         bounds=control.bounds,
-        clusters=clusters,
-        resamples=resamples,
         level=level,
-        seed=seed,
+        **drawing,
     )
 
 

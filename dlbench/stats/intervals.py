@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from dlbench.stats.bounds import BCA, SCORE, Limit, Samples, mean_bounds, ratio_bounds
-from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes
+from dlbench.stats.bounds import BCA, SCORE, Samples, mean_bounds
+from dlbench.stats.ratio_bounds import Limit, ratio_bounds
+from dlbench.stats.resample import Drawing, FloatArray, Resample, as_scores, cluster_codes
 
 LEVEL = 0.95
 Bounds = tuple[float, float]
@@ -43,25 +45,21 @@ def mean_interval(
     scores: npt.ArrayLike,
     *,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval:
     """Return the mean score with its interval.
 
     Args:
         scores: one per document, or [fit seeds, documents].
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
         level: coverage aimed at.
-        seed: makes the draws the same every time.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
         ValueError: there is no score, or one that is not finite.
     """
-    return contrast([scores], [1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
+    return contrast([scores], [1.0], bounds=bounds, level=level, **drawing)
 
 
 def paired_difference(
@@ -69,10 +67,8 @@ def paired_difference(
     b: npt.ArrayLike,
     *,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval:
     """Return mean(a) − mean(b) with its interval; position i of both is the same document.
 
@@ -84,15 +80,13 @@ def paired_difference(
         a: one score per document, or [fit seeds, documents].
         b: like `a`.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
         level: coverage aimed at.
-        seed: makes the draws the same every time.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
         ValueError: the documents are not as many, there is no score, or one is not finite.
     """
-    return contrast([a, b], [1.0, -1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
+    return contrast([a, b], [1.0, -1.0], bounds=bounds, level=level, **drawing)
 
 
 def contrast(
@@ -100,10 +94,8 @@ def contrast(
     weights: Sequence[float],
     *,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval:
     """Return a weighted sum of the rows' means with its interval: a difference is (1, −1).
 
@@ -111,10 +103,8 @@ def contrast(
         rows: scores over the same documents, each [documents] or [fit seeds, documents].
         weights: one per row.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
         level: coverage aimed at.
-        seed: makes the draws the same every time.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
         ValueError: the documents are not as many, there is no score, or one is not finite.
@@ -130,17 +120,17 @@ def contrast(
         low=np.array([low]),
         high=np.array([high]),
         binary=np.array([binary]),
-        codes=cluster_codes(clusters, values.size),
+        codes=cluster_codes(drawing.get("clusters"), values.size),
     )
 
     def draws(_: npt.NDArray[np.intp]) -> FloatArray:
-        return Resample(values.size, clusters=clusters, resamples=resamples, seed=seed).means(values)
+        return Resample(values.size, **drawing).means(values)
 
     lower, upper, by_score = mean_bounds(samples, draws, level)
     names = {(1.0,): "Wilson score", (1.0, -1.0): "Tango score"}
     method = (names.get(tuple(weights), SCORE) if binary and samples.codes is None else SCORE) if by_score[0] else BCA
-    found = Interval(float(values.mean()), float(lower[0]), float(upper[0]), method)
-    wide = with_seeds(found, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
+    interval = Interval(float(values.mean()), float(lower[0]), float(upper[0]), method)
+    wide = with_seeds(interval, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
     return replace(wide, low=max(wide.low, low), high=min(wide.high, high))
 
 
@@ -149,10 +139,8 @@ def ratio_interval(
     bottom: npt.ArrayLike,
     *,
     bounds: tuple[tuple[Limit, Limit], Bounds] | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval | None:
     """Return mean(top) ÷ mean(bottom) with its interval.
 
@@ -164,10 +152,8 @@ def ratio_interval(
         bottom: one value per document.
         bounds: least and greatest value there can be, of `top` (one for all, or one per document) and of `bottom`;
             their own where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
         level: coverage aimed at.
-        seed: makes the draws the same every time.
+        drawing: how documents are resampled, see `Drawing`.
 
     Returns:
         None where the mean of `bottom` is not above 0, or so near to it that in over 1 % of the resamples it is not, or
@@ -181,13 +167,12 @@ def ratio_interval(
         raise ValueError("the bottom of a ratio has one row of scores, whatever its fit seeds: give their mean")
     a, b = above.mean(axis=0), below[0]
     span = bounds or ((a.min(), a.max()), (b.min(), b.max()))
-    resample = Resample(a.size, clusters=clusters, resamples=resamples, seed=seed)
-    found = ratio_bounds(a[None], b, span, resample, level)
-    if found is None or not np.isfinite([found[0], found[1]]).all():
+    resample = Resample(a.size, **drawing)
+    ends = ratio_bounds(a[None], b, span, resample, level)
+    if ends is None or not np.isfinite(ends[:2]).all():
         return None
-    interval = Interval(
-        float(a.mean() / b.mean()), float(found[0][0]), float(found[1][0]), SCORE if found[2][0] else BCA
-    )
+    low, high, by_score = (one[0] for one in ends)
+    interval = Interval(float(a.mean() / b.mean()), float(low), float(high), SCORE if by_score else BCA)
     wide = with_seeds(interval, [above.mean(axis=1) / b.mean()], level)
     return replace(wide, low=max(wide.low, 0.0)) if np.min(span[0][0]) >= 0 else wide
 
@@ -199,10 +184,8 @@ def retained(
     chance: float = 0.0,
     same: bool = False,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval | None:
     """Return the ratio of means, method over full, both above `chance`, with its interval.
 
@@ -213,10 +196,8 @@ def retained(
         same: the two are one thing, such as full beside itself: then exactly 1 is kept. Scores that are merely equal on
             all documents that were seen leave doubt.
         bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
         level: coverage aimed at.
-        seed: makes the draws the same every time.
+        drawing: how documents are resampled, see `Drawing`.
 
     Returns:
         None where full's mean is not above chance, or so near to it that in over 1 % of the resamples it is not: then
@@ -228,15 +209,8 @@ def retained(
     above, below = paired_rows(method_scores, full_scores)
     _, least, greatest = metric_range([above, below], bounds)
     span = (least - chance, greatest - chance)
-    options = {"resamples": resamples, "level": level, "seed": seed}
-    found = ratio_interval(
-        above - chance,
-        below[0] - chance,
-        bounds=(span, span),
-        clusters=clusters,
-        **options,  # type: ignore[arg-type]
-    )
-    return Interval(1.0, 1.0, 1.0, "the same") if same and found is not None else found
+    ratio = ratio_interval(above - chance, below[0] - chance, bounds=(span, span), level=level, **drawing)
+    return Interval(1.0, 1.0, 1.0, "the same") if same and ratio is not None else ratio
 
 
 def with_seeds(interval: Interval, seed_values: Sequence[FloatArray], level: float = LEVEL) -> Interval:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,17 @@ FloatArray = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
 _CELLS = 1 << 21  # weights held at once: 16 MiB, whatever the number of documents
+
+
+class Drawing(TypedDict, total=False):
+    """Keyword arguments of everything that resamples documents."""
+
+    clusters: Sequence[Hashable] | None
+    """The source of each document, where documents share one; then sources are resampled."""
+    resamples: int
+    """Number of bootstrap draws."""
+    seed: int
+    """Makes the draws the same every time."""
 
 
 class Resample:

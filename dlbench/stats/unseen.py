@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri, stdtrit
 
-from dlbench.stats.resample import FloatArray
+from dlbench.stats.resample import FloatArray, cluster_totals
 
 
 def effective_mass(deviations: FloatArray) -> FloatArray:
@@ -53,3 +53,46 @@ def level_of(codes: npt.NDArray[np.intp] | None, level: float) -> float:
     uneven = 1 - (effective - 1) / (sizes.size - 1)
     reach = min(normal + uneven * (student - normal), 6.0)  # farther out the normal's tail is lost in rounding
     return 2 * float(ndtr(reach)) - 1
+
+
+def unit_deviations(rows: FloatArray, codes: npt.NDArray[np.intp] | None) -> tuple[FloatArray, FloatArray]:
+    """Return how each unit deviates from what is typical of a unit: [samples, units], and the typical, [samples].
+
+    Units are documents, or their clusters in documents of the mean size.
+    """
+    if codes is None:
+        typical = np.median(rows, axis=1)
+        return rows - typical[:, None], typical
+    sizes = np.bincount(codes)
+    totals = cluster_totals(rows, codes)
+    typical = np.median(totals / sizes, axis=1)
+    return (totals - typical[:, None] * sizes) / sizes.mean(), typical
+
+
+def unseen_distance(units: FloatArray, off: FloatArray, room: FloatArray, level: float) -> FloatArray:
+    """Return how far a mean may lie to one side for what was not seen, [samples].
+
+    Args:
+        units: deviations of documents, or of sources, [samples, units].
+        off: deviations of documents, [samples, documents].
+        room: how far a document may deviate to that side, [samples].
+        level: two-sided coverage.
+    """
+    reach = np.zeros(len(units))
+    for deviations, room_here in ((off, room), (units, room * _relative_spread(units, off))):
+        far = np.maximum(room_here - np.abs(deviations).max(axis=1), 0.0)
+        reach = np.maximum(reach, unseen_share(deviations.shape[1], level) * far)
+    return reach
+
+
+def unit_room(units: FloatArray, off: FloatArray, room: FloatArray) -> FloatArray:
+    """Return how far a source may deviate, where a document may by `room`: as far as any was seen at least."""
+    seen: FloatArray = np.abs(units).max(axis=1)
+    return np.asarray(np.maximum(seen, room * _relative_spread(units, off)), dtype=np.float64)
+
+
+def _relative_spread(units: FloatArray, off: FloatArray) -> FloatArray:
+    """Return how much less a unit deviates than a document does, in quadratic means, [samples]; 1 where all tie."""
+    spread, documents = (np.sqrt((x**2).mean(axis=1)) for x in (units, off))
+    calm = np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0)
+    return np.asarray(calm, dtype=np.float64)

@@ -22,7 +22,7 @@ from dlbench.data.loader import load_task
 from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.evaluation import settings as plan
+from dlbench.evaluation.settings import versions
 from dlbench.models.backbone import EMBEDDED, Backbone, embedded_folder, load
 from dlbench.records.jsonl import write_text
 from dlbench.run.config import resolve_device
@@ -279,7 +279,7 @@ class Training:
                 for task, documents in tasks.items()
                 if before
             ),
-            versions=plan.versions("accelerate"),
+            versions=versions("accelerate"),
         )
 
     def _show(self, card: Card, remark: str = "") -> None:

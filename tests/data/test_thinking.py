@@ -11,7 +11,7 @@ from dlbench.data.document import Document, cut
 from dlbench.data.thinking import PAIRS, Thinking, choose, marked, mentioned
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
-from dlbench.evaluation import settings as plan
+from dlbench.evaluation.settings import documents_sha256
 from dlbench.models.backbone import embedded_folder, load, wrap
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.records.jsonl import read_lines
@@ -255,7 +255,7 @@ def test_methods_are_fitted_on_the_answers_too(thinker):
     jobs = [Planner(s, "cpu", Progress(shown=False), 1, str).load()[0] for s in (spec, _off(spec))]
     (on, sha), (off, other) = (job.fit_documents for job in jobs)
     assert all(d.thinking == THINK.after("<think>") for d in on) and not any(d.thinking for d in off)
-    assert sha != other == plan.documents_sha256(off)
+    assert sha != other == documents_sha256(off)
     assert [d.prompt for d in on] == [d.prompt for d in off]
 
 

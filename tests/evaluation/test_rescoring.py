@@ -13,7 +13,7 @@ from dlbench.errors import DlbenchError
 from dlbench.evaluation.rescoring import rescore
 from dlbench.records.jsonl import format_line, read_lines
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Candidate, Record, Sample
+from dlbench.records.schema import CandidateScore, Record, Sample
 
 WRITES = """
 task: own_writes
@@ -196,7 +196,7 @@ def test_an_oracle_chooses_by_the_new_scores(run, tmp_path):
     tables = []
     for place in (out, fresh):
         paths = sorted(place.glob("samples/*.candidates.jsonl"))
-        tables.append([list(read_lines(path, Candidate)) for path in paths])
+        tables.append([list(read_lines(path, CandidateScore)) for path in paths])
     assert tables[0] == tables[1] != []
 
 

@@ -5,7 +5,7 @@ from record_samples import sample
 
 from dlbench.records.jsonl import format_line, read_lines
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Candidate, RecordError, Sample
+from dlbench.records.schema import CandidateScore, RecordError, Sample
 
 KEY, OTHER = "0" * 32, "1" * 32
 
@@ -120,10 +120,10 @@ def test_a_merged_file_that_was_changed_is_named(store):
 
 
 def test_candidates_stand_beside_the_samples(store):
-    line = Candidate(id="a", candidate="prefix-2", layers=(0, 1), share=0.5, score=0.25)
+    line = CandidateScore(id="a", candidate="prefix-2", layers=(0, 1), share=0.5, score=0.25)
     store.put(KEY, [sample("a")])
     store.put_candidates(KEY, [line])
     (path,) = store.samples_dir.glob("*candidate*")
-    assert list(read_lines(path, Candidate)) == [line]
+    assert list(read_lines(path, CandidateScore)) == [line]
     assert merged(store) == ["a"]
     assert Store(store.out).samples(KEY) == {"a": sample("a")}  # the candidates are not taken for samples

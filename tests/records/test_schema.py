@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from dlbench.errors import DlbenchError
 from dlbench.records.schema import (
     Asked,
-    Candidate,
+    CandidateScore,
     Record,
     RecordError,
     Sample,
@@ -164,7 +164,7 @@ def read(path, model, *objects):
         (Record, RECORD),
         (Sample, SAMPLE),
         (Timing, TIMING),
-        (Candidate, CANDIDATE),
+        (CandidateScore, CANDIDATE),
         (Asked, ASKED),
         (Usage, USAGE),
         (SharedSources, SHARED),
@@ -284,10 +284,10 @@ def test_schema_must_be_stated_in_a_file_but_not_in_python(path):
 def test_broken_files(path, content, complaint):
     path.write_bytes(content)
     if complaint is None:
-        assert list(read_lines(path, Candidate)) == []
+        assert list(read_lines(path, CandidateScore)) == []
         return
     with pytest.raises(RecordError, match=complaint):
-        list(read_lines(path, Candidate))
+        list(read_lines(path, CandidateScore))
 
 
 def test_times_of_before_there_were_fused_layers_are_stock(path):
@@ -296,9 +296,9 @@ def test_times_of_before_there_were_fused_layers_are_stock(path):
 
 
 def test_too_many_lines_are_refused(path, monkeypatch):
-    monkeypatch.setattr(Candidate, "max_lines", 3)
+    monkeypatch.setattr(CandidateScore, "max_lines", 3)
     with pytest.raises(RecordError, match="more than 3 lines"):
-        read(path, Candidate, *[CANDIDATE] * 4)
+        read(path, CandidateScore, *[CANDIDATE] * 4)
 
 
 def test_missing_file_and_unwritable_place_are_errors_for_people(path):
@@ -315,7 +315,7 @@ def test_failed_write_leaves_the_old_file(path):
     path.write_text("old")
 
     def interrupted():
-        yield Candidate.model_validate(CANDIDATE)
+        yield CandidateScore.model_validate(CANDIDATE)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -329,5 +329,5 @@ def test_records_do_not_change_and_refuse_nan_in_python_too():
     with pytest.raises(ValidationError):
         record.status = "unreachable"
     with pytest.raises(ValidationError):
-        Candidate(id="a", candidate="b", layers=[1], share=0.5, score=float("nan"))
+        CandidateScore(id="a", candidate="b", layers=[1], share=0.5, score=float("nan"))
     assert record.compute.flops.total == 13
