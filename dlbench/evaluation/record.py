@@ -39,17 +39,15 @@ def build(
     conditions, base = evaluation.conditions, evaluation.base
     cost = compute(samples, base)
     # An oracle may spend its budget but need not: it stops where more layers do not help.
-    missed = (
-        kind == "method" and setting.budget is not None and not reached(cost.layer_share, setting.budget, base.depth)
-    )
+    budget = setting.budget
+    missed = kind == "method" and budget is not None and not reached(cost.layer_share, budget, base.depth)
     remarks = [*notes, *conditions.notes]
     if missed:
         remarks.append(_why_missed(setting.fit, cost.layer_share, base.depth))
     if kind == "method" and setting.name != "full" and _never_skipped(samples, cost, conditions.backbone.depth):
         remarks.append("never acted: every token ran every layer")
     remarks += _sample_notes(evaluation, samples, cost)
-    if scored is None:
-        scored = sample_quality(evaluation, samples)
+    scored = scored or sample_quality(evaluation, samples)
     if base.stand_in:
         remarks.append("the base backbone did not run: shares are of this backbone's own full depth")
         scored = scored.model_copy(update={"full_mean": None, "retained": None, "retained_ci95": None})
@@ -59,23 +57,13 @@ def build(
         backbone=_backbone(conditions),
         method=_method(setting, kind, params),
         task=_task(evaluation, samples),
-        run=Run(
-            budget=setting.budget,
-            prompt=conditions.prompt,
-            kv=conditions.kv(setting.method),
-            seed=setting.seed,
-            max_new_tokens=conditions.task.max_new_tokens,
-        ),
+        run=_run(conditions, setting),
         quality=scored,
         compute=cost,
         status="unreachable" if missed else "ok",
         fit=_fit(setting),
         notes=tuple(remarks),
-        env={
-            **conditions.versions,
-            **({"data": conditions.task.data} if conditions.task.data else {}),
-            **evaluation.env,
-        },
+        env=_env(evaluation),
     )
 
 
@@ -157,6 +145,23 @@ def _task(evaluation: Evaluation, samples: Sequence[Sample]) -> TaskUsed:
         chat_template=conditions.chat_sha256,
         think_end_token=next((d.thinking.end for d in documents if d.thinking is not None), None),
     )
+
+
+def _run(conditions: Conditions, setting: Setting) -> Run:
+    return Run(
+        budget=setting.budget,
+        prompt=conditions.prompt,
+        kv=conditions.kv(setting.method),
+        seed=setting.seed,
+        max_new_tokens=conditions.task.max_new_tokens,
+    )
+
+
+def _env(evaluation: Evaluation) -> dict[str, str]:
+    """Versions of packages and of the data, and where it ran."""
+    conditions = evaluation.conditions
+    data = {"data": conditions.task.data} if conditions.task.data else {}
+    return {**conditions.versions, **data, **evaluation.env}
 
 
 def _drawn(conditions: Conditions, documents: int) -> Literal["all", "sample", "first"] | None:

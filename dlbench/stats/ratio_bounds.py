@@ -82,7 +82,8 @@ class _Ratios:
     def _totals(self) -> FloatArray:
         """Sums over each unit of the tops and, last, of the bottom, [samples + 1, units]."""
         rows = np.vstack([self.tops, self.bottom])
-        return rows if self.resample.codes is None else cluster_totals(rows, self.resample.codes)
+        codes = self.resample.codes
+        return rows if codes is None else cluster_totals(rows, codes)
 
     @property
     def above(self) -> FloatArray:

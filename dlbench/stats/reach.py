@@ -82,13 +82,8 @@ def compute_at(
     if base.mean() <= chance:
         return ComputeAt(target, None, f"full depth scores nothing{' above chance' if chance else ''}")
     test = _ShareTest(base, target, (1 - target) * chance, bounds, confidence, drawing)
-    reached = None
-    for cost, same in groupby(sorted(points, key=lambda one: -one.cost), key=lambda one: one.cost):
-        if not all(test.passes(point) for point in same):
-            break
-        reached = cost
-    if reached is not None:
-        return ComputeAt(target, reached)
+    if (cheapest := test.cheapest(points)) is not None:
+        return ComputeAt(target, cheapest)
     greatest = max((point.cost for point in points), default=None)
     dearest = [point for point in points if point.cost == greatest]
     # Where full depth's own scores would not pass, a failure says nothing about the method.
@@ -109,6 +104,15 @@ class _ShareTest:
     bounds: Bounds | None
     confidence: float
     drawing: Drawing
+
+    def cheapest(self, points: Sequence[Point]) -> float | None:
+        """Return the least cost before the first, from the most expensive down, at which a setting fails."""
+        passed = None
+        for cost, same in groupby(sorted(points, key=lambda one: -one.cost), key=lambda one: one.cost):
+            if not all(self.passes(point) for point in same):
+                break
+            passed = cost
+        return passed
 
     def passes(self, point: Point) -> bool:
         """Return whether the setting surely keeps the share; the bound is below the estimate, which is cheap."""

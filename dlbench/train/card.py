@@ -20,7 +20,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Source(Part):
+class TrainingSource(Part):
     """What was learnt of one task."""
 
     task: str
@@ -72,7 +72,7 @@ class Card(Part):
     """The recipe's own."""
     settings: dict[str, Any]
     """The optimizer's."""
-    sources: tuple[Source, ...]
+    sources: tuple[TrainingSource, ...]
     seed: int
     steps: Count
     tokens: Count
@@ -167,7 +167,7 @@ def markdown(card: Card, name: str) -> str:
     lines += ["## Use", "", f"    dlbench run --model {name} --task {next(iter(card.tasks), 'TASK')}", ""]
     lines += ["Its rows stand in the track of the base model, and `retained` is against that where both are run.", ""]
     header = ["task", "version", "split", "documents", "epochs", "tokens", "sha256"]
-    facts: list[Callable[[Source], Any]] = [
+    facts: list[Callable[[TrainingSource], Any]] = [
         lambda s: s.task,
         lambda s: s.version,
         lambda s: "drawn" if s.generator else f"{s.split}, learn part",
