@@ -49,7 +49,7 @@ def score_band(curve: OnGrid, limits: Limits, resample: Resample, level: float) 
         curve: its scores.
         limits: least and greatest possible score.
         resample: over the documents.
-        level: coverage aimed at, at each cost.
+        level: nominal coverage, at each cost.
     """
     values = curve.values
     samples = Samples(
@@ -83,7 +83,7 @@ def retained_band(
         chance: the mean score of guessing, subtracted from both.
         limits: least and greatest possible score.
         resample: over the documents.
-        level: coverage aimed at, at each cost.
+        level: nominal coverage, at each cost.
         full_cost: cost of full depth where the curve is full depth itself: there it retains exactly 1.
     """
     bottom, span = full - chance, (limits[0] - chance, limits[1] - chance)

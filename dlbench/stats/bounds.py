@@ -1,4 +1,4 @@
-"""Bounds for the means of many samples at once: which interval is used where, and how.
+"""Bounds for the means of many samples at once, and which interval is used where.
 
 - Scores of 0 and 1 only (binary metrics): the score interval, which is Tango's for a paired difference and Wilson's for
   a single mean.
@@ -6,13 +6,13 @@
   score interval, in which no document deviates by more than the largest deviation that was seen.
 - Otherwise: the paired bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 82, 1987).
 
-Under either rule for real-valued scores no bound lies nearer to the estimate than the unseen allows: a share of
-z² ÷ (n + z²) of the documents may go beyond the largest deviation seen, as far as the metric goes (see
-`dlbench.stats.unseen`). Without it an interval of scores that all differ by a hair would be far narrower than one of
-scores that all tie, and miss the truth whenever a rare collapse is not in the sample.
+Both intervals for real-valued scores are widened to allow for documents that were not sampled: a share of
+z² ÷ (n + z²) of all documents may deviate more than the largest deviation seen, up to the metric's range (see
+`dlbench.stats.unseen`). Without that, scores that all differ slightly would have a far narrower interval than scores
+that all tie, and it would miss the truth whenever a rare collapse is not in the sample.
 
-Where documents share sources, the units are sources, and a source that was not seen may deviate by as much less than a
-document as sources were seen to: the mean of fifty documents that have little in common can't lie where one can.
+Where documents share sources, the units are sources. A source that was not seen deviates less than a single document
+may, in the proportion in which the sources that were seen do: a mean of fifty little related documents varies less.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from dlbench.stats.score import score_ends
 from dlbench.stats.unseen import effective_mass, level_of, unit_deviations, unit_room, unseen_distance
 
 DENSE = 100
-"""Effective mass of the deviations from which on a bootstrap of real-valued scores is trusted."""
+"""Least effective mass of the deviations at which the bootstrap is used for real-valued scores."""
 SCORE = "empirical-likelihood score"
 BCA = "bootstrap BCa"
 _FEW_VALUES = 16
-CELLS = 1 << 17  # of samples × documents that are handled at once: 1 MiB an array, which stays in the cache
+CELLS = 1 << 17  # samples × documents handled at once: 1 MiB per array, which fits the CPU's cache
 
 Draws = Callable[[npt.NDArray[np.intp]], FloatArray]
-"""From samples, by number, to their resampled means, [chosen samples, resamples]."""
+"""From the numbers of samples to their resampled means, [chosen samples, resamples]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Several samples over the same documents, of which the means are wanted.
+    """Several samples over the same documents, whose means are estimated.
 
     Attributes:
         values: [samples, documents].
-        low: least value that a document could have had; `high`, the greatest, [samples].
-        binary: whether the values come of scores of 0 and 1 only, [samples].
+        low: least possible value of a document, [samples]; `high`, the greatest.
+        binary: whether the values are made of scores of 0 and 1 only, [samples].
         codes: the cluster of each document, None where each is its own.
     """
 
@@ -78,9 +78,9 @@ def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArra
 
 
 def _some_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Return what `mean_bounds` does of as many samples as are handled at once."""
+    """Return what `mean_bounds` does, without the unseen, for as many samples as are handled at once."""
     estimate = samples.values.mean(axis=1)
-    centre = np.median(samples.values, axis=1)  # where most documents tie, what they tie at
+    centre = np.median(samples.values, axis=1)  # where most documents tie, their common value
     off = samples.values - centre[:, None]
     units, _ = unit_deviations(off, samples.codes)
     score = samples.binary | (effective_mass(units) < DENSE)
@@ -99,9 +99,9 @@ def _some_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArr
 
 
 def unseen_reach(samples: Samples, level: float) -> tuple[FloatArray, FloatArray]:
-    """Return how far below and above the mean what was not seen may lie, [samples] each; 0 where the interval knows.
+    """Return how far documents that were not seen may move the mean down and up, [samples] each.
 
-    Score intervals of binary scores, and of ties throughout, go as far as the metric does of themselves.
+    0 for binary scores and where all documents tie: their score intervals already reach as far as the metric does.
     """
     centre = np.median(samples.values, axis=1)
     off = samples.values - centre[:, None]

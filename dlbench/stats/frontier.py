@@ -1,10 +1,10 @@
 """Quality as a function of realised compute: curves with bands and areas, and comparisons at matched compute.
 
 A curve is piecewise linear between the settings that ran, in order of their realised cost; it is never made monotone
-and never extrapolated. Between two settings stands, for every document, the mixture of its two scores, so a point *on*
-a curve has scores by document like a setting that ran, and all that is said of paired scores holds for it. Where costs
-are known by document they are resampled too: to first order a document's cost moves its score along the curve's slope
-(the delta method; Davison & Hinkley 1997, §2.7).
+and never extrapolated. Between two settings every document has the weighted mean of its two scores, so a point *on* a
+curve has scores by document like a setting that ran, and the statistics of paired scores apply to it. Where costs are
+known by document they are resampled too: to first order a document's cost moves its score along the curve's slope (the
+delta method; Davison & Hinkley 1997, §2.7).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Area:
 
     Attributes:
         height: with its interval.
-        low: least cost that is covered, no less than was asked for; areas over other costs do not compare.
+        low: least cost that is covered, no less than was asked for; areas over different costs cannot be compared.
         high: greatest cost that is covered.
     """
 
@@ -65,10 +65,10 @@ class Curve:
 
     Args:
         points: settings over the same documents, in any order.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
 
     Raises:
-        ValueError: there is no point, or their documents are not as many, or a score or cost is not finite.
+        ValueError: there is no point, the numbers of documents differ, or a score or cost is not finite.
     """
 
     def __init__(self, points: Sequence[Point], *, bounds: Bounds | None = None) -> None:
@@ -102,9 +102,9 @@ class Curve:
 
         Args:
             cost: where.
-            costs: cost by document, where the cost is that of another setting, whose spread then counts too.
-            slack: how far outside the span its end still stands for the cost, since no two methods meet a budget
-                exactly; the point then has the end's own cost.
+            costs: cost by document of the other setting whose cost this is; its spread is then included.
+            slack: how far outside the span a cost is still answered by the nearest end, since no two methods meet a
+                budget exactly; the point then has the end's own cost.
         """
         if not self.costs[0] - slack <= cost <= self.costs[-1] + slack:
             return None
@@ -117,7 +117,7 @@ class Curve:
             left = right - 1
             share = float((cost - self.costs[left]) / (self.costs[right] - self.costs[left]))
         if left == right:
-            # At a setting itself the curve's slope is not one; its own cost is what it is.
+            # At a setting itself the curve has no single slope, so its cost is taken as fixed.
             return Point(cost, self._rows[right])
         mixed = _mix([self._rows[left], self._rows[right]], np.array([1 - share, share]))
         rise = self._rows[right].mean() - self._rows[left].mean()
@@ -139,11 +139,11 @@ class Curve:
 
         Args:
             grid: costs.
-            full: full depth's scores, [documents]; with them the curve is of what the method retains of it, and empty
+            full: full depth's scores, [documents]; with them the band is of what the method retains of them, and empty
                 where that is not defined.
-            full_cost: where the curve is full depth itself, and so keeps exactly 1.
-            chance: the mean score of guessing, taken off both in what is retained.
-            level: coverage aimed at, at each cost.
+            full_cost: cost at which the curve is full depth itself, and so retains exactly 1.
+            chance: the mean score of guessing, subtracted from both in what is retained.
+            level: nominal coverage, at each cost.
             drawing: how documents are resampled, see `Drawing`.
         """
         wanted = as_scores(grid) if np.size(grid) else np.zeros(0)
@@ -168,12 +168,12 @@ class Curve:
         level: float = LEVEL,
         **drawing: Unpack[Drawing],
     ) -> Area | None:
-        """Return the area under the curve between two costs, as far as it goes; None where it has no width there.
+        """Return the area under the part of the curve between two costs; None where that part has no width.
 
         Args:
             low: least cost.
             high: greatest cost.
-            level: coverage aimed at.
+            level: nominal coverage.
             drawing: how documents are resampled, see `Drawing`.
         """
         start, end = max(low, self.span[0]), min(high, self.span[1])
@@ -200,13 +200,13 @@ def matched_difference(
 
     Args:
         point: the method's setting.
-        control: settings of what it is held against, over the same documents.
-        slack: how far outside the control's span its end still stands for the cost.
-        level: coverage aimed at.
+        control: settings of what it is compared with, over the same documents.
+        slack: how far outside the control's span a cost is still answered by the nearest end.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     other = control.at(point.cost, point.costs, slack=slack)
     if other is None:
@@ -231,9 +231,9 @@ def _spread(point: Point, documents: int) -> FloatArray:
 
 
 def _mix(rows: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
-    """Return the weighted sum of rows, [fit seeds, documents]; seeds stay apart where all rows have as many, or one.
+    """Return the weighted sum of rows, [fit seeds, documents].
 
-    Where they have not, only the rows of most seeds keep theirs and the others count by their mean.
+    Rows with fewer fit seeds than the one with most count by their mean over the seeds.
     """
     seeds = max(len(row) for row in rows)
     parts = [row if len(row) == seeds else row.mean(axis=0, keepdims=True) for row in rows]
@@ -251,7 +251,7 @@ def _height(costs: FloatArray, heights: FloatArray, start: float, end: float) ->
 
 
 def _cost_slopes(costs: FloatArray, means: FloatArray, start: float, end: float) -> FloatArray:
-    """Return by how much the mean height moves when a setting costs more, [settings]; by central differences."""
+    """Return the derivative of the mean height by each setting's cost, [settings]; by central differences."""
     slopes = np.zeros(len(costs))
     step = 1e-4 * float(np.diff(costs).min())
     for place in range(len(costs)):

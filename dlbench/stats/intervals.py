@@ -1,10 +1,10 @@
-"""Intervals of differences, means and ratios over documents: one front door each, which picks the method and says so.
+"""Intervals of means, differences and ratios over documents; each function picks the method and names it.
 
 Methods answer the same documents, so every comparison is paired: position i of two score lists is the same document.
-`dlbench.stats.bounds` tells which interval is used where. Rows that were fitted with several seeds are [fit seeds,
+`dlbench.stats.bounds` says which interval is used where. Rows that were fitted with several seeds are [fit seeds,
 documents]: the spread over the seeds is added to the bounds by the square-and-add rule (MOVER: Zou & Donner, Statistics
-in Medicine 27, 2008) with the quantile of Student's t that so few seeds ask for. A single seed says nothing about its
-spread, and none is added.
+in Medicine 27, 2008) with the quantile of Student's t for that number of seeds. A single seed says nothing about the
+spread, so none is added.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Clusters = Sequence[Hashable]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate between the bounds of its confidence interval; `method` says how they were found."""
+    """An estimate between the bounds of its confidence interval; `method` names the kind of interval."""
 
     estimate: float
     low: float
@@ -52,8 +52,8 @@ def mean_interval(
 
     Args:
         scores: one per document, or [fit seeds, documents].
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        level: coverage aimed at.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
@@ -73,18 +73,18 @@ def paired_difference(
     """Return mean(a) − mean(b) with its interval; position i of both is the same document.
 
     Binary scores have Tango's score interval. Real-valued ones have BCa of the paired bootstrap or, where the effective
-    mass of their deviations is below 100, the empirical-likelihood score interval; no bound of theirs is nearer to the
-    estimate than what was not seen allows (`dlbench.stats.bounds`). `Interval.method` says which it is.
+    mass of their deviations is below 100, the empirical-likelihood score interval; both are widened to allow for
+    documents that were not sampled (`dlbench.stats.bounds`). `Interval.method` says which it is.
 
     Args:
         a: one score per document, or [fit seeds, documents].
         b: like `a`.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        level: coverage aimed at.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     return contrast([a, b], [1.0, -1.0], bounds=bounds, level=level, **drawing)
 
@@ -102,12 +102,12 @@ def contrast(
     Args:
         rows: scores over the same documents, each [documents] or [fit seeds, documents].
         weights: one per row.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        level: coverage aimed at.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     lists = paired_rows(*rows)
     values = sum(weight * one.mean(axis=0) for weight, one in zip(weights, lists, strict=True))
@@ -150,21 +150,21 @@ def ratio_interval(
     Args:
         top: one value per document, or [fit seeds, documents].
         bottom: one value per document.
-        bounds: least and greatest value there can be, of `top` (one for all, or one per document) and of `bottom`;
+        bounds: least and greatest possible value, of `top` (one for all, or one per document) and of `bottom`;
             their own where not given.
-        level: coverage aimed at.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Returns:
-        None where the mean of `bottom` is not above 0, or so near to it that in over 1 % of the resamples it is not, or
-        where the ratio has no finite bounds: such a ratio has no interval anybody should read.
+        None where the mean of `bottom` is not above 0, or is not in more than 1 % of the resamples, or where the ratio
+        has no finite bounds: such a ratio has no meaningful interval.
 
     Raises:
         ValueError: the documents are not as many, there is no value, or one is not finite.
     """
     above, below = paired_rows(top, bottom)
     if len(below) > 1:
-        raise ValueError("the bottom of a ratio has one row of scores, whatever its fit seeds: give their mean")
+        raise ValueError("the denominator of a ratio has one row of scores: give the mean over its fit seeds")
     a, b = above.mean(axis=0), below[0]
     span = bounds or ((a.min(), a.max()), (b.min(), b.max()))
     resample = Resample(a.size, **drawing)
@@ -193,18 +193,18 @@ def retained(
         method_scores: one per document, or [fit seeds, documents].
         full_scores: one per document.
         chance: the mean score of guessing.
-        same: the two are one thing, such as full beside itself: then exactly 1 is kept. Scores that are merely equal on
-            all documents that were seen leave doubt.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        level: coverage aimed at.
+        same: the two are one run, full depth beside itself: then it retains exactly 1. Scores that are merely equal on
+            all sampled documents leave doubt.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Returns:
-        None where full's mean is not above chance, or so near to it that in over 1 % of the resamples it is not: then
-        the ratio has no interval anybody should read.
+        None where full's mean is not above chance, or is not in more than 1 % of the resamples: then the ratio has no
+        meaningful interval.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     above, below = paired_rows(method_scores, full_scores)
     _, least, greatest = metric_range([above, below], bounds)
@@ -243,7 +243,7 @@ def seed_reach(values: FloatArray, level: float = LEVEL) -> float:
 
 
 def paired_rows(*rows: npt.ArrayLike) -> list[FloatArray]:
-    """Return every row as [fit seeds, documents], checked to be over as many documents.
+    """Return every row as [fit seeds, documents], after checking that all have the same number of documents.
 
     Raises:
         ValueError: they are not, there is no score, or one is not finite.
@@ -258,8 +258,8 @@ def paired_rows(*rows: npt.ArrayLike) -> list[FloatArray]:
 def metric_range(rows: Sequence[FloatArray], bounds: Bounds | None = None) -> tuple[bool, float, float]:
     """Return whether all scores are the metric's least or greatest, and these: 0 and 1, 0 and 100, or the scores' own.
 
-    A metric runs to 100 where some score lies above 50: one of 1 to 10 does not. Bounds that are given are widened
-    where a score lies outside: an interpolated one may, by a little.
+    A metric's range is taken as 0 to 100 where some score is above 50, so that a metric from 1 to 10 is not. Given
+    bounds are widened where a score lies outside, as interpolated ones may by a little.
     """
     least = min(float(one.min()) for one in rows)
     greatest = max(float(one.max()) for one in rows)

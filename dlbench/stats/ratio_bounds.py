@@ -83,7 +83,8 @@ class _Ratios:
         """Sums over each unit of the tops and, last, of the bottom, [samples + 1, units]."""
         rows = np.vstack([self.tops, self.bottom])
         codes = self.resample.codes
-        return rows if codes is None else cluster_totals(rows, codes)
+        totals: FloatArray = rows if codes is None else cluster_totals(rows, codes)
+        return totals
 
     @property
     def above(self) -> FloatArray:

@@ -24,7 +24,7 @@ from dlbench.stats.intervals import (
 from dlbench.stats.resample import Drawing, FloatArray, Resample, as_scores, cluster_codes, seed_noise
 
 DOCUMENTS_FOR_99 = 2_000
-"""Documents without which nothing is said about keeping more than 98 %: fewer can't tell 99 % from all."""
+"""Least number of documents for a statement about keeping more than 98 %: fewer cannot tell 99 % from all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,8 @@ class ComputeAt:
 
     Attributes:
         target: that share.
-        cost: None where it is not reached or cannot be told.
-        reason: then says why; empty otherwise.
+        cost: None where it is not reached or cannot be determined.
+        reason: why the cost is None; empty otherwise.
     """
 
     target: float
@@ -72,7 +72,7 @@ def compute_at(
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     base = paired_rows(full)[0]
     codes = cluster_codes(drawing.get("clusters"), base.shape[1])
@@ -146,22 +146,22 @@ def gap_closed(
 ) -> Interval | None:
     """Return (method − control) ÷ (oracle − control), the share of the gap that a method closes, with its interval.
 
-    Give all three at one realised cost (`Curve.at`), and the oracle that was scored on references it did not choose by
-    where there is one: the other one flatters itself, and so enlarges the gap.
+    Give all three at one realised cost (`Curve.at`), and where there is one, the oracle that was scored on references
+    that it did not choose by: the other is too high, and so enlarges the gap.
 
     Args:
         method: one score per document, or [fit seeds, documents].
         control: random routing, one score per document; several fit seeds count by their mean.
         oracle: like `control`.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        level: coverage aimed at.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
         drawing: how documents are resampled, see `Drawing`.
 
     Returns:
         None where the interval of the denominator holds 0 or lies below it: then there is no gap to close.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     ours, random, best = paired_rows(method, control, oracle)
     floor, ceiling = random.mean(axis=0), best.mean(axis=0)
@@ -179,9 +179,9 @@ def gap_closed(
 
 
 def pareto_probability(points: Sequence[Point], **drawing: Unpack[Drawing]) -> FloatArray:
-    """Return for every point in how many of the resamples it is on the Pareto front, as a share, [points].
+    """Return for every point the share of resamples in which it is on the Pareto front, [points].
 
-    On the front is what no other point dominates: none is as cheap *and* as good, and better in one of the two.
+    A point is on the front if no other dominates it: is as cheap *and* as good, and better in one of the two.
     Documents are resampled with their scores and, where they are known, their costs; fit seeds with them.
 
     Args:
@@ -189,7 +189,7 @@ def pareto_probability(points: Sequence[Point], **drawing: Unpack[Drawing]) -> F
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     if not points:
         return np.zeros(0)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ class Training:
         self.accelerator.wait_for_everyone()
         return before
 
-    def _measure(self, backbone: Backbone, tasks: dict[Task, list[Document]]) -> Quality:
+    def _measure(self, backbone: Backbone, tasks: Mapping[Task, Sequence[Document]]) -> Quality:
         if not self.spec.score:
             return {}
         sets = self.recipe.measured(backbone.depth)
