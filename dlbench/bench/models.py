@@ -20,7 +20,7 @@ SPECIAL = 2
 
 @dataclass(frozen=True)
 class Shape:
-    """A random Llama."""
+    """Shape of a Llama with random weights."""
 
     layers: int
     width: int
@@ -34,17 +34,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of one benchmark run."""
+    """Sizes of one benchmark run: models, batches, tokens and repeats."""
 
     quick: bool
     narrow: Shape = Shape(16, 192, 6, 512)
     wide: Shape = Shape(24, 1024, 16, 2816)
     wide_batches: tuple[int, ...] = (1, 16)
-    """Batch sizes at which the wide model is held against generate."""
+    """Batch sizes at which the wide model is compared with generate."""
     prompt: int = 100
     """Prompt tokens of the decoding parts."""
     narrow_tokens: int = 65
-    """New tokens of a timed decoding run; the first comes from the prompt."""
+    """New tokens of a timed decoding run; the first comes from the prefill."""
     narrow_rounds: int = 11
     wide_tokens: int = 17
     wide_rounds: int = 5
@@ -64,7 +64,7 @@ class Sizes:
 
 
 def sizes(*, quick: bool, cuda: bool) -> Sizes:
-    """The sizes for a kind of machine."""
+    """Return the sizes for a kind of machine."""
     chosen = Sizes(quick=quick)
     if cuda:
         chosen = replace(chosen, wide=Shape(24, 2048, 16, 5632), wide_batches=(1, 32), wide_tokens=65)
@@ -85,7 +85,7 @@ def sizes(*, quick: bool, cuda: bool) -> Sizes:
 
 
 def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None) -> Backbone:
-    """A Llama with random weights which writes no end token."""
+    """Return a Llama with random weights that never generates an end token."""
     with quiet():
         from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -110,7 +110,7 @@ def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None
 
 
 def random_requests(count: int, length: int, limit: int, vocabulary: int) -> list[Request]:
-    """Prompts of one length without a stop."""
+    """Return random prompts of one length, without stop strings."""
     rng = np.random.default_rng(0)
     return [
         Request(f"prompt {i}", tuple(rng.integers(SPECIAL, vocabulary, length).tolist()), limit) for i in range(count)
@@ -118,7 +118,7 @@ def random_requests(count: int, length: int, limit: int, vocabulary: int) -> lis
 
 
 def word_tokenizer(vocabulary: int) -> Any:
-    """A tokenizer of one word per token, so that a prompt of n words has n tokens."""
+    """Return a tokenizer of one word per token, so that a prompt of n words has n tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -137,7 +137,7 @@ def word_tokenizer(vocabulary: int) -> Any:
 
 
 def random_texts(count: int, lengths: tuple[int, int], vocabulary: int) -> list[str]:
-    """Texts of `word_tokenizer`'s words, their lengths spread evenly between the two bounds."""
+    """Return texts of `word_tokenizer`'s words, their lengths spread evenly between two bounds."""
     rng = np.random.default_rng(1)
     spread = np.linspace(*lengths, count).round().astype(int)
     return [" ".join(f"w{i}" for i in rng.integers(SPECIAL, vocabulary, n)) for n in rng.permutation(spread)]

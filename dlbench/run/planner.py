@@ -170,7 +170,7 @@ class Planner:
     def _add_oracle(self, job: Job, given: str, oracle: Oracle) -> None:
         if job.conditions.task.is_loglikelihood:
             # A log-likelihood is not random, so there are no several full-depth outputs to compare an oracle with.
-            self.progress.note(f"{registry.name_of(given)} has no control where answers are weighed: it has no row")
+            self.progress.note(f"{registry.name_of(given)} has no control on log-likelihood tasks: it has no row")
             return
         with naming_method(registry.name_of(given)):
             settings = oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)

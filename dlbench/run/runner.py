@@ -1,6 +1,7 @@
 """Carry out a run: fit, decode, score, record, time, and build the board.
 
-Also the entry of worker processes: `python -m dlbench.run.runner SPEC.json`, started by `dlbench.system.processes`.
+Also the entry point of worker processes: `python -m dlbench.run.runner SPEC.json run|fit`, started by
+`dlbench.system.processes`.
 """
 
 from __future__ import annotations
@@ -65,13 +66,13 @@ def fit_only(spec: RunSpec) -> None:
 
 
 def _processes(spec: RunSpec, documents: int | None) -> int:
-    """How many must be started: 1 where this one has been."""
+    """Number of processes to start; 1 where this process is one of several already."""
     if process_group.launched():
         return 1
     if spec.processes is not None:
         return spec.processes
     folders = [embedded_folder(m) if m in EMBEDDED else model_folder(m) or Path(m) for m in spec.models]
-    # Processes talk to each other through sockets, and an offline run opens none unasked.
+    # Processes communicate through sockets, and an offline run opens none unless several processes are asked for.
     alone = spec.offline or spec.device_map
     return 1 if alone else suitable(folders, resolve_device(spec.device), documents)
 
@@ -93,7 +94,7 @@ class Runner:
         self.started = time.time()
 
     def run(self) -> list[Record]:
-        """Do everything; only the main process returns records."""
+        """Carry out the run; only the main process returns records."""
         planner = self._planner()
         jobs = planner.load()
         self._open()
@@ -115,14 +116,14 @@ class Runner:
         return Planner(self.spec, self.device, self.progress, self.state.num_processes, self._meet)
 
     def _meet(self, word: str) -> str:
-        """Wait for all processes; returns the word of the main one."""
+        """Wait for all processes, and return the argument of the main one."""
         words = [word]
         broadcast_object_list(words)
         self.state.wait_for_everyone()
         return words[0]
 
     def _open(self) -> None:
-        """Make the run's folder; all processes go on when it is there."""
+        """Make the run's folder; all processes wait until it exists."""
         if self.main:
             asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
             self.store.open({"dlbench": __version__, "spec": asked})
@@ -165,7 +166,7 @@ class Runner:
                 run.run(job.batches, job.all_settings, done)
 
     def _note(self, line: str) -> None:
-        """Tell people, whichever process this is."""
+        """Print a line for people, in any process."""
         if self.main:
             self.progress.note(line)
         else:
@@ -201,12 +202,12 @@ class Runner:
         return Reference(backbone.depth, anchor.engine.costs, full, stand_in)
 
     def _rescore(self, job: Job) -> None:
-        """Bring the scores of samples that were there before this run up to date."""
+        """Score samples of earlier runs again."""
         task, keys = job.conditions.task, [s.key for s in job.all_settings]
         where = f"{task.name} on {job.engine.backbone.name}"
         if not any(map(self.store.found, keys)):
             return
-        with self.progress.stage(f"what was there of {where}", "score") as say:
+        with self.progress.stage(f"earlier samples of {where}", "score") as say:
             changed = rescore(task, job.documents, self.store, keys, say)
         if changed:
             self._note(f"{where}: {changed:,} samples of earlier runs are scored anew: the task's scoring has changed")
@@ -225,7 +226,7 @@ class Runner:
 
 
 def _asked(jobs: Sequence[Job]) -> list[Asked]:
-    """What the documents of all tracks asked, each once."""
+    """Prompts and references of the documents of all tracks, each once."""
     tracks = {job.conditions.track: job.documents for job in jobs}
     return [
         Asked(track=track, id=d.id, prompt=d.prompt, references=d.references, source=d.source)
@@ -235,7 +236,7 @@ def _asked(jobs: Sequence[Job]) -> list[Asked]:
 
 
 def _worker(path: Path, what: str) -> int:
-    """A process of a run, or of the fits of one, that was started here."""
+    """Entry point of a worker process of a run, or of its fits."""
     content = json.loads(path.read_text())
     content["out"] = Path(content["out"])
     content["sources"] = Sources.from_json(content["sources"])

@@ -1,6 +1,7 @@
 """Carry out a training: measure, train, export, measure again, write the card.
 
-Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by `dlbench.system.processes`.
+Also the entry point of worker processes: `python -m dlbench.train.run SPEC.json`, started by
+`dlbench.system.processes`.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from dlbench.train.objective import Objective
 from dlbench.train.spec import TRAIN_FILE, TrainSpec
 
 WORK = "training"
-"""Folder within the output that holds what only an unfinished training needs."""
+"""Folder in the output folder for what only an unfinished training needs."""
 LOG_FILE = "train_log.jsonl"
 
 
 def execute(spec: TrainSpec) -> None:
-    """Carry out a training, or go on with it.
+    """Carry out a training, or resume it.
 
     Raises:
         DlbenchError: something cannot be done as asked.
@@ -66,7 +67,7 @@ class Training:
             self.accelerator = Accelerator(
                 cpu=device == "cpu",
                 device_placement=False,
-                mixed_precision="no",  # the objective casts by itself
+                mixed_precision="no",  # the objective does its own casting
                 kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
             )
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -81,7 +82,7 @@ class Training:
         self.progress = Progress(shown=self.main)
 
     def run(self) -> None:
-        """Do everything; what is done already is not done again."""
+        """Carry out the training, or what is left of it."""
         marker = self._marker()
         if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
             self._show(read_card(self.spec.out), "trained already: ")
@@ -102,7 +103,7 @@ class Training:
             self._show(read_card(self.spec.out))
 
     def _marker(self) -> dict[str, Any] | None:
-        """What the output folder says of an earlier start.
+        """Read what the output folder holds of an earlier start.
 
         Raises:
             DlbenchError: it belongs to another training.
@@ -110,7 +111,7 @@ class Training:
         path = self.spec.out / TRAIN_FILE
         self.accelerator.wait_for_everyone()
         text = path.read_text() if path.is_file() else None
-        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        self.accelerator.wait_for_everyone()  # all have read before one writes
         if text is None:
             return None
         try:
@@ -143,7 +144,7 @@ class Training:
     def _begin(
         self, marker: dict[str, Any] | None, backbone: Backbone, tasks: dict[Task, list[Document]], corpus: data.Corpus
     ) -> Quality:
-        """Mark the folder as ours, with the quality before the training; returns that."""
+        """Mark the output folder, with the quality before the training; return that quality."""
         facts = {"parent": backbone.sha256, **{s.task: s.sha256 for s in corpus.sources}}
         if marker is not None:
             self._compare(marker["facts"], facts)
@@ -189,7 +190,7 @@ class Training:
         return trainer
 
     def _autocast(self) -> torch.dtype | None:
-        """What matrices are multiplied in: bfloat16 where the device has instructions for it, unless told otherwise."""
+        """Dtype of matrix products: by default bfloat16 where the device has instructions for it; None for float32."""
         if self.device.type == "cuda":
             quick = torch.cuda.is_bf16_supported()
         else:
@@ -228,7 +229,7 @@ class Training:
 
 
 def _worker(path: Path) -> int:
-    """A process of a training that `execute` started."""
+    """Entry point of a worker process."""
     try:
         execute(TrainSpec.read(path))
     except DlbenchError as error:
