@@ -1,4 +1,4 @@
-"""Timing side by side: contenders take turns, so that what disturbs the machine disturbs all of them."""
+"""Timing side by side: contenders take turns, so that whatever disturbs the machine disturbs all of them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import torch
 _Result = TypeVar("_Result")
 Now = Callable[[], float]
 LEAST = 3
-"""Fewest rounds of a race that was to have as many, however slow the machine."""
+"""Least number of rounds of a race, however slow the machine."""
 
 
 class Stopwatch:
-    """Times work in seconds, waiting for the device on both sides."""
+    """Times work in seconds, waiting for the device before and after."""
 
     def __init__(self, device: torch.device, now: Now = time.perf_counter) -> None:
         self.device, self._now = device, now
 
     def now(self) -> float:
-        """Seconds, once the device has done all it was given."""
+        """Return the time in seconds, once the device has finished all work."""
         if self.device.type != "cpu":
             torch.accelerator.synchronize(self.device)
         return self._now()
 
     def of(self, work: Callable[[], _Result]) -> tuple[float, _Result]:
-        """Seconds that `work` took, and what it gave."""
+        """Return the seconds that `work` took, and its result."""
         start = self.now()
         result = work()
         return self.now() - start, result
@@ -38,7 +38,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Repeats:
-    """Repeats of one measurement, summed up by median and quartiles."""
+    """Repeats of one measurement, summarised by median and quartiles."""
 
     values: tuple[float, ...]
 
@@ -62,11 +62,11 @@ class Times:
     """What each contender took, round by round."""
 
     warmups: dict[str, float]
-    """Seconds of each contender's warm-up, which counts nowhere else."""
+    """Seconds of each contender's warm-up, which is in no other figure."""
     rounds: dict[str, tuple[float, ...]]
 
     def quotients(self, slow: str, fast: str) -> tuple[float, ...]:
-        """How many times longer `slow` took than `fast`, for each round."""
+        """Return the time of `slow` ÷ that of `fast`, for each round."""
         return tuple(s / f for s, f in zip(self.rounds[slow], self.rounds[fast], strict=True))
 
 
@@ -79,13 +79,13 @@ def race(
     patience: float = math.inf,
     now: Now = time.perf_counter,
 ) -> Times:
-    """Run every contender to warm up and then once per round; who begins moves on from round to round.
+    """Run every contender to warm up and then once per round; each round begins with the next contender.
 
     Args:
         contenders: each runs once and returns its own measure, such as milliseconds per step.
-        rounds: how often each is measured, at most.
+        rounds: most measurements of each.
         warm: what a contender runs to warm up, where its own work is long.
-        warm_ups: how often it does.
+        warm_ups: number of warm-up runs.
         patience: seconds after which no further round begins, once there are LEAST.
         now: a clock in seconds, for the warm-up and the patience.
     """
@@ -96,17 +96,17 @@ def race(
         for _ in range(warm_ups):
             warm.get(name, contenders[name])()
         warmups[name] = now() - start
-    found: dict[str, list[float]] = {name: [] for name in names}
+    measured: dict[str, list[float]] = {name: [] for name in names}
     begun = now()
     for turn in range(rounds):
         if turn >= LEAST and now() - begun > patience:
             break
         for name in turned(names, turn):
-            found[name].append(contenders[name]())
-    return Times(warmups, {name: tuple(values) for name, values in found.items()})
+            measured[name].append(contenders[name]())
+    return Times(warmups, {name: tuple(values) for name, values in measured.items()})
 
 
 def turned(names: Sequence[str], turn: int) -> list[str]:
-    """The names in the order of one round."""
+    """Return the names in the order of one round."""
     first = turn % len(names)
     return [*names[first:], *names[:first]]

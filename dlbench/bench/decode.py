@@ -1,4 +1,4 @@
-"""Decoding, prefill left out: our steps beside those of transformers' generate, and what skipping gains in time."""
+"""Decoding without prefill: our steps beside those of transformers' generate, and the speed-up by skipping."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from dlbench.bench.clock import Stopwatch, Times, race
-from dlbench.bench.models import random_llama, random_requests
-from dlbench.bench.sizes import Shape
+from dlbench.bench.models import Shape, random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.method import Action, Method, View
@@ -30,10 +29,10 @@ _STATIC, _SEQUENCE, _TOKEN, _DENSE = "static 50 %", "sequence 50 %", "token 50 %
 
 @dataclass
 class EverySecond(Method):
-    """Skip every second layer, token by token, keys and values owed: nothing says that a layer never runs."""
+    """Skip every second layer per token, without declaring that any layer never runs: keys and values are owed."""
 
     turns: bool = False
-    """Skip the odd and the even layers in turns, so that all that is owed is asked for at the next step."""
+    """Whether odd and even layers are skipped in turns, so that the next step needs all owed keys and values."""
 
     def route(self, view: View) -> Action | Tensor:
         if self.turns:
@@ -55,7 +54,7 @@ class Generate:
         forwards: list[float] = []
 
         def note(*_: Any) -> None:
-            # Only the second forward's start is wanted: waiting for the device at each would slow generate down.
+            # Only the second forward's start is needed: waiting for the device at each would slow generate down.
             forwards.append(self._watch.now() if len(forwards) == 1 else 0.0)
 
         hook = self._model.register_forward_pre_hook(note)
@@ -75,18 +74,18 @@ class Generate:
 
 
 def steps(generations: Sequence[Generation]) -> int:
-    """Decode forwards of a wave."""
+    """Return the number of decode forwards of a batch."""
     return max(len(g.layers) for g in generations)
 
 
 def step_ms(wave: Wave, method: Method | None, watch: Stopwatch) -> float:
-    """Milliseconds per step of decoding a wave."""
+    """Return the milliseconds per step of decoding a batch."""
     seconds, generations = watch.of(partial(wave.decode, method))
     return 1e3 * seconds / steps(generations)
 
 
 def decode(bench: Workbench) -> None:
-    """The narrow model beside generate, and half of its layers skipped token by token."""
+    """Time the narrow model beside generate, and with half of its layers skipped per token."""
     sizes, shape = bench.sizes, bench.sizes.narrow
     backbone = random_llama(shape, device=bench.device, dtype=bench.dtype)
     fast, stock = bench.engine(backbone), bench.engine(backbone, kernels="stock")
@@ -110,7 +109,7 @@ def decode(bench: Workbench) -> None:
 
 
 def wide(bench: Workbench) -> None:
-    """The wide model beside generate, and the realised speed-up of half of its layers, chosen in three ways."""
+    """Time the wide model beside generate, and the realised speed-up of half of its layers, chosen in three ways."""
     sizes, shape = bench.sizes, bench.sizes.wide
     backbone = random_llama(shape, device=bench.device, dtype=bench.dtype)
     fast, metered = bench.engine(backbone), bench.engine(backbone, metered=True)
@@ -150,7 +149,7 @@ def _halves() -> dict[str, Method]:
 
 
 def _realised(bench: Workbench, times: Times, batch: int, wave: Wave) -> None:
-    """Speed-ups beside what the FLOPs, counted in a run of their own, would allow."""
+    """Keep speed-ups, beside those that the FLOPs, counted in a separate run, would allow."""
     full = _flops(wave.decode())
     for name, method in _halves().items():
         spent = _flops(wave.decode(method))
@@ -161,7 +160,7 @@ def _realised(bench: Workbench, times: Times, batch: int, wave: Wave) -> None:
         if (key, batch) in (("static", 1), ("static", 16), ("token", 1)):
             bench.ratio(f"{key}50_vs_ideal_b{batch}", [gain * share for gain in gains], f"ideal {1 / share:.2f}")
         if (key, batch) == ("token", 16):
-            # Half of the rows are as many rows as `full` at batch 8 has, whose rate prices the fills.
+            # Half of the rows are as many as `full` at batch 8 has, at whose rate the K/V fills are counted.
             fills = spent["kv"] / (sum(full.values()) / 2)
             dense = [ms * (1 + fills) for ms in times.rounds[_DENSE]]
             mixed = times.rounds[name]
@@ -170,7 +169,7 @@ def _realised(bench: Workbench, times: Times, batch: int, wave: Wave) -> None:
 
 
 def _flops(generations: Sequence[Generation]) -> dict[str, int]:
-    """Credited FLOPs of a wave's decoding, by category."""
+    """Credited FLOPs of decoding a batch, by category."""
     return {category: sum(g.flops[category] for g in generations) for category in generations[0].flops}
 
 
@@ -195,7 +194,7 @@ def _path(engine: Engine) -> str:
 
 
 def _compare(bench: Workbench, shape: Shape, generate: Generate, waves: Mapping[str, Wave]) -> None:
-    """Note whether generate wrote the same tokens; where it did not, a tie closer than rounding must be the reason."""
+    """Note whether generate chose the same tokens; where it did not, a tie closer than rounding must be the reason."""
     for name, wave in waves.items():
         equal, tied = same_tokens(wave.decode(), generate.written)
         rows = len(generate.written)
@@ -206,7 +205,7 @@ def _compare(bench: Workbench, shape: Shape, generate: Generate, waves: Mapping[
 
 
 def same_tokens(generations: Sequence[Generation], reference: Sequence[Sequence[int]]) -> tuple[int, int]:
-    """How many rows are equal, and how many others first differ at a token that the engine named as a near-tie."""
+    """Return the number of equal rows, and of others that first differ at a token which was a near-tie."""
     equal = tied = 0
     for generation, expected in zip(generations, reference, strict=True):
         pairs = enumerate(zip(generation.tokens, expected, strict=True))
@@ -216,11 +215,8 @@ def same_tokens(generations: Sequence[Generation], reference: Sequence[Sequence[
     return equal, tied
 
 
-# ---- how much memory a step reads
-
-
 def bytes_per_step(backbone: Backbone, batch: int, context: int) -> int:
-    """Bytes that a step at full depth must read: weights, but not the embedding table, and keys and values."""
+    """Return the bytes that a step at full depth must read: weights without the embedding table, keys and values."""
     model, config = backbone.model, backbone.model.config
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     table = model.get_input_embeddings().weight
@@ -232,13 +228,13 @@ def bytes_per_step(backbone: Backbone, batch: int, context: int) -> int:
 
 
 def memory_bandwidth(bench: Workbench) -> float:
-    """Bandwidth of the device's memory in GB/s: the better of copying a large array and adding it up."""
+    """Return the bandwidth of the device's memory in GB/s: the better of copying a large array and summing it."""
     size = 1 << (30 if bench.device.startswith("cuda") else 27)
     source = torch.ones(size // 4, device=bench.device)
     target = torch.empty_like(source)
     copy = partial(target.copy_, source)
-    found: list[float] = []
+    bandwidths: list[float] = []
     for _ in range(4):
         rates = (2 * size / bench.watch.of(copy)[0], size / bench.watch.of(source.sum)[0])
-        found.append(max(rates) / 1e9)
-    return bench.keep("wide", "memory", "bandwidth", "GB/s", found[1:]).median
+        bandwidths.append(max(rates) / 1e9)
+    return bench.keep("wide", "memory", "bandwidth", "GB/s", bandwidths[1:]).median

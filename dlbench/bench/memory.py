@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from dlbench.bench.decode import Generate
-from dlbench.bench.models import random_llama, random_requests
-from dlbench.bench.sizes import Shape
+from dlbench.bench.models import Shape, random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
@@ -26,17 +25,17 @@ _SIDES = ("generate", "dlbench")
 
 
 def memory(bench: Workbench) -> None:
-    """Peak memory beside generate, and the cache of a static half beside that of full depth."""
+    """Measure peak memory beside generate's, and the cache of a static half beside that of full depth."""
     sizes = bench.sizes
     group = f"peak, {sizes.wide}, batch {BATCH}"
     bench.say(f"memory: {group}")
-    found: dict[str, list[float]] = {side: [] for side in _SIDES}
+    peaks: dict[str, list[float]] = {side: [] for side in _SIDES}
     for _ in range(sizes.memory_rounds):
         for side in _SIDES:
-            found[side].append(_in_a_process(bench, side))
+            peaks[side].append(_in_a_process(bench, side))
     for side in _SIDES:
-        bench.keep("memory", group, side, "MB", found[side])
-    quotients = [stock / ours for stock, ours in zip(*found.values(), strict=True)]
+        bench.keep("memory", group, side, "MB", peaks[side])
+    quotients = [stock / ours for stock, ours in zip(*peaks.values(), strict=True)]
     bench.ratio("peak_memory_ratio", quotients, "the whole process, nothing subtracted")
     _caches(bench)
 
@@ -75,10 +74,10 @@ def _in_a_process(bench: Workbench, side: str) -> float:
 
 
 def peak_mb(device: torch.device) -> float:
-    """Most memory that this process has held, in MB: on the device, or of the machine where that is the device."""
+    """Return the peak memory of this process in MB: on the device, or in main memory where that is a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    # ru_maxrss also counts what the parent held when it made this process; the kernel's own mark does not.
+    # ru_maxrss includes what the parent held when it forked this process; VmHWM does not.
     status = Path("/proc/self/status")
     if status.is_file() and (mark := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
         return int(mark[1]) * 1024 / 1e6
@@ -87,7 +86,7 @@ def peak_mb(device: torch.device) -> float:
 
 
 def run(job: dict[str, Any]) -> float:
-    """Decode once on one side, and give the peak in MB."""
+    """Decode once on one side, and return the peak in MB."""
     torch.set_num_threads(job["threads"])
     shape = Shape(**job["shape"])
     backbone = random_llama(shape, device=job["device"], dtype=job["dtype"])

@@ -1,13 +1,13 @@
-"""Random models and prompts: speed does not ask what the weights have learned."""
+"""What is timed: models of random weights, since speed does not depend on them, prompts, and how much of each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from dlbench.bench.sizes import Shape
 from dlbench.engine import Request
 from dlbench.models.backbone import Backbone, wrap
 from dlbench.models.loading import TORCH_DTYPES
@@ -15,10 +15,78 @@ from dlbench.terminal.quiet import quiet_torchao
 
 CONTEXT = 1024
 """Positions of the random models."""
+SPECIAL = 2
+"""Special tokens, none of which is ever the likeliest: token 0 pads, token 1 ends a text."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Shape of a Llama with random weights."""
+
+    layers: int
+    width: int
+    heads: int
+    intermediate: int
+    vocabulary: int = 4096
+
+    def __str__(self) -> str:
+        return f"{self.layers} × {self.width}"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of one benchmark run: models, batches, tokens and repeats."""
+
+    quick: bool
+    narrow: Shape = Shape(16, 192, 6, 512)
+    wide: Shape = Shape(24, 1024, 16, 2816)
+    wide_batches: tuple[int, ...] = (1, 16)
+    """Batch sizes at which the wide model is compared with generate."""
+    prompt: int = 100
+    """Prompt tokens of the decoding parts."""
+    narrow_tokens: int = 65
+    """New tokens of a timed decoding run; the first comes from the prefill."""
+    narrow_rounds: int = 11
+    wide_tokens: int = 17
+    wide_rounds: int = 5
+    documents: int = 64
+    """Documents of each nano task."""
+    request_batches: tuple[int, ...] = (16, 48)
+    request_rounds: int = 5
+    sweep_prompts: int = 64
+    sweep_lengths: tuple[int, int] = (300, 360)
+    """Shortest and longest prompt of the sweep, in tokens."""
+    sweep_tokens: int = 48
+    sweep_rounds: int = 3
+    memory_rounds: int = 2
+    start_rounds: int = 2
+    patience: float = 120
+    """Seconds after which contenders begin no further round: a slow or busy machine gets fewer repeats."""
+
+
+def sizes(*, quick: bool, cuda: bool) -> Sizes:
+    """Return the sizes for a kind of machine."""
+    chosen = Sizes(quick=quick)
+    if cuda:
+        chosen = replace(chosen, wide=Shape(24, 2048, 16, 5632), wide_batches=(1, 32), wide_tokens=65)
+    if quick:
+        chosen = replace(
+            chosen,
+            wide=replace(chosen.wide, layers=6),
+            narrow_tokens=25,
+            narrow_rounds=5,
+            wide_tokens=9 if not cuda else 33,
+            documents=15,
+            sweep_prompts=16,
+            memory_rounds=1,
+            start_rounds=1,
+            patience=12,
+        )
+    return chosen
 
 
 def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None) -> Backbone:
-    """A Llama with random weights which writes no end token."""
+    """Return a Llama with random weights that never generates an end token."""
     with quiet_torchao():
         from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -42,12 +110,8 @@ def random_llama(shape: Shape, *, device: str, dtype: str, tokenizer: Any = None
     return wrap(model, tokenizer, name=f"random Llama, {shape}")
 
 
-SPECIAL = 2
-"""Token 0 pads, token 1 ends a text; neither is ever the likeliest."""
-
-
 def random_requests(count: int, length: int, limit: int, vocabulary: int) -> list[Request]:
-    """Prompts of one length without a stop."""
+    """Return random prompts of one length, without stop strings."""
     rng = np.random.default_rng(0)
     return [
         Request(f"prompt {i}", tuple(rng.integers(SPECIAL, vocabulary, length).tolist()), limit) for i in range(count)
@@ -55,7 +119,7 @@ def random_requests(count: int, length: int, limit: int, vocabulary: int) -> lis
 
 
 def word_tokenizer(vocabulary: int) -> Any:
-    """A tokenizer of one word per token, so that a prompt of n words has n tokens."""
+    """Return a tokenizer of one word per token, so that a prompt of n words has n tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -74,7 +138,7 @@ def word_tokenizer(vocabulary: int) -> Any:
 
 
 def random_texts(count: int, lengths: tuple[int, int], vocabulary: int) -> list[str]:
-    """Texts of `word_tokenizer`'s words, their lengths spread evenly between the two bounds."""
+    """Return texts of `word_tokenizer`'s words, their lengths spread evenly between two bounds."""
     rng = np.random.default_rng(1)
     spread = np.linspace(*lengths, count).round().astype(int)
     return [" ".join(f"w{i}" for i in rng.integers(SPECIAL, vocabulary, n)) for n in rng.permutation(spread)]

@@ -1,4 +1,4 @@
-"""What `dlbench bench` was asked to do, and whether that can be done; imports nothing heavy."""
+"""The options of `dlbench bench`, and the checks of whether it can be carried out; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from dlbench.terminal.suggest import unknown
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the command line."""
+    """The options of one benchmark run."""
 
     quick: bool = False
     out: Path | None = None
-    """The JSON file; None writes none."""
+    """The JSON file; None for none."""
     threads: int | None = None
-    """None leaves torch's own choice."""
+    """None for torch's default."""
     device: str = "auto"
     dtype: str | None = None
-    """None takes float32 on a CPU and bfloat16 on a GPU."""
+    """None: float32 on a CPU, bfloat16 on a GPU."""
     only: str | None = None
-    """Parts, separated by commas; None takes all."""
+    """Parts, separated by commas; None for all."""
 
     def check(self) -> None:
         """Check all that can be checked without torch, before minutes of measuring.
 
         Raises:
-            DlbenchError: something cannot be done as asked; the message says what would.
+            DlbenchError: an option is invalid; the message says what would be valid.
         """
         self.parts()
         if self.threads is not None and self.threads < 1:
@@ -46,7 +46,7 @@ class Options:
                 raise DlbenchError(f"--json {self.out} cannot be written: give a file in a folder that can be")
 
     def parts(self) -> tuple[str, ...]:
-        """The parts to run, in their own order.
+        """Return the parts to run, in their own order.
 
         Raises:
             DlbenchError: there is no such part, or none is named.

@@ -1,4 +1,4 @@
-"""The findings on the terminal and as JSON."""
+"""The results on the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _HINTS = (
     "warm-up: first runs, compilation and capture, in no median",
 )
 ROOMY = 110
-"""Columns from which on every ratio says what it means beside its value."""
+"""Width of the terminal, in columns, at which the table has a column for the meaning of each ratio."""
 
 
 def as_json(bench: Workbench, machine: Mapping[str, Any], seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Everything that was measured, with medians, quartiles and repeats.
+    """Return everything that was measured, with medians, quartiles and repeats.
 
     Args:
-        bench: the findings.
+        bench: holds the results.
         machine: device, threads and versions.
         seconds: wall time of each part.
     """
@@ -74,9 +74,6 @@ def _repeats_json(repeats: Repeats) -> dict[str, Any]:
 
 def _in_order(bench: Workbench) -> dict[str, Ratio]:
     return {target.name: bench.ratios[target.name] for target in TARGETS if target.name in bench.ratios}
-
-
-# ---- on the terminal
 
 
 def show(console: Console, bench: Workbench, machine: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
@@ -126,17 +123,17 @@ def _times(bench: Workbench) -> Table:
 
 
 def _ratios(bench: Workbench, roomy: bool) -> RenderableType:
-    found = _in_order(bench)
+    ratios = _in_order(bench)
     table = _table("ratio, higher is better")
     for heading in ("median", "middle half", "promise", ""):
         table.add_column(heading, justify="right", no_wrap=True)
     if roomy:
         table.add_column("what it says", overflow="fold", ratio=1)
-    for _, several in groupby(found.items(), key=lambda item: item[1].target.part):
+    for _, several in groupby(ratios.items(), key=lambda item: item[1].target.part):
         for name, ratio in several:
             table.add_row(*_ratio_row(name, ratio, roomy))
         table.add_section()
-    return table if roomy else Group(table, *_legend(found))
+    return table if roomy else Group(table, *_legend(ratios))
 
 
 def _ratio_row(name: str, ratio: Ratio, roomy: bool) -> list[str]:
@@ -150,10 +147,10 @@ def _ratio_row(name: str, ratio: Ratio, roomy: bool) -> list[str]:
     return [*row, f"[dim]{says}[/]"] if roomy else row
 
 
-def _legend(found: Mapping[str, Ratio]) -> list[RenderableType]:
-    """What the promised ratios mean, below a table that has no room for it."""
+def _legend(ratios: Mapping[str, Ratio]) -> list[RenderableType]:
+    """The meaning of the promised ratios, below a table without room for it."""
     lines: list[RenderableType] = []
-    for name, ratio in found.items():
+    for name, ratio in ratios.items():
         if ratio.met is not None and not ratio.target.meaning.startswith("the same"):
             lines += [Text(name, style="dim"), Padding(Text(ratio.target.meaning, style="dim"), (0, 0, 0, 2))]
     return [Text(), *lines]
@@ -166,5 +163,5 @@ def _table(first: str) -> Table:
 
 
 def _number(value: float) -> str:
-    """Three digits or so."""
+    """A number with about three digits."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

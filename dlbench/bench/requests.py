@@ -1,4 +1,4 @@
-"""From text to text: nano's own tasks through lm-eval's `hf` model and through our engine."""
+"""End to end, from text to text: nano's tasks through lm-eval's `hf` model and through our engine."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from dlbench.prompting.tokenize import tokenise, waves
 LM_EVAL, OURS = "lm-eval hf", "dlbench"
 _WARM = 4
 Texts = dict[tuple[int, str], str]
-"""(task's place, document's id) -> text."""
+"""(Index of the task, id of the document) → text."""
 
 
 @dataclass
 class LmEval:
-    """lm-eval's model around the very weights that the engine uses: milliseconds per document."""
+    """lm-eval's model with the same weights as the engine: milliseconds per document."""
 
     backbone: Backbone
     tasks: Sequence[Sequence[Document]]
     batch: int
     watch: Stopwatch
     texts: Texts = field(default_factory=dict)
-    """What the latest run wrote."""
+    """Texts generated in the latest run."""
 
     def __post_init__(self) -> None:
         from lm_eval.models.huggingface import HFLM
@@ -64,20 +64,20 @@ class LmEval:
 
 @dataclass
 class Ours:
-    """The same documents through the engine, metered, as a quality run does it: milliseconds per document."""
+    """The same documents through the engine, counting FLOPs as a quality run does: milliseconds per document."""
 
     engine: Engine
     tasks: Sequence[Sequence[Document]]
     batch: int
     watch: Stopwatch
     methods: Sequence[Method | None] = (None,)
-    """All of them decode from one prefill."""
+    """Decoded from one shared prefill."""
     texts: Texts = field(default_factory=dict)
-    """What the first method wrote in the latest run."""
+    """Texts that the first method generated in the latest run."""
     near_ties: set[tuple[int, str]] = field(default_factory=set)
-    """Documents in which the first method met a near-tie."""
+    """Documents in which the first method had a near-tie."""
     tokens: int = 0
-    """New tokens of the first method in the latest run."""
+    """Number of new tokens of the first method in the latest run."""
 
     def __call__(self) -> float:
         self.tokens, self.near_ties = 0, set()
@@ -89,7 +89,7 @@ class Ours:
         self._run([documents[:_WARM] for documents in self.tasks])
 
     def _run(self, tasks: Sequence[Sequence[Document]]) -> Texts:
-        found: Texts = {}
+        texts: Texts = {}
         for place, documents in enumerate(tasks):
             for group in waves(tokenise(self.engine, documents), most_rows(self.batch, len(documents), 1)):
                 wave = self.engine.prefill([p.request for p in group], slots=self.batch)
@@ -98,15 +98,15 @@ class Ours:
                         text = cut(self.engine.backbone.text(generation.tokens), prompted.document.stop)
                         if number == 0:
                             key = (place, prompted.document.id)
-                            found[key] = text
+                            texts[key] = text
                             self.tokens += len(generation.tokens)
                             if generation.near_ties:
                                 self.near_ties.add(key)
-        return found
+        return texts
 
 
 def race_of(bench: Workbench, pair: Mapping[str, LmEval | Ours], rounds: int) -> Times:
-    """Time both sides. They warm up with a few documents; where steps are captured, with all: captures know shapes."""
+    """Time both sides; they warm up with a few documents or, where graphs are captured per shape, with all."""
     captures = max(side.engine.warm_ups for side in pair.values() if isinstance(side, Ours))
     warm = {} if captures else {name: side.warm_up for name, side in pair.items()}
     return race(pair, rounds, warm=warm, warm_ups=max(1, captures), patience=bench.sizes.patience)
@@ -132,7 +132,7 @@ def requests(bench: Workbench) -> None:
 
 
 def compare(ours: Mapping[Any, str], theirs: Mapping[Any, str], near_ties: set[Any]) -> str:
-    """Say how many texts are equal, and how many of the others met a near-tie."""
+    """Say how many texts are equal, and how many of the others had a near-tie."""
     differ = [key for key in ours if ours[key] != theirs[key]]
     text = f"{len(ours) - len(differ)} of {len(ours)} texts equal lm-eval's"
     if differ:
@@ -142,13 +142,13 @@ def compare(ours: Mapping[Any, str], theirs: Mapping[Any, str], near_ties: set[A
 
 
 def _settings(document: Document) -> dict[str, Any]:
-    """What lm-eval is told about one document."""
+    """Generation settings of one document for lm-eval."""
     return {"until": list(document.stop), "max_gen_toks": document.limit, "do_sample": False}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep lm-eval's remark about models that are handed over loaded off the terminal."""
+    """Suppress lm-eval's warning about models that are passed to it already loaded."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,12 +1,14 @@
-"""One run of the benchmark: prepare the machine, measure the chosen parts, print and write what was found."""
+"""One run of the benchmark: prepare the machine, measure the chosen parts, print and write the results."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,10 +20,10 @@ from rich.console import Console
 from dlbench import __version__
 from dlbench.bench.decode import decode, wide
 from dlbench.bench.memory import memory
+from dlbench.bench.models import Sizes, sizes
 from dlbench.bench.options import Options
 from dlbench.bench.report import as_json, show
 from dlbench.bench.requests import requests
-from dlbench.bench.sizes import Sizes, sizes
 from dlbench.bench.start import start
 from dlbench.bench.sweep import sweep
 from dlbench.bench.targets import PARTS
@@ -42,7 +44,7 @@ assert list(_RUN) == list(PARTS)
 
 
 def execute(options: Options) -> None:
-    """Carry out what the command line asked for.
+    """Carry out a benchmark run.
 
     Raises:
         DlbenchError: the machine has no such device.
@@ -72,12 +74,12 @@ def measure(
     """Measure, print, and write.
 
     Args:
-        chosen: how much.
+        chosen: sizes of models, batches and repeats.
         device: a torch device.
         dtype: of all weights.
         threads: torch's threads; None leaves them as they are.
         parts: keys of PARTS.
-        out: the JSON file, written as measuring goes on: a run that is cut off leaves what it had; None writes none.
+        out: the JSON file, written as measuring goes on, so that an interrupted run leaves one; None writes none.
         console: where to print; the terminal unless given.
 
     Returns:
@@ -86,37 +88,55 @@ def measure(
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    seconds: dict[str, float] = {}
-
-    def save(*, last: bool = False) -> dict[str, Any]:
-        found = as_json(bench, machine, seconds)
-        if out is not None and (last or out.is_file() or not out.exists()):  # a pipe gets one, whole
-            out.write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-        return found
-
-    try:
+    with _torch_threads(threads):
         bench = Workbench(chosen, device, dtype, torch.get_num_threads())
-        machine = machine_facts(device)
+        report = _Report(bench, machine_facts(device), out)
         with Progress(shown=True) as progress, progress.bar("bench", len(parts)) as done:
 
             def say(what: str) -> None:
                 done(0, what)
-                save()
+                report.save()
 
             bench.say = say
             for part in parts:
                 begun = time.perf_counter()
                 _RUN[part](bench)
-                seconds[part] = time.perf_counter() - begun
+                report.seconds[part] = time.perf_counter() - begun
                 if device.startswith("cuda"):
                     torch.cuda.empty_cache()
                 done(1)
+    show(console or Console(), bench, report.machine, report.seconds)
+    return report.save(last=True)
+
+
+@dataclass
+class _Report:
+    """The JSON file, which is written as measuring goes on."""
+
+    bench: Workbench
+    machine: dict[str, Any]
+    out: Path | None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Wall time of each part."""
+
+    def save(self, *, last: bool = False) -> dict[str, Any]:
+        """Write what was measured so far, and return it."""
+        content = as_json(self.bench, self.machine, self.seconds)
+        out = self.out
+        if out is not None and (last or out.is_file() or not out.exists()):  # to a pipe it is written once
+            out.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return content
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads; None leaves them as they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
-    show(console or Console(), bench, machine, seconds)
-    return save(last=True)
 
 
 def machine_facts(device: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the first use costs, apart from all that is timed elsewhere."""
+"""Costs of the first use, which no other part times: imports, loading, preparing an engine."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ _IMPORTS = {"import dlbench.engine": "dlbench.engine", "import lm-eval's hf": "l
 
 
 def start(bench: Workbench) -> None:
-    """Imports in fresh processes; loading, preparing an engine and its first wave in this one."""
+    """Time imports in fresh processes; loading, preparing an engine and its first step in this one."""
     rounds = bench.sizes.start_rounds
     bench.say("start: imports, loading, preparing")
     for name, module in _IMPORTS.items():
         bench.keep("start", "first use", name, "s", [import_seconds(module) for _ in range(rounds)])
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for _ in range(rounds):
         took, nano = bench.watch.of(lambda: load("nano", device=bench.device, dtype=bench.dtype))
-        found.setdefault("load nano", []).append(took)
+        seconds.setdefault("load nano", []).append(took)
         wide = random_llama(bench.sizes.wide, device=bench.device, dtype=bench.dtype)
         for label, backbone in (("nano", nano), (str(bench.sizes.wide), wide)):
             took, engine = bench.watch.of(lambda backbone=backbone: bench.engine(backbone))  # type: ignore[misc]
-            found.setdefault(f"prepare an engine, {label}", []).append(took)
+            seconds.setdefault(f"prepare an engine, {label}", []).append(took)
             vocabulary = int(backbone.model.config.vocab_size)
             request = random_requests(1, 16, 2, vocabulary)
             took, _ = bench.watch.of(lambda engine=engine, request=request: engine.prefill(request).decode())  # type: ignore[misc]
-            found.setdefault(f"first step, {label}", []).append(took)
-    for name, values in found.items():
+            seconds.setdefault(f"first step, {label}", []).append(took)
+    for name, values in seconds.items():
         bench.keep("start", "first use", name, "s", values)
 
 
 def import_seconds(module: str) -> float:
-    """Seconds that an import takes in a fresh process, the interpreter's own start not counted."""
+    """Return the seconds that an import takes in a fresh process, without the interpreter's own start."""
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode:

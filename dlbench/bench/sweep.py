@@ -18,7 +18,7 @@ BATCH = 16
 
 
 def configurations() -> list[Method | None]:
-    """Twelve rows as a run of all methods has them: full depth, static sets, per sequence, per token."""
+    """Return twelve settings like those of a run: full depth, static sets, per sequence, per token."""
     return [
         None,
         *(StaticSkip(share=share) for share in (0.25, 0.5, 0.75)),
@@ -32,7 +32,7 @@ def configurations() -> list[Method | None]:
 
 
 def sweep(bench: Workbench) -> None:
-    """Time one lm-eval run and one sweep of ours in turns; lm-eval needs as many runs as there are configurations."""
+    """Time lm-eval runs and sweeps of ours in turns; lm-eval needs one run per configuration."""
     sizes, shape = bench.sizes, bench.sizes.narrow
     backbone = random_llama(shape, device=bench.device, dtype=bench.dtype, tokenizer=word_tokenizer(shape.vocabulary))
     texts = random_texts(sizes.sweep_prompts, sizes.sweep_lengths, shape.vocabulary)

@@ -1,4 +1,4 @@
-"""What is measured and what is promised: one table."""
+"""What is measured, and the ratios that are promised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PARTS = {
     "memory": "peak memory beside generate, each in a process of its own; cache sizes",
     "start": "what the first use costs: imports, loading, preparing an engine",
 }
-"""What `--only` can name, in the order of running."""
+"""Parts of the benchmark, in the order in which they run."""
 
 
 @dataclass(frozen=True)

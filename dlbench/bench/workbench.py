@@ -1,4 +1,4 @@
-"""What the parts of the benchmark share: the machine, the sizes, and where findings are kept."""
+"""What the parts of the benchmark share: the machine, the sizes, and the results."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from dlbench.bench.clock import Repeats, Stopwatch, Times
-from dlbench.bench.sizes import Sizes
+from dlbench.bench.models import Sizes
 from dlbench.bench.targets import BY_NAME, Target
 from dlbench.engine import Engine
 from dlbench.models.backbone import Backbone
@@ -21,22 +21,22 @@ class Series:
 
     part: str
     group: str
-    """What it is compared within, such as a model and a batch size."""
+    """Measurements of one group are compared with each other: a model and a batch size, say."""
     name: str
     unit: str
     repeats: Repeats
     warm_up_s: float | None = None
-    """Seconds of the runs before, compilation and capture included; none of the repeats."""
+    """Seconds of the warm-up runs, with compilation and capture; not in the repeats."""
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio per round, summed up by its median."""
+    """A ratio, measured once per round and summarised by the median."""
 
     target: Target
     repeats: Repeats
     how: str = ""
-    """The numbers behind it."""
+    """How the value comes about, for people."""
 
     @property
     def value(self) -> float:
@@ -44,13 +44,13 @@ class Ratio:
 
     @property
     def met(self) -> bool | None:
-        """Whether the promise is kept; None where there is none."""
+        """Whether the promise is met; None where there is none."""
         return None if self.target.bound is None else self.value >= self.target.bound
 
 
 @dataclass
 class Workbench:
-    """Takes the findings of one benchmark run."""
+    """Collects the results of one benchmark run."""
 
     sizes: Sizes
     device: str
@@ -69,9 +69,9 @@ class Workbench:
     def engine(
         self, backbone: Backbone, *, kernels: Literal["auto", "stock"] = "auto", metered: bool = False
     ) -> Engine:
-        """An engine; unmetered unless told otherwise, for a time is to be the work's alone.
+        """Return an engine, by default one that counts no FLOPs, so that only the work itself is timed.
 
-        Where it does not run what was asked for, a note says so.
+        Where it runs slower kernels than were asked for, a note says so.
         """
         engine = Engine(backbone, metered=metered, kernels=kernels)
         if reason := engine.kernels_note:
@@ -80,7 +80,7 @@ class Workbench:
         return engine
 
     def keep_times(self, part: str, group: str, unit: str, times: Times) -> None:
-        """Keep what a race found."""
+        """Keep the times of a race."""
         for name, values in times.rounds.items():
             self.series.append(Series(part, group, name, unit, Repeats(values), times.warmups[name]))
 
@@ -93,13 +93,13 @@ class Workbench:
         """Keep a ratio, one value per round."""
         self.ratios[name] = Ratio(BY_NAME[name], Repeats(tuple(values)), how)
 
-    def worse_of(self, name: str, places: Mapping[str, str]) -> None:
-        """Keep the smallest of several ratios under a name of its own.
+    def worse_of(self, name: str, where: Mapping[str, str]) -> None:
+        """Keep the smallest of several ratios under another name.
 
         Args:
-            name: the new ratio.
-            places: name of a ratio -> where it was measured.
+            name: of the new ratio.
+            where: name of a ratio → where it was measured.
         """
-        worst = min(places, key=lambda place: self.ratios[place].value)
-        found = self.ratios[worst]
-        self.ratios[name] = Ratio(BY_NAME[name], found.repeats, f"{places[worst]}: {found.how}".removesuffix(": "))
+        worst = min(where, key=lambda one: self.ratios[one].value)
+        ratio = self.ratios[worst]
+        self.ratios[name] = Ratio(BY_NAME[name], ratio.repeats, f"{where[worst]}: {ratio.how}".removesuffix(": "))

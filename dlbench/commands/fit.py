@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.terminal import interrupted, number, say, unique
-from dlbench.errors import DlbenchError
 from dlbench.system import process_group
 
 
@@ -41,16 +40,16 @@ def fit(
     """
     from dlbench.data import resolve
     from dlbench.registry import methods as registry
-    from dlbench.run import config as spec
+    from dlbench.run.config import RunSpec, check_environment, parse_settings
 
     try:
         process_group.settle(say)
-        asked = spec.RunSpec(
+        asked = RunSpec(
             models=unique(model) or ("nano",),
             tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
             methods=registry.expand(unique(method)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
-            settings=spec.parse_settings(set_ or ()),
+            settings=parse_settings(set_ or ()),
             limit=1,
             out=out,
             seed=seed,
@@ -63,9 +62,7 @@ def fit(
             timing=False,
         )
         asked.check()
-        if not any(i.fitted or i.knob for i in map(registry.describe, asked.methods)):
-            raise DlbenchError(f"{', '.join(asked.methods)}: nothing to fit, there is no knob and nothing to learn")
-        spec.check_environment(asked)
+        check_environment(asked)
         from dlbench.run.runner import fit_only
 
         fit_only(asked)

@@ -108,7 +108,7 @@ def run(
     from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
-    from dlbench.run import config as spec
+    from dlbench.run.config import RunSpec, check_environment, parse_settings
 
     try:
         process_group.settle(say)
@@ -120,12 +120,12 @@ def run(
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
         sources.check(names)
         count, first = limited(limit or ("all" if official else "32"))
-        asked = spec.RunSpec(
+        asked = RunSpec(
             models=unique(model) or ("nano",),
             tasks=tuple(resolve.expand_tasks(names, sources)),
             methods=registry.expand(unique(method) or ("core",)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
-            settings=spec.parse_settings(set_ or ()),
+            settings=parse_settings(set_ or ()),
             limit=count,
             limit_first=first,
             out=out,
@@ -149,7 +149,7 @@ def run(
             trust_remote_code=trust_remote_code,
         )
         asked.check()
-        spec.check_environment(asked)
+        check_environment(asked)
         from dlbench.run.runner import execute
 
         execute(asked)

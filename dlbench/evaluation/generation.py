@@ -1,4 +1,4 @@
-"""The quality run: decode every setting on every document of a task, wave by wave, and keep each sample."""
+"""Generation: decode every setting on every document of a task, batch by batch, and store each sample."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dlbench.records.schema import Flops, Sample, Speculation, Tokens
 from dlbench.system import device_memory
 
 PIECES = 2000
-"""Longest output whose tokens' texts are kept one by one."""
+"""Longest output, in tokens, for which each token's text is stored."""
 
 
 @dataclass
@@ -31,27 +31,28 @@ class QualityRun:
     task: Task
     store: Store
     routed: bool
+    """Whether prompts run the method's layers only."""
     kv: Callable[[Method], str | None] = lambda method: None
-    """The policy for a method's keys and values of skipped tokens; None takes its own."""
+    """From a method to the policy for the keys and values of skipped tokens; None takes the method's own."""
     process: int = 0
     processes: int = 1
     slots: int = 48
-    """Most rows decoded together; what a wave holds beyond them waits for its turn."""
+    """Most rows decoded together; further rows of a batch wait until one is free."""
     auto: bool = False
-    """Whether waves are cut to the memory that is free; otherwise only what did not fit is cut."""
+    """Whether batches are split to fit the free memory; otherwise only after an out-of-memory error."""
     note: Callable[[str], None] = lambda line: None
-    """Tells people that a wave did not fit."""
-    most: int | None = None
-    """Rows of a wave after one did not fit; None before."""
+    """Prints a line when a batch does not fit."""
+    batch_limit: int | None = None
+    """Batch limit after an out-of-memory error; None before."""
     _texts: dict[int, str] = field(default_factory=dict)
-    """Token → its text, as far as it has been met."""
+    """Token id → its text, for the tokens seen so far."""
 
     def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
-        """Decode what is missing.
+        """Decode the samples that are not in the store yet.
 
         Args:
-            batches: all waves; this process takes every `processes`-th.
-            settings: what to decode each of them with.
+            batches: of all processes; this one takes every `processes`-th.
+            settings: to decode each of them with.
             done: told the number of documents × settings that are finished, as they finish.
 
         Raises:
@@ -67,12 +68,12 @@ class QualityRun:
         return [s for s in settings if any(p.document.id not in self.store.samples(s.key) for p in batch)]
 
     def _parts(self, batch: list[Prompted], settings: Sequence[Setting]) -> list[list[Prompted]]:
-        """The wave, or as many equal parts of it as memory asks for."""
-        rows = min(len(batch), self.most or len(batch))
+        """Split a batch into equal parts that fit the memory."""
+        rows = min(len(batch), self.batch_limit or len(batch))
         if self.auto and settings:
             requests = [p.request for p in batch]
             longest, new = max(len(r.ids) for r in requests), max(r.limit for r in requests)
-            layers = max(self._kept(s) for s in settings)
+            layers = max(self._cached_layers(s) for s in settings)
             backbone = self.engine.backbone
             free = device_memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
             copied = self.engine.turning(requests) > 0
@@ -80,26 +81,26 @@ class QualityRun:
         size = -(-len(batch) // -(-len(batch) // rows))
         return [batch[i : i + size] for i in range(0, len(batch), size)]
 
-    def _kept(self, setting: Setting) -> int:
-        """Layers that keep keys and values: a routed prompt has them only where the method can run."""
+    def _cached_layers(self, setting: Setting) -> int:
+        """Number of layers that hold keys and values: under a routed prompt those that the method can run."""
         depth = self.engine.backbone.depth
         live = setting.method.live(depth) if self.routed else None
         return depth if live is None else len(live)
 
     def _decode(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
-        """Decode a wave; one that does not fit the memory is halved, and so are those that follow."""
+        """Decode a batch; one that does not fit the memory is halved, and so are those that follow."""
         missing = self._missing(batch, settings)
         done(len(batch) * (len(settings) - len(missing)))
-        if not missing or (len(batch) <= (self.most or len(batch)) and self._fits(batch, missing, done)):
+        if not missing or (len(batch) <= (self.batch_limit or len(batch)) and self._fits(batch, missing, done)):
             return
-        left = self._missing(batch, missing)  # what was finished before memory ran out has been told
+        left = self._missing(batch, missing)  # what was finished before memory ran out is counted already
         for part in self._parts(batch, left):
             self._decode(part, left, done)
 
     def _fits(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> bool:
-        """Decode a wave in one; False where that does not fit the memory."""
+        """Decode a batch in one go; return False where it does not fit the memory."""
         try:
-            self._wave(batch, settings, done)
+            self._decode_batch(batch, settings, done)
             return True
         except Exception as error:
             if not device_memory.ran_out(error):
@@ -108,12 +109,12 @@ class QualityRun:
                 raise self._too_large(batch[0]) from error
         self.engine.release()
         device_memory.release()
-        if self.most is None:
+        if self.batch_limit is None:
             self.note(
                 f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
                 f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
             )
-        self.most = (len(batch) + 1) // 2
+        self.batch_limit = (len(batch) + 1) // 2
         return False
 
     def _too_large(self, prompted: Prompted) -> DlbenchError:
@@ -124,15 +125,15 @@ class QualityRun:
             "take a smaller model, a smaller dtype or another device"
         )
 
-    def _wave(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+    def _decode_batch(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         if self.task.is_loglikelihood:
-            self._weigh(batch, settings, done)
+            self._score_answers(batch, settings, done)
             return
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
         for setting in settings:
-            alike = setting.alike(self.engine.backbone.depth)
-            generations = finished.get(alike) if alike is not None else None
+            same = setting.output_key(self.engine.backbone.depth)
+            generations = finished.get(same) if same is not None else None
             if generations is None:
                 if self.routed:
                     wave = self._prefill(batch, setting)
@@ -141,24 +142,24 @@ class QualityRun:
                 method = None if setting.name == "full" else setting.method
                 policy = self.kv(setting.method)
                 generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
-                if alike is not None:
-                    finished[alike] = generations
+                if same is not None:
+                    finished[same] = generations
             made = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
             known = self.store.samples(setting.key)
             self.store.append(setting.key, self.process, [s for s in made if s.id not in known])
             done(len(batch))
 
-    def _weigh(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
+    def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
         for setting in settings:
             method = None if setting.name == "full" else setting.method
             known = self.store.samples(setting.key)
-            found = samples(self.engine, self.task, items, method, setting.seed, self.slots)
-            self.store.append(setting.key, self.process, [s for s in found if s.id not in known])
+            scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
+            self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
             done(len(batch))
 
     def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:
-        """Layers before which any of the methods looks at the prompts' states."""
+        """Layers before which any of the methods reads the prompts' hidden states."""
         return frozenset().union(*(s.method.reads(self.engine.backbone.depth) for s in settings))
 
     def _prefill(self, batch: list[Prompted], setting: Setting | None, reads: frozenset[int] = frozenset()) -> Wave:
@@ -190,7 +191,7 @@ class QualityRun:
         )
 
     def _pieces(self, tokens: Sequence[int]) -> tuple[str, ...]:
-        """The text of every token alone: what a reader can lay beside the layers that it ran."""
+        """The text of every token, to be shown beside the layers that it ran."""
         if len(tokens) > PIECES:
             return ()
         for token in set(tokens).difference(self._texts):
@@ -206,5 +207,5 @@ def _account(generation: Generation) -> Speculation | None:
 
 
 def total(batches: Sequence[list[Prompted]], settings: Sequence[Setting], process: int, processes: int) -> int:
-    """Documents × settings that fall to one process."""
+    """Return the number of documents × settings that one process decodes."""
     return sum(len(b) for i, b in enumerate(batches) if i % processes == process) * len(settings)

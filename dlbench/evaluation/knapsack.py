@@ -1,12 +1,12 @@
 """The exact multiple-choice knapsack behind the oracle.
 
-Every document (group) takes exactly one candidate (item); a candidate weighs the layers it runs and is worth what it
-scores. One dynamic programme over documents gives the best mean score for every average depth.
+Every document (group) takes exactly one candidate (item); a candidate's weight is the number of layers it runs, and its
+value is its score. One dynamic programme over documents gives the best mean score for every average depth.
 
 With D[c] the best sum of scores at a total weight of at most c, adding a document with candidates (w, v) gives
-D'[c] = max over candidates of v + D[c − w]. The lightest candidate of every document is paid for beforehand, so that
-what is left starts at weight 0 and every capacity c ≥ 0 can be met; a capacity below that sum cannot, and is refused
-rather than clipped.
+D'[c] = max over candidates of v + D[c − w]. The weight of every document's lightest candidate is subtracted beforehand,
+so that every capacity c ≥ 0 can be met; a capacity below their sum cannot, and gives no choice rather than a clipped
+one.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-_SLACK = 1e-9  # of an average depth or a mean score: what float rounding may take from either
-_MOST_CELLS = 1 << 31  # choices held for tracing back, one or two bytes each
+_SLACK = 1e-9  # tolerance for float rounding of an average depth or a mean score
+_MOST_CELLS = 1 << 31  # choices kept for tracing back, one or two bytes each
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,8 +52,8 @@ class Knapsack:
         values: [documents, candidates] scores.
 
     Raises:
-        ValueError: shapes don't match, a weight is not a whole number ≥ 0, a score is not finite, or the weights span a
-            range that would take gigabytes.
+        ValueError: shapes don't match, a weight is not a whole number ≥ 0, a score is not finite, or the range of the
+            weights would take gigabytes.
     """
 
     def __init__(self, weights: npt.ArrayLike, values: npt.ArrayLike) -> None:
@@ -67,7 +67,7 @@ class Knapsack:
 
     @property
     def least(self) -> float:
-        """The least average depth at which every document has a candidate."""
+        """Least average depth at which every document has a candidate."""
         return self._base / self.groups
 
     def frontier(self) -> tuple[FloatArray, FloatArray]:
@@ -90,12 +90,12 @@ class Knapsack:
         return self._trace(int(enough[0])) if enough.size else None
 
     def _trace(self, capacity: int) -> Choice:
-        # The first capacity with this sum of scores: what lies between would only buy layers that add nothing.
+        # The first capacity with this sum of scores: any more would only add layers that do not help.
         capacity = int(np.searchsorted(self._best, self._best[capacity]))
         items = np.empty(self.groups, dtype=np.int64)
         for group in range(self.groups - 1, -1, -1):
             taken = self._taken[group]
-            # Beyond the range that the documents so far can use, every capacity is like the last.
+            # Beyond the range that the documents so far can use, every capacity has the choice of the last one.
             capacity = min(capacity, len(taken) - 1)
             items[group] = taken[capacity]
             spare = self.weights[group, items[group]] - self.weights[group].min()
@@ -104,7 +104,7 @@ class Knapsack:
 
 
 def best_of(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Choice:
-    """Return the best candidate of every document whatever it weighs; of equals the lightest, then the first.
+    """Return the best candidate of every document whatever its weight; among equals the lightest, then the first.
 
     Without weights the choice's depth is 0.
 
@@ -118,11 +118,11 @@ def best_of(values: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Choi
 
 
 def cross(choose_on: npt.ArrayLike, score_on: npt.ArrayLike, weights: npt.ArrayLike, depth: float) -> Choice | None:
-    """Choose by one table of scores, report another: what is left of an oracle once it can't profit from its own noise.
+    """Choose by one table of scores and evaluate on another, so that the choice cannot profit from noise in its scores.
 
     Args:
-        choose_on: [documents, candidates] scores the choice sees.
-        score_on: [documents, candidates] scores behind the returned `value`.
+        choose_on: scores that the choice is made by, [documents, candidates].
+        score_on: scores that the returned `value` is the mean of, [documents, candidates].
         weights: as `Knapsack`.
         depth: most layers on average.
 
@@ -160,7 +160,7 @@ def _whole(numbers: npt.NDArray[Any]) -> bool:
 
 
 def _undominated(spare: IntArray, values: FloatArray) -> Sequence[tuple[int, int, float]]:
-    """Return (index, weight, value) of the candidates that no lighter or equal one beats or equals, lightest first."""
+    """Return (index, weight, value) of the candidates that no other of at most their weight equals, lightest first."""
     kept: list[tuple[int, int, float]] = []
     for index in np.lexsort((-values, spare)):
         if not kept or values[index] > kept[-1][2]:
@@ -179,7 +179,7 @@ def _solve(spare: IntArray, values: FloatArray) -> tuple[FloatArray, list[npt.ND
     taken: list[npt.NDArray[Any]] = []
     for group in groups:
         first, _, value = group[0]
-        # Capacities beyond the old range are worth what its end is worth.
+        # Capacities beyond the old range have the value of its end.
         before = np.pad(best, (0, group[-1][1]), mode="edge")
         best = before + value
         choice = np.full(best.size, first, dtype=small)

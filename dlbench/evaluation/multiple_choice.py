@@ -1,4 +1,4 @@
-"""Samples of tasks whose answers are weighed: which answer the model prefers, and what weighing them all cost."""
+"""Samples of multiple-choice tasks: which answer is the most likely, and what computing all likelihoods cost."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def samples(
     seed: int,
     slots: int,
 ) -> list[Sample]:
-    """Weigh the answers of some documents.
+    """Return a sample per document, from the log-likelihoods of its answers.
 
     Args:
         engine: runs them.
@@ -82,7 +82,7 @@ def samples(
 def _sample(task: Task, document: Document, encoded: Encoded, verdict: Verdict) -> Sample:
     scores = task.weigh(document, verdict.answers)
     score = scores.pop(task.metric)
-    # Answers without a context are there for metrics that correct for how likely an answer is by itself.
+    # Answers without a context serve metrics that correct for how likely an answer is by itself.
     choices = [i for i, (context, _) in enumerate(document.pairs) if context] or range(len(document.pairs))
     preferred = max(choices, key=lambda i: verdict.answers[i][0])
     return Sample(

@@ -1,6 +1,6 @@
-"""Oracle rows: what choosing the best candidate per document would give, raw and honest.
+"""Oracle rows: what choosing the best candidate per document would give, with and without the luck of choosing.
 
-oracle         the best candidate under the primary metric; flattered by choosing the best of several noisy scores
+oracle         the best candidate under the primary metric; flattered, since it takes the best of several noisy scores
 oracle@full    the same choice among as many full-depth outputs, one greedy and the others sampled
 oracle_cross   chosen on half of the references, scored on the other half, both ways
 """
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from dlbench.data.task import Document
-from dlbench.evaluation.aggregate import Reference, build, clustered, quality
-from dlbench.evaluation.knapsack import FloatArray, Knapsack, best_of, cross
-from dlbench.evaluation.settings import Place, Setting
+from dlbench.evaluation.aggregate import Evaluation, clustered, quality
+from dlbench.evaluation.knapsack import FloatArray, IntArray, Knapsack, best_of, cross
+from dlbench.evaluation.record import build
+from dlbench.evaluation.settings import Setting
 from dlbench.method import Oracle
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import CandidateScore, Record, Sample
@@ -24,151 +28,177 @@ Table = Mapping[str, Mapping[str, Sample]]
 """Setting key → document id → sample."""
 
 
-def rows(
-    place: Place,
-    given: str,
-    oracle: Oracle,
-    settings: Sequence[Setting],
-    budgets: Sequence[float],
-    documents: Sequence[Document],
-    samples: Table,
-    base: Reference,
-    store: Store,
-    env: Mapping[str, str],
-) -> list[Record]:
-    """Solve the knapsack at every budget; write the chosen samples and the table of all candidates.
+@dataclass
+class OracleRows:
+    """Computes the rows of one oracle on one task from the samples of its candidates."""
 
-    Args:
-        place: backbone, task and run.
-        given: how the registry finds the oracle's source.
-        oracle: published the candidates.
-        settings: the candidates and the sampled full-depth outputs.
-        budgets: average layer shares.
-        documents: all documents, in order.
-        samples: of all settings.
-        base: full depth.
-        store: where samples go.
-        env: where it ran.
-    """
-    candidates = [s for s in settings if s.part == "candidate"]
-    fulls = [s for s in settings if s.name == "full"]
-    depth = place.backbone.depth
-    weights = np.array([len(s.candidate.layers) for s in candidates if s.candidate])
-    scores = _table(candidates, documents, samples)
-    rows_: list[Record] = []
+    evaluation: Evaluation
+    given: str
+    """The oracle as the user gave it."""
+    oracle: Oracle
+    settings: Sequence[Setting]
+    """The candidates and the sampled full-depth outputs."""
+    samples: Table
+    """Of all settings."""
+    store: Store
+    """Where chosen samples and candidate scores are written."""
+    records: list[Record] = field(default_factory=list)
 
-    def record(
+    def run(self, budgets: Sequence[float]) -> list[Record]:
+        """Solve the knapsack at every budget; write the chosen samples and the scores of all candidates.
+
+        Args:
+            budgets: average layer shares.
+        """
+        solved = Knapsack(self.weights, self.scores)
+        least = solved.reach(float(self.scores[:, self.full_index].mean()))
+        assert least is not None  # full depth is a candidate
+        note = f"equals full quality at {least.depth / self.depth:.3f} of the layers"
+        halves = self._scores_by_half()
+        for budget in budgets:
+            choice = solved.choose(budget * self.depth)
+            if choice is None:
+                continue
+            self._record("oracle", budget, self._named(choice.items), notes=(note,))
+            if halves is not None:
+                self._cross_row(budget, halves)
+        best = best_of(self._score_table(self.fulls))
+        labels = ["greedy" if s.sample is None else f"sample-{s.sample}" for s in self.fulls]
+        self._record("oracle@full", None, [(self.fulls[i], labels[i]) for i in best.items])
+        return self.records
+
+    @property
+    def documents(self) -> Sequence[Document]:
+        """All documents, in order."""
+        return self.evaluation.documents
+
+    @property
+    def depth(self) -> int:
+        """Layers of the backbone."""
+        return self.evaluation.conditions.backbone.depth
+
+    @cached_property
+    def candidates(self) -> list[Setting]:
+        """The settings that are chosen among."""
+        return [s for s in self.settings if s.part == "candidate"]
+
+    @cached_property
+    def fulls(self) -> list[Setting]:
+        """Full depth: decoded greedily, and sampled."""
+        return [s for s in self.settings if s.name == "full"]
+
+    @cached_property
+    def full_index(self) -> int:
+        """Index of full depth among the candidates."""
+        return [_name(s) for s in self.candidates].index("full")
+
+    @cached_property
+    def weights(self) -> IntArray:
+        """Layers of each candidate, [candidates]."""
+        return np.array([len(s.candidate.layers) for s in self.candidates if s.candidate])
+
+    @cached_property
+    def scores(self) -> FloatArray:
+        """Scores of the candidates, [documents, candidates]."""
+        return self._score_table(self.candidates)
+
+    def _score_table(self, settings: Sequence[Setting]) -> FloatArray:
+        return np.array([[self.samples[s.key][d.id].score for s in settings] for d in self.documents])
+
+    def _scores_by_half(self) -> tuple[FloatArray, FloatArray] | None:
+        """Scores on every second reference and on the others, [documents, candidates] each; None for one reference."""
+        if min(len(d.references) for d in self.documents) < 2:
+            return None
+        first, second = (self._scores_on(start) for start in (0, 1))
+        return first, second
+
+    def _scores_on(self, start: int) -> FloatArray:
+        """Scores of the candidates on every second reference from one on, [documents, candidates]."""
+        task = self.evaluation.conditions.task
+
+        def score(document: Document, setting: Setting) -> float:
+            output = self.samples[setting.key][document.id].output
+            return task.choose_references(document, output, range(start, len(document.references), 2))
+
+        return np.array([[score(d, s) for s in self.candidates] for d in self.documents])
+
+    def _named(self, items: IntArray) -> list[tuple[Setting, str]]:
+        """The chosen candidates with their names, one per document."""
+        return [(self.candidates[i], _name(self.candidates[i])) for i in items]
+
+    def _cross_row(self, budget: float, halves: tuple[FloatArray, FloatArray]) -> None:
+        """Add the row of choices that are scored on references that they were not made by."""
+        chosen, held_out, full_held_out = [], [], []
+        for choose_on, score_on in (halves, halves[::-1]):
+            crossed = cross(choose_on, score_on, self.weights, budget * self.depth)
+            assert crossed is not None
+            chosen.append(crossed.items)
+            held_out.append(score_on[np.arange(len(self.documents)), crossed.items])
+            full_held_out.append(score_on[:, self.full_index])
+        scores = np.mean(held_out, axis=0).tolist()
+        self._record(
+            "oracle_cross",
+            budget,
+            self._named(chosen[0]),
+            scores=scores,
+            scored=quality(scores, np.mean(full_held_out, axis=0).tolist(), clusters=clustered(self.documents)),
+            notes=("scored on references that it did not choose by; outputs shown are of the first half's choice",),
+        )
+
+    def _record(
+        self,
         name: str,
         budget: float | None,
         chosen: Sequence[tuple[Setting, str]],
-        held_out: Sequence[float] | None = None,
-        **more: object,
+        *,
+        scores: Sequence[float] | None = None,
+        **more: Any,
     ) -> None:
-        ids = [d.id for d in documents]  # unlike other rows, a choice depends on which documents there are
-        content = [place.track, name, budget, [s.key for s in settings], oracle.params(), ids]
+        """Add a row, and write its samples and the scores of all candidates.
+
+        Args:
+            name: of the row.
+            budget: average layer share; None for a choice among full-depth outputs.
+            chosen: the setting that each document takes, and its name.
+            scores: of the documents, where they are not the chosen samples' own.
+            more: passed on to `build`.
+        """
+        ids = [d.id for d in self.documents]  # unlike other rows, a choice depends on which documents there are
+        track, params = self.evaluation.conditions.track, self.oracle.params()
+        content = [track, name, budget, [s.key for s in self.settings], params, ids]
         key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
         picked = [
-            samples[s.key][d.id].model_copy(update={"choice": label})
-            for (s, label), d in zip(chosen, documents, strict=True)
+            self.samples[s.key][id_].model_copy(update={"choice": label})
+            for (s, label), id_ in zip(chosen, ids, strict=True)
         ]
-        if held_out is not None:  # what a row says is the mean of its samples
-            picked = [one.model_copy(update={"score": score}) for one, score in zip(picked, held_out, strict=True)]
-        full = next(s for s in fulls if s.sample is None)
-        setting = Setting(name, given, full.method, budget, key=key)
-        rows_.append(
-            build(
-                place, setting, documents, picked, base, env, deployable=False, kind="oracle",
-                params={**oracle.params(), "candidates": len(candidates)}, **more,  # type: ignore[arg-type]
-            )
-        )  # fmt: skip
-        store.put(key, picked)
+        if scores is not None:  # a row's score is the mean of its samples'
+            picked = [one.model_copy(update={"score": score}) for one, score in zip(picked, scores, strict=True)]
+        greedy = next(s for s in self.fulls if s.sample is None)
+        setting = Setting(name, self.given, greedy.method, budget, key=key)
+        shown = {**params, "candidates": len(self.candidates)}
+        self.records.append(build(self.evaluation, setting, picked, kind="oracle", params=shown, **more))
+        self.store.put(key, picked)
         if name != "oracle@full":
-            store.put_candidates(key, _candidates(candidates, documents, samples, depth))
+            self.store.put_candidates(key, self._candidate_scores())
 
-    solved = Knapsack(weights, scores)
-    full_at = [c.name for c in candidates].index("full")
-    least = solved.reach(float(scores[:, full_at].mean()))
-    assert least is not None  # full is a candidate
-    reach = f"equals full quality at {least.depth / depth:.3f} of the layers"
-    halves = _halves(place, candidates, documents, samples)
-    for budget in budgets:
-        choice = solved.choose(budget * depth)
-        if choice is None:
-            continue
-        chosen = [(candidates[i], _label(candidates[i])) for i in choice.items]
-        record("oracle", budget, chosen, notes=(reach,))
-        if halves is None:
-            continue
-        picks, held_out, full_held_out = [], [], []
-        for choose_on, score_on in (halves, halves[::-1]):
-            crossed = cross(choose_on, score_on, weights, budget * depth)
-            assert crossed is not None
-            picks.append(crossed.items)
-            held_out.append(score_on[np.arange(len(documents)), crossed.items])
-            full_held_out.append(score_on[:, full_at])
-        record(
-            "oracle_cross",
-            budget,
-            [(candidates[i], _label(candidates[i])) for i in picks[0]],
-            held_out=np.mean(held_out, axis=0).tolist(),
-            scored=quality(
-                np.mean(held_out, axis=0).tolist(),
-                np.mean(full_held_out, axis=0).tolist(),
-                clusters=clustered(documents),
-            ),
-            notes=("scored on references that it did not choose by; outputs shown are of the first half's choice",),
-        )
-    best = best_of(_table(fulls, documents, samples))
-    labels = ["greedy" if s.sample is None else f"sample-{s.sample}" for s in fulls]
-    record("oracle@full", None, [(fulls[i], labels[i]) for i in best.items])
-    return rows_
+    def _candidate_scores(self) -> list[CandidateScore]:
+        """What every candidate scores on every document."""
+        lines = []
+        for d in self.documents:
+            for s in self.candidates:
+                assert s.candidate is not None
+                lines.append(
+                    CandidateScore(
+                        id=d.id,
+                        candidate=s.candidate.name,
+                        layers=s.candidate.layers,
+                        share=len(s.candidate.layers) / self.depth,
+                        score=self.samples[s.key][d.id].score,
+                    )
+                )
+        return lines
 
 
-def _label(setting: Setting) -> str:
+def _name(setting: Setting) -> str:
     assert setting.candidate is not None
     return setting.candidate.name
-
-
-def _table(settings: Sequence[Setting], documents: Sequence[Document], samples: Table) -> FloatArray:
-    return np.array([[samples[s.key][d.id].score for s in settings] for d in documents])
-
-
-def _halves(
-    place: Place, candidates: Sequence[Setting], documents: Sequence[Document], samples: Table
-) -> tuple[FloatArray, FloatArray] | None:
-    """Scores on every second reference and on the others: two tables [documents, candidates]."""
-    if min(len(d.references) for d in documents) < 2:
-        return None
-    tables = []
-    for start in (0, 1):
-        tables.append(
-            np.array(
-                [
-                    [
-                        place.task.choose_references(d, samples[s.key][d.id].output, range(start, len(d.references), 2))
-                        for s in candidates
-                    ]
-                    for d in documents
-                ]
-            )
-        )
-    return tables[0], tables[1]
-
-
-def _candidates(
-    settings: Sequence[Setting], documents: Sequence[Document], samples: Table, depth: int
-) -> list[CandidateScore]:
-    lines = []
-    for d in documents:
-        for s in settings:
-            assert s.candidate is not None
-            lines.append(
-                CandidateScore(
-                    id=d.id,
-                    candidate=s.candidate.name,
-                    layers=s.candidate.layers,
-                    share=len(s.candidate.layers) / depth,
-                    score=samples[s.key][d.id].score,
-                )
-            )
-    return lines

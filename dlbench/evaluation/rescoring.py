@@ -1,9 +1,9 @@
-"""Score again what was on disk when a run began: samples keep outputs, and the task may have changed since.
+"""Score the samples of earlier runs again, since the task's scoring may have changed.
 
-A content key names what was decoded. Its samples stay good when a filter, `process_results` or a helper of a task is
-edited; their scores do not. So they are always scored by the task as it is now, which takes a fraction of a millisecond
-each: no hash of code could tell as surely that nothing has changed. A score has changed if two scorings agree that it
-has: some tasks score by chance.
+A content key identifies what was decoded. When a filter, `process_results` or a helper of a task is edited, outputs
+stay valid but scores do not. So stored outputs are always scored by the task as it is now, which takes a fraction of a
+millisecond each and is more reliable than any hash of code. A score counts as changed if two scorings agree on that:
+some tasks score at random.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ def rescore(
     keys: Iterable[str],
     say: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Score samples of earlier runs, and write those whose scores are others now.
+    """Score samples of earlier runs, and write those whose scores differ now.
 
     Args:
-        task: scores.
+        task: scores the outputs.
         documents: of the run, all of them decoded.
-        store: has the samples, merged.
-        keys: of the task's settings on one backbone; many of them share outputs.
-        say: told how many keys are done, of how many.
+        store: holds the merged samples.
+        keys: content keys of the task's settings on one backbone; many of them share outputs.
+        say: told the number of keys that are done, and of all keys.
 
     Returns:
-        How many samples have other scores now.
+        The number of samples whose scores differ now.
     """
     known: dict[object, list[tuple[float, dict[str, float]]]] = {}
     changed, several = 0, list(dict.fromkeys(keys))
     for number, key in enumerate(several):
-        there, samples = store.found(key), store.samples(key)
+        earlier, samples = store.found(key), store.samples(key)
         stale: list[Sample] = []
         for document in documents:
-            if document.id in there:
+            if document.id in earlier:
                 sample = samples[document.id]
                 content = (document.id, sample.answers or sample.output)
-                found = known.setdefault(content, [])
-                while (sample.score, sample.scores) not in found and len(found) < 2:
-                    found.append(_score(task, document, sample))
-                if (sample.score, sample.scores) not in found:
-                    score, scores = found[0]
+                scorings = known.setdefault(content, [])
+                while (sample.score, sample.scores) not in scorings and len(scorings) < 2:
+                    scorings.append(_score(task, document, sample))
+                if (sample.score, sample.scores) not in scorings:
+                    score, scores = scorings[0]
                     stale.append(sample.model_copy(update={"score": score, "scores": scores}))
         if stale:
             store.replace(key, stale)
@@ -57,7 +57,7 @@ def rescore(
 
 
 def _score(task: Task, document: Document, sample: Sample) -> tuple[float, dict[str, float]]:
-    """The primary metric, and the others."""
-    found = task.weigh(document, sample.answers) if task.is_loglikelihood else task.score(document, sample.output)
-    scores = dict(found)
+    """Scores under the primary metric, and under the others."""
+    metrics = task.weigh(document, sample.answers) if task.is_loglikelihood else task.score(document, sample.output)
+    scores = dict(metrics)
     return scores.pop(task.metric), scores

@@ -1,4 +1,4 @@
-"""What a run will do: one `Setting` per decoding of the test documents, each with its content key."""
+"""What is evaluated: one `Setting` per decoding of the test documents, and the content key under which it is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from dlbench.models.catalog import INT8
 from dlbench.models.generation_config import wishes
 from dlbench.registry import methods as registry
 from dlbench.registry import provenance
-from dlbench.run.config import RunSpec
 from dlbench.system.versions import versions
 
 PROTOCOL = 3
@@ -31,59 +30,65 @@ class Setting:
     """One way to decode the test documents of a task."""
 
     name: str
-    """The method as the board names it."""
+    """The method's name on the board."""
     given: str
-    """How the registry finds its source: its name, or the path of a plugin file."""
+    """The method as the user gave it: its name, or the path of a plugin file."""
     method: Method
     budget: float | None
-    """Target layer share; None where nothing is aimed at."""
+    """Target layer share; None where there is no target."""
     seed: int = 0
-    """Of the method's noise and of its fit."""
+    """Seed of the method's random decisions and of its fit."""
     part: Part = "row"
-    """A row of the board, or material for the oracle."""
+    """A row of the board, or one of the runs that oracle rows are computed from."""
     sample: int | None = None
-    """Stream of sampling noise; None decodes greedily."""
+    """Number of the random stream that tokens are sampled with; None decodes greedily."""
     candidate: Candidate | None = None
     key: str = ""
     fit: Facts | None = None
-    """How it was fitted; None where nothing was."""
+    """Facts of its fit; None where nothing was fitted."""
     learnt: tuple[str, ...] = ()
-    """Parameters that the fit set, the knob apart."""
+    """Names of the parameters that the fit set, without the knob."""
 
-    def alike(self, depth: int) -> tuple[Any, ...] | None:
-        """Settings with an equal answer decode the same way and need to run once; None where that is unknown."""
+    def output_key(self, depth: int) -> tuple[Any, ...] | None:
+        """Return a key that settings with the same outputs share, so that only one runs; None where that is unknown."""
         if self.name == "full":
             return self.sample, (Action.RUN,) * depth
         return (self.sample, self.method.actions(depth)) if isinstance(self.method, Static) else None
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a setting runs: everything but the method that a content key depends on."""
+class Conditions:
+    """What a method runs under: all that a content key depends on beside the method, and facts for the records."""
 
     backbone: Backbone
     task: Task
     documents_sha256: str
-    spec: RunSpec
+    """Over the whole scored split, see `documents_sha256`."""
+    prompt: Literal["full", "routed"] = "full"
+    """Layers that prompts run: all, or the method's."""
+    kv_policy: str | None = None
+    """Policy asked for, for the keys and values of skipped tokens; None takes each method's own."""
+    limit_first: bool = False
+    """Whether a limit takes the first documents, not a sample of them."""
     with_bos: int | None = None
-    """Prompts of the run that begin with a begin-of-text token."""
+    """Number of prompts that begin with a begin-of-text token."""
     chat_sha256: str | None = None
-    """Of the chat template that the prompts stand in."""
+    """sha256 of the chat template that prompts are put into."""
     of: int | None = None
-    """Documents of the scored split."""
+    """Number of documents in the scored split."""
     fit_overlap: int = 0
-    """Documents that methods would have been fitted on, had they not been scored too."""
+    """Number of documents left out of fitting because they are also scored."""
     notes: tuple[str, ...] = ()
-    """What every record of the task has to say."""
+    """Notes for every record of the task."""
 
     @property
     def track(self) -> str:
-        """Rows that may be ranked together share it."""
+        """Name of the track: only rows of one track may be ranked together."""
         parts = [
             f"base={self.backbone.base_sha256[:12]}",
             f"task={self.task.name}@{self.task.version}",
             f"data={self.documents_sha256[:12]}",
-            f"prompt={self.spec.prompt}",
+            f"prompt={self.prompt}",
             "loglikelihood" if self.task.is_loglikelihood else f"greedy<={self.task.max_new_tokens}",
             *([f"generation={self.generation}"] if self.generation else []),
             f"protocol={PROTOCOL}",
@@ -92,23 +97,23 @@ class Place:
 
     @property
     def generation(self) -> str:
-        """Tells apart what is done of the model's generation_config; empty where nothing is, or nothing is written."""
+        """Digest of what the model's generation_config changes; empty if that is nothing, or nothing is generated."""
         return "" if self.task.is_loglikelihood else wishes(self.backbone.model).digest
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions that these outputs may depend on."""
+        """Versions of the packages that these outputs may depend on."""
         return versions("torchao") if self.backbone.dtype == INT8 else versions()
 
     def kv(self, method: Method) -> str:
-        """The policy in force for keys and values of skipped tokens: the one asked for, where it can matter.
+        """Return the policy in force for the keys and values of skipped tokens: the one asked for, where it matters.
 
-        A static or per-sequence method never comes back to a layer that it left out: all policies are one to it.
+        A static or per-sequence method never runs a layer that it has skipped, so all policies are the same for it.
         """
-        return self.spec.kv if self.spec.kv is not None and method.scope == "token" else method.kv[0]
+        return self.kv_policy if self.kv_policy is not None and method.scope == "token" else method.kv[0]
 
     def key(self, setting: Setting) -> str:
-        """The content key of a quality run: what its outputs and scores depend on, and nothing else."""
+        """Return the content key of a setting: a hash of all that its outputs and scores depend on."""
         weights = hashlib.sha256()
         for name, tensor in sorted(setting.method.weights().items()):
             weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -121,7 +126,7 @@ class Place:
             "attention": self.backbone.model.config._attn_implementation,
             "method": [source_sha256(setting.given), setting.method.params(), weights.hexdigest()],
             "task": [self.task.name, self.task.version, self.documents_sha256, self.task.max_new_tokens],
-            "prompt": self.spec.prompt,
+            "prompt": self.prompt,
             "kv": self.kv(setting.method),
             "seed": setting.seed,
             "sample": setting.sample,
@@ -132,10 +137,17 @@ class Place:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def fit_key(self, given: str, method: Method, budget: float | None, seed: int, fit_sha256: str) -> str:
-        """The content key of a fitted artifact: what was learnt or tuned depends on it. `method` is as before the fit.
+        """Return the content key of a fit: a hash of all that a fitted artifact depends on.
 
-        Unlike the key of a quality run it holds the code of the fit itself, and no releases of libraries: fits are made
-        once and shipped.
+        Unlike the key of a setting it includes the code that fits, and no versions of libraries: fits are made once and
+        shipped.
+
+        Args:
+            given: the method as the user gave it.
+            method: with its parameters before the fit.
+            budget: that it is fitted for; None for a fit that serves all budgets.
+            seed: of the fit.
+            fit_sha256: hash of the fit split's documents.
         """
         content: dict[str, Any] = {
             "protocol": PROTOCOL,
@@ -147,20 +159,20 @@ class Place:
             "task": [self.task.name, self.task.version, fit_sha256, self.task.scoring_sha256],
             "budget": budget,
             "seed": seed,
-            "prompt": self.spec.prompt,
+            "prompt": self.prompt,
             "kv": self.kv(method),
             "generation": self.generation,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def with_key(self, setting: Setting) -> Setting:
-        """The setting with its content key."""
+        """Return the setting with its content key."""
         return replace(setting, key=self.key(setting))
 
 
 @cache
 def source_sha256(method: str) -> str:
-    """sha256 of the code behind a method, given by name or path: once per process, as code is imported once."""
+    """Return the sha256 of a method's code, given by name or path; cached, since code is imported once per process."""
     source = registry.locate(method)
     if source.origin not in ("file", "built-in"):
         return provenance.installed(source.module, source.origin)
@@ -170,29 +182,29 @@ def source_sha256(method: str) -> str:
 
 @cache
 def fitting_sha256() -> str:
-    """sha256 of the code that fits go through: once per process."""
+    """Return the sha256 of the code that fits; cached for the process."""
     return provenance.fitting()
 
 
 def variants(cls: type[Method] | type[Oracle], given: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Parameter sets to run: the class's variants under the user's settings, without repetitions."""
-    found: list[dict[str, Any]] = []
+    """Return the parameter sets to run: the class's variants, overridden by the user's settings, each once."""
+    parameter_sets: list[dict[str, Any]] = []
     for variant in cls.variants:
         merged = {**variant, **given}
-        if merged not in found:
-            found.append(merged)
-    return found
+        if merged not in parameter_sets:
+            parameter_sets.append(merged)
+    return parameter_sets
 
 
 def full() -> Method:
-    """The method that runs everything."""
+    """Return the method that runs every layer."""
     cls = registry.load("full")
     assert issubclass(cls, Method)
     return cls()
 
 
 def oracle_settings(oracle: Oracle, depth: int, seed: int) -> list[Setting]:
-    """Every candidate as a static setting, and as many full-depth outputs: one greedy, the others sampled."""
+    """Return every candidate as a static setting, and as many full-depth settings: one greedy, the others sampled."""
     static = registry.load("static_skip")
     assert issubclass(static, Method)
     candidates = oracle.candidates(depth)

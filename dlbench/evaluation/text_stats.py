@@ -1,4 +1,4 @@
-"""What a mean score hides: the worst documents, outputs of the wrong length, and repetition."""
+"""Statistics that a mean score hides: the worst documents, outputs of the wrong length, and repetition."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ _GRAM = 4
 def beside(
     outputs: Sequence[str], references: Sequence[Sequence[str]], full: Sequence[str], scores: Sequence[float]
 ) -> dict[str, float]:
-    """The figures that stand beside a mean, by their names in records.
+    """Return the statistics that records give beside a mean, by their names there.
 
     Args:
-        outputs: what was written, a text per document, stop texts cut off.
+        outputs: generated texts, one per document, without their stop strings.
         references: of each document.
-        full: what full depth wrote for the same documents.
-        scores: the primary metric.
+        full: texts that full depth generated for the same documents.
+        scores: under the primary metric.
     """
-    found = {"worst_decile": worst_decile(scores), "repetition": sum(map(repetition, outputs)) / len(outputs)}
+    statistics = {"worst_decile": worst_decile(scores), "repetition": sum(map(repetition, outputs)) / len(outputs)}
     closest = [_closest(output, several) for output, several in zip(outputs, references, strict=True)]
     for name, against in (("length_ratio_reference", closest), ("length_ratio_full", full)):
         if (ratio := length_ratio(outputs, against)) is not None:
-            found[name] = ratio
-    return found
+            statistics[name] = ratio
+    return statistics
 
 
 def worst_decile(scores: Sequence[float]) -> float:
-    """Mean of the lowest tenth of the scores, of one at least."""
+    """Return the mean of the lowest tenth of the scores, of at least one score."""
     count = math.ceil(len(scores) / 10)
     return sum(sorted(scores)[:count]) / count
 
 
 def length_ratio(outputs: Sequence[str], against: Sequence[str]) -> float | None:
-    """Characters of all outputs over those of other texts, runs of white space as one; None where these are empty."""
+    """Return characters of all outputs ÷ those of other texts, runs of white space as one; None if those are empty."""
     whole = sum(map(_length, against))
     return sum(map(_length, outputs)) / whole if whole else None
 
 
 def repetition(text: str) -> float:
-    """Share of a text's word 4-grams that have stood in it before; 0 for a shorter text.
+    """Return the share of a text's word 4-grams that occurred in it before; 0 for a shorter text.
 
-    Words stand between spaces; where a script puts none, a letter is one.
+    Words are separated by spaces; in a script without spaces each letter is a word.
     """
     words = [word for run in text.split() for word in pieces(run)]
     grams = [tuple(words[i : i + _GRAM]) for i in range(len(words) - _GRAM + 1)]

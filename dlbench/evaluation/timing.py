@@ -1,9 +1,10 @@
 """Times, measured apart from quality: a fresh process, settings interleaved with `full`, prefill apart from decode.
 
-Run as `python -m dlbench.evaluation.timing JOB.json`; the job names backbone, prompts and settings, the answer is
-timing.jsonl. Nothing is metered here, so a time is the engine's and the method's alone. A time is never reused by a
-later run. The rate per token is measured over the first tokens of a few texts; the time per document is the prefill and
-that rate over the decode forwards that the quality run needed per document, so that longer outputs count as slower.
+Run as `python -m dlbench.evaluation.timing JOB.json`; the job names backbone, prompts and settings, and the results go
+to timing.jsonl. FLOPs are not counted here, so that a time is the engine's and the method's alone. A later run never
+reuses a time. The rate per token is measured over the first tokens of a few texts; the time per document is the prefill
+and that rate times the decode forwards that the quality run needed per document, so that longer outputs count as
+slower.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 
 from dlbench.data.thinking import Thinking
 from dlbench.engine import Engine, Generation, Request, Wave
-from dlbench.evaluation.settings import Place, Setting
+from dlbench.evaluation.settings import Conditions, Setting
 from dlbench.fit.artifacts import load_artifact
 from dlbench.method import Method
 from dlbench.models.loading import load
@@ -32,17 +33,26 @@ from dlbench.registry import methods as registry
 from dlbench.system import device_memory
 
 BATCHES = (1, 16)
+"""Batch sizes that are timed."""
 ROUNDS = 2
+"""Timed runs of each setting."""
 TOKENS = 16
 """Most new tokens of a timed text; a rate per token needs no more."""
 FULL_EVERY = 6
-"""Settings between two runs of `full`, which they are compared with."""
+"""Number of settings between two runs of `full`, which they are compared with."""
 
 
-def describe(place: Place, setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
-    """A setting as the job file holds it, with the decode forwards that it needed per document."""
+def describe(conditions: Conditions, setting: Setting, artifact: Path | None, forwards: float) -> dict[str, Any]:
+    """Return a setting as the job file holds it.
+
+    Args:
+        conditions: that it runs under.
+        setting: to be timed.
+        artifact: folder of its fit, if any.
+        forwards: decode forwards that it needed per document.
+    """
     return {
-        "model": place.backbone.id,
+        "model": conditions.backbone.id,
         "name": setting.name,
         "params": setting.method.params(),
         "budget": setting.budget,
@@ -50,11 +60,12 @@ def describe(place: Place, setting: Setting, artifact: Path | None, forwards: fl
         "key": setting.key,
         "artifact": None if artifact is None else str(artifact),
         "forwards": forwards,
-        "kv": place.kv(setting.method),
+        "kv": conditions.kv(setting.method),
     }
 
 
 def _method(facts: dict[str, Any], sources: dict[str, str]) -> Method | None:
+    """The method of a setting; None for full depth."""
     if facts["name"] == "full":
         return None
     cls = registry.load(sources.get(facts["name"], facts["name"]))
@@ -75,14 +86,14 @@ def _request(facts: dict[str, Any]) -> Request:
     )
 
 
-class Clock:
-    """Times decoding runs of one wave, waiting for the device on both sides."""
+class DeviceTimer:
+    """Times work in seconds, waiting for the device before and after."""
 
     def __init__(self, device: torch.device) -> None:
         self._wait: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
     def of(self, work: Callable[[], Any]) -> tuple[float, Any]:
-        """Seconds that `work` took, and what it gave."""
+        """Return the seconds that `work` took, and its result."""
         self._wait()
         start = time.perf_counter()
         result = work()
@@ -100,77 +111,101 @@ class Item:
     method: Method | None
 
 
+@dataclass
+class _Runs:
+    """What the timed runs of one setting took."""
+
+    prefill: float
+    """Seconds per document."""
+    wave: Wave
+    seconds: list[float] = field(default_factory=list)
+    """Of each decoding run."""
+    speedups: list[float] = field(default_factory=list)
+    """Rate of `full` nearby ÷ the setting's own, of each decoding run."""
+    forwards: int = 1
+    """Decode forwards of one run, over all rows."""
+
+    def timing(self, item: Item, batch: int, task: str, *, is_base: bool) -> Timing:
+        """Sum the runs up."""
+        median = float(np.median(self.seconds))
+        low, high = np.percentile(self.seconds, [25, 75])
+        per_token = median / self.forwards
+        return Timing(
+            key=item.facts["key"],
+            method=item.facts["name"],
+            task=task,
+            budget=item.facts["budget"],
+            batch_size=batch,
+            device=str(item.engine.backbone.device),
+            threads=torch.get_num_threads(),
+            decode_ms_per_token=1e3 * per_token,
+            ms_per_document=1e3 * (per_token * item.facts["forwards"] + self.prefill),
+            prefill_ms_per_document=1e3 * self.prefill,
+            speedup=1.0 if is_base else float(np.median(self.speedups)),
+            spread=float(high - low) / median,
+            repeats=ROUNDS,
+            kernels=item.engine.kernels,
+        )
+
+
 def measure(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> list[Timing]:
-    """Times of every setting at one batch size, each repeat near a run of the first: `full` of the base."""
-    clock = Clock(items[0].engine.backbone.device)
-    reads: set[int] = set()
-    for item in items:
-        if item.method is not None:
-            reads |= item.method.reads(item.engine.backbone.depth)
+    """Return the times of every setting at one batch size.
+
+    Args:
+        items: the settings; the first is `full` of the base, which each run is compared with a run of nearby.
+        batch: prompts that are decoded together.
+        routed: whether prompts run the method's layers only.
+        task: its name.
+    """
+    timer = DeviceTimer(items[0].engine.backbone.device)
     full = items[0].engine.prefill(items[0].prompts[:batch])
     for _ in range(max(1, items[0].engine.warm_ups)):
         full.decode()
-    prefills: list[float] = []
-    waves: list[Wave] = []
-    shared: dict[str, tuple[float, Wave]] = {}
-    for item in items:
-        group, method, seed = item.prompts[:batch], item.method if routed else None, item.facts["seed"]
-        if method is not None:
-            seconds, wave = clock.of(partial(item.engine.prefill, group, method, seed))
-        else:
-            name = item.engine.backbone.id
-            if name not in shared:
-                shared[name] = clock.of(partial(item.engine.prefill, group, reads=reads))
-            seconds, wave = shared[name]
-        prefills.append(seconds / len(group))
-        waves.append(wave)
+    runs = _prefilled(items, batch, timer, routed=routed)
     decodes = [
-        partial(wave.decode, item.method, seed=item.facts["seed"], kv=item.facts["kv"])
-        for wave, item in zip(waves, items, strict=True)
+        partial(run.wave.decode, item.method, seed=item.facts["seed"], kv=item.facts["kv"])
+        for run, item in zip(runs, items, strict=True)
     ]
     for decode, item in zip(decodes, items, strict=True):
         for _ in range(item.engine.warm_ups):
             decode()
-    took: list[list[float]] = [[] for _ in items]
-    speedups: list[list[float]] = [[] for _ in items]
-    forwards = [1] * len(items)
     for _ in range(ROUNDS):
-        for i, decode in enumerate(decodes):
+        for i, (decode, run) in enumerate(zip(decodes, runs, strict=True)):
             if i % FULL_EVERY == 0:
-                seconds, generations = clock.of(full.decode)
+                seconds, generations = timer.of(full.decode)
                 full_rate = seconds / _forwards(generations)
-            seconds, generations = clock.of(decode)
-            forwards[i] = _forwards(generations)
-            took[i].append(seconds)
-            speedups[i].append(full_rate / (seconds / forwards[i]))
-    found = []
-    for i, item in enumerate(items):
-        middle = float(np.median(took[i]))
-        low, high = np.percentile(took[i], [25, 75])
-        per_token = middle / forwards[i]
-        found.append(
-            Timing(
-                key=item.facts["key"],
-                method=item.facts["name"],
-                task=task,
-                budget=item.facts["budget"],
-                batch_size=batch,
-                device=str(item.engine.backbone.device),
-                threads=torch.get_num_threads(),
-                decode_ms_per_token=1e3 * per_token,
-                ms_per_document=1e3 * (per_token * item.facts["forwards"] + prefills[i]),
-                prefill_ms_per_document=1e3 * prefills[i],
-                speedup=1.0 if i == 0 else float(np.median(speedups[i])),
-                spread=float(high - low) / middle,
-                repeats=ROUNDS,
-                kernels=item.engine.kernels,
-            )
-        )
-    return found
+            seconds, generations = timer.of(decode)
+            run.forwards = _forwards(generations)
+            run.seconds.append(seconds)
+            run.speedups.append(full_rate / (seconds / run.forwards))
+    return [
+        run.timing(item, batch, task, is_base=i == 0) for i, (run, item) in enumerate(zip(runs, items, strict=True))
+    ]
+
+
+def _prefilled(items: Sequence[Item], batch: int, timer: DeviceTimer, *, routed: bool) -> list[_Runs]:
+    """Prefill every setting's prompts: once per backbone where prompts run every layer."""
+    reads: set[int] = set()
+    for item in items:
+        if item.method is not None:
+            reads |= item.method.reads(item.engine.backbone.depth)
+    runs: list[_Runs] = []
+    shared: dict[str, tuple[float, Wave]] = {}
+    for item in items:
+        prompts, method = item.prompts[:batch], item.method if routed else None
+        if method is not None:
+            seconds, wave = timer.of(partial(item.engine.prefill, prompts, method, item.facts["seed"]))
+        else:
+            name = item.engine.backbone.id
+            if name not in shared:
+                shared[name] = timer.of(partial(item.engine.prefill, prompts, reads=reads))
+            seconds, wave = shared[name]
+        runs.append(_Runs(seconds / len(prompts), wave))
+    return runs
 
 
 def attempt(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> list[Timing] | None:
-    """What `measure` gives; None where that batch does not fit the memory."""
+    """Return what `measure` does; None where that batch does not fit the memory."""
     try:
         return measure(items, batch, routed=routed, task=task)
     except Exception as error:
@@ -194,7 +229,7 @@ def main(path: Path) -> None:
     for model, (name, dtype) in job["models"].items():
         backbone = load(name, device=job["device"], dtype=dtype, **job.get("loading", {}))
         engines[model] = Engine(backbone, metered=False, kernels="stock" if backbone.spread else job["kernels"])
-    found: list[Timing] = []
+    timings: list[Timing] = []
     for task in job["tasks"]:
         prompts = {model: [_request(p) for p in several] for model, several in task["prompts"].items()}
         items = [
@@ -202,15 +237,15 @@ def main(path: Path) -> None:
             for facts in task["settings"]
         ]
         for batch in BATCHES:
-            said: dict[str, Any] = {"done": len(items)}
+            report: dict[str, Any] = {"done": len(items)}
             times = attempt(items, batch, routed=job["routed"], task=task["name"])
             if times is None:
-                said["note"] = (
+                report["note"] = (
                     f"{task['name']}: no times at batch {batch}, which does not fit the memory of this device"
                 )
-            found += times or []
-            print(json.dumps(said), flush=True)
-    write_lines(Path(job["out"]), found)
+            timings += times or []
+            print(json.dumps(report), flush=True)
+    write_lines(Path(job["out"]), timings)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What `dlbench run` was asked to do, and whether that can be done.
+"""The options of a run, and the checks of whether it can be carried out.
 
-`RunSpec.check` needs no torch and takes milliseconds, so a slip in an option is told at once. `check_environment`
-imports what the run will import anyway: it asks for the device, runs the plugin files and tries their parameters. Both
+`RunSpec.check` needs no torch and takes milliseconds, so a wrong option is reported at once. `check_environment`
+imports what the run will import anyway: it checks the device, runs the plugin files and tries their parameters. Both
 come before anything is written.
 """
 
@@ -34,68 +34,68 @@ KERNELS = ("auto", "stock")
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: everything that the options of `dlbench run` say."""
+    """One run: the options of `dlbench run`."""
 
     models: tuple[str, ...] = ("nano",)
     """Embedded models, local folders or hub names."""
     tasks: tuple[str, ...] = field(default_factory=lambda: tuple(resolve.expand_tasks(["nano"])))
-    """Names of tasks, suites already replaced by their tasks."""
+    """Names of tasks, with suites already replaced by their tasks."""
     methods: tuple[str, ...] = registry.CORE
     """Names, or paths of plugin files."""
     budgets: tuple[float, ...] = (0.25, 0.5, 0.75)
     """Target layer shares."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Parameters set by hand, by the method's name."""
+    """Parameters set by the user: name of the method → parameter → value."""
     limit: int | None = 32
     """Documents per task; None for all."""
     limit_first: bool = False
-    """Take the first documents, not a sample of them."""
+    """Whether the limit takes the first documents, not a sample."""
     out: Path = Path("dlbench-out")
     batch_size: int | None = None
-    """Documents decoded together; None lets memory decide."""
+    """Documents decoded together; None: as many as fit the memory."""
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
     prompt: Literal["full", "routed"] = "full"
     kv: str | None = None
-    """Policy for the keys and values of skipped tokens; None takes each method's own."""
+    """Policy for the keys and values of skipped tokens; None: each method's own."""
     kernels: Literal["auto", "stock"] = "auto"
-    """auto: fused layers where they prove equal to the model's own; stock: the model's own only."""
+    """auto: fused layers where they are verified to equal the model's own; stock: the model's own only."""
     processes: int | None = None
     """None: as many as finish soonest, see `dlbench.system.processes.suitable`."""
     fit: bool = False
-    """Fit again what learns, even where a fitted artifact exists."""
+    """Whether methods are fitted again even where a fitted artifact exists."""
     fit_seeds: int = 1
-    """Fits of each method that learns, from `seed` on; each is a row of its own."""
+    """Number of fits of each method that learns, with seeds from `seed` on; each is a row."""
     timing: bool = True
     sources: Sources = field(default_factory=Sources)
-    """Where tasks come from, and what is changed of them."""
+    """Where tasks come from, and options that change them."""
     chat_template: Literal["auto", "on", "off"] = "auto"
-    """auto: where the tokenizer has one and the task says so."""
+    """Whether prompts are put into the chat template; auto: where the tokenizer has one and the task asks for it."""
     think_end_token: str = "auto"
-    """What ends the thinking before an answer; "auto": where the chat template says so; "off": all is the answer."""
+    """Text that ends the thinking before an answer; "auto": as the chat template says; "off": all is the answer."""
     official: bool = False
-    """Refuse what makes numbers differ: prompts cut to the context, and a limit."""
+    """Whether prompts cut to the context, and a limit, are refused, since they change scores."""
     offline: bool = False
-    """Ask no hub."""
+    """Whether the run must do without the hub."""
     device_map: str | None = None
-    """How transformers spreads the layers over devices; None puts all of them on `device`."""
+    """How transformers places the layers on devices; None: all on `device`."""
     trust_remote_code: bool = False
-    """Run code that comes with a model."""
+    """Whether code that comes with a model may run."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", expanded(self.out, "--out"))
 
     @property
     def loading(self) -> dict[str, Any]:
-        """What `models.loading.load` is told beside device and dtype."""
+        """Options of `dlbench.models.loading.load` beside device and dtype."""
         return {"device_map": self.device_map, "trust_remote_code": self.trust_remote_code}
 
     def check(self) -> None:
         """Check all that can be checked without torch.
 
         Raises:
-            DlbenchError: something cannot be done as asked; the message says what would.
+            DlbenchError: an option is invalid; the message says what would be valid.
         """
         self._check_numbers()
         self._check_choices()
@@ -144,23 +144,23 @@ class RunSpec:
         check_device(self.device)
 
     def _check_methods(self) -> None:
-        places: dict[str, str] = {}
+        given: dict[str, str] = {}
         for method in self.methods:
             name = registry.locate(method).name
-            if name in places:
-                raise DlbenchError(f"method {name!r} is given twice: {places[name]} and {method}; keep one")
-            places[name] = method
+            if name in given:
+                raise DlbenchError(f"method {name!r} is given twice: {given[name]} and {method}; keep one")
+            given[name] = method
         for name, values in self.settings.items():
-            if name not in places:
-                raise unknown("method", name, places, where="in a setting")
-            known = [p.name for p in registry.describe(places[name]).parameters]
+            if name not in given:
+                raise unknown("method", name, given, where="in a setting")
+            known = [p.name for p in registry.describe(given[name]).parameters]
             for parameter in values:
                 if parameter not in known:
                     raise unknown("parameter", parameter, known, where=f"of method {name!r}")
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Read `NAME.PARAM=VALUE` texts; a value is JSON where it can be read as such, else text.
+    """Parse `NAME.PARAM=VALUE` texts; a value is JSON where it parses as JSON, else text.
 
     Raises:
         DlbenchError: a text has another form, a number is not finite, or a parameter is set twice.
@@ -184,7 +184,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def check_environment(spec: RunSpec) -> None:
-    """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and their parameters.
+    """Check what needs torch or lm-eval: the device, the tasks' data, the methods' code and parameters.
 
     Raises:
         DlbenchError: the device or torchao is absent, a task cannot be loaded, a method is broken, or it refuses a
@@ -201,28 +201,28 @@ def check_environment(spec: RunSpec) -> None:
         task = loader.load_task(name, spec.sources)
         if spec.prompt != "routed" and task.is_loglikelihood:
             raise DlbenchError(
-                f"task {name!r} weighs given answers: a prompt at full depth leaves nothing to route; add "
-                "--prompt routed"
+                f"task {name!r} scores given answers by their likelihood: a prompt at full depth leaves nothing to "
+                "route; add --prompt routed"
             )
     for method in spec.methods:
         name = registry.name_of(method)
         chosen = registry.load(method)
         values = spec.settings.get(name, {})
         _check_parameters(name, chosen, values)
-        # In a run of a whole set of methods those that lack the policy are left out, and a line says so.
+        # In a run of `core` or `all`, methods that lack the policy are left out, and a line says so.
         if spec.kv is not None and spec.methods not in (registry.CORE, registry.names()):
             for variant in chosen.variants:
                 try:
-                    made = chosen.from_params({**variant, **values})
+                    configured = chosen.from_params({**variant, **values})
                 except (ValueError, TypeError) as error:
                     raise DlbenchError(f"method {name!r}: {error}") from error
-                if lacking := lacks_policy(made, spec.kv):
+                if lacking := lacks_policy(configured, spec.kv):
                     raise DlbenchError(f"method {name!r} {lacking}")
 
 
 def lacks_policy(method: Method | Oracle, kv: str | None) -> str:
-    """Say that a method does not support a kv policy; empty where it does, or where all policies are one to it."""
-    if kv is None or getattr(method, "scope", "static") != "token":  # an oracle chooses among static sets
+    """Say that a method does not support a kv policy; empty where it does, or where policies do not concern it."""
+    if kv is None or getattr(method, "scope", "static") != "token":  # oracles choose among static sets of layers
         return ""
     policies: tuple[str, ...] = method.kv  # type: ignore[union-attr]
     return "" if kv in policies else f"does not support kv policy {kv!r}: it has {', '.join(policies)}"

@@ -1,119 +1,174 @@
-"""Give one method its settings on one job: what it learns, and what is tuned to each budget."""
+"""Give one method its settings on one job: learn its parameters, and tune it to each budget."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlbench.data.task import Document
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Setting
-from dlbench.fit import Facts, FitProbe, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.method import Method
 from dlbench.registry import methods as registry
-
-if TYPE_CHECKING:
-    from dlbench.run.planner import Job, Planner
+from dlbench.run.config import RunSpec
+from dlbench.run.job import Job
+from dlbench.terminal.progress import Progress
 
 
 @contextlib.contextmanager
-def blaming(method: str, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """Name the method that such an error comes from."""
+def naming_method(name: str, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Turn errors that a method raises into a DlbenchError that names the method."""
     try:
         yield
     except DlbenchError:
         raise
     except errors as error:
         kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
-        raise DlbenchError(f"method {method!r}: {kind}{error}") from error
+        raise DlbenchError(f"method {name!r}: {kind}{error}") from error
 
 
-class Learner:
-    """Gives one method its settings on one job, with what it learns and what is tuned."""
+@dataclass
+class FitContext:
+    """What all fits of a run share."""
 
-    def __init__(self, planner: Planner, job: Job, given: str, method: Method, seed: int) -> None:
-        self.planner, self.job, self.given, self.method, self.seed = planner, job, given, method, seed
+    spec: RunSpec
+    progress: Progress
+    started: float = field(default_factory=time.time)
+    """When the run began: with --fit, older artifacts do not count."""
+    _readings: tuple[Job, Readings] | None = None
+    """What fits on the latest job have read of the backbone."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the artifacts of the run go."""
+        return self.spec.out / "fits"
+
+    def readings(self, job: Job) -> Readings:
+        """Return what earlier fits on a job have read of the backbone; that of another job is dropped."""
+        if self._readings is None or self._readings[0] is not job:
+            self._readings = job, Readings()
+        return self._readings[1]
+
+    def release(self) -> None:
+        """Drop what fits have read: all are made."""
+        self._readings = None
+
+    def find(self, key: str) -> Path | None:
+        """Return the folder of a fit that need not be made again, if there is one."""
+        if self.spec.fit and not self._is_of_this_run(key):
+            return None
+        return find_artifact(key, [self.folder])
+
+    def _is_of_this_run(self, key: str) -> bool:
+        fitted = self.folder / key / "fit.json"
+        return fitted.is_file() and fitted.stat().st_mtime >= self.started
+
+
+class MethodFitter:
+    """Gives one method its settings on one job: what it learns, and what is tuned to each budget."""
+
+    def __init__(self, context: FitContext, job: Job, given: str, method: Method, seed: int) -> None:
+        """Prepare.
+
+        Args:
+            context: shared by the fits of the run.
+            job: where the method runs.
+            given: the method as the user gave it.
+            method: with its parameters before any fit.
+            seed: of the fit and of the method's random decisions.
+        """
+        self.context, self.job, self.given, self.method, self.seed = context, job, given, method, seed
         self.name = registry.name_of(given)
-        spec, knob = planner.spec, method.knob
+        knob = method.knob
         if knob is None:
-            pinned = type(method).at is Method.at
+            has_no_budget = type(method).at is Method.at
         else:
-            pinned = not method.tuned or knob.name in spec.settings.get(self.name, {})
-        self.budgets: tuple[float | None, ...] = (None,) if pinned else spec.budgets
+            has_no_budget = not method.tuned or knob.name in context.spec.settings.get(self.name, {})
+        self.budgets: tuple[float | None, ...] = (None,) if has_no_budget else context.spec.budgets
+
+    @property
+    def depth(self) -> int:
+        """Layers of the backbone."""
+        return self.job.engine.backbone.depth
+
+    def needs_fit(self) -> bool:
+        """Return whether anything is learnt or tuned: a method that meets its budgets in closed form needs no fit."""
+        if self.method.learns:
+            return True
+        with naming_method(self.name):
+            return any(budget is not None and self.method.at(budget, self.depth) is None for budget in self.budgets)
 
     def settle(self) -> None:
-        """Give the job the method at every budget."""
+        """Add a row to the job for every budget."""
         for budget in self.budgets:
             setting, artifact = self.at(budget)
-            setting = self.job.place.with_key(setting)
-            if artifact is not None:
-                self.job.artifacts[setting.key] = artifact
-            self.job.settings.append(setting)
-            if setting.budget is None:  # a set given outright has nothing to tune: one row
+            self.job.add(setting, artifact)
+            if setting.budget is None:  # a fixed set of layers is one row, whatever the budget
                 break
 
     def at(self, budget: float | None) -> tuple[Setting, Path | None]:
-        """The method at a budget, None for as it stands; and the artifact that it comes from, if any.
+        """Return the method at a budget, None for as it is; and the folder of its fit, if it has one.
 
         Raises:
             DlbenchError: the method fails, or refuses the budget.
         """
-        with blaming(self.name):
+        with naming_method(self.name):
             return self._at(budget)
 
     def _at(self, budget: float | None) -> tuple[Setting, Path | None]:
-        depth, method = self.job.engine.backbone.depth, self.method
+        method = self.method
         artifact: Path | None = None
         facts: Facts | None = None
         if method.learns and not method.fits_budget:
-            artifact, method, facts = self._artifact(None, None)
-        closed = None if budget is None or method.fits_budget else method.at(budget, depth)
+            artifact, method, facts = self._fitted(None, None)
+        closed = None if budget is None or method.fits_budget else method.at(budget, self.depth)
         if closed is not None:
-            artifact = None  # all that was learnt is in the parameters
+            artifact = None  # the parameters hold all that was learnt
             budget = None if closed is method else budget
-            closed.validate(depth)
+            closed.validate(self.depth)
         elif budget is not None and method.knob is None and not method.fits_budget:
-            raise ValueError(f"at({budget:g}, {depth}) gives no setting, and there is no knob to tune")
+            raise ValueError(f"at({budget:g}, {self.depth}) gives no setting, and there is no knob to tune")
         elif budget is not None or (method.learns and method.fits_budget):
-            artifact, method, facts = self._artifact(budget, method)
-        made, learnt = method if closed is None else closed, self._learnt(method)
-        return Setting(self.name, self.given, made, budget, self.seed, fit=facts, learnt=learnt), artifact
+            artifact, method, facts = self._fitted(budget, method)
+        final, learnt = method if closed is None else closed, self._learnt(method)
+        return Setting(self.name, self.given, final, budget, self.seed, fit=facts, learnt=learnt), artifact
 
-    def _artifact(self, budget: float | None, learnt: Method | None) -> tuple[Path, Method, Facts]:
-        """What the fit for a budget left, made now if it is not there; `learnt`: what is to be tuned only."""
-        learner, planner = self.job.plain, self.planner
-        documents, sha256 = learner.fit_documents
-        key = learner.place.fit_key(self.given, self.method, budget, self.seed, sha256)
-        own = planner.fits / key
-        folder = None if planner.spec.fit and not self._fresh(own) else find_artifact(key, [planner.fits])
+    def _fitted(self, budget: float | None, learnt: Method | None) -> tuple[Path, Method, Facts]:
+        """Load the fit for a budget, making it first where there is none.
+
+        Args:
+            budget: None for what is learnt once for all budgets.
+            learnt: with its learnt parameters, where only the knob is to be tuned.
+        """
+        job, context = self.job.unquantised, self.context
+        key = job.fit_key(self.given, self.method, budget, self.seed)
+        folder = context.find(key)
         if folder is None:
-            folder = own
-            self._fit(learner, budget, learnt, documents, folder)
+            folder = context.folder / key
+            self._fit(job, budget, learnt, job.fit_documents[0], folder)
         return folder, *load_artifact(folder, type(self.method))
 
     def _learnt(self, fitted: Method) -> tuple[str, ...]:
-        """The parameters that a fit has set, the knob apart."""
+        """Names of the parameters that a fit has set, without the knob."""
         before, knob = self.method.params(), self.method.knob
         changed = (name for name, value in fitted.params().items() if value != before[name])
         return tuple(sorted(name for name in changed if knob is None or name != knob.name))
 
-    def _fresh(self, folder: Path) -> bool:
-        """Whether an artifact was made by this very run: with --fit, older ones do not count."""
-        made = folder / "fit.json"
-        return made.is_file() and made.stat().st_mtime >= self.planner.started
-
     def _fit(
         self, job: Job, budget: float | None, learnt: Method | None, documents: Sequence[Document], folder: Path
     ) -> None:
+        """Learn and tune, and save the result with the facts about it."""
         learn, rest = halves(documents)
-        label = f"{self.name} on {job.place.task.name}" + (f" for {budget:g}" if budget is not None else "")
-        with self.planner.progress.stage(label) as say:
+        context, task = self.context, job.conditions.task
+        label = f"{self.name} on {task.name}" + (f" for {budget:g}" if budget is not None else "")
+        with context.progress.stage(label) as say:
             start, realised = time.perf_counter(), None
-            backbone, task, kv = job.engine.backbone, job.place.task, job.place.kv(self.method)
-            readings, prompt = self.planner.readings(job), self.planner.spec.prompt
+            kv, readings, prompt = job.conditions.kv(self.method), context.readings(job), context.spec.prompt
+            backbone = job.engine.backbone
             probe = FitProbe(backbone, task, learn, rest, self.seed, budget, kv, say, readings=readings, prompt=prompt)
             if learnt is None or not learnt.learns or learnt.fits_budget:
                 learnt = type(self.method).from_params(self.method.params())
@@ -124,7 +179,7 @@ class Learner:
             seconds = round(time.perf_counter() - start, 1)
         facts = Facts(
             method=self.name,
-            task=job.place.task.name,
+            task=task.name,
             seed=self.seed,
             budget=budget,
             realised=realised,

@@ -1,4 +1,4 @@
-"""What a run says in the terminal when it is done."""
+"""End-of-run summary in the terminal."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from dlbench.errors import DlbenchError
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Timing
-from dlbench.run.planner import Job
+from dlbench.run.job import Job
 from dlbench.terminal.console import open_console
 
 
 def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing], minutes: float) -> None:
-    """Build the board and print the results: a table, what they say, and where to look further.
+    """Build the board and print the results: a table, headlines, warnings and where the board is.
 
     Args:
         store: the run's folder.
-        records: its rows.
-        times: as far as they were measured.
-        minutes: that the run took.
+        records: of the run.
+        times: empty where none were measured.
+        minutes: duration of the run.
     """
     from dlbench.leaderboard.analysis.headlines import headlines
     from dlbench.leaderboard.board import read_board
@@ -34,7 +33,7 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     page = build(board, store.out / "site")
     console = open_console()
     console.print(closing_table(records, times, console.width))
-    for line in dict.fromkeys([*cut_prompts(records), *_said_of_full(records), *slow_kernels(records, times)]):
+    for line in dict.fromkeys([*cut_prompts(records), *_notes_on_full(records), *slow_kernels(records, times)]):
         console.print(f"! {line}", markup=False, highlight=False)
     said = Table.grid(padding=(0, 1, 0, 0))
     for line in headlines(records, board.runs.scores, board.runs.sources):
@@ -46,9 +45,9 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
 
 
 def slow_kernels(records: Sequence[Record], times: Sequence[Timing]) -> list[str]:
-    """A line per model and reason where its layers did not run as fast as was tried, and one where only times did not.
+    """Return a line per model whose layers ran on slower kernels than were tried, and one if only the timed ones did.
 
-    `env["kernels"]` of a record is the kind of layers that ran and, after a colon, why no faster kind did.
+    `env["kernels"]` of a record is the kind of kernels that ran and, after a colon, why no faster kind did.
     """
     told = {(r.backbone.name, r.backbone.dtype, *r.env.get("kernels", "").partition(": ")[::2]) for r in records}
     ran = {"stock": "the model's own layers ran, not fused ones", "fused": "fused layers ran, not captured ones"}
@@ -63,27 +62,20 @@ def slow_kernels(records: Sequence[Record], times: Sequence[Timing]) -> list[str
     return lines
 
 
-def _said_of_full(records: Sequence[Record]) -> list[str]:
-    """What the records say of full depth: it concerns the task or the model, and so every row."""
+def _notes_on_full(records: Sequence[Record]) -> list[str]:
+    """Notes on the records of full depth: they concern the task or the model, and so every row."""
     full = [record for record in records if record.method.name == "full"]
     return [f"{one.task.name} on {one.backbone.name}: {note}" for one in full for note in one.notes]
 
 
 def show_fits(jobs: Sequence[Job]) -> None:
-    """Print what was fitted: a row per setting.
-
-    Raises:
-        DlbenchError: there was nothing to fit.
-    """
-    if not any(s.fit for job in jobs for s in job.settings):
-        named = ", ".join(dict.fromkeys(s.name for job in jobs for s in job.settings if s.name != "full"))
-        raise DlbenchError(f"{named}: nothing to fit, a budget is met in closed form")
+    """Print what was fitted, a row per setting."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("on", no_wrap=True)
     for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
         table.add_column(name, justify="right", no_wrap=True)
-    lone = len({job.place.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
+    lone = len({job.conditions.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
     for job in jobs:
         for s in job.settings:
             if (facts := s.fit) is not None:
@@ -93,6 +85,6 @@ def show_fits(jobs: Sequence[Job]) -> None:
                 label = " · ".join(
                     [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
                 )
-                where = facts.task if lone else f"{facts.task}, {job.place.backbone.name}"
+                where = facts.task if lone else f"{facts.task}, {job.conditions.backbone.name}"
                 table.add_row(label, where, *shares, *counts, str(facts.seed))
     open_console().print(table)

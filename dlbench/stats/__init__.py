@@ -6,11 +6,12 @@
 - `frontier`: `Point`, `Curve` (band, area, points at any cost), `matched_difference`.
 - `reach`: `compute_at`, `gap_closed`, `pareto_probability`.
 - `ranks`: `Rank`, `rank_intervals`, `tie_groups`, `letters`.
-- `unseen`: `effective_mass`, `unseen_share`: what a sample that is looked at too closely hides.
+- `unseen`: `effective_mass`, `unseen_share`: how much documents that were not sampled may change a mean.
 - `resample`: `Resample`, the shared bootstrap weights.
 """
 
-from dlbench.stats.frontier import Area, Band, Curve, Point, matched_difference
+from dlbench.stats.bands import Band
+from dlbench.stats.frontier import Area, Curve, Point, matched_difference
 from dlbench.stats.hypothesis_tests import (
     Outcomes,
     corrected,

@@ -1,4 +1,4 @@
-"""Bounds for the means of many samples at once: which interval is used where, and how.
+"""Bounds for the means of many samples at once, and which interval is used where.
 
 - Scores of 0 and 1 only (binary metrics): the score interval, which is Tango's for a paired difference and Wilson's for
   a single mean.
@@ -6,13 +6,13 @@
   score interval, in which no document deviates by more than the largest deviation that was seen.
 - Otherwise: the paired bootstrap, bias-corrected and accelerated (BCa; Efron, JASA 82, 1987).
 
-Under either rule for real-valued scores no bound lies nearer to the estimate than the unseen allows: a share of
-z² ÷ (n + z²) of the documents may go beyond the largest deviation seen, as far as the metric goes (see
-`dlbench.stats.unseen`). Without it an interval of scores that all differ by a hair would be far narrower than one of
-scores that all tie, and miss the truth whenever a rare collapse is not in the sample.
+Both intervals for real-valued scores are widened to allow for documents that were not sampled: a share of
+z² ÷ (n + z²) of all documents may deviate more than the largest deviation seen, up to the metric's range (see
+`dlbench.stats.unseen`). Without that, scores that all differ slightly would have a far narrower interval than scores
+that all tie, and it would miss the truth whenever a rare collapse is not in the sample.
 
-Where documents share sources, the units are sources, and a source that was not seen may deviate by as much less than a
-document as sources were seen to: the mean of fifty documents that have little in common can't lie where one can.
+Where documents share sources, the units are sources. A source that was not seen deviates less than a single document
+may, in the proportion in which the sources that were seen do: a mean of fifty little related documents varies less.
 """
 
 from __future__ import annotations
@@ -24,31 +24,29 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from dlbench.stats.resample import FloatArray, Resample, cluster_totals
+from dlbench.stats.resample import FloatArray, cluster_totals
 from dlbench.stats.score import score_ends
-from dlbench.stats.unseen import effective_mass, level_of, unseen_share
+from dlbench.stats.unseen import effective_mass, level_of, unit_deviations, unit_room, unseen_distance
 
 DENSE = 100
-"""Effective mass of the deviations from which on a bootstrap of real-valued scores is trusted."""
+"""Least effective mass of the deviations at which the bootstrap is used for real-valued scores."""
 SCORE = "empirical-likelihood score"
 BCA = "bootstrap BCa"
 _FEW_VALUES = 16
-_CELLS = 1 << 17  # of samples × documents that are handled at once: 1 MiB an array, which stays in the cache
+CELLS = 1 << 17  # samples × documents handled at once: 1 MiB per array, which fits the CPU's cache
 
 Draws = Callable[[npt.NDArray[np.intp]], FloatArray]
-"""From samples, by number, to their resampled means, [chosen samples, resamples]."""
-Limit = float | FloatArray
-"""The least or greatest value that there can be: one for all documents, or [documents]."""
+"""From the numbers of samples to their resampled means, [chosen samples, resamples]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Several samples over the same documents, of which the means are wanted.
+    """Several samples over the same documents, whose means are estimated.
 
     Attributes:
         values: [samples, documents].
-        low: least value that a document could have had; `high`, the greatest, [samples].
-        binary: whether the values come of scores of 0 and 1 only, [samples].
+        low: least possible value of a document, [samples]; `high`, the greatest.
+        binary: whether the values are made of scores of 0 and 1 only, [samples].
         codes: the cluster of each document, None where each is its own.
     """
 
@@ -64,7 +62,7 @@ def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArra
     count, documents = samples.values.shape
     low, high, score = np.empty(count), np.empty(count), np.empty(count, dtype=np.bool_)
     inner = level_of(samples.codes, level)
-    step = max(64, _CELLS // documents)
+    step = max(64, CELLS // documents)
     for start in range(0, count, step):
         part = slice(start, start + step)
         some = Samples(samples.values[part], samples.low[part], samples.high[part], samples.binary[part], samples.codes)
@@ -80,11 +78,11 @@ def mean_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArra
 
 
 def _some_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]]:
-    """Return what `mean_bounds` does of as many samples as are handled at once."""
+    """Return what `mean_bounds` does, without the unseen, for as many samples as are handled at once."""
     estimate = samples.values.mean(axis=1)
-    centre = np.median(samples.values, axis=1)  # where most documents tie, what they tie at
+    centre = np.median(samples.values, axis=1)  # where most documents tie, their common value
     off = samples.values - centre[:, None]
-    units, _ = _unit_deviations(off, samples.codes)
+    units, _ = unit_deviations(off, samples.codes)
     score = samples.binary | (effective_mass(units) < DENSE)
     low, high = np.empty(len(off)), np.empty(len(off))
     chosen = np.flatnonzero(score)
@@ -101,60 +99,17 @@ def _some_bounds(samples: Samples, draws: Draws, level: float) -> tuple[FloatArr
 
 
 def unseen_reach(samples: Samples, level: float) -> tuple[FloatArray, FloatArray]:
-    """Return how far below and above the mean what was not seen may lie, [samples] each; 0 where the interval knows.
+    """Return how far documents that were not seen may move the mean down and up, [samples] each.
 
-    Score intervals of binary scores, and of ties throughout, go as far as the metric does of themselves.
+    0 for binary scores and where all documents tie: their score intervals already reach as far as the metric does.
     """
     centre = np.median(samples.values, axis=1)
     off = samples.values - centre[:, None]
     known = samples.binary | ~off.any(axis=1)
-    units, typical = _unit_deviations(off, samples.codes)
+    units, typical = unit_deviations(off, samples.codes)
     usual = centre + typical
-    below, above = (_unseen(units, off, room, level) for room in (usual - samples.low, samples.high - usual))
+    below, above = (unseen_distance(units, off, room, level) for room in (usual - samples.low, samples.high - usual))
     return np.where(known, 0.0, below), np.where(known, 0.0, above)
-
-
-def _unseen(units: FloatArray, off: FloatArray, room: FloatArray, level: float) -> FloatArray:
-    """Return how far a mean may lie to one side for what was not seen, [samples].
-
-    Args:
-        units: deviations of documents, or of sources, [samples, units].
-        off: deviations of documents, [samples, documents].
-        room: how far a document may deviate to that side, [samples].
-        level: two-sided coverage.
-    """
-    reach = np.zeros(len(units))
-    for deviations, room_here in ((off, room), (units, room * _calm(units, off))):
-        far = np.maximum(room_here - np.abs(deviations).max(axis=1), 0.0)
-        reach = np.maximum(reach, unseen_share(deviations.shape[1], level) * far)
-    return reach
-
-
-def _calm(units: FloatArray, off: FloatArray) -> FloatArray:
-    """Return how much less a unit deviates than a document does, in quadratic means, [samples]; 1 where all tie."""
-    spread, documents = (np.sqrt((x**2).mean(axis=1)) for x in (units, off))
-    calm = np.where(documents > 0, np.minimum(1.0, spread / np.maximum(documents, 1e-300)), 1.0)
-    return np.asarray(calm, dtype=np.float64)
-
-
-def _unit_room(units: FloatArray, off: FloatArray, room: FloatArray) -> FloatArray:
-    """Return how far a source may deviate, where a document may by `room`: as far as any was seen at least."""
-    seen: FloatArray = np.abs(units).max(axis=1)
-    return np.asarray(np.maximum(seen, room * _calm(units, off)), dtype=np.float64)
-
-
-def _unit_deviations(rows: FloatArray, codes: npt.NDArray[np.intp] | None) -> tuple[FloatArray, FloatArray]:
-    """Return how each unit deviates from what is typical of a unit: [samples, units], and the typical, [samples].
-
-    Units are documents, or their clusters in documents of the mean size.
-    """
-    if codes is None:
-        typical = np.median(rows, axis=1)
-        return rows - typical[:, None], typical
-    sizes = np.bincount(codes)
-    totals = cluster_totals(rows, codes)
-    typical = np.median(totals / sizes, axis=1)
-    return (totals - typical[:, None] * sizes) / sizes.mean(), typical
 
 
 def _score_bounds(
@@ -174,8 +129,8 @@ def _score_bounds(
         return ends[0] + centre, ends[1] + centre
     sizes = np.bincount(samples.codes) / np.bincount(samples.codes).mean()
     a, b = cluster_totals(off, samples.codes).T / np.bincount(samples.codes).mean(), sizes[:, None]
-    units, typical = _unit_deviations(off, samples.codes)
-    below, above = (_unit_room(units, off, room) for room in (typical - low, high - typical))
+    units, typical = unit_deviations(off, samples.codes)
+    below, above = (unit_room(units, off, room) for room in (typical - low, high - typical))
 
     def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
         moved = np.sort([(typical - value) * sizes.min(), (typical - value) * sizes.max()], axis=0)
@@ -228,127 +183,3 @@ def bca_bounds(
         ends.append(pair[:, 0] + (place - left[:, 0]) * (pair[:, 1] - pair[:, 0]))
     # Of skewed draws the bounds can miss their own estimate; an interval printed beside it must not.
     return np.minimum(ends[0], estimate), np.maximum(ends[1], estimate)
-
-
-def ratio_bounds(
-    tops: FloatArray,
-    bottom: FloatArray,
-    bounds: tuple[tuple[Limit, Limit], tuple[float, float]],
-    resample: Resample,
-    level: float,
-) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_]] | None:
-    """Return the bounds of mean(top) ÷ mean(bottom) for several tops, and which of them are score intervals.
-
-    Args:
-        tops: [samples, documents].
-        bottom: [documents].
-        bounds: least and greatest value there can be, of `tops` (one for all, or one per document) and of `bottom`.
-        resample: over the documents.
-        level: two-sided coverage.
-
-    Returns:
-        Infinite where the data do not bound a ratio; None where `bottom` is not above 0, or so near to it that in over
-        1 % of the resamples it is not.
-    """
-    if bottom.mean() <= 0:
-        return None
-    bottom_draws = resample.means(bottom)[0]
-    defined = bottom_draws > 0
-    if defined.mean() < 0.99:
-        return None
-    rows = np.vstack([tops, bottom])
-    totals = rows if resample.codes is None else cluster_totals(rows, resample.codes)
-    above, below = totals[:-1], totals[-1]
-    estimate = tops.mean(axis=1) / bottom.mean()
-    off = tops - estimate[:, None] * bottom
-    units, typical = _unit_deviations(off, resample.codes)
-    low, high = np.empty(len(tops)), np.empty(len(tops))
-    (least, greatest), below_bounds = bounds
-    whole = _whole(tops, (least, greatest)) & _whole(bottom[None], below_bounds)
-    score = whole | (effective_mass(units) < DENSE)
-    spans = (float(np.min(least)), float(np.max(greatest))), below_bounds
-    inner = level_of(resample.codes, level)
-    step = max(1, _CELLS // below.size)
-    for start in range(0, len(tops), step):
-        some = np.flatnonzero(score[start : start + step]) + start
-        if some.size:
-            residuals = None if resample.codes is None else off[some]
-            low[some], high[some] = _score_ratios(
-                above[some], below, estimate[some], ~whole[some], spans, resample, inner, residuals
-            )
-    dense = np.flatnonzero(~score)
-    if dense.size:
-        ratios = resample.means(tops[dense])[:, defined] / bottom_draws[defined]
-        influence = above[dense] - estimate[dense, None] * below
-        low[dense], high[dense] = bca_bounds(estimate[dense], ratios, influence, inner)
-    # How far a document like those that were seen could lie beyond them, as in `mean_bounds`.
-    fall, rise = _farthest(estimate, bottom, least, greatest)
-    known = whole | (tops == bottom).all(axis=1)
-    off = off - (typical if resample.codes is None else np.median(off, axis=1))[:, None]
-    down, up = (
-        np.where(known, 0.0, _unseen(units, off, room, level)) / bottom.mean()
-        for room in (typical - fall, rise - typical)
-    )
-    low, high = np.minimum(low, estimate - down), np.maximum(high, estimate + up)
-    return np.maximum(low, 0.0) if np.min(least) >= 0 else low, high, score
-
-
-def _whole(rows: FloatArray, bounds: tuple[Limit, Limit]) -> npt.NDArray[np.bool_]:
-    """Whether values are whole, or only the least and the greatest there can be, as of binary scores less chance."""
-    ends = np.equal(rows, bounds[0]) | np.equal(rows, bounds[1])
-    return np.asarray((rows == np.rint(rows)).all(axis=1) | ends.all(axis=1))
-
-
-def _farthest(estimate: FloatArray, bottom: FloatArray, least: Limit, greatest: Limit) -> tuple[FloatArray, FloatArray]:
-    """Return the least and the greatest top − estimate × bottom that any document could have had, [samples] each."""
-    if np.ndim(least) == 0 and np.ndim(greatest) == 0:
-        ends = estimate[:, None] * np.array([bottom.min(), bottom.max()])
-        return np.asarray(least - ends.max(axis=1)), np.asarray(greatest - ends.min(axis=1))
-    ends = estimate[:, None] * bottom
-    return np.min(least - ends, axis=1), np.max(greatest - ends, axis=1)
-
-
-def _score_ratios(
-    above: FloatArray,
-    below: FloatArray,
-    estimate: FloatArray,
-    real: npt.NDArray[np.bool_],
-    bounds: tuple[tuple[float, float], tuple[float, float]],
-    resample: Resample,
-    level: float,
-    off: FloatArray | None,
-) -> tuple[FloatArray, FloatArray]:
-    """Score intervals of ratios, from the units' totals, [samples, units] and [units].
-
-    `off` are top − ratio × bottom of the documents, [samples, documents], where documents share sources.
-    """
-    scale = below.size / resample.documents  # of totals, so that a unit counts about 1
-    a, b = above.T * scale, np.broadcast_to(below[:, None] * scale, above.T.shape)
-    residual = a - estimate * b
-    centre = np.median(residual, axis=0)
-    seen = np.abs(residual - centre).max(axis=0)
-    known = real & (above != below).any(axis=1)
-    (least, greatest), (bottom_least, bottom_greatest) = bounds
-    largest = 1.0 if resample.codes is None else float(np.bincount(resample.codes).max() * scale)
-    if off is not None:
-        within = off - np.median(off, axis=1)[:, None]
-        farthest = np.abs(within).max(axis=1)
-        most = np.maximum(greatest - estimate * bottom_least, estimate * bottom_greatest - least)
-        seen = _unit_room((residual - centre).T, within, np.where(real, farthest, most))
-        known = farthest > 0
-
-    def support(value: FloatArray) -> tuple[FloatArray, FloatArray]:
-        possible = np.sort([value * bottom_least, value * bottom_greatest], axis=0)
-        moved = np.sort([(estimate - value) * b.min(), (estimate - value) * b.max()], axis=0)
-        low, high = least - possible[1], greatest - possible[0]
-        if off is not None:  # of a source no more is known than what was seen
-            return (
-                np.where(known, centre - seen + moved[0], low * largest),
-                np.where(known, centre + seen + moved[1], high * largest),
-            )
-        return (
-            np.where(known, np.maximum(low, centre - seen + moved[0]), low),
-            np.where(known, np.minimum(high, centre + seen + moved[1]), high),
-        )
-
-    return score_ends(a, b, np.ones_like(a), np.full(len(above), float(below.size)), support, level)

@@ -1,25 +1,25 @@
 """Quality as a function of realised compute: curves with bands and areas, and comparisons at matched compute.
 
 A curve is piecewise linear between the settings that ran, in order of their realised cost; it is never made monotone
-and never extrapolated. Between two settings stands, for every document, the mixture of its two scores, so a point *on*
-a curve has scores by document like a setting that ran, and all that is said of paired scores holds for it. Where costs
-are known by document they are resampled too: to first order a document's cost moves its score along the curve's slope
-(the delta method; Davison & Hinkley 1997, §2.7).
+and never extrapolated. Between two settings every document has the weighted mean of its two scores, so a point *on* a
+curve has scores by document like a setting that ran, and the statistics of paired scores apply to it. Where costs are
+known by document they are resampled too: to first order a document's cost moves its score along the curve's slope (the
+delta method; Davison & Hinkley 1997, §2.7).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from dlbench.stats.bounds import Samples, mean_bounds, ratio_bounds
+from dlbench.stats.bands import EMPTY, Band, OnGrid, retained_band, score_band
 from dlbench.stats.intervals import (
     LEVEL,
     Bounds,
-    Clusters,
     Interval,
     mean_interval,
     metric_range,
@@ -27,7 +27,7 @@ from dlbench.stats.intervals import (
     paired_rows,
     seed_reach,
 )
-from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores
+from dlbench.stats.resample import Drawing, FloatArray, Resample, as_scores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,23 +45,13 @@ class Point:
     costs: npt.ArrayLike | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Band:
-    """A curve with its pointwise interval, on a grid of costs; arrays are [grid]."""
-
-    cost: FloatArray
-    estimate: FloatArray
-    low: FloatArray
-    high: FloatArray
-
-
 @dataclass(frozen=True, slots=True)
 class Area:
     """The area under a curve as its mean height: area ÷ width.
 
     Attributes:
         height: with its interval.
-        low: least cost that is covered, no less than was asked for; areas over other costs do not compare.
+        low: least cost that is covered, no less than was asked for; areas over different costs cannot be compared.
         high: greatest cost that is covered.
     """
 
@@ -75,10 +65,10 @@ class Curve:
 
     Args:
         points: settings over the same documents, in any order.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
 
     Raises:
-        ValueError: there is no point, or their documents are not as many, or a score or cost is not finite.
+        ValueError: there is no point, the numbers of documents differ, or a score or cost is not finite.
     """
 
     def __init__(self, points: Sequence[Point], *, bounds: Bounds | None = None) -> None:
@@ -112,9 +102,9 @@ class Curve:
 
         Args:
             cost: where.
-            costs: cost by document, where the cost is that of another setting, whose spread then counts too.
-            slack: how far outside the span its end still stands for the cost, since no two methods meet a budget
-                exactly; the point then has the end's own cost.
+            costs: cost by document of the other setting whose cost this is; its spread is then included.
+            slack: how far outside the span a cost is still answered by the nearest end, since no two methods meet a
+                budget exactly; the point then has the end's own cost.
         """
         if not self.costs[0] - slack <= cost <= self.costs[-1] + slack:
             return None
@@ -127,7 +117,7 @@ class Curve:
             left = right - 1
             share = float((cost - self.costs[left]) / (self.costs[right] - self.costs[left]))
         if left == right:
-            # At a setting itself the curve's slope is not one; its own cost is what it is.
+            # At a setting itself the curve has no single slope, so its cost is taken as fixed.
             return Point(cost, self._rows[right])
         mixed = _mix([self._rows[left], self._rows[right]], np.array([1 - share, share]))
         rise = self._rows[right].mean() - self._rows[left].mean()
@@ -142,83 +132,49 @@ class Curve:
         full: npt.ArrayLike | None = None,
         full_cost: float | None = None,
         chance: float = 0.0,
-        clusters: Clusters | None = None,
-        resamples: int = RESAMPLES,
         level: float = LEVEL,
-        seed: int = 0,
+        **drawing: Unpack[Drawing],
     ) -> Band:
         """Return the curve with its pointwise interval on the part of a grid that lies within its span.
 
         Args:
             grid: costs.
-            full: full depth's scores, [documents]; with them the curve is of what the method retains of it, and empty
+            full: full depth's scores, [documents]; with them the band is of what the method retains of them, and empty
                 where that is not defined.
-            full_cost: where the curve is full depth itself, and so keeps exactly 1.
-            chance: the mean score of guessing, taken off both in what is retained.
-            clusters: the source of each document, where documents share one.
-            resamples: bootstrap draws.
-            level: coverage aimed at, at each cost.
-            seed: makes the draws the same every time.
+            full_cost: cost at which the curve is full depth itself, and so retains exactly 1.
+            chance: the mean score of guessing, subtracted from both in what is retained.
+            level: nominal coverage, at each cost.
+            drawing: how documents are resampled, see `Drawing`.
         """
         wanted = as_scores(grid) if np.size(grid) else np.zeros(0)
         inside = wanted[(wanted >= self.costs[0]) & (wanted <= self.costs[-1])]
         points = [point for cost in inside if (point := self.at(float(cost))) is not None]
         if not points:
-            return Band(*(np.zeros(0) for _ in range(4)))
+            return EMPTY
         rows = [np.atleast_2d(np.asarray(point.scores)) for point in points]
-        values = np.stack([row.mean(axis=0) for row in rows])
-        resample = Resample(self.documents, clusters=clusters, resamples=resamples, seed=seed)
-        least, greatest = self.bounds
+        seeds = np.array([seed_reach(row.mean(axis=1), level) for row in rows])
+        curve = OnGrid(inside, np.stack([row.mean(axis=0) for row in rows]), seeds)
+        resample = Resample(self.documents, **drawing)
         if full is None:
-            scale = 1.0
-            estimate = values.mean(axis=1)
-            samples = Samples(
-                values=values,
-                low=np.minimum(least, values.min(axis=1)),
-                high=np.maximum(greatest, values.max(axis=1)),
-                binary=np.asarray(np.isin(values, (least, greatest)).all(axis=1)),
-                codes=resample.codes,
-            )
-            low, high, _ = mean_bounds(samples, lambda some: resample.means(values[some]), level)
-        else:
-            bottom = paired_rows(values[0], full)[1][0] - chance
-            span = (least - chance, greatest - chance)
-            # Full may score what no setting of the curve does, and what was seen is possible.
-            below = (min(span[0], float(bottom.min())), max(span[1], float(bottom.max())))
-            found = ratio_bounds(values - chance, bottom, (span, below), resample, level)
-            if found is None:
-                return Band(*(np.zeros(0) for _ in range(4)))
-            scale = float(bottom.mean())
-            estimate = (values.mean(axis=1) - chance) / scale
-            same = inside == full_cost
-            low, high = np.where(same, 1.0, found[0]), np.where(same, 1.0, found[1])
-        extra = np.array([seed_reach(row.mean(axis=1), level) / scale for row in rows])
-        low, high = estimate - np.hypot(estimate - low, extra), estimate + np.hypot(high - estimate, extra)
-        if full is None:
-            low, high = np.maximum(low, samples.low), np.minimum(high, samples.high)
-        elif least >= chance:
-            low = np.maximum(low, 0.0)
-        return Band(cost=inside, estimate=estimate, low=low, high=high)
+            return score_band(curve, self.bounds, resample, level)
+        scores = paired_rows(curve.values[0], full)[1][0]
+        return retained_band(curve, scores, chance, self.bounds, resample, level, full_cost=full_cost)
 
     def area(
         self,
         low: float = 0.2,
         high: float = 1.0,
         *,
-        clusters: Clusters | None = None,
-        resamples: int = RESAMPLES,
         level: float = LEVEL,
-        seed: int = 0,
+        **drawing: Unpack[Drawing],
     ) -> Area | None:
-        """Return the area under the curve between two costs, as far as it goes; None where it has no width there.
+        """Return the area under the part of the curve between two costs; None where that part has no width.
 
         Args:
             low: least cost.
             high: greatest cost.
-            clusters: the source of each document, where documents share one.
-            resamples: bootstrap draws.
-            level: coverage aimed at.
-            seed: makes the draws the same every time.
+            level: nominal coverage.
+            drawing: how documents are resampled, see `Drawing`.
         """
         start, end = max(low, self.span[0]), min(high, self.span[1])
         if end <= start:
@@ -228,9 +184,7 @@ class Curve:
         if self._spread.any():
             means = np.array([row.mean() for row in self._rows])
             values = values + _cost_slopes(self.costs, means, start, end) @ self._spread
-        height = mean_interval(
-            values, bounds=self.bounds, clusters=clusters, resamples=resamples, level=level, seed=seed
-        )
+        height = mean_interval(values, bounds=self.bounds, level=level, **drawing)
         return Area(height, start, end)
 
 
@@ -238,25 +192,21 @@ def matched_difference(
     point: Point,
     control: Curve,
     *,
-    clusters: Clusters | None = None,
     slack: float = 0.0,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval | None:
     """Return the point's mean score minus the control's at the same realised cost; None outside the control's span.
 
     Args:
         point: the method's setting.
-        control: settings of what it is held against, over the same documents.
-        clusters: the source of each document, where documents share one.
-        slack: how far outside the control's span its end still stands for the cost.
-        resamples: bootstrap draws.
-        level: coverage aimed at.
-        seed: makes the draws the same every time.
+        control: settings of what it is compared with, over the same documents.
+        slack: how far outside the control's span a cost is still answered by the nearest end.
+        level: nominal coverage.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     other = control.at(point.cost, point.costs, slack=slack)
     if other is None:
@@ -265,10 +215,8 @@ def matched_difference(
         point.scores,
         other.scores,
         bounds=control.bounds,
-        clusters=clusters,
-        resamples=resamples,
         level=level,
-        seed=seed,
+        **drawing,
     )
 
 
@@ -283,9 +231,9 @@ def _spread(point: Point, documents: int) -> FloatArray:
 
 
 def _mix(rows: Sequence[FloatArray], weights: FloatArray) -> FloatArray:
-    """Return the weighted sum of rows, [fit seeds, documents]; seeds stay apart where all rows have as many, or one.
+    """Return the weighted sum of rows, [fit seeds, documents].
 
-    Where they have not, only the rows of most seeds keep theirs and the others count by their mean.
+    Rows with fewer fit seeds than the one with most count by their mean over the seeds.
     """
     seeds = max(len(row) for row in rows)
     parts = [row if len(row) == seeds else row.mean(axis=0, keepdims=True) for row in rows]
@@ -303,7 +251,7 @@ def _height(costs: FloatArray, heights: FloatArray, start: float, end: float) ->
 
 
 def _cost_slopes(costs: FloatArray, means: FloatArray, start: float, end: float) -> FloatArray:
-    """Return by how much the mean height moves when a setting costs more, [settings]; by central differences."""
+    """Return the derivative of the mean height by each setting's cost, [settings]; by central differences."""
     slopes = np.zeros(len(costs))
     step = 1e-4 * float(np.diff(costs).min())
     for place in range(len(costs)):

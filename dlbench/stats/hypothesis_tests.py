@@ -1,4 +1,4 @@
-"""Paired tests, their correction over a table, and the difference that a test of this size can find."""
+"""Paired tests, their correction over a table, and the least difference that a test of this size can detect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CELLS = 1 << 21
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """Documents that the first row won, lost and tied."""
+    """Number of documents on which the first row scores higher, lower, and the same."""
 
     won: int
     lost: int
@@ -31,7 +31,7 @@ def outcomes(a: npt.ArrayLike, b: npt.ArrayLike) -> Outcomes:
     """Count the documents on which a scores higher than b, lower, and the same (of fit seeds: on average).
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     first, second = paired_rows(a, b)
     difference = first.mean(axis=0) - second.mean(axis=0)
@@ -55,13 +55,13 @@ def permutation_p(
     documents of a source are swapped together. Rows of several fit seeds are averaged over them.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     first, second = paired_rows(a, b)
     difference = first.mean(axis=0) - second.mean(axis=0)
     codes = cluster_codes(clusters, difference.size)
     totals = difference if codes is None else cluster_totals(difference[None], codes)[0]
-    difference = totals[totals != 0]  # swapping a tie changes nothing
+    difference = totals[totals != 0]  # swapping equal scores changes nothing
     if difference.size == 0:
         return 1.0
     size = np.abs(difference)
@@ -80,7 +80,7 @@ def enumerated_p(difference: FloatArray) -> float:
     return float((np.abs(signs @ difference) >= reached).mean())
 
 
-_ROUNDING = 1e-11  # sums of the same numbers in another order differ; such a tie is as extreme as what was seen
+_ROUNDING = 1e-11  # relative: sums of the same numbers in another order differ, and still count as equal
 
 
 def drawn_p(swapped: FloatArray, seen: FloatArray, size: FloatArray) -> FloatArray:
@@ -110,7 +110,7 @@ def _swaps(units: int, count: int, seed: int, start: int) -> npt.NDArray[np.int8
 
 
 def interval_p(estimate: FloatArray, low: FloatArray, high: FloatArray, level: float) -> FloatArray:
-    """Return the two-sided p values that go with intervals, as if each side of them were normal."""
+    """Return the two-sided p values that correspond to intervals, as if each side were normal."""
     towards = np.where(estimate > 0, estimate - low, high - estimate)
     reach = ndtri((1 + level) / 2) * np.abs(estimate) / np.maximum(towards, 1e-300)
     return np.asarray(2 * ndtr(-reach), dtype=np.float64)
@@ -142,24 +142,24 @@ def minimum_detectable(
     power: float = 0.8,
     alpha: float = 0.05,
 ) -> float | None:
-    """Return the least true difference that the interval and the test of these documents tell from 0 with that power.
+    """Return the least true difference that interval and test on these documents detect with a given power.
 
-    Normally (z(1 − α/2) + z(power)) standard errors of the mean paired difference, whose spread is taken as seen; where
-    the unseen leaves more doubt than z(1 − α/2) of them, that doubt takes their place.
+    That is (z(1 − α/2) + z(power)) standard errors of the mean paired difference, with the spread that was seen; where
+    documents that were not seen may move the mean by more than z(1 − α/2) standard errors, that distance replaces them.
 
     Args:
         a: one score per document, or [fit seeds, documents].
         b: like `a`.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
         clusters: the source of each document, where documents share one.
-        power: the chance to find it.
-        alpha: the chance to find what is not there.
+        power: the probability of detecting it.
+        alpha: the probability of a false detection.
 
     Returns:
         None with fewer than two documents, or where none differs: then the spread is not known.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     rows = paired_rows(a, b)
     difference = rows[0].mean(axis=0) - rows[1].mean(axis=0)

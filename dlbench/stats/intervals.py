@@ -1,23 +1,25 @@
-"""Intervals of differences, means and ratios over documents: one front door each, which picks the method and says so.
+"""Intervals of means, differences and ratios over documents; each function picks the method and names it.
 
 Methods answer the same documents, so every comparison is paired: position i of two score lists is the same document.
-`dlbench.stats.bounds` tells which interval is used where. Rows that were fitted with several seeds are [fit seeds,
+`dlbench.stats.bounds` says which interval is used where. Rows that were fitted with several seeds are [fit seeds,
 documents]: the spread over the seeds is added to the bounds by the square-and-add rule (MOVER: Zou & Donner, Statistics
-in Medicine 27, 2008) with the quantile of Student's t that so few seeds ask for. A single seed says nothing about its
-spread, and none is added.
+in Medicine 27, 2008) with the quantile of Student's t for that number of seeds. A single seed says nothing about the
+spread, so none is added.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from dlbench.stats.bounds import BCA, SCORE, Limit, Samples, mean_bounds, ratio_bounds
-from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, as_scores, cluster_codes
+from dlbench.stats.bounds import BCA, SCORE, Samples, mean_bounds
+from dlbench.stats.ratio_bounds import Limit, ratio_bounds
+from dlbench.stats.resample import Drawing, FloatArray, Resample, as_scores, cluster_codes
 
 LEVEL = 0.95
 Bounds = tuple[float, float]
@@ -26,7 +28,7 @@ Clusters = Sequence[Hashable]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate between the bounds of its confidence interval; `method` says how they were found."""
+    """An estimate between the bounds of its confidence interval; `method` names the kind of interval."""
 
     estimate: float
     low: float
@@ -43,25 +45,21 @@ def mean_interval(
     scores: npt.ArrayLike,
     *,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval:
     """Return the mean score with its interval.
 
     Args:
         scores: one per document, or [fit seeds, documents].
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
-        level: coverage aimed at.
-        seed: makes the draws the same every time.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
         ValueError: there is no score, or one that is not finite.
     """
-    return contrast([scores], [1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
+    return contrast([scores], [1.0], bounds=bounds, level=level, **drawing)
 
 
 def paired_difference(
@@ -69,30 +67,26 @@ def paired_difference(
     b: npt.ArrayLike,
     *,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval:
     """Return mean(a) − mean(b) with its interval; position i of both is the same document.
 
     Binary scores have Tango's score interval. Real-valued ones have BCa of the paired bootstrap or, where the effective
-    mass of their deviations is below 100, the empirical-likelihood score interval; no bound of theirs is nearer to the
-    estimate than what was not seen allows (`dlbench.stats.bounds`). `Interval.method` says which it is.
+    mass of their deviations is below 100, the empirical-likelihood score interval; both are widened to allow for
+    documents that were not sampled (`dlbench.stats.bounds`). `Interval.method` says which it is.
 
     Args:
         a: one score per document, or [fit seeds, documents].
         b: like `a`.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
-        level: coverage aimed at.
-        seed: makes the draws the same every time.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
-    return contrast([a, b], [1.0, -1.0], bounds=bounds, clusters=clusters, resamples=resamples, level=level, seed=seed)
+    return contrast([a, b], [1.0, -1.0], bounds=bounds, level=level, **drawing)
 
 
 def contrast(
@@ -100,24 +94,20 @@ def contrast(
     weights: Sequence[float],
     *,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval:
     """Return a weighted sum of the rows' means with its interval: a difference is (1, −1).
 
     Args:
         rows: scores over the same documents, each [documents] or [fit seeds, documents].
         weights: one per row.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
-        level: coverage aimed at.
-        seed: makes the draws the same every time.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
+        drawing: how documents are resampled, see `Drawing`.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     lists = paired_rows(*rows)
     values = sum(weight * one.mean(axis=0) for weight, one in zip(weights, lists, strict=True))
@@ -130,17 +120,17 @@ def contrast(
         low=np.array([low]),
         high=np.array([high]),
         binary=np.array([binary]),
-        codes=cluster_codes(clusters, values.size),
+        codes=cluster_codes(drawing.get("clusters"), values.size),
     )
 
     def draws(_: npt.NDArray[np.intp]) -> FloatArray:
-        return Resample(values.size, clusters=clusters, resamples=resamples, seed=seed).means(values)
+        return Resample(values.size, **drawing).means(values)
 
     lower, upper, by_score = mean_bounds(samples, draws, level)
     names = {(1.0,): "Wilson score", (1.0, -1.0): "Tango score"}
     method = (names.get(tuple(weights), SCORE) if binary and samples.codes is None else SCORE) if by_score[0] else BCA
-    found = Interval(float(values.mean()), float(lower[0]), float(upper[0]), method)
-    wide = with_seeds(found, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
+    interval = Interval(float(values.mean()), float(lower[0]), float(upper[0]), method)
+    wide = with_seeds(interval, [weight * one.mean(axis=1) for weight, one in zip(weights, lists, strict=True)], level)
     return replace(wide, low=max(wide.low, low), high=min(wide.high, high))
 
 
@@ -149,10 +139,8 @@ def ratio_interval(
     bottom: npt.ArrayLike,
     *,
     bounds: tuple[tuple[Limit, Limit], Bounds] | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval | None:
     """Return mean(top) ÷ mean(bottom) with its interval.
 
@@ -162,32 +150,29 @@ def ratio_interval(
     Args:
         top: one value per document, or [fit seeds, documents].
         bottom: one value per document.
-        bounds: least and greatest value there can be, of `top` (one for all, or one per document) and of `bottom`;
+        bounds: least and greatest possible value, of `top` (one for all, or one per document) and of `bottom`;
             their own where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
-        level: coverage aimed at.
-        seed: makes the draws the same every time.
+        level: nominal coverage.
+        drawing: how documents are resampled, see `Drawing`.
 
     Returns:
-        None where the mean of `bottom` is not above 0, or so near to it that in over 1 % of the resamples it is not, or
-        where the ratio has no finite bounds: such a ratio has no interval anybody should read.
+        None where the mean of `bottom` is not above 0, or is not in more than 1 % of the resamples, or where the ratio
+        has no finite bounds: such a ratio has no meaningful interval.
 
     Raises:
         ValueError: the documents are not as many, there is no value, or one is not finite.
     """
     above, below = paired_rows(top, bottom)
     if len(below) > 1:
-        raise ValueError("the bottom of a ratio has one row of scores, whatever its fit seeds: give their mean")
+        raise ValueError("the denominator of a ratio has one row of scores: give the mean over its fit seeds")
     a, b = above.mean(axis=0), below[0]
     span = bounds or ((a.min(), a.max()), (b.min(), b.max()))
-    resample = Resample(a.size, clusters=clusters, resamples=resamples, seed=seed)
-    found = ratio_bounds(a[None], b, span, resample, level)
-    if found is None or not np.isfinite([found[0], found[1]]).all():
+    resample = Resample(a.size, **drawing)
+    ends = ratio_bounds(a[None], b, span, resample, level)
+    if ends is None or not np.isfinite(ends[:2]).all():
         return None
-    interval = Interval(
-        float(a.mean() / b.mean()), float(found[0][0]), float(found[1][0]), SCORE if found[2][0] else BCA
-    )
+    low, high, by_score = (one[0] for one in ends)
+    interval = Interval(float(a.mean() / b.mean()), float(low), float(high), SCORE if by_score else BCA)
     wide = with_seeds(interval, [above.mean(axis=1) / b.mean()], level)
     return replace(wide, low=max(wide.low, 0.0)) if np.min(span[0][0]) >= 0 else wide
 
@@ -199,10 +184,8 @@ def retained(
     chance: float = 0.0,
     same: bool = False,
     bounds: Bounds | None = None,
-    clusters: Clusters | None = None,
-    resamples: int = RESAMPLES,
     level: float = LEVEL,
-    seed: int = 0,
+    **drawing: Unpack[Drawing],
 ) -> Interval | None:
     """Return the ratio of means, method over full, both above `chance`, with its interval.
 
@@ -210,33 +193,24 @@ def retained(
         method_scores: one per document, or [fit seeds, documents].
         full_scores: one per document.
         chance: the mean score of guessing.
-        same: the two are one thing, such as full beside itself: then exactly 1 is kept. Scores that are merely equal on
-            all documents that were seen leave doubt.
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
-        clusters: the source of each document, where documents share one.
-        resamples: bootstrap draws.
-        level: coverage aimed at.
-        seed: makes the draws the same every time.
+        same: the two are one run, full depth beside itself: then it retains exactly 1. Scores that are merely equal on
+            all sampled documents leave doubt.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
+        level: nominal coverage.
+        drawing: how documents are resampled, see `Drawing`.
 
     Returns:
-        None where full's mean is not above chance, or so near to it that in over 1 % of the resamples it is not: then
-        the ratio has no interval anybody should read.
+        None where full's mean is not above chance, or is not in more than 1 % of the resamples: then the ratio has no
+        meaningful interval.
 
     Raises:
-        ValueError: the documents are not as many, there is no score, or one is not finite.
+        ValueError: the numbers of documents differ, there is no score, or one is not finite.
     """
     above, below = paired_rows(method_scores, full_scores)
     _, least, greatest = metric_range([above, below], bounds)
     span = (least - chance, greatest - chance)
-    options = {"resamples": resamples, "level": level, "seed": seed}
-    found = ratio_interval(
-        above - chance,
-        below[0] - chance,
-        bounds=(span, span),
-        clusters=clusters,
-        **options,  # type: ignore[arg-type]
-    )
-    return Interval(1.0, 1.0, 1.0, "the same") if same and found is not None else found
+    ratio = ratio_interval(above - chance, below[0] - chance, bounds=(span, span), level=level, **drawing)
+    return Interval(1.0, 1.0, 1.0, "the same") if same and ratio is not None else ratio
 
 
 def with_seeds(interval: Interval, seed_values: Sequence[FloatArray], level: float = LEVEL) -> Interval:
@@ -269,7 +243,7 @@ def seed_reach(values: FloatArray, level: float = LEVEL) -> float:
 
 
 def paired_rows(*rows: npt.ArrayLike) -> list[FloatArray]:
-    """Return every row as [fit seeds, documents], checked to be over as many documents.
+    """Return every row as [fit seeds, documents], after checking that all have the same number of documents.
 
     Raises:
         ValueError: they are not, there is no score, or one is not finite.
@@ -284,8 +258,8 @@ def paired_rows(*rows: npt.ArrayLike) -> list[FloatArray]:
 def metric_range(rows: Sequence[FloatArray], bounds: Bounds | None = None) -> tuple[bool, float, float]:
     """Return whether all scores are the metric's least or greatest, and these: 0 and 1, 0 and 100, or the scores' own.
 
-    A metric runs to 100 where some score lies above 50: one of 1 to 10 does not. Bounds that are given are widened
-    where a score lies outside: an interpolated one may, by a little.
+    A metric's range is taken as 0 to 100 where some score is above 50, so that a metric from 1 to 10 is not. Given
+    bounds are widened where a score lies outside, as interpolated ones may by a little.
     """
     least = min(float(one.min()) for one in rows)
     greatest = max(float(one.max()) for one in rows)

@@ -1,4 +1,4 @@
-"""Ranks that say how sure they are: rank intervals, and groups of rows that cannot be told apart."""
+"""Ranks with their intervals, and groups of rows that cannot be told apart."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlbench.stats.resample import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """A row's place by its mean (1 is best, ties share the best one), and the places it may truly have."""
+    """A row's rank by its mean (1 is best, ties share the best one), and the bounds of its interval."""
 
     rank: int
     low: int
@@ -29,9 +29,9 @@ def rank_intervals(
     units: int | None = None,
     apart: npt.NDArray[np.bool_] | None = None,
 ) -> list[Rank]:
-    """Return every row's rank with its interval: rows that are surely better stand above it, surely worse ones below.
+    """Return every row's rank with its interval: above it are rows that are surely better, below it surely worse ones.
 
-    The intervals hold together: all differences between two rows get simultaneous bounds, with one critical value for
+    The intervals hold jointly: all differences between two rows get simultaneous bounds, with one critical value for
     the whole table, the quantile of the largest studentised deviation in each draw (Mogstad, Romano, Shaikh & Wilhelm,
     Review of Economic Studies 91, 2024). Quantiles of resampled ranks would be simpler, but are too narrow where rows
     are nearly equal.
@@ -39,11 +39,11 @@ def rank_intervals(
     Args:
         means: mean score per row; higher is better.
         draws: resampled means, rows drawn together, [rows, resamples].
-        level: the chance that all intervals hold their rows' true ranks.
-        units: documents (or sources) that were drawn from: the fewer, the farther the critical value is pushed out, as
-            Student's t is from the normal; not at all where not given.
-        apart: whether the interval of a difference leaves zero out, [rows, rows]; rows of which it does not are never
-            surely better or worse, whatever the draws say.
+        level: the probability that all intervals contain their rows' true ranks.
+        units: documents (or sources) that were drawn from: the fewer, the larger the critical value, as Student's t is
+            beside the normal; no correction where not given.
+        apart: whether the interval of a difference excludes zero, [rows, rows]; rows whose does not are never surely
+            better or worse, whatever the draws say.
     """
     values = np.asarray(means, dtype=np.float64)
     deviations = draws - values[:, None]
@@ -58,9 +58,9 @@ def rank_intervals(
         np.maximum(largest, np.abs(off[known] / error[known, None]).max(axis=0, initial=0.0), out=largest)
     critical = float(np.quantile(largest, level))
     if units is not None and units > 1 and critical > 0:
-        reached = min(critical, 6.0)  # farther out the normal's tail is lost in rounding
+        reached = min(critical, 6.0)  # beyond that the normal's tail is lost in rounding
         critical *= float(stdtrit(units - 1, ndtr(reached))) / reached * (units / (units - 1)) ** 0.5
-    # Rows without any spread between them are the same on every document that was seen, or apart on all alike.
+    # Rows without any spread between them differ by the same amount, or not at all, on every sampled document.
     reach = np.where(errors > scale, critical * errors, scale)
     difference = values[None] - values[:, None]
     better, worse = difference > reach, difference < -reach
@@ -72,10 +72,10 @@ def rank_intervals(
 
 
 def tie_groups(means: npt.ArrayLike, different: npt.NDArray[np.bool_]) -> list[tuple[int, ...]]:
-    """Return groups of rows that cannot be told apart: every two that are not different share a group, no others do.
+    """Return groups of rows that cannot be told apart: two rows share a group if and only if they are not different.
 
-    "Not different" is not transitive, so a row may stand in several groups: a compact letter display (Piepho, Journal
-    of Computational and Graphical Statistics 13, 2004), found by growing groups from the best row down.
+    "Not different" is not transitive, so a row may be in several groups: a compact letter display (Piepho, Journal of
+    Computational and Graphical Statistics 13, 2004), made by growing groups from the best row down.
 
     Args:
         means: mean score per row; higher is better.

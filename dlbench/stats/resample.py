@@ -1,14 +1,15 @@
 """The paired bootstrap: one set of resampled documents, shared by every row of a table.
 
-Efron & Tibshirani, *An Introduction to the Bootstrap* (1993). What is drawn is the document with all its scores, or,
-where documents share a source, the source with all its documents (Davison & Hinkley 1997, §3.8). A draw is a vector
-of weights, so the resampled means of sixty rows are one matrix product, and rows stay paired in every draw.
+Efron & Tibshirani, *An Introduction to the Bootstrap* (1993). The unit of resampling is the document with all its
+scores or, where documents share a source, the source with all its documents (Davison & Hinkley 1997, §3.8). A draw is a
+vector of weights, so the resampled means of sixty rows are one matrix product, and rows stay paired in every draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +20,30 @@ RESAMPLES = 10_000
 _CELLS = 1 << 21  # weights held at once: 16 MiB, whatever the number of documents
 
 
+class Drawing(TypedDict, total=False):
+    """Keyword arguments of everything that resamples documents."""
+
+    clusters: Sequence[Hashable] | None
+    """The source of each document, where documents share one; then sources are resampled."""
+    resamples: int
+    """Number of bootstrap draws."""
+    seed: int
+    """Makes the draws the same every time."""
+
+
 class Resample:
     """Weights of `resamples` bootstrap draws over documents; the same seed gives the same draws.
 
-    Rows are drawn together when they are given to one `means` call or to several of the same `Resample`.
+    Rows stay paired if they are passed to one `means` call or to several of the same `Resample`.
 
     Args:
-        documents: how many there are.
+        documents: their number.
         clusters: the source of each document; None where each is its own.
         resamples: bootstrap draws.
         seed: makes the draws the same every time.
 
     Raises:
-        ValueError: there are no documents, or not one cluster each.
+        ValueError: there are no documents, or there is not one cluster for each.
     """
 
     def __init__(
@@ -51,7 +63,7 @@ class Resample:
 
     @property
     def units(self) -> int:
-        """How many are drawn: documents, or their clusters."""
+        """Number of units that are resampled: documents, or their clusters."""
         return self.documents if self.codes is None else int(self.codes.max()) + 1
 
     def means(self, scores: npt.ArrayLike) -> FloatArray:
@@ -69,11 +81,11 @@ class Resample:
         rows = np.atleast_2d(as_scores(scores))
         if rows.shape[1] != self.documents:
             raise ValueError(f"scores of {rows.shape[1]} documents for a resample of {self.documents}")
-        # Sums of equal rows may round differently in a matrix product, which would rank one before the other.
+        # In a matrix product the sums of equal rows may round differently, which would rank one above the other.
         unique, place = np.unique(rows, axis=0, return_inverse=True)
         centre = unique.mean(axis=1)
         totals, sizes = self._totals(unique - centre[:, None])
-        means = np.empty((len(unique), self.resamples))  # in this order, since rows are what is asked for
+        means = np.empty((len(unique), self.resamples))  # in this order, since it is read by rows
         done = 0
         for weights in self._weights(len(sizes)):
             part = slice(done, done + len(weights))
@@ -82,7 +94,7 @@ class Resample:
         return means[place.reshape(-1)]
 
     def _totals(self, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Sum rows over the documents of each unit that is drawn: [units, rows], and the units' sizes [units]."""
+        """Sum rows over the documents of each unit, [units, rows]; and the units' sizes, [units]."""
         if self.codes is None:
             return rows.T, np.ones(self.documents)
         return cluster_totals(rows, self.codes).T, np.bincount(self.codes).astype(np.float64)
@@ -97,7 +109,7 @@ class Resample:
 
 @lru_cache(maxsize=16)  # of 2 MiB at most: the draws of some 3,000 documents
 def _counts(units: int, size: int, seed: int, start: int) -> npt.NDArray[np.uint8]:
-    # A unit is drawn more than 255 times with a probability that no one will live to see.
+    # The probability that a unit is drawn more than 255 times is negligible.
     rng = np.random.default_rng([seed, units, start])
     drawn = rng.integers(0, units, size=(size, units), dtype=np.int32)
     drawn += np.arange(size, dtype=np.int32)[:, None] * units
@@ -128,7 +140,7 @@ def cluster_totals(rows: FloatArray, codes: npt.NDArray[np.intp]) -> FloatArray:
 
 
 def as_scores(scores: npt.ArrayLike) -> FloatArray:
-    """Check scores: [documents], or [fit seeds, documents] or [rows, documents].
+    """Return scores as an array, checked: [documents], or [fit seeds, documents] or [rows, documents].
 
     Raises:
         ValueError: no scores, more dimensions, or a score that is not finite.
@@ -147,8 +159,8 @@ def as_scores(scores: npt.ArrayLike) -> FloatArray:
 def seed_noise(seed_means: FloatArray, resamples: int, seed: Sequence[int]) -> FloatArray:
     """Draw deviations of a mean over fit seeds, [resamples].
 
-    They follow Student's t with the seeds' standard error: three seeds are too few to resample, as their 27 draws stop
-    at the most extreme seed.
+    They follow Student's t with the seeds' standard error: three seeds are too few to resample, since their 27 draws
+    never go beyond the most extreme seed.
     """
     if len(seed_means) < 2:
         return np.zeros(resamples)

@@ -1,7 +1,7 @@
 """Score intervals: all values of a mean or a ratio that a score test does not reject.
 
-A value θ is held against the sample through g = a − θ·b, whose mean is 0 at the true θ. The test divides the mean of g
-by its standard error *under θ*, which is taken from the most likely distribution with that mean: Owen's empirical
+A value θ is tested against the sample through g = a − θ·b, whose mean is 0 at the true θ. The test divides the mean of
+g by its standard error *under θ*, which is taken from the most likely distribution with that mean: Owen's empirical
 likelihood (*Empirical Likelihood*, 2001, chapters 2 and 3), which may also put weight on values that were not seen, up
 to the ends of a given support (Honda & Takemura, COLT 2010). So the interval does not shrink to nothing where almost
 all documents tie, which is where bootstrap and Wald intervals fail. On binary scores it *is* the known interval: for a
@@ -18,10 +18,10 @@ from scipy.special import ndtri
 from dlbench.stats.resample import FloatArray
 
 Support = Callable[[FloatArray], tuple[FloatArray, FloatArray]]
-"""From candidate values [columns] to the least and greatest g that there may be, [columns] each."""
+"""From candidate values, [columns], to the least and greatest possible g, [columns] each."""
 
-_STEPS = 60  # at most, of any search; ten do mostly
-_CLOSE = 1e-9  # how near the test statistic comes to its quantile at an end, of that quantile
+_STEPS = 60  # most steps of any search; ten are usually enough
+_CLOSE = 1e-9  # tolerance of the test statistic at an end, relative to its quantile
 
 
 def score_ends(
@@ -31,10 +31,10 @@ def score_ends(
 
     Args:
         a: [values, samples]; equal values may be given once, with their weight.
-        b: like `a`; all ones make it the mean of a.
-        weights: how often each value stands in its sample, [values, samples]; they sum to `units`.
+        b: like `a`; with all ones the ratio is the mean of a.
+        weights: how often each value occurs in its sample, [values, samples]; they sum to `units`.
         units: independent units (documents or clusters) in each sample, [samples].
-        support: what g may be.
+        support: least and greatest possible g.
         level: two-sided coverage.
 
     Returns:
@@ -46,7 +46,7 @@ def score_ends(
     estimate = (share * a).sum(axis=0) / bottom
     error = np.sqrt((share * (a - estimate * b) ** 2).sum(axis=0) / units) / np.abs(bottom)
     low, high = support(estimate)
-    # A quarter of how far the ends lie where all documents tie, so that the first stride stays within.
+    # A quarter of the distance to the ends where all documents tie, so that the first step stays inside.
     quarter = reach**2 / (units + reach**2) / 4
     rounding = 1e-12 * np.maximum(np.maximum(np.abs(low), np.abs(high)), np.abs(estimate)) + 1e-150
     least = {-1: np.abs(low) * quarter + rounding, 1: np.abs(high) * quarter + rounding}
@@ -55,7 +55,7 @@ def score_ends(
         tilt = np.zeros_like(estimate)
 
         def excess(value: FloatArray, tilt: FloatArray = tilt) -> FloatArray:
-            """By how much the test statistic exceeds its quantile, in units of g; `tilt` goes on from call to call."""
+            """Return the test statistic's excess over its quantile, in units of g; `tilt` is kept between calls."""
             mean, variance = _likeliest(a - value * b, share, *support(value), tilt)
             return np.sqrt(units) * np.abs(mean) - reach * np.sqrt(variance)
 
@@ -67,7 +67,7 @@ def score_ends(
 def _end(
     estimate: FloatArray, stride: FloatArray, excess: Callable[[FloatArray], FloatArray], low: FloatArray
 ) -> FloatArray:
-    """Find where the excess, `low` at the estimate, becomes positive: by strides, then by the Illinois rule."""
+    """Find where the excess, `low` at the estimate, becomes positive: by doubling steps, then the Illinois rule."""
     within, beyond = estimate.copy(), estimate + stride
     high = excess(beyond)
     close = _CLOSE * np.maximum(-low, 1e-6)
@@ -90,7 +90,7 @@ def _end(
         if (~bounded | (np.abs(value) <= close)).all():
             break
         inside = value <= 0
-        # A value that stands twice counts half, or the other end would creep.
+        # The value of an end that was kept twice is halved, or the other end would converge slowly.
         high = np.where(inside, np.where(before == 1, high / 2, high), value)
         low = np.where(inside, value, np.where(before == -1, low / 2, low))
         within, beyond = np.where(inside, end, within), np.where(inside, beyond, end)
@@ -109,16 +109,16 @@ def _likeliest(
     Args:
         g: [values, samples].
         share: of each value in its sample; samples sum to 1.
-        low: least g there may be, [samples].
-        high: greatest g there may be, [samples].
+        low: least possible g, [samples].
+        high: greatest possible g, [samples].
         tilt: λ to start from, [samples]; overwritten with the λ that was found.
     """
     mean = (share * g).sum(axis=0)
-    # Just inside: a value at the very end of the support would get an infinite weight.
+    # Just inside, since a value at the very end of the support would get an infinite weight.
     left = np.where(mean < 0, -(1 - 1e-9) / np.maximum(high, 1e-300), 0.0)
     right = np.where(mean > 0, -(1 - 1e-9) / np.minimum(low, -1e-300), 0.0)
     end = np.where(mean > 0, right, left)
-    # The sum falls in λ; where it still has the mean's sign at the end of the range, λ stands there.
+    # The sum falls in λ; where it still has the mean's sign at the end of the range, λ is that end.
     past = (share * g / (1 + end * g)).sum(axis=0) * mean >= 0
     left, right = np.where(past, end, left), np.where(past, end, right)
     new = np.clip(tilt, left, right)
@@ -132,11 +132,11 @@ def _likeliest(
         with np.errstate(all="ignore"):
             newton = new + value / slope.sum(axis=0)
         inside = (newton > left) & (newton < right)
-        # A step of no length has arrived where the terms cancel; beside a pole of the sum it has not.
+        # A step of length 0 has converged where the terms cancel, but not beside a pole of the sum.
         still = np.flatnonzero(newton == new)
         inside[still] = np.abs(value[still]) <= 1e-6 * np.abs(share[:, still] * ratio[:, still]).sum(axis=0)
         old = new
-        # A step that goes astray is replaced by halving.
+        # A step that leaves the bracket is replaced by bisection.
         new = np.where(inside, newton, (left + right) / 2)
         if (np.abs(new - old) <= 1e-11 * np.abs(old) + 1e-300).all():
             break

@@ -18,9 +18,9 @@ from dlbench.stats.ranks import Rank, rank_intervals, tie_groups
 from dlbench.stats.resample import RESAMPLES, FloatArray, Resample, cluster_totals, seed_noise
 
 MOST_PAIRED = 400
-"""Rows of a table whose pairs are tested: the tests grow with the square."""
+"""Most rows of a table whose pairs are tested: the number of tests grows with the square."""
 FEW = 50
-"""Documents (or sources) up to which Student's t is too sure of scores that take few values."""
+"""Documents (or sources) up to which Student's t is too certain for scores that take few values."""
 BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.intp]
 
@@ -34,7 +34,7 @@ class Pairs:
         low, high: bounds of its 95 % interval.
         p: paired permutation test.
         corrected: p, corrected over all pairs of the table (Benjamini-Hochberg).
-        won: documents on which the first row scores higher; `won.T` are those it lost.
+        won: number of documents on which the first row scores higher; `won.T` has those on which it scores lower.
         different: whether the corrected test and the interval both say so.
     """
 
@@ -50,19 +50,19 @@ class Pairs:
 class Table:
     """Rows of scores over the same documents.
 
-    What is asked for is computed once, for all rows together, and equals what `paired_difference` and `permutation_p`
-    give for two rows alone.
+    Each property is computed on first use, for all rows together, and equals what `paired_difference` and
+    `permutation_p` give for two rows alone.
 
     Args:
         rows: scores, each [documents] or [fit seeds, documents].
-        bounds: least and greatest score there can be; (0, 1), (0, 100) or the scores' own range where not given.
+        bounds: least and greatest possible score; (0, 1), (0, 100) or the scores' own range where not given.
         clusters: the source of each document, where documents share one.
         resamples: bootstrap draws, and random swaps.
-        level: coverage aimed at.
+        level: nominal coverage.
         seed: makes the draws the same every time.
 
     Raises:
-        ValueError: there are no rows, the documents are not as many, or a score is not finite.
+        ValueError: there are no rows, the numbers of documents differ, or a score is not finite.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Table:
 
     @cached_property
     def draws(self) -> FloatArray:
-        """Resampled means, [rows, resamples], of documents and, for rows of several, of fit seeds."""
+        """Resampled means, [rows, resamples]: over documents and, for rows of several fit seeds, over these."""
         draws = self._document_draws.copy()
         for number, row in enumerate(self._rows):
             if len(row) > 1:
@@ -147,7 +147,7 @@ class Table:
         return low, high
 
     def _p(self, first: IntArray, second: IntArray, difference: FloatArray) -> FloatArray:
-        """Return the permutation test of every pair: exact where that is cheap, from shared swaps otherwise."""
+        """Return the p value of every pair: exact where that is cheap, from shared random swaps otherwise."""
         codes = self.resample.codes
         rows = self.scores if codes is None else cluster_totals(self.scores, codes)
         pairs = difference if codes is None else cluster_totals(difference, codes)
@@ -164,7 +164,7 @@ class Table:
             p[number] = enumerated_p(pairs[number][pairs[number] != 0])
         many = np.flatnonzero(~same & ~few)
         if many.size:
-            # Less the documents' means: the smaller the numbers, the smaller the rounding of their sums.
+            # The documents' means are subtracted, since sums of smaller numbers round less.
             centred = rows - rows.mean(axis=0)
             swapped = np.concatenate(
                 [centred @ signs.T for signs in swaps(rows.shape[1], self.resample.resamples, self.seed)], axis=1
@@ -183,17 +183,17 @@ class Table:
         return np.stack([np.count_nonzero(np.abs(rows - row) > rounding, axis=1) for row in rows])
 
     def _seed_squares(self) -> FloatArray:
-        """Return the square of what each row's fit seeds add to the half width of an interval, [rows]."""
+        """Return the square of each row's half width of the interval over its fit seeds, [rows]."""
         return np.array([seed_reach(row.mean(axis=1), self.level) ** 2 for row in self._rows])
 
     @cached_property
     def ranks(self) -> list[Rank]:
-        """Every row's rank with its interval; all intervals hold together.
+        """Every row's rank with its interval; all intervals hold jointly.
 
-        None is surely above another that it differs from on too few documents (or sources): that m all speak for one of
-        two equal rows has a chance of 2^(1 − m), which all pairs together leave 1 − level for. Up to `MOST_PAIRED` rows
-        the interval of their difference has to say so too, and of few documents the permutation test, corrected by
-        Bonferroni as far as its draws go.
+        No row is surely above another from which it differs on too few documents (or sources): the probability that all
+        of m favour one of two equal rows is 2^(1 − m), and over all pairs it may be 1 − level at most. Up to
+        `MOST_PAIRED` rows the interval of the difference must exclude 0 too and, for few documents, the permutation
+        test must agree, corrected by Bonferroni as far as its number of draws allows.
         """
         share = (1 - self.level) / max(1, len(self.means) * (len(self.means) - 1) // 2)
         apart = self._differing() >= 1 - np.log2(share)

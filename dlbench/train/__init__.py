@@ -1,1 +1,1 @@
-"""Train a backbone for a way of skipping layers: recipes, data, loop, card. `dlbench train` is the way in."""
+"""Train a backbone so that it can skip layers: recipes, data, loop, card. The command is `dlbench train`."""

@@ -21,28 +21,28 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
-class Source(Part):
-    """What was learnt of one task."""
+class TrainingSource(Part):
+    """The documents of one task that were learnt from."""
 
     task: str
     version: str
     split: Literal["train", "fit"]
-    """Fresh documents, or the learn part of the fit split."""
+    """train: generated documents; fit: the learn part of the fit split."""
     generator: str | None
-    """The function that drew them."""
+    """The function that generated them; None for a fit split."""
     sha256: Sha256
-    """Of the documents, prompts and references."""
+    """sha256 of the documents."""
     documents: Count
     left_out: Count
-    """Documents left out since their prompt is tested or measured on."""
+    """Number of documents left out because their prompt is scored or measured on."""
     epochs: Count
     tokens: Count
-    """Prompt and target tokens of all epochs."""
+    """Number of prompt and target tokens, over all epochs."""
     targets: Count
 
 
 class Measured(Part):
-    """Quality at one layer set on the tune part of one task's fit split, before the training and after."""
+    """Quality of one set of layers on the tune part of one task's fit split, before the training and after."""
 
     task: str
     metric: str
@@ -56,41 +56,41 @@ class Measured(Part):
 
 
 class Card(Part):
-    """Everything that is known of how a backbone was trained."""
+    """How a backbone was trained."""
 
     schema_: Literal[1] = Field(default=1, alias="schema")
     sha256: Sha256
-    """Of the trained model's files, as `dlbench.models.checkpoint.hashes.fingerprint` takes it."""
+    """Of the trained model's files, by `dlbench.models.checkpoint.hashes.fingerprint`."""
     base_sha256: Sha256
-    """Of the model at the root of the chain, which rows are held against."""
+    """Of the model at the root of the chain of trainings, which rows are compared with."""
     parent: str
-    """The model that was trained."""
+    """Name of the model that was trained."""
     parent_sha256: Sha256
     family: str
     depth: Count
     recipe: str
     options: dict[str, Any]
-    """The recipe's own."""
+    """The recipe's options."""
     settings: dict[str, Any]
-    """The optimizer's."""
-    sources: tuple[Source, ...]
+    """The optimizer's settings."""
+    sources: tuple[TrainingSource, ...]
     seed: int
     steps: Count
     tokens: Count
     """Prompt and target tokens seen."""
     targets: Count
     seconds: float
-    """In steps, summed over all starts; measuring and making the data are not counted."""
+    """Time of the steps, over all starts; without measuring and making the data."""
     processes: Count
     device: str
     prompt: Literal["full", "routed"]
-    """Policy of the measurements."""
+    """Prompt policy of the measurements."""
     quality: tuple[Measured, ...]
     versions: dict[str, str]
 
     @property
     def names(self) -> list[str]:
-        """The layer sets that were measured, in order."""
+        """Names of the measured sets of layers, in order."""
         return list(dict.fromkeys(m.name for m in self.quality))
 
     @property
@@ -99,18 +99,18 @@ class Card(Part):
         return {m.task: m.metric for m in self.quality}
 
     def cell(self, name: str, task: str) -> str:
-        """Before and after, for people."""
-        (found,) = (m for m in self.quality if (m.name, m.task) == (name, task))
-        return f"{found.before:.3f} → {found.after:.3f}"
+        """Return the quality before and after, as text."""
+        (cell,) = (m for m in self.quality if (m.name, m.task) == (name, task))
+        return f"{cell.before:.3f} → {cell.after:.3f}"
 
     def caption(self) -> str:
-        """What the table shows."""
+        """Return the caption of the table."""
         n = max((m.documents for m in self.quality), default=0)
         prompt = "prompts run every layer" if self.prompt == "full" else "prompts run the same layers"
         return f"Before → after, {n} documents per task of the fit split that were not learnt from; {prompt}."
 
     def recipe_line(self) -> str:
-        """The recipe and what it cost, in one sentence."""
+        """Return the recipe and what it cost, in one sentence."""
         spent = f"{self.seconds / 60:.1f} minutes" if self.seconds >= 60 else f"{self.seconds:.0f} seconds"
         return (
             f"Trained from {self.parent} ({self.family}, {self.depth} layers) with recipe {self.recipe}: "
@@ -137,13 +137,13 @@ def read_card(folder: Path) -> Card:
 
 
 def write_card(card: Card, folder: Path, name: str) -> None:
-    """Write both cards into a model folder."""
+    """Write both cards, JSON and README, into a model folder."""
     write_text(folder / CARD_FILE, card.model_dump_json(by_alias=True, indent=1) + "\n")
     write_text(folder / "README.md", markdown(card, name))
 
 
 def rich_table(card: Card) -> Table:
-    """The table that ends a training."""
+    """Return the table that is printed after a training."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -159,7 +159,7 @@ def rich_table(card: Card) -> Table:
 
 
 def markdown(card: Card, name: str) -> str:
-    """The README of a model folder."""
+    """Return the README of a model folder."""
     lines = [f"# {name}", "", card.recipe_line(), ""]
     if card.quality:
         rows = [[n, *(card.cell(n, task) for task in card.tasks)] for n in card.names]
@@ -168,7 +168,7 @@ def markdown(card: Card, name: str) -> str:
     lines += ["## Use", "", f"    dlbench run --model {name} --task {next(iter(card.tasks), 'TASK')}", ""]
     lines += ["Its rows stand in the track of the base model, and `retained` is against that where both are run.", ""]
     header = ["task", "version", "split", "documents", "epochs", "tokens", "sha256"]
-    facts: list[Callable[[Source], Any]] = [
+    facts: list[Callable[[TrainingSource], Any]] = [
         lambda s: s.task,
         lambda s: s.version,
         lambda s: "drawn" if s.generator else f"{s.split}, learn part",

@@ -1,8 +1,8 @@
-"""The training loop: steps over the given texts, checkpoints, and going on from the last of them.
+"""The training loop: steps over the given texts, checkpoints, and resuming from the last one.
 
-A checkpoint is one file that is put in place whole: weights, optimizer, scheduler and the number of steps done. That
-number is the position in the data, which is made from the seed; and the random numbers of a step (layer dropout, the
-model's own dropout) are seeded by it. So a training that was killed ends with the weights that it would have had.
+A checkpoint is one file, replaced atomically: weights, optimizer, scheduler and the number of steps done. That number
+is the position in the data, which depends on the seed alone, and seeds the random numbers of a step (layer dropout, the
+model's own dropout). So an interrupted training ends with the same weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dlbench.train.objective import Objective
 from dlbench.train.spec import TrainSpec
 
 SMALL = 50_000_000
-"""Models with fewer parameters learn at a higher rate."""
+"""Number of parameters below which the default learning rate is higher."""
 CLIP = 1.0
 """Largest norm of a step's gradient."""
 BETAS = (0.9, 0.95)
@@ -38,17 +38,17 @@ LOG_EVERY = 10
 
 
 def rate(parameters: int) -> float:
-    """Peak learning rate, where none is given: what pre-trained models take, and more for very small ones."""
+    """Return the default peak learning rate: usual for pre-trained models, higher for very small ones."""
     return 2e-3 if parameters < SMALL else 2e-5
 
 
 @dataclass
 class Totals:
-    """What has been done so far, over all processes."""
+    """Steps, tokens and time so far, over all processes."""
 
     step: int = 0
     tokens: int = 0
-    """Prompt and target tokens, padding not counted."""
+    """Prompt and target tokens, without padding."""
     targets: int = 0
     seconds: float = 0.0
 
@@ -64,7 +64,7 @@ class Trainer:
     accelerator: Accelerator
     device: torch.device
     folder: Path
-    """Holds the checkpoint."""
+    """For the checkpoint."""
     log: Path
     totals: Totals = field(default_factory=Totals)
 
@@ -83,13 +83,13 @@ class Trainer:
         self.wrapped, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
         self.checkpoint = self.folder / "checkpoint.pt"
         self.losses: dict[int, tuple[Tensor, int]] = {}
-        """Exit -> sum of cross entropies and number of targets since the last line of the log, of this process."""
+        """Exit → sum of cross entropies and number of targets since the last log line, of this process."""
 
     def run(self, done: Callable[..., None]) -> None:
-        """Go to the end from the last checkpoint, or from the beginning.
+        """Train to the last step, from the last checkpoint or from the beginning.
 
         Args:
-            done: told the number of steps that are finished, as they finish, and sometimes a line about them.
+            done: told the number of steps that are finished, as they finish, and at times a line about the loss.
 
         Raises:
             DlbenchError: the loss is no longer a number, or the checkpoint is damaged.
@@ -120,7 +120,7 @@ class Trainer:
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 entropies: dict[int, Tensor] = self.wrapped(batch, step)
                 loss = torch.stack([weights[n] * x for n, x in entropies.items()]).sum() / targets
-                # the gradient is averaged over the processes, and each has the sum over its own texts
+                # gradients are averaged over the processes, but each process has the sum over its own texts
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             for n, x in entropies.items():
                 total, number = self.losses.get(n, (torch.zeros_like(x), 0))
@@ -137,12 +137,12 @@ class Trainer:
         self.totals.seconds += time.monotonic() - started
 
     def _forwards(self, texts: list[Example]) -> Iterator[tuple[Batch, int, bool]]:
-        """This process' batches of a step, their numbers of targets, and whether each is its last."""
+        """Yield this process' batches of a step, each with its number of targets and whether it is the last."""
         index, count = self.accelerator.process_index, self.accelerator.num_processes
         groups = share(texts, self.spec.micro_tokens, index, count)
         for i, group in enumerate(groups):
             yield Batch.of(group).to(self.device), sum(len(e.target) for e in group), i == len(groups) - 1
-        if not groups:  # fewer texts than processes: the others wait for a gradient all the same
+        if not groups:  # fewer texts than processes: the others still wait for this one's gradient
             idle = Batch.of(texts[:1])
             idle.labels.fill_(IGNORED)
             yield idle.to(self.device), 0, True
@@ -152,7 +152,7 @@ class Trainer:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def settings(self) -> dict[str, Any]:
-        """What the optimizer was set to, for the card."""
+        """Return the optimizer's settings, for the card."""
         return {
             "optimizer": "AdamW",
             "lr": self.lr,
@@ -166,10 +166,8 @@ class Trainer:
             "dtype": str(self.objective.autocast or torch.float32).removeprefix("torch."),
         }
 
-    # ---- checkpoints
-
     def _save(self) -> None:
-        """Write the checkpoint beside the old one, then in its place."""
+        """Write the checkpoint to a second file, then replace the old one."""
         state = {
             "totals": asdict(self.totals),
             "model": self.objective.model.state_dict(),
@@ -196,10 +194,8 @@ class Trainer:
                 f"the checkpoint {self.checkpoint} is damaged ({reason[:200]}); delete it to start again"
             ) from error
 
-    # ---- the log
-
     def _log(self) -> str | None:
-        """Write a line of the log; returns one for people, in the main process."""
+        """Write a line of the log; in the main process, return one for people."""
         exits = sorted(self.losses)
         sums = torch.tensor([[float(x) for x in self.losses[n]] for n in exits], device=self.device)
         sums = self.accelerator.reduce(sums)
@@ -222,7 +218,7 @@ class Trainer:
         return f"step {t.step} of {len(self.steps)}: loss {shown[0]:.3f}{early}, {t.tokens / t.seconds:,.0f} tokens/s"
 
     def _forget_later_lines(self) -> None:
-        """Drop what was logged after the checkpoint: those steps are done again."""
+        """Drop log lines after the checkpoint, whose steps are done again."""
         if self.log.is_file():
             lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.totals.step]

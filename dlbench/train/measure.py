@@ -1,4 +1,4 @@
-"""Quality of a backbone at several layer sets, by the engine and the task's own score: before a training and after."""
+"""Quality of a backbone with several sets of layers, measured before and after a training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def measure(
     routed: bool,
     done: Callable[..., None],
 ) -> dict[str, dict[str, float]]:
-    """Mean primary metric by task and layer set.
+    """Return the mean primary metric by task and set of layers.
 
     Args:
         engine: of the backbone.
@@ -33,7 +33,7 @@ def measure(
     """
     methods = {name: _static(layers, engine.backbone.depth) for name, layers in sets.items()}
     slots = batch_size.most_slots(engine.backbone.device.type)
-    found: dict[str, dict[str, float]] = {}
+    means: dict[str, dict[str, float]] = {}
     for task, documents in tasks.items():
         done(0, f"{task.name} · {engine.backbone.name}")
         scores: dict[str, list[float]] = {name: [] for name in sets}
@@ -47,12 +47,12 @@ def measure(
                     text = engine.backbone.text(generation.tokens)
                     scores[name].append(task.score(p.document, text)[task.metric])
                 done(len(batch))
-        found[task.name] = {name: fmean(values) for name, values in scores.items()}
-    return found
+        means[task.name] = {name: fmean(values) for name, values in scores.items()}
+    return means
 
 
 def _rows(engine: Engine, prompted: Sequence[Prompted], slots: int) -> int:
-    """Documents of a wave: as many as fit."""
+    """Number of documents decoded together: as many as fit the memory."""
     backbone = engine.backbone
     longest = max(len(p.request.ids) for p in prompted)
     new, free = prompted[0].document.limit, device_memory.free_bytes(backbone.device, 1)

@@ -1,4 +1,4 @@
-"""The loss of a recipe on a model of any supported family, without touching the model's code."""
+"""The loss of a recipe on a model of any supported family, without changing the model's code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dlbench.train.recipes import Recipe
 
 
 class Objective(nn.Module):
-    """One forward of a batch through shadowed layers, and the cross entropy at every exit of the step."""
+    """One forward of a batch with patched layers, and the cross entropy at every exit of the step."""
 
     def __init__(self, backbone: Backbone, recipe: Recipe, autocast: torch.dtype | None = None) -> None:
         """Make the backbone's model trainable.
@@ -25,7 +25,7 @@ class Objective(nn.Module):
         Args:
             backbone: in float32; its model is trained in place.
             recipe: valid for its depth.
-            autocast: what matrices are multiplied in; None leaves float32.
+            autocast: dtype of matrix products; None for float32.
         """
         super().__init__()
         self.model = backbone.model.requires_grad_(True)
@@ -33,15 +33,15 @@ class Objective(nn.Module):
         self.skipped = frozenset(range(backbone.depth)) - recipe.layers(backbone.depth)
         self.dropout = recipe.dropout(backbone.depth)
         if recipe.routes_prompt:
-            for index in self.skipped:  # no token ever comes by
+            for index in self.skipped:  # no token ever runs it
                 backbone.layers[index].requires_grad_(False)
 
     def forward(self, batch: Batch, step: int) -> dict[int, Tensor]:
-        """Cross entropy summed over the targets, by exit.
+        """Return the cross entropy summed over the targets, by exit.
 
         Args:
-            batch: texts, padded on the right: what is causal does not see the padding, so no mask is needed.
-            step: tells the recipe which exits have a loss.
+            batch: texts, padded on the right: causal attention does not see the padding, so no mask is needed.
+            step: on which the exits that have a loss depend.
         """
         wanted = self.recipe.weights(self.backbone.depth, step)
         states: dict[int, Tensor] = {}
@@ -66,9 +66,9 @@ class Objective(nn.Module):
         return {n: cross_entropy(x.float(), labels[learnt], reduction="sum") for n, x in logits.items()}
 
     def _passing(self, index: int, batch: Batch) -> Tensor | None:
-        """The tokens that pass a layer by, [rows, length or 1] bool; None where there are none."""
+        """Tokens that skip a layer, [rows, length or 1] bool; None where there are none."""
         if index in self.skipped:
             return batch.routed > 0
         if p := self.dropout[index]:
-            return (torch.rand(len(batch.ids), 1) < p).to(batch.ids.device)  # whole texts; drawn alike on all devices
+            return (torch.rand(len(batch.ids), 1) < p).to(batch.ids.device)  # whole texts; all devices draw alike
         return None

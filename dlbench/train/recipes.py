@@ -1,6 +1,6 @@
-"""What each recipe trains: which exits have a loss, which layers a text drops, which layers a decoded token runs.
+"""Training recipes: which exits have a loss, which layers a text drops, which layers a decoded token runs.
 
-A recipe is arithmetic only; `dlbench.train.objective` carries it out on a model. Layers count from 0, an exit n is the
+A recipe only computes numbers; `dlbench.train.objective` applies it to a model. Layers count from 0, an exit n is the
 state after the first n layers, with the model's own final norm and head.
 
 sorted       Sorted fine-tuning, SoFT (Valipour et al., arXiv 2309.08968): the sub-models are prefixes, the loss is the
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe(ABC):
-    """How a backbone is trained; its fields are the options of its own."""
+    """How a backbone is trained; its fields are its options."""
 
     name: ClassVar[str]
 
@@ -38,52 +38,52 @@ class Recipe(ABC):
         """Check the options against a backbone's depth.
 
         Raises:
-            DlbenchError: one does not fit; the message says which and what would.
+            DlbenchError: one is invalid; the message says which, and what would be valid.
         """
 
     @abstractmethod
     def weights(self, depth: int, step: int) -> dict[int, float]:
-        """Exits that have a loss in a step, shallowest first, and their weights, which sum to 1."""
+        """Return the exits that have a loss in a step, shallowest first, with their weights, which sum to 1."""
 
     def dropout(self, depth: int) -> tuple[float, ...]:
-        """Probability that a text passes each layer by."""
+        """Return, for each layer, the probability that a text skips it."""
         return (0.0,) * depth
 
     def layers(self, depth: int) -> frozenset[int]:
-        """Layers that decoded tokens run."""
+        """Return the layers that decoded tokens run."""
         return frozenset(range(depth))
 
     @property
     def routes_prompt(self) -> bool:
-        """Whether prompts run those layers only, too."""
+        """Whether prompts, too, run those layers only."""
         return False
 
     @abstractmethod
     def measured(self, depth: int) -> dict[str, frozenset[int]]:
-        """Layer sets to score before and after the training, by what they are called; the full depth is one."""
+        """Return the sets of layers to measure before and after the training, by name; full depth is one of them."""
 
 
 def ladder(depth: int) -> tuple[int, ...]:
-    """About seven evenly spaced exits, from a quarter of the depth up to all of it."""
+    """Return about seven evenly spaced exits, from a quarter of the depth to all of it."""
     step = max(1, round(depth / 8))
     return tuple(n for n in range(depth, 0, -step) if 4 * n >= depth)[::-1]
 
 
 def prefixes(exits: tuple[int, ...], depth: int) -> dict[str, frozenset[int]]:
-    """The layer sets of exits, by name; the full depth is always among them."""
+    """Return the sets of layers up to each exit, by name; full depth is always one of them."""
     early = {f"exit {n}": frozenset(range(n)) for n in sorted(set(exits)) if n < depth}
     return {**early, "full": frozenset(range(depth))}
 
 
 @dataclass(frozen=True)
 class Sorted(Recipe):
-    """Prefixes of the layers are models of their own, all trained at once."""
+    """Train several prefixes of the layers at once, each as a model of its own."""
 
     name = "sorted"
 
     exits: tuple[int, ...] = ()
-    """Prefixes by their number of layers; none stands for about seven, from a quarter of the depth. The full depth is
-    always one."""
+    """Prefixes by their number of layers; empty for about seven, from a quarter of the depth. Full depth is always
+    one."""
 
     def validate(self, depth: int) -> None:
         for n in self.exits:
@@ -100,7 +100,7 @@ class Sorted(Recipe):
 
 @dataclass(frozen=True)
 class LayerSkip(Recipe):
-    """Layer dropout and an early-exit loss, both rising with depth."""
+    """Train with layer dropout and an early-exit loss, both rising with depth."""
 
     name = "layerskip"
 
@@ -109,9 +109,9 @@ class LayerSkip(Recipe):
     scale: float = 1.0
     """Weight of the early exits against the last."""
     curriculum: Literal["rotational", "all"] = "rotational"
-    """Exits with a loss in a step: every `stride`-th, moved on by one layer each step, or all; the last one always."""
+    """Exits with a loss in a step: every `stride`-th, shifted by one layer each step, or all; the last one always."""
     stride: int = 0
-    """0 stands for a quarter of the depth."""
+    """Layers between exits; 0 for a quarter of the depth."""
 
     def validate(self, depth: int) -> None:
         if not 0 <= self.p_max < 1:
@@ -139,20 +139,20 @@ class LayerSkip(Recipe):
 
 @dataclass(frozen=True)
 class SkipTuned(Recipe):
-    """Plain fine-tuning while decoded tokens skip what a static method skips."""
+    """Fine-tune while decoded tokens skip the layers that a static method skips."""
 
     name = "skip-tuned"
 
     method: str = "static_skip"
-    """A static method: its name, or the path of its file."""
+    """A static method: its name, or the path of a plugin file."""
     params: Mapping[str, Any] = field(default_factory=dict)
     prompt: Literal["full", "routed"] = "full"
 
     def static(self) -> Static:
-        """The method with its parameters.
+        """Return the method with its parameters.
 
         Raises:
-            DlbenchError: it is no static method, or refuses a parameter.
+            DlbenchError: it is not static, or refuses a parameter.
         """
         from dlbench.method import Static
 

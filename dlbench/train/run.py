@@ -1,15 +1,16 @@
 """Carry out a training: measure, train, export, measure again, write the card.
 
-Also the entry of worker processes: `python -m dlbench.train.run SPEC.json`, started by `dlbench.system.processes`.
+Also the entry point of worker processes: `python -m dlbench.train.run SPEC.json`, started by
+`dlbench.system.processes`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +25,26 @@ from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import resolve_device
-from dlbench.models.loading import EMBEDDED, embedded_folder, load
+from dlbench.models.loading import load
 from dlbench.system import device_memory, process_group
 from dlbench.system.files import write_text
-from dlbench.system.paths import model_folder
 from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
-from dlbench.system.versions import versions
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop
-from dlbench.train.card import CARD_FILE, Card, Measured, read_card, rich_table, write_card
+from dlbench.train.card import CARD_FILE, Card, read_card, rich_table, write_card
+from dlbench.train.export import Quality, Trained, save_model
 from dlbench.train.measure import measure
 from dlbench.train.objective import Objective
 from dlbench.train.spec import TRAIN_FILE, TrainSpec
 
 WORK = "training"
-"""Folder within the output that holds what only an unfinished training needs."""
+"""Folder in the output folder for what only an unfinished training needs."""
 LOG_FILE = "train_log.jsonl"
-Quality = dict[str, dict[str, float]]
 
 
 def execute(spec: TrainSpec) -> None:
-    """Carry out a training, or go on with it.
+    """Carry out a training, or resume it.
 
     Raises:
         DlbenchError: something cannot be done as asked.
@@ -69,7 +68,7 @@ class Training:
             self.accelerator = Accelerator(
                 cpu=device == "cpu",
                 device_placement=False,
-                mixed_precision="no",  # the objective casts by itself
+                mixed_precision="no",  # the objective does its own casting
                 kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)],
             )
         sharded = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -84,7 +83,7 @@ class Training:
         self.progress = Progress(shown=self.main)
 
     def run(self) -> None:
-        """Do everything; what is done already is not done again."""
+        """Carry out the training, or what is left of it."""
         marker = self._marker()
         if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
             self._show(read_card(self.spec.out), "trained already: ")
@@ -99,13 +98,13 @@ class Training:
             before = self._begin(marker, backbone, tasks, corpus)
             trainer = self._train(backbone, corpus)
             if self.main:
-                self._finish(backbone, tasks, corpus, before, trainer)
+                self._finish(Trained(backbone, tasks, corpus, before, trainer))
             self.accelerator.wait_for_everyone()
         if self.main:
             self._show(read_card(self.spec.out))
 
     def _marker(self) -> dict[str, Any] | None:
-        """What the output folder says of an earlier start.
+        """Read what the output folder holds of an earlier start.
 
         Raises:
             DlbenchError: it belongs to another training.
@@ -113,7 +112,7 @@ class Training:
         path = self.spec.out / TRAIN_FILE
         self.accelerator.wait_for_everyone()
         text = path.read_text() if path.is_file() else None
-        self.accelerator.wait_for_everyone()  # all have looked before one writes
+        self.accelerator.wait_for_everyone()  # all have read before one writes
         if text is None:
             return None
         try:
@@ -133,22 +132,20 @@ class Training:
             )
 
     def _measured_on(self, task: Task) -> list[Document]:
-        found = data.tuned_on(task)[: self.spec.score]
-        if self.spec.score and not found:
+        documents = data.tuned_on(task)[: self.spec.score]
+        if self.spec.score and not documents:
             raise DlbenchError(f"task {task.name!r} has too few documents to measure on: --score 0 goes without")
-        return found
+        return documents
 
     def _check(self, backbone: Backbone) -> None:
         self.recipe.validate(backbone.depth)
         if getattr(backbone.model.config, "quantization_config", None) is not None:
             raise DlbenchError(f"model {backbone.name!r} is quantised, so it cannot be trained: give the plain model")
 
-    # ---- before
-
     def _begin(
         self, marker: dict[str, Any] | None, backbone: Backbone, tasks: dict[Task, list[Document]], corpus: data.Corpus
     ) -> Quality:
-        """Mark the folder as ours, with the quality before the training; returns that."""
+        """Mark the output folder, with the quality before the training; return that quality."""
         facts = {"parent": backbone.sha256, **{s.task: s.sha256 for s in corpus.sources}}
         if marker is not None:
             self._compare(marker["facts"], facts)
@@ -162,14 +159,12 @@ class Training:
         self.accelerator.wait_for_everyone()
         return before
 
-    def _measure(self, backbone: Backbone, tasks: dict[Task, list[Document]]) -> Quality:
+    def _measure(self, backbone: Backbone, tasks: Mapping[Task, Sequence[Document]]) -> Quality:
         if not self.spec.score:
             return {}
         sets = self.recipe.measured(backbone.depth)
         with self.progress.bar("measure", len(sets) * sum(map(len, tasks.values()))) as done:
             return measure(Engine(backbone), tasks, sets, routed=self.recipe.routes_prompt, done=done)
-
-    # ---- training
 
     def _train(self, backbone: Backbone, corpus: data.Corpus) -> loop.Trainer:
         objective = Objective(backbone, self.recipe, self._autocast())
@@ -196,7 +191,7 @@ class Training:
         return trainer
 
     def _autocast(self) -> torch.dtype | None:
-        """What matrices are multiplied in: bfloat16 where the device has instructions for it, unless told otherwise."""
+        """Dtype of matrix products: by default bfloat16 where the device has instructions for it; None for float32."""
         if self.device.type == "cuda":
             quick = torch.cuda.is_bf16_supported()
         else:
@@ -204,84 +199,24 @@ class Training:
         wanted = {"auto": quick, "bfloat16": True, "float32": False}[self.spec.dtype]
         return torch.bfloat16 if wanted else None
 
-    # ---- after
-
-    def _finish(
-        self,
-        backbone: Backbone,
-        tasks: dict[Task, list[Document]],
-        corpus: data.Corpus,
-        before: Quality,
-        trainer: loop.Trainer,
-    ) -> None:
-        """Export, measure what was exported, write the card, and put all of it in place, the card first.
+    def _finish(self, trained: Trained) -> None:
+        """Export the model, measure it again, write the card, and move all of it to the output folder, the card first.
 
         The training counts as finished when its working folder is gone, which happens at once.
         """
-        export = self.work / self.spec.out.absolute().name
-        shutil.rmtree(export, ignore_errors=True)
-        backbone.model.to(_stored_dtype(self.spec.model)).save_pretrained(export)
-        backbone.tokenizer.save_pretrained(export)
-        trained = load(str(export), device=str(self.device), dtype="float32")
-        after = self._measure(trained, tasks)
-        card = self._card(backbone, trained, tasks, corpus, (before, after), trainer)
-        write_card(card, export, self.spec.out.absolute().name)
-        for path in sorted(export.iterdir(), key=lambda p: p.name != CARD_FILE):
+        name = self.spec.out.absolute().name
+        folder = self.work / name
+        shutil.rmtree(folder, ignore_errors=True)
+        save_model(trained.backbone, self.spec.model, folder)
+        exported = load(str(folder), device=str(self.device), dtype="float32")
+        card = trained.card(exported, self._measure(exported, trained.tasks), self.spec)
+        write_card(card, folder, name)
+        for path in sorted(folder.iterdir(), key=lambda p: p.name != CARD_FILE):
             os.replace(path, self.spec.out / path.name)
         finished = self.work.with_name(f".{WORK}-finished")
         shutil.rmtree(finished, ignore_errors=True)
         os.replace(self.work, finished)
         shutil.rmtree(finished)
-
-    def _card(
-        self,
-        backbone: Backbone,
-        trained: Backbone,
-        tasks: dict[Task, list[Document]],
-        corpus: data.Corpus,
-        quality: tuple[Quality, Quality],
-        trainer: loop.Trainer,
-    ) -> Card:
-        sets, totals = self.recipe.measured(backbone.depth), trainer.totals
-        before, after = quality
-        options = {f.name: getattr(self.recipe, f.name) for f in dataclasses.fields(self.recipe)}
-        if "exits" in options:
-            options["exits"] = tuple(self.recipe.weights(backbone.depth, 0))
-        return Card(
-            sha256=trained.sha256,
-            base_sha256=backbone.base_sha256,
-            parent=backbone.name,
-            parent_sha256=backbone.sha256,
-            family=backbone.kind,
-            depth=backbone.depth,
-            recipe=self.recipe.name,
-            options=options,
-            settings=trainer.settings(),
-            sources=corpus.sources,
-            seed=self.spec.seed,
-            steps=totals.step,
-            tokens=totals.tokens,
-            targets=totals.targets,
-            seconds=round(totals.seconds, 1),
-            processes=self.accelerator.num_processes,
-            device=self.device.type,
-            prompt="routed" if self.recipe.routes_prompt else "full",
-            quality=tuple(
-                Measured(
-                    task=task.name,
-                    metric=task.metric,
-                    documents=len(documents),
-                    name=name,
-                    layers=tuple(sorted(layers)),
-                    before=round(before[task.name][name], 6),
-                    after=round(after[task.name][name], 6),
-                )
-                for name, layers in sets.items()
-                for task, documents in tasks.items()
-                if before
-            ),
-            versions=versions("accelerate"),
-        )
 
     def _show(self, card: Card, remark: str = "") -> None:
         if not self.main:
@@ -294,18 +229,8 @@ class Training:
         console.print(f"{remark}dlbench run --model {self.spec.out} …", markup=False, highlight=False)
 
 
-def _stored_dtype(name: str) -> torch.dtype:
-    """The dtype that a model's weights are stored in; the trained ones are stored alike."""
-    from transformers import AutoConfig
-
-    folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
-    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
-    dtype = AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {})).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
 def _worker(path: Path) -> int:
-    """A process of a training that `execute` started."""
+    """Entry point of a worker process."""
     try:
         execute(TrainSpec.read(path))
     except DlbenchError as error:

@@ -1,4 +1,4 @@
-"""What `dlbench train` was asked to do, and whether that can be done; imports nothing heavy."""
+"""The options of a training, and the checks of whether it can be carried out; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from dlbench.terminal.suggest import unknown
 from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
 
 TRAIN_FILE = "train.json"
-"""A folder that holds this file belongs to a training: what was asked, and the quality before it."""
+"""Marks the output folder of a training: its options, and the quality before it."""
 DTYPES = ("auto", "float32", "bfloat16")
-_ANYHOW = ("out", "device", "processes", "save_minutes")
-"""Fields that may change when a training is taken up again."""
+_FREE = ("out", "device", "processes", "save_minutes")
+"""Fields that may change when a training is resumed."""
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """One training: everything that the options of `dlbench train` say."""
+    """One training: the options of `dlbench train`."""
 
     recipe: str
     tasks: tuple[str, ...]
-    """Names of tasks, suites already replaced by their tasks."""
+    """Names of tasks, with suites already replaced by their tasks."""
     out: Path
     model: str = "nano"
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The recipe's own, by the name of its field; what is missing keeps its default."""
+    """The recipe's options, by the name of its field; others keep their defaults."""
     documents: int | None = None
-    """Documents to learn from, in all; None: all of a fit split, or DRAWN per task that draws fresh ones."""
+    """Documents to learn from, in total; None: all of a fit split, or DRAWN per task that generates documents."""
     epochs: int | None = None
-    """None: once through fresh documents, twice through a fit split."""
+    """None: one for generated documents, two for a fit split."""
     lr: float | None = None
     """Peak learning rate; None: that of `dlbench.train.loop.rate`."""
     warmup: float = 0.03
-    """Share of the steps over which the rate rises; then it falls along a cosine."""
+    """Share of the steps over which the learning rate rises; then it falls along a cosine."""
     weight_decay: float = 0.0
     batch_tokens: int = 4096
-    """Tokens of a step, over all processes; padding not counted."""
+    """Tokens of a step, over all processes, without padding."""
     micro_tokens: int = 2048
-    """Tokens that one process takes in one forward, padding counted: what memory has to hold."""
+    """Most tokens in one forward of one process, with padding: limited by the memory."""
     seed: int = 0
     device: str = "auto"
     dtype: str = "auto"
-    """What matrices are multiplied in; weights are kept in float32."""
+    """Of matrix products; weights are kept in float32."""
     processes: int = 1
     save_minutes: float = 5.0
     score: int = 48
-    """Documents of the tune part per task that quality is measured on, before and after; 0 measures nothing."""
+    """Documents per task, of the tune part, that quality is measured on before and after; 0 measures nothing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", expanded(self.out, "--out"))
@@ -66,7 +66,7 @@ class TrainSpec:
         """Check all that can be checked without torch.
 
         Raises:
-            DlbenchError: something cannot be done as asked; the message says what would.
+            DlbenchError: an option is invalid; the message says what would be valid.
         """
         self._check_recipe()
         check_model(self.model)
@@ -114,18 +114,18 @@ class TrainSpec:
             raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
 
     def made(self) -> Recipe:
-        """The recipe with its options."""
+        """Return the recipe with its options."""
         return RECIPES[self.recipe](**self.options)
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the trained weights depend on, as JSON values."""
+        """The options that the trained weights depend on, as JSON values."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return {name: value for name, value in plain.items() if name not in _ANYHOW}
+        return {name: value for name, value in plain.items() if name not in _FREE}
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read what `dlbench.system.processes` wrote."""
+        """Read the file that `dlbench.system.processes` writes for its processes."""
         content = json.loads(path.read_text())
         content["out"], content["tasks"] = Path(content["out"]), tuple(content["tasks"])
         if "exits" in content["options"]:
@@ -143,4 +143,4 @@ OPTIONS = {
     "params": "--set",
     "prompt": "--prompt",
 }
-"""Fields of recipes, and the options of the command line that give them."""
+"""Field of a recipe → its option on the command line."""

@@ -35,7 +35,7 @@ LATE_POOL = 88
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PretrainingRecipe:
     """Everything that decides the weights."""
 
     layers: int = 16
@@ -58,7 +58,7 @@ class Recipe:
 
 
 @dataclass
-class Progress:
+class PretrainingState:
     """Where a run stands."""
 
     step: int = 0
@@ -70,7 +70,7 @@ Batch = list[tuple[torch.Tensor, torch.Tensor]]
 """Micro-batches of ids [rows, length] and labels [rows, length]; -100 where nothing is learned."""
 
 
-def pool(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, index: int) -> list[Batch]:
+def pool(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast, index: int) -> list[Batch]:
     """Make the batches of `pool_steps` steps; the same for the same recipe and index."""
     rng = Random(f"{recipe.seed}/{index}")
     wanted = recipe.pool_steps * recipe.micro * recipe.rows
@@ -101,11 +101,13 @@ def _pad(group: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor
     return ids, labels
 
 
-class Trainer:
+class Pretrainer:
     """A model in bfloat16, its float32 master weights and the two optimizers on them."""
 
-    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerFast, compile_layers: bool = True) -> None:
-        self.recipe, self.tokenizer, self.progress = recipe, tokenizer, Progress()
+    def __init__(
+        self, recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast, compile_layers: bool = True
+    ) -> None:
+        self.recipe, self.tokenizer, self.progress = recipe, tokenizer, PretrainingState()
         torch.manual_seed(recipe.seed)
         self.model = LlamaForCausalLM(config(recipe, tokenizer))
         self.masters = {name: p.detach().clone().requires_grad_() for name, p in self.model.named_parameters()}
@@ -186,7 +188,7 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         if state["recipe"] != vars(self.recipe):
             raise ValueError(f"{path} was written by another recipe: {state['recipe']}; use another --run folder")
-        self.progress = Progress(**state["progress"])
+        self.progress = PretrainingState(**state["progress"])
         with torch.no_grad():
             for name, p in self.masters.items():
                 p.copy_(state["masters"][name])
@@ -201,7 +203,7 @@ class Trainer:
         return model.eval()
 
 
-def config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def config(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """Describe the stock Llama model of a recipe."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
@@ -219,7 +221,7 @@ def config(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
-def train(trainer: Trainer, run: Path, save_seconds: float = 120, score_tokens: int = 1_500_000) -> None:
+def train(trainer: Pretrainer, run: Path, save_seconds: float = 120, score_tokens: int = 1_500_000) -> None:
     """Run to the end of the token budget, with checkpoints and a log of JSON lines in the run folder."""
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
@@ -243,14 +245,14 @@ def train(trainer: Trainer, run: Path, save_seconds: float = 120, score_tokens: 
     trainer.save(checkpoint)
 
 
-def _log(path: Path, progress: Progress, **values: object) -> None:
+def _log(path: Path, progress: PretrainingState, **values: object) -> None:
     """Append one line."""
     line = {"step": progress.step, "tokens": progress.tokens, "seconds": round(progress.seconds, 1), **values}
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def export(trainer: Trainer, run: Path, out: Path) -> None:
+def export(trainer: Pretrainer, run: Path, out: Path) -> None:
     """Write bfloat16 weights, configuration, tokenizer and the thinned log; score the fit split once more."""
     model = trainer.plain()
     final = scores(model, trainer.tokenizer, {task: committed(task, "fit")[:100] for task in TASKS})
@@ -273,13 +275,13 @@ def main() -> None:
     parser.add_argument("--model", choices=LAYERS, required=True)
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoint and log")
     parser.add_argument("--out", type=Path, required=True, help="folder for the exported model")
-    parser.add_argument("--tokens", type=int, default=Recipe.tokens)
-    parser.add_argument("--muon-rate", type=float, default=Recipe.muon_rate)
+    parser.add_argument("--tokens", type=int, default=PretrainingRecipe.tokens)
+    parser.add_argument("--muon-rate", type=float, default=PretrainingRecipe.muon_rate)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    recipe = Recipe(layers=LAYERS[arguments.model], tokens=arguments.tokens, muon_rate=arguments.muon_rate)
-    trainer = Trainer(recipe, tokenizers.build())
+    recipe = PretrainingRecipe(layers=LAYERS[arguments.model], tokens=arguments.tokens, muon_rate=arguments.muon_rate)
+    trainer = Pretrainer(recipe, tokenizers.build())
     train(trainer, arguments.run)
     export(trainer, arguments.run, arguments.out)
 

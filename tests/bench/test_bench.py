@@ -12,12 +12,11 @@ from dlbench import cli
 from dlbench.bench import run
 from dlbench.bench.clock import Repeats
 from dlbench.bench.decode import EverySecond, bytes_per_step, same_tokens
-from dlbench.bench.models import random_llama, random_requests, random_texts, word_tokenizer
+from dlbench.bench.models import Shape, Sizes, random_llama, random_requests, random_texts, sizes, word_tokenizer
 from dlbench.bench.options import Options
 from dlbench.bench.report import show
 from dlbench.bench.requests import Ours, compare, race_of
 from dlbench.bench.run import machine_facts, measure
-from dlbench.bench.sizes import Shape, Sizes, sizes
 from dlbench.bench.sweep import configurations
 from dlbench.bench.targets import BY_NAME, PARTS, TARGETS
 from dlbench.bench.workbench import Ratio, Series, Workbench

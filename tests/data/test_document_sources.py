@@ -9,14 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from record_samples import document, place, sample
+from record_samples import conditions, document, sample
 
 from dlbench import stats
 from dlbench.data import lm_eval_index, loader
 from dlbench.data.rows.sources import COLUMNS, clusters, merged, source
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.aggregate import Reference, build, quality
+from dlbench.evaluation.aggregate import Evaluation, Reference, quality
+from dlbench.evaluation.record import build
 from dlbench.evaluation.settings import Setting
 from dlbench.methods.static_skip import StaticSkip
 
@@ -263,11 +264,11 @@ def test_a_records_interval_resamples_passages():
     base = Reference(4, SimpleNamespace(dense=lambda prompt, generated: 8), reference)
     samples = [sample(i, s, (2, 2)) for i, s in zip(IDS, half.tolist(), strict=True)]
     setting = Setting("static_skip", "static_skip", StaticSkip(), 0.5, key="0" * 32)
-    record = build(place(), setting, documents, samples, base, {})
+    record = build(Evaluation(conditions(), documents, base), setting, samples)
     by_hand = stats.retained(half, full, clusters=LABELS)
     assert record.quality.retained_ci95 == pytest.approx((by_hand.low, by_hand.high), abs=1e-12)
     assert record.task.sources == 12
-    alone = build(place(), setting, [document(i) for i in IDS], samples, base, {})
+    alone = build(Evaluation(conditions(), [document(i) for i in IDS], base), setting, samples)
     assert alone.task.sources is None
     widths = [np.diff(one.quality.retained_ci95)[0] for one in (record, alone)]
     assert widths[0] > 1.3 * widths[1]

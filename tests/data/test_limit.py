@@ -10,8 +10,8 @@ from dlbench.commands.terminal import limited
 from dlbench.data import loader
 from dlbench.data.splits import sample
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.aggregate import _drawn
-from dlbench.evaluation.settings import Place, Setting, full
+from dlbench.evaluation.record import _drawn
+from dlbench.evaluation.settings import Conditions, Setting, full
 from dlbench.run.config import RunSpec
 from dlbench.run.planner import Planner
 from dlbench.terminal.progress import Progress
@@ -80,10 +80,13 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
     return folder
 
 
+def asked(task, **more):
+    return RunSpec((str(task / "small"),), (str(task / "own.yaml"),), ("full",), **more)
+
+
 def planned(task, **more):
     """The job of a run, as the processes of it make it."""
-    spec = RunSpec((str(task / "small"),), (str(task / "own.yaml"),), ("full",), **more)
-    (job,) = Planner(spec, "cpu", Progress(shown=False), 1, lambda word: word).load()
+    (job,) = Planner(asked(task, **more), "cpu", Progress(shown=False), 1, lambda word: word).load()
     return job
 
 
@@ -96,21 +99,24 @@ def test_a_run_takes_a_sample_whatever_its_seed(task):
     # Examples are drawn document after document: those of a sample are those of the whole.
     assert all(d in whole for d in many.documents) and few.documents[0].prompt.count("Q: ") == 3
     setting = Setting("full", "full", full(), None)  # what was decoded for one is there for the other
-    assert few.place.track == many.place.track and few.place.key(setting) == many.place.key(setting)
+    assert few.conditions.track == many.conditions.track
+    assert few.conditions.key(setting) == many.conditions.key(setting)
 
 
 def test_the_first_ones_are_taken_where_that_is_asked(task):
     whole, first = planned(task, limit=None), planned(task, limit=5, limit_first=True)
-    kept = json.loads(json.dumps(dataclasses.asdict(first.place.spec), default=str))  # run.json, and other processes
+    spec = asked(task, limit=5, limit_first=True)
+    kept = json.loads(json.dumps(dataclasses.asdict(spec), default=str))  # run.json, and other processes
     assert (kept["limit"], kept["limit_first"]) == (5, True)
+    assert first.conditions.limit_first and not whole.conditions.limit_first
     assert first.documents == whole.documents[:5] == loader.load_task(str(task / "own.yaml")).documents("test", 5)
 
 
 def test_a_record_says_what_was_taken(task):
     def said(documents, **more):
-        place: Place = planned(task, **more).place
-        assert place.of == 48
-        return _drawn(place, documents)
+        conditions: Conditions = planned(task, **more).conditions
+        assert conditions.of == 48
+        return _drawn(conditions, documents)
 
     assert said(5, limit=5) == "sample"
     assert said(5, limit=5, limit_first=True) == "first"

@@ -7,8 +7,7 @@ import tiny_models
 import torch
 import torch.nn.functional as F
 
-from dlbench.bench.models import random_llama
-from dlbench.bench.sizes import Shape, sizes
+from dlbench.bench.models import Shape, random_llama, sizes
 from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine
 from dlbench.engine.kernels import linear as products

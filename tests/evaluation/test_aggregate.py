@@ -4,9 +4,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from record_samples import SHA, document, place, sample
+from record_samples import SHA, conditions, document, sample
 
-from dlbench.evaluation.aggregate import Reference, build, compute, layer_share, quality, reached
+from dlbench.evaluation.aggregate import Evaluation, Reference, compute, layer_share, quality, reached
+from dlbench.evaluation.record import build
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts
 from dlbench.methods.full import Full
@@ -89,7 +90,8 @@ def made(samples, full=None, *, method=None, budget=0.5, name="static_skip", fit
     method = method or StaticSkip()
     setting = Setting(name, name, method, budget, key="0" * 32, fit=fit)
     documents = [document(s.id) for s in samples]
-    return build(place(), setting, documents, samples, base(*(full or samples)), {"device": "cpu"}, **more)
+    evaluation = Evaluation(conditions(), documents, base(*(full or samples)), {"device": "cpu"})
+    return build(evaluation, setting, samples, **more)
 
 
 def test_a_record_says_what_ran():
@@ -115,9 +117,9 @@ def test_a_record_says_what_ran():
 
 def test_lengths_are_compared_without_what_ends_a_text():
     full, written = sample("a", output="four"), sample("a", output="eightlet|and on")
-    place_, setting = place(), Setting("static_skip", "static_skip", StaticSkip(), None, key="0" * 32)
+    setting = Setting("static_skip", "static_skip", StaticSkip(), None, key="0" * 32)
     stopped = replace(document("a", ["ab", "abcdefghijkl"]), stop=("|",))
-    found = build(place_, setting, [stopped], [written], base(full), {}).quality.extra
+    found = build(Evaluation(conditions(), [stopped], base(full)), setting, [written]).quality.extra
     assert found["length_ratio_full"] == 2 and found["length_ratio_reference"] == pytest.approx(8 / 12)
 
 
@@ -164,7 +166,7 @@ def test_truncated_prompts_are_counted():
 
 
 def test_an_oracle_spends_up_to_its_budget():
-    record = made([sample("a", layers=(1, 1))], budget=0.75, deployable=False, kind="oracle", params={"candidates": 3})
+    record = made([sample("a", layers=(1, 1))], budget=0.75, kind="oracle", params={"candidates": 3})
     assert record.status == "ok" and not record.method.deployable
     assert record.method.knob is None and record.method.params == {"candidates": 3}
 

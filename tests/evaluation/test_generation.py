@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 import torch
 import toy_task
-from record_samples import FakeTask, document, place
+from record_samples import FakeTask, conditions, document
 
 from dlbench.data.task import Document
 from dlbench.engine import Engine
@@ -103,7 +103,7 @@ def decode(tmp_path, *, process=0, processes=1, count=9, ends=(), routed=False, 
     run = QualityRun(engine(ends=ends), Length(), Store(tmp_path), routed, process=process, processes=processes)
     run.store.open({})
     done = []
-    everything = settings(place(Length()))
+    everything = settings(conditions(Length()))
     run.run(waves(tokenise(run.engine, documents(count)), size), everything, done.append)
     return run.store, [s.key for s in everything], done
 
@@ -153,7 +153,7 @@ def test_a_wave_that_does_not_fit_is_halved(tmp_path, monkeypatch, fits, tried):
     run = QualityRun(engine(), Length(), Store(tmp_path / "halved"), False, note=said.append)
     run.store.open({})
     done = []
-    run.run(waves(tokenise(run.engine, documents(17)), 8), settings(place(Length())), done.append)
+    run.run(waves(tokenise(run.engine, documents(17)), 8), settings(conditions(Length())), done.append)
     assert rows[: len(tried)] == tried and max(rows[len(tried) :]) <= fits
     assert sum(done) == 17 * 5 and min(done) >= 0
     assert plain(run.store, keys) == plain(whole, keys)
@@ -213,7 +213,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
     rows.clear()
     run = QualityRun(engine(), Length(), Store(tmp_path / "cut"), False, auto=True)
     run.store.open({})
-    run.run(waves(tokenise(run.engine, documents(30)), 12), settings(place(Length())), lambda n: None)
+    run.run(waves(tokenise(run.engine, documents(30)), 12), settings(conditions(Length())), lambda n: None)
     assert sum(n for n, _ in rows) == 30
     for n, longest in rows:
         assert n == 1 or n * batch_size.row_bytes(backbone, longest, 5, 4) <= batch_size.SHARE * free
@@ -223,7 +223,7 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
 
 def test_static_sets_need_less_where_the_prompt_is_routed(tmp_path):
     run = QualityRun(engine(), Length(), Store(tmp_path), True)
-    made = settings(place(Length(), prompt="routed"))
+    made = settings(conditions(Length(), prompt="routed"))
     assert [run._kept(s) for s in made[:4]] == [4, 2, 2, 4]
     run.routed = False
     assert [run._kept(s) for s in made[:4]] == [4, 4, 4, 4]

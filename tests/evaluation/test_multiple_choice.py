@@ -90,5 +90,9 @@ def test_they_go_on_where_they_stopped(finished, place, monkeypatch):
 def test_full_depth_prompts_are_refused(place, tmp_path, capsys):
     assert main(line(place, tmp_path / "out", "--task", "mmlu_all", "--method", "full")) == 2
     err = capsys.readouterr().err
-    assert "task 'mmlu_all' weighs given answers" in err and "add --prompt routed" in err and err.count("\n") == 1
+    assert (
+        "task 'mmlu_all' scores given answers by their likelihood" in err
+        and "add --prompt routed" in err
+        and err.count("\n") == 1
+    )
     assert not (tmp_path / "out").exists()

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from record_samples import FakeTask, document, place, sample
+from record_samples import FakeTask, conditions, document, sample
 
-from dlbench.evaluation import oracle
-from dlbench.evaluation import settings as plan
-from dlbench.evaluation.aggregate import Reference
+from dlbench.evaluation.aggregate import Evaluation, Reference
+from dlbench.evaluation.oracle import OracleRows
+from dlbench.evaluation.settings import oracle_settings
 from dlbench.method import Candidate, Oracle
 from dlbench.records.jsonl import read_lines
 from dlbench.records.run_folder import Store
@@ -32,10 +32,10 @@ class World:
     def __init__(self, tmp_path, *, references=1, seed=0):
         rng = np.random.default_rng(seed)
         self.settings, self.samples, self.table = [], {}, {}
-        self.place = place(FakeTask(self.table))
+        self.conditions = conditions(FakeTask(self.table))
         self.documents = [document(d, ["r"] * references, i) for i, d in enumerate(DOCUMENTS)]
-        for setting in plan.oracle_settings(Given(), DEPTH, 0):
-            setting = self.place.with_key(setting)
+        for setting in oracle_settings(Given(), DEPTH, 0):
+            setting = self.conditions.with_key(setting)
             self.settings.append(setting)
             depth = len(setting.candidate.layers)
             self.samples[setting.key] = {}
@@ -60,18 +60,8 @@ class World:
         return max(self.table[f"{name}/{stream}/{d}"][which])
 
     def rows(self, budgets=(0.25, 0.5, 0.75, 1.0)):
-        found = oracle.rows(
-            self.place,
-            "oracle",
-            Given(),
-            self.settings,
-            budgets,
-            self.documents,
-            self.samples,
-            self.base,
-            self.store,
-            {},
-        )
+        evaluation = Evaluation(self.conditions, self.documents, self.base)
+        found = OracleRows(evaluation, "oracle", Given(), self.settings, self.samples, self.store).run(budgets)
         return {(r.method.name, r.run.budget): r for r in found}
 
     def brute(self, budget, which=slice(None)):

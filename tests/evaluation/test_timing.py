@@ -8,7 +8,7 @@ import tiny_models
 import torch
 
 from dlbench.engine import Engine, Request
-from dlbench.evaluation.timing import Clock, Item, attempt
+from dlbench.evaluation.timing import DeviceTimer, Item, attempt
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
@@ -36,7 +36,7 @@ def test_nothing_is_captured_in_what_is_timed(monkeypatch):
     monkeypatch.setattr("dlbench.engine.runtime.recorder", lambda device: tape.record)
     made = items()
     made.append(replace(made[0], facts={**made[0].facts, "name": "r"}, method=RandomSkip(share=0.5)))
-    of, recorded = Clock.of, []
+    of, recorded = DeviceTimer.of, []
 
     def watched(self, work):
         before = tape.Tape.count
@@ -45,7 +45,7 @@ def test_nothing_is_captured_in_what_is_timed(monkeypatch):
             recorded.append(tape.Tape.count - before)
         return found
 
-    monkeypatch.setattr(Clock, "of", watched)
+    monkeypatch.setattr(DeviceTimer, "of", watched)
     before = tape.Tape.count
     times = attempt(made, 16, routed=False, task="toy")
     assert [one.kernels for one in times] == ["captured"] * 3

@@ -1,9 +1,9 @@
-"""Samples, documents and places made by hand, for the arithmetic of records."""
+"""Samples, documents and conditions made by hand, for the arithmetic of records."""
 
 import tiny_models
 
 from dlbench.data.task import Document
-from dlbench.evaluation.settings import Place
+from dlbench.evaluation.settings import Conditions
 from dlbench.models.backbone import wrap
 from dlbench.records.schema import Flops, Sample, Tokens
 from dlbench.run.config import RunSpec
@@ -52,7 +52,9 @@ class FakeTask:
         return max(self.table[output][i] for i in indices)
 
 
-def place(task=None, depth=4, **spec):
-    """A run of the toy task on a tiny backbone."""
+def conditions(task=None, depth=4, **options):
+    """The conditions of a run of the toy task on a tiny backbone, as the run's options give them."""
     backbone = wrap(tiny_models.build("llama", depth=depth), name="tiny", sha256=SHA)
-    return Place(backbone, task or FakeTask(), SHA, RunSpec(("tiny",), ("toy",), ("full",), **spec))
+    spec = RunSpec(("tiny",), ("toy",), ("full",), **options)
+    policies = {"prompt": spec.prompt, "kv_policy": spec.kv, "limit_first": spec.limit_first}
+    return Conditions(backbone, task or FakeTask(), SHA, **policies)

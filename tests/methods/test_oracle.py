@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlbench.evaluation import settings as plan
+from dlbench.evaluation.settings import oracle_settings
 from dlbench.method import Candidate, Oracle
 from dlbench.methods.oracle import SequenceOracle
 
@@ -45,7 +45,7 @@ def test_random_candidates_follow_the_seed():
 def test_each_candidate_runs_as_a_static_method_beside_as_many_full_outputs(depth):
     oracle = SequenceOracle()
     candidates = oracle.candidates(depth)
-    settings = plan.oracle_settings(oracle, depth, 0)
+    settings = oracle_settings(oracle, depth, 0)
     shown = [s for s in settings if s.part == "candidate"]
     assert {s.candidate for s in shown} == set(candidates) and len(shown) == len(candidates)
     for s in shown:

@@ -106,7 +106,7 @@ def test_a_tied_head_and_one_that_is_written_out_are_the_same_weights(tmp_path):
 
 
 def test_content_keys_hold_the_weights_in_memory():
-    here = record_samples.place()
+    here = record_samples.conditions()
     full = Setting("full", "full", Full(), None)
     keys, fits = set(), set()
     for weights in ("", "aa" * 32, "bb" * 32):

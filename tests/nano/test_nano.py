@@ -12,8 +12,7 @@ from dlbench.data.document import documents_sha256
 from dlbench.data.loader import load_task
 from dlbench.data.resolve import expand_tasks
 from dlbench.engine import Engine, Generation, Request
-from dlbench.evaluation import settings as plan
-from dlbench.evaluation.settings import Place
+from dlbench.evaluation.settings import Conditions, variants
 from dlbench.method import Method
 from dlbench.models.backbone import Backbone
 from dlbench.models.loading import load
@@ -114,14 +113,14 @@ def test_the_fits_that_ship_are_those_of_this_source(nano: Backbone) -> None:
     spec = RunSpec()
     for task in map(load_task, TASKS):
         documents = task.documents("fit")
-        place = Place(nano, task, documents_sha256(task.documents("test")), spec)
+        conditions = Conditions(nano, task, documents_sha256(task.documents("test")), spec.prompt, spec.kv)
         for name in ("calm", "hidden_router"):
             cls = registry.load(name)
-            for params in plan.variants(cls, {}):
+            for params in variants(cls, {}):
                 for budget in spec.budgets:
                     method = cls.from_params(params)
                     assert isinstance(method, Method)
-                    key = place.fit_key(name, method, budget, spec.seed, documents_sha256(documents))
+                    key = conditions.fit_key(name, method, budget, spec.seed, documents_sha256(documents))
                     found = fit.find_artifact(key, [])
                     assert found is not None, f"{name} {params} at {budget} on {task.name}: run ci/nano-fits"
                     loaded, facts = fit.load_artifact(found, cls)

@@ -11,9 +11,9 @@ from dlbench.tasks.nano import train
 from dlbench.tasks.nano.documents import Document
 from dlbench.tasks.nano.evaluate import kept_layers, score, shortened
 from dlbench.tasks.nano.generate import TASKS, draw
-from dlbench.tasks.nano.train import LAYERS, Recipe, Trainer, pool
+from dlbench.tasks.nano.train import LAYERS, Pretrainer, PretrainingRecipe, pool
 
-TINY = Recipe(layers=3, width=32, heads=1, inner=64, tokens=50_000, rows=2, micro=2, pool_steps=3)
+TINY = PretrainingRecipe(layers=3, width=32, heads=1, inner=64, tokens=50_000, rows=2, micro=2, pool_steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path, threads)
     def run(trainer, steps):
         return [trainer.step(batch) for batch in itertools.islice(trainer.batches(), steps)]
 
-    straight = Trainer(TINY, tokenizer, compile_layers=False)
+    straight = Pretrainer(TINY, tokenizer, compile_layers=False)
     losses = run(straight, 5)
-    first = Trainer(TINY, tokenizer, compile_layers=False)
+    first = Pretrainer(TINY, tokenizer, compile_layers=False)
     assert run(first, 2) == losses[:2]
     first.save(tmp_path / "checkpoint.pt")
-    second = Trainer(TINY, tokenizer, compile_layers=False)
+    second = Pretrainer(TINY, tokenizer, compile_layers=False)
     second.restore(tmp_path / "checkpoint.pt")
     assert run(second, 3) == losses[2:]
     assert second.progress.step == 5 and second.progress.tokens == straight.progress.tokens
@@ -76,10 +76,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tokenizer, tmp_path, threads)
 
 
 def test_a_foreign_checkpoint_is_refused(tokenizer, tmp_path):
-    Trainer(TINY, tokenizer, compile_layers=False).save(tmp_path / "checkpoint.pt")
-    other = Recipe(**{**vars(TINY), "seed": 2})
+    Pretrainer(TINY, tokenizer, compile_layers=False).save(tmp_path / "checkpoint.pt")
+    other = PretrainingRecipe(**{**vars(TINY), "seed": 2})
     with pytest.raises(ValueError, match="another recipe"):
-        Trainer(other, tokenizer, compile_layers=False).restore(tmp_path / "checkpoint.pt")
+        Pretrainer(other, tokenizer, compile_layers=False).restore(tmp_path / "checkpoint.pt")
 
 
 def test_kept_layers_are_even_and_hold_both_ends():
@@ -92,7 +92,7 @@ def test_kept_layers_are_even_and_hold_both_ends():
 
 
 def test_shortening_leaves_the_model_alone(tokenizer):
-    model = Trainer(TINY, tokenizer, compile_layers=False).plain()
+    model = Pretrainer(TINY, tokenizer, compile_layers=False).plain()
     short = shortened(model, [0, 2])
     assert len(short.model.layers) == 2 and len(model.model.layers) == 3
     assert [layer.self_attn.layer_idx for layer in model.model.layers] == [0, 1, 2]
@@ -121,7 +121,7 @@ def test_committed_weights_come_with_their_tokenizer_and_log(model, tmp_path):
     tokenizers.build().save_pretrained(tmp_path)
     assert (folder / "tokenizer.json").read_text() == (tmp_path / "tokenizer.json").read_text()
     header, *rows = [json.loads(line) for line in (folder / "train_log.jsonl").read_text().splitlines()]
-    assert header["recipe"] == vars(Recipe(layers=LAYERS[model]))
+    assert header["recipe"] == vars(PretrainingRecipe(layers=LAYERS[model]))
     assert rows[-1]["tokens"] >= header["recipe"]["tokens"]
     wanted = {"nano_data2text": 0.70, "nano_summary": 0.75, "nano_math": 0.70, "nano_translate": 0.85}
     assert all(rows[-1]["final_fit_scores"][task] >= least for task, least in wanted.items())

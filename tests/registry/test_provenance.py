@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from dlbench.evaluation import settings as plan
+from dlbench.evaluation.settings import source_sha256
 from dlbench.registry import method_sources, provenance, source_file
 from dlbench.registry import methods as registry
 from dlbench.registry.provenance import Walk
@@ -201,13 +201,13 @@ def site(tmp_path, monkeypatch):
         if listed:
             (info / "RECORD").write_text("".join(f"{path},,\n" for path in files))
         method_sources.named.cache_clear()
-        plan.source_sha256.cache_clear()
+        source_sha256.cache_clear()
         return folder
 
     monkeypatch.syspath_prepend(folder)
     yield install
     method_sources.named.cache_clear()
-    plan.source_sha256.cache_clear()
+    source_sha256.cache_clear()
     assert "plug_of_mine" not in sys.modules
 
 
@@ -239,8 +239,8 @@ def test_the_whole_package_of_an_installed_plugin_counts(site):
 
     def sha256():
         method_sources.named.cache_clear()
-        plan.source_sha256.cache_clear()
-        return plan.source_sha256("method_of_mine")
+        source_sha256.cache_clear()
+        return source_sha256("method_of_mine")
 
     (folder / "other_of_mine-1.0.dist-info").rename(folder / "other_of_mine-1.0.dist-info.off")
     before = sha256()
@@ -292,7 +292,7 @@ def test_an_editable_plugin_counts_where_it_lies(site, tmp_path, monkeypatch):
 
 
 def test_content_keys_hold_what_a_plugin_imports(plugin):
-    from record_samples import place
+    from record_samples import conditions
 
     from dlbench.evaluation.settings import Setting
     from dlbench.methods.full import Full
@@ -301,8 +301,8 @@ def test_content_keys_hold_what_a_plugin_imports(plugin):
     keys = []
     for level in (3, 3, 40):
         (home / "deep_of_mine.py").write_text(f"LEVEL = {level}\n")
-        plan.source_sha256.cache_clear()
-        keys.append(place().key(Setting("every_other", str(path), Full(), None)))
+        source_sha256.cache_clear()
+        keys.append(conditions().key(Setting("every_other", str(path), Full(), None)))
     assert keys[0] == keys[1] != keys[2]
 
 

@@ -24,8 +24,9 @@ from dlbench.models.families import FAMILIES
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import CandidateScore, Record, Sample, Timing
 from dlbench.run.config import RunSpec
-from dlbench.run.method_fitter import Learner
-from dlbench.run.planner import Job, Planner
+from dlbench.run.job import Job
+from dlbench.run.method_fitter import MethodFitter
+from dlbench.run.planner import Planner
 from dlbench.system import processes as launch
 from dlbench.terminal.progress import Progress
 
@@ -317,13 +318,13 @@ def test_processes_share_the_fits_and_make_none_twice(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[str, str]] = []
-    fit = Learner._fit
+    fit = MethodFitter._fit
 
-    def noted(self: Learner, *arguments: Any) -> None:
+    def noted(self: MethodFitter, *arguments: Any) -> None:
         made.append((threading.current_thread().name, arguments[-1].name))
         fit(self, *arguments)
 
-    monkeypatch.setattr(Learner, "_fit", noted)
+    monkeypatch.setattr(MethodFitter, "_fit", noted)
     spec = RunSpec(
         models=(str(tiny),),
         tasks=("nano_summary",),
@@ -405,4 +406,4 @@ def test_what_meets_budgets_in_closed_form_is_not_fitted(
 ) -> None:
     line = ["fit", *methods, "--model", str(tiny), "--task", "nano_summary", "--out", str(tmp_path / "out")]
     assert main([*line, "--processes", "1"]) == 2
-    assert f"{', '.join(methods)}: nothing to fit, a budget is met in closed form" in capsys.readouterr().err
+    assert f"{', '.join(methods)}: nothing to fit: nothing is learnt, no knob needs tuning" in capsys.readouterr().err

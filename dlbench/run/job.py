@@ -1,0 +1,76 @@
+"""One task on one backbone, with everything that will run there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from dlbench.data.document import documents_sha256
+from dlbench.data.task import Document
+from dlbench.data.thinking import Thinking, marked
+from dlbench.engine import Engine
+from dlbench.evaluation.settings import Conditions, Setting
+from dlbench.method import Method, Oracle
+from dlbench.prompting.chat_template import ChatTemplate
+from dlbench.prompting.tokenize import Prompted
+
+
+@dataclass
+class Job:
+    """One task on one backbone, with everything that will run there."""
+
+    conditions: Conditions
+    engine: Engine
+    documents: list[Document]
+    batches: list[list[Prompted]]
+    """The documents' prompts, in groups that are decoded together."""
+    slots: int
+    """Most rows decoded together."""
+    base: Job | None = None
+    """The same task on the base backbone; None where this job is on it."""
+    settings: list[Setting] = field(default_factory=list)
+    """Rows of the board."""
+    oracles: dict[str, tuple[Oracle, list[Setting]]] = field(default_factory=dict)
+    """Oracle as given by the user → it and the settings that it chooses among."""
+    artifacts: dict[str, Path] = field(default_factory=dict)
+    """Content key → folder of the fit."""
+    chat: ChatTemplate | None = None
+    """The model's chat template, where prompts are put into one."""
+    thinking: Thinking | None = None
+    """How the model marks its thinking before an answer; None where it does not."""
+
+    @cached_property
+    def fit_documents(self) -> tuple[list[Document], str]:
+        """The documents of the fit split and their hash, read once however many settings are fitted."""
+        documents = marked(self.conditions.task.documents("fit", chat=self.chat), self.thinking)
+        return documents, documents_sha256(documents)
+
+    @property
+    def unquantised(self) -> Job:
+        """The job on the same model before it was quantised, which fits are made on; this job where it was not."""
+        base = self.base
+        same = base is not None and base.engine.backbone.source == self.engine.backbone.source
+        return base if base is not None and same else self
+
+    @property
+    def all_settings(self) -> list[Setting]:
+        """Every setting once, by content key: rows and what oracles choose among."""
+        candidates = [s for _, several in self.oracles.values() for s in several]
+        return list({s.key: s for s in [*self.settings, *candidates]}.values())
+
+    def add(self, setting: Setting, artifact: Path | None = None) -> None:
+        """Add a row.
+
+        Args:
+            setting: its content key is set here.
+            artifact: folder of the fit that it comes from.
+        """
+        setting = self.conditions.with_key(setting)
+        if artifact is not None:
+            self.artifacts[setting.key] = artifact
+        self.settings.append(setting)
+
+    def fit_key(self, given: str, method: Method, budget: float | None, seed: int) -> str:
+        """Return the content key of a fit on this job's fit split; for the arguments see `Conditions.fit_key`."""
+        return self.conditions.fit_key(given, method, budget, seed, self.fit_documents[1])

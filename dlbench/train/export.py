@@ -1,0 +1,112 @@
+"""Export a trained model, and say on its card how it was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dlbench.data.task import Document, Task
+from dlbench.models.backbone import Backbone
+from dlbench.models.loading import EMBEDDED, embedded_folder
+from dlbench.system.paths import model_folder
+from dlbench.system.versions import versions
+from dlbench.train.card import Card, Measured
+from dlbench.train.data import Corpus
+from dlbench.train.loop import Trainer
+from dlbench.train.spec import TrainSpec
+
+Quality = dict[str, dict[str, float]]
+"""Task → layer set → mean score."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training whose last step is done."""
+
+    backbone: Backbone
+    """The model, with its trained weights."""
+    tasks: Mapping[Task, Sequence[Document]]
+    """The tasks, with the documents that quality is measured on."""
+    corpus: Corpus
+    before: Quality
+    """Quality before the training; empty where none was measured."""
+    trainer: Trainer
+
+    def card(self, exported: Backbone, after: Quality, spec: TrainSpec) -> Card:
+        """Return the card.
+
+        Args:
+            exported: the model as it was saved and loaded again.
+            after: its quality.
+            spec: what was asked for.
+        """
+        backbone, totals, recipe = self.backbone, self.trainer.totals, spec.made()
+        options = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+        if "exits" in options:
+            options["exits"] = tuple(recipe.weights(backbone.depth, 0))
+        return Card(
+            sha256=exported.sha256,
+            base_sha256=backbone.base_sha256,
+            parent=backbone.name,
+            parent_sha256=backbone.sha256,
+            family=backbone.kind,
+            depth=backbone.depth,
+            recipe=recipe.name,
+            options=options,
+            settings=self.trainer.settings(),
+            sources=self.corpus.sources,
+            seed=spec.seed,
+            steps=totals.step,
+            tokens=totals.tokens,
+            targets=totals.targets,
+            seconds=round(totals.seconds, 1),
+            processes=self.trainer.accelerator.num_processes,
+            device=self.trainer.device.type,
+            prompt="routed" if recipe.routes_prompt else "full",
+            quality=self._quality(after, recipe.measured(backbone.depth)),
+            versions=versions("accelerate"),
+        )
+
+    def _quality(self, after: Quality, sets: Mapping[str, frozenset[int]]) -> tuple[Measured, ...]:
+        """Quality before and after, of every layer set on every task."""
+        if not self.before:
+            return ()
+        return tuple(
+            Measured(
+                task=task.name,
+                metric=task.metric,
+                documents=len(documents),
+                name=name,
+                layers=tuple(sorted(layers)),
+                before=round(self.before[task.name][name], 6),
+                after=round(after[task.name][name], 6),
+            )
+            for name, layers in sets.items()
+            for task, documents in self.tasks.items()
+        )
+
+
+def save_model(backbone: Backbone, source: str, folder: Path) -> None:
+    """Save a trained model in the dtype that the weights it was trained from are stored in.
+
+    Args:
+        backbone: trained, in float32; its model is converted in place.
+        source: the model it was trained from, as the user gave it.
+        folder: where to.
+    """
+    backbone.model.to(_stored_dtype(source)).save_pretrained(folder)
+    backbone.tokenizer.save_pretrained(folder)
+
+
+def _stored_dtype(name: str) -> torch.dtype:
+    """The dtype that a model's weights are stored in."""
+    from transformers import AutoConfig
+
+    folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
+    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
+    dtype = AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {})).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
