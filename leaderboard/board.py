@@ -10,7 +10,7 @@ from pathlib import Path
 from dlbench.leaderboard.analysis.view_stats import Standings, standings
 from dlbench.leaderboard.data.run_files import Runs, read_runs
 from dlbench.leaderboard.data.tracks import Track, build_tracks
-from dlbench.leaderboard.data.views import View, build_views
+from dlbench.leaderboard.data.views import BoardView, build_views
 from dlbench.leaderboard.workers import ALONE, Workers
 
 
@@ -20,14 +20,14 @@ class Board:
 
     Attributes:
         run_dirs: the runs' folders.
-        found: by the view's slug.
+        standings: the statistics of every view, by its slug.
     """
 
     run_dirs: tuple[Path, ...]
     runs: Runs
     tracks: tuple[Track, ...]
-    views: tuple[View, ...]
-    found: Mapping[str, Standings]
+    views: tuple[BoardView, ...]
+    standings: Mapping[str, Standings]
 
 
 def read_board(run_dirs: Sequence[Path], workers: Workers = ALONE) -> Board:

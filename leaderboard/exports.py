@@ -11,10 +11,9 @@ from typing import Any
 
 import dlbench
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.charts.style import kind_of
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.tracks import Row, Track
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
 from dlbench.records.jsonl import format_line
 
 
@@ -98,7 +97,7 @@ def digests(runs: Runs) -> dict[str, str]:
     return found
 
 
-def board_json(runs: Runs, views: Sequence[View], found: Mapping[str, Standings]) -> str:
+def board_json(runs: Runs, views: Sequence[BoardView], found: Mapping[str, Standings]) -> str:
     """Return the whole board as JSON: every view with every row's figures, ranks and intervals, rounded.
 
     Figures have five digits: more would change with the machine that counts them.
@@ -125,7 +124,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _entry_json(entry: Entry, found: Standings) -> dict[str, Any]:
+def _entry_json(entry: BoardEntry, found: Standings) -> dict[str, Any]:
     place = found.places.get(entry.id)
     front = found.fronts.get(entry.id)
     bounds = entry.bounds or found.bounds.get(entry.id)
@@ -194,7 +193,7 @@ def tex(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
-def table_latex(view: View, found: Standings) -> str:
+def table_latex(view: BoardView, found: Standings) -> str:
     """Return a view as a LaTeX table (booktabs): what every method keeps at every budget, with its interval."""
     budgets = sorted({entry.budget for entry in view.of("method", "oracle") if entry.budget is not None})
     lines = [
@@ -216,7 +215,7 @@ def table_latex(view: View, found: Standings) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _latex_cell(entry: Entry, found: Standings) -> str:
+def _latex_cell(entry: BoardEntry, found: Standings) -> str:
     if entry.retained is None:
         return "--"
     bounds = entry.bounds or found.bounds.get(entry.id)

@@ -95,7 +95,7 @@ def check_index(board: Board, path: Path) -> None:
 
 
 def _index(board: Board) -> bytes:
-    return board_json(board.runs, board.views, board.found).encode()
+    return board_json(board.runs, board.views, board.standings).encode()
 
 
 def _command(board: Board) -> str:

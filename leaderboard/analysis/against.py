@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dlbench.leaderboard.data.paired_scores import Entry
+from dlbench.leaderboard.data.paired_scores import ScoredEntry
 from dlbench.stats import Interval, paired_difference, permutation_p
 from dlbench.stats.intervals import Clusters
 
@@ -20,7 +20,7 @@ SIGNIFICANCE = 0.05
 
 
 def against(
-    entry: Entry, others: Sequence[Entry], *, clusters: Clusters | None = None
+    entry: ScoredEntry, others: Sequence[ScoredEntry], *, clusters: Clusters | None = None
 ) -> tuple[Interval, float] | None:
     """Return entry minus what it is held against, and the p value of the paired permutation test.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dlbench.leaderboard.analysis.against import against, verdict
-from dlbench.leaderboard.data.paired_scores import Entry, entries, matched
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, entries, matched
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Track, build_tracks
 from dlbench.leaderboard.formatting import decimals, percent
@@ -59,8 +59,8 @@ class _Question:
     subject: str
     other: str
     family: tuple[str, str]
-    a: Entry
-    others: tuple[Entry, ...]  # one row, or the variants of a control
+    a: ScoredEntry
+    others: tuple[ScoredEntry, ...]  # one row, or the variants of a control
 
 
 def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
@@ -98,8 +98,8 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
 _WORDS = {"static_skip": "skipping", "static_exit": "exiting", "hidden_router": "the router", "oracle": "the oracle"}
 
 
-def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
-    by_method: dict[str, list[Entry]] = defaultdict(list)
+def _questions(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question]:
+    by_method: dict[str, list[ScoredEntry]] = defaultdict(list)
     for entry in known:
         method = entry.row.record.method
         constant = method.name == "hidden_router" and method.params.get("fixed_input") is True
@@ -107,7 +107,7 @@ def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
             entry
         )
 
-    def question(condition: str, a: Entry, other: str, *b: Entry, family: str = "") -> _Question:
+    def question(condition: str, a: ScoredEntry, other: str, *b: ScoredEntry, family: str = "") -> _Question:
         word = _WORDS[a.row.record.method.name]
         return _Question(track, condition, _named(word, a), other, (word, family or other), a, b)
 
@@ -137,21 +137,23 @@ def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
             yield question(_at(raw), raw, "the same choice among full-depth outputs", b)
 
 
-def _same_budget(first: Iterable[Entry], second: Iterable[Entry]) -> Iterator[tuple[Entry, Entry]]:
+def _same_budget(
+    first: Iterable[ScoredEntry], second: Iterable[ScoredEntry]
+) -> Iterator[tuple[ScoredEntry, ScoredEntry]]:
     there = {entry.where: entry for entry in second if entry.ok}
     for entry in first:
         if entry.ok and entry.where in there:
             yield entry, there[entry.where]
 
 
-def _at(*known: Entry) -> str:
+def _at(*known: ScoredEntry) -> str:
     shares = [entry.layers for entry in known]
     if max(shares) - min(shares) < 0.005:
         return f"At {percent(sum(shares) / len(shares))} of the layers"
     return f"At {percent(shares[0])} of the layers against {percent(shares[1])}"
 
 
-def _named(word: str, entry: Entry) -> str:
+def _named(word: str, entry: ScoredEntry) -> str:
     """Return the word, with the row's label where that says more than the method's name."""
     return word if entry.row.label == entry.row.record.method.name else f"{word} ({entry.row.label})"
 
@@ -178,7 +180,7 @@ def _crossed(track: Track) -> Iterator[Claim]:
 
     The two scores rest on different references and don't subtract; what each keeps of full under its own compares.
     """
-    known = [Entry((row,), (), None) for row in track.oracles if row.ok and row.record.compute]
+    known = [ScoredEntry((row,), (), None) for row in track.oracles if row.ok and row.record.compute]
     raws, crosses = (
         [entry for entry in known if entry.row.record.method.name == name] for name in ("oracle", "oracle_cross")
     )

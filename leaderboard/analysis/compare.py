@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dlbench.errors import DlbenchError
-from dlbench.leaderboard.data.paired_scores import Entry, entries
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, entries
 from dlbench.leaderboard.data.run_files import Runs, read_runs
 from dlbench.leaderboard.data.tracks import Track, build_tracks
 from dlbench.leaderboard.formatting import percent
@@ -145,7 +145,9 @@ def compare(
     ]
 
 
-def _at(ours: Sequence[Entry], theirs: Sequence[Entry], at: float | None, a: str, b: str) -> tuple[Entry, Entry]:
+def _at(
+    ours: Sequence[ScoredEntry], theirs: Sequence[ScoredEntry], at: float | None, a: str, b: str
+) -> tuple[ScoredEntry, ScoredEntry]:
     """Return the two entries of one budget; a row that has a single setting stands at every budget of the other."""
     aims = [{one.where[0] for one in side if one.where[0] is not None} for side in (ours, theirs)]
     common = aims[0] & aims[1]
@@ -164,7 +166,7 @@ def _at(ours: Sequence[Entry], theirs: Sequence[Entry], at: float | None, a: str
     return found[0], found[1]
 
 
-def _check(track: Track, a: Entry, b: Entry, run: Path) -> None:
+def _check(track: Track, a: ScoredEntry, b: ScoredEntry, run: Path) -> None:
     where = f"{track.task.name} in {run}"
     for one in (a, b):
         if not one.ids:
@@ -179,13 +181,13 @@ def _check(track: Track, a: Entry, b: Entry, run: Path) -> None:
         )
 
 
-def _scores(entry: Entry) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _scores(entry: ScoredEntry) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     assert entry.scores is not None
     return entry.scores
 
 
 def _comparison(
-    runs: Runs, run: Path, track: Track, a: Entry, b: Entry, p: float, after: float, examples: int
+    runs: Runs, run: Path, track: Track, a: ScoredEntry, b: ScoredEntry, p: float, after: float, examples: int
 ) -> Comparison:
     ours, theirs = _scores(a), _scores(b)
     means = ours.mean(axis=0), theirs.mean(axis=0)
@@ -221,7 +223,7 @@ def _comparison(
     )
 
 
-def _side(entry: Entry) -> Side:
+def _side(entry: ScoredEntry) -> Side:
     return Side(
         label=entry.row.label,
         budget=entry.where[0],
@@ -233,7 +235,7 @@ def _side(entry: Entry) -> Side:
     )
 
 
-def _outputs(run: Path, entry: Entry, ids: Iterable[str]) -> dict[str, str]:
+def _outputs(run: Path, entry: ScoredEntry, ids: Iterable[str]) -> dict[str, str]:
     """Return the outputs of some documents, of the first fit seed, as far as the run has its samples."""
     path, wanted = run / "samples" / f"{entry.row.record.key}.jsonl", set(ids)
     if not wanted or not path.is_file():

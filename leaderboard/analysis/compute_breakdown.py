@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlbench.leaderboard.data.views import Entry
+from dlbench.leaderboard.data.views import BoardEntry
 from dlbench.records.schema import Flops, Usage
 
 PARTS = (
@@ -56,7 +56,7 @@ class Spent:
         return sum(self.parts)
 
 
-def heat(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> Heat | None:
+def heat(entries: Sequence[BoardEntry], usage: Mapping[str, Usage]) -> Heat | None:
     """Return how often each layer ran at each budget; None where no samples say so."""
     columns = []
     for entry in entries:
@@ -66,7 +66,7 @@ def heat(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> Heat | None:
     return Heat(len(columns[0][1]), tuple(columns)) if columns and len({len(c[1]) for c in columns}) == 1 else None
 
 
-def depths(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> list[Depths]:
+def depths(entries: Sequence[BoardEntry], usage: Mapping[str, Usage]) -> list[Depths]:
     """Return the histograms of executed depth, one per entry that has samples."""
     found = []
     for entry in entries:
@@ -79,7 +79,7 @@ def depths(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> list[Depths]
     return found
 
 
-def spent(entries: Sequence[Entry]) -> list[Spent]:
+def spent(entries: Sequence[BoardEntry]) -> list[Spent]:
     """Return the parts of each entry's FLOPs; their proportions are those of the sums over all documents."""
     found = []
     for entry in entries:
@@ -95,5 +95,5 @@ def _amounts(flops: Flops) -> list[int]:
     return [getattr(flops, part) for part, _ in PARTS]
 
 
-def _budget(entry: Entry) -> str:
+def _budget(entry: BoardEntry) -> str:
     return "no budget" if entry.budget is None else f"{100 * entry.budget:.4g} %"

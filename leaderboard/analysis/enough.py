@@ -15,7 +15,7 @@ from dlbench.stats.resample import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Setting:
+class SettingScores:
     """A setting of a method that ran.
 
     Attributes:
@@ -39,7 +39,7 @@ class Enough:
 
 
 def enough(
-    settings: Iterable[Setting],
+    settings: Iterable[SettingScores],
     full: FloatArray,
     target: float = 0.95,
     *,

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbench.leaderboard.analysis.claims import Claim, claims
-from dlbench.leaderboard.analysis.enough import Setting, enough
-from dlbench.leaderboard.data.paired_scores import SLACK, Entry, curve_of, entries, usual
+from dlbench.leaderboard.analysis.enough import SettingScores, enough
+from dlbench.leaderboard.data.paired_scores import SLACK, ScoredEntry, curve_of, entries, usual
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Track, build_tracks
 from dlbench.leaderboard.formatting import decimals, percent
@@ -119,9 +119,9 @@ def _crossed(family: Sequence[Claim]) -> str:
     return f"What the oracle keeps of full, scored on references it did not choose by: {'; '.join(parts)}."
 
 
-def _methods(known: Sequence[Entry]) -> dict[str, list[Entry]]:
+def _methods(known: Sequence[ScoredEntry]) -> dict[str, list[ScoredEntry]]:
     """Return what competes, by label: deployable methods on the base backbone, no controls."""
-    found: dict[str, list[Entry]] = defaultdict(list)
+    found: dict[str, list[ScoredEntry]] = defaultdict(list)
     for entry in known:
         method = entry.row.record.method
         control = method.name in ("random_skip", "unified_skip") or method.params.get("fixed_input") is True
@@ -130,7 +130,7 @@ def _methods(known: Sequence[Entry]) -> dict[str, list[Entry]]:
     return found
 
 
-def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
+def _enough(tracks: Sequence[Track], known: dict[str, list[ScoredEntry]]) -> str:
     """Say at which layer share any method surely keeps 95 % of full, per task the one of fewest FLOPs.
 
     It is picked among all methods, so each is held to a bound that is surer by their number (Bonferroni).
@@ -143,7 +143,7 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
             continue
         methods = {
             label: [
-                Setting(one.total, one.layers, one.scores)
+                SettingScores(one.total, one.layers, one.scores)
                 for one in several
                 if one.ids == full.ids and one.scores is not None
             ]
@@ -170,7 +170,7 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     return f"With all methods tested together, 95 % of full is surely kept {'; '.join(said)}."
 
 
-def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
+def _kept(entry: ScoredEntry) -> npt.NDArray[np.float64] | None:
     """Return scores as shares of full depth's above chance: the honest oracle's rest on other references, as full's do.
 
     None where they are not those of the record, as in runs that kept another score beside an oracle's choice.
@@ -183,7 +183,7 @@ def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
     return entry.row.shares(entry.scores)
 
 
-def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
+def _gap(tracks: Sequence[Track], known: dict[str, list[ScoredEntry]]) -> str:
     """Say which share of the gap from random routing to the honest oracle the best method closes near half the layers.
 
     Honest is the oracle that was scored on references it did not choose by; tasks without it are left out. The best is

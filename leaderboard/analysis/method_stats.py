@@ -9,12 +9,11 @@ from itertools import pairwise
 import numpy as np
 
 from dlbench import stats
-from dlbench.leaderboard.analysis.enough import Enough, Setting, enough
-from dlbench.leaderboard.analysis.ranking import Place, competitors, ranked_places
-from dlbench.leaderboard.analysis.score_matrix import Field
-from dlbench.leaderboard.charts.style import kind_of
+from dlbench.leaderboard.analysis.enough import Enough, SettingScores, enough
+from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.data.paired_scores import SLACK, usual
-from dlbench.leaderboard.data.views import Entry, series
+from dlbench.leaderboard.data.views import BoardEntry, kind_of, series
 from dlbench.stats.resample import FloatArray
 
 AREA = (0.2, 1.0)
@@ -36,14 +35,14 @@ class Summary:
     label: str
     method: str
     kind: str
-    place: Place | None
+    place: RankedPlace | None
     area: stats.Interval | None
     enough: Mapping[float, Enough]
     kept: Mapping[float, float]
     gaps: Mapping[float, stats.Interval]
 
 
-def summarise(found: Field) -> tuple[Summary, ...]:
+def summarise(found: ScoreMatrix) -> tuple[Summary, ...]:
     """Return all methods of a view, best first: those that ran at every budget are ranked by their area.
 
     What missed its budget stands for none, but is a setting like any other where the question is what is enough.
@@ -59,7 +58,7 @@ def summarise(found: Field) -> tuple[Summary, ...]:
     complete = [label for label in areas if {entry.budget for entry in methods[label]} >= budgets]
     ranked = {entry.label for entry in competitors(view.entries)}
     compete = [label for label in complete if label in ranked]
-    places: dict[str, Place] = {}
+    places: dict[str, RankedPlace] = {}
     if compete:
         rows = [areas[label] for label in compete]
         table = stats.Table(rows, bounds=_span(rows), clusters=found.clusters)
@@ -83,7 +82,7 @@ def _span(rows: Sequence[FloatArray]) -> tuple[float, float]:
 
 
 def _heights(
-    found: Field, methods: Mapping[str, Sequence[Entry]], areas: Mapping[str, FloatArray]
+    found: ScoreMatrix, methods: Mapping[str, Sequence[BoardEntry]], areas: Mapping[str, FloatArray]
 ) -> dict[str, stats.Interval]:
     """Return the areas as shares of full depth's, each between its bounds, which are no farther than its curve goes."""
     widths = {}
@@ -97,7 +96,7 @@ def _heights(
     }
 
 
-def _area_rows(found: Field, entries: Sequence[Entry]) -> FloatArray:
+def _area_rows(found: ScoreMatrix, entries: Sequence[BoardEntry]) -> FloatArray:
     """Return the area under a method's curve by document, ÷ its width: linear in the scores, so documents add up.
 
     The curve is piecewise linear over total FLOPs, ends in full depth at 1, and is 0 below the cheapest row.
@@ -118,7 +117,11 @@ def _area_rows(found: Field, entries: Sequence[Entry]) -> FloatArray:
 
 
 def _summary(
-    found: Field, label: str, entries: Sequence[Entry], area: stats.Interval | None, place: Place | None
+    found: ScoreMatrix,
+    label: str,
+    entries: Sequence[BoardEntry],
+    area: stats.Interval | None,
+    place: RankedPlace | None,
 ) -> Summary:
     known = [entry for entry in entries if entry.id in found.rows]
     return Summary(
@@ -133,12 +136,12 @@ def _summary(
     )
 
 
-def _enough(found: Field, entries: Sequence[Entry], target: float) -> Enough:
+def _enough(found: ScoreMatrix, entries: Sequence[BoardEntry], target: float) -> Enough:
     assert found.full is not None
     if not entries:
         return Enough(None, None, "its documents are not published")
     settings = [
-        Setting(entry.costs["total"], entry.costs.get("layers"), found.rows[entry.id])
+        SettingScores(entry.costs["total"], entry.costs.get("layers"), found.rows[entry.id])
         for entry in entries
         if "total" in entry.costs
     ]
@@ -146,7 +149,7 @@ def _enough(found: Field, entries: Sequence[Entry], target: float) -> Enough:
     return enough(settings, found.full, target, bounds=limits, clusters=found.clusters)
 
 
-def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]:
+def _gaps(found: ScoreMatrix, entries: Sequence[BoardEntry]) -> dict[float, stats.Interval]:
     """Return the share of the oracle's gap over random routing that is closed, at each row's realised layers."""
     oracle = _honest(found)
     random = [one for one in found.entries if one.method == "random_skip" and one.ok and "layers" in one.costs]
@@ -172,6 +175,6 @@ def _gaps(found: Field, entries: Sequence[Entry]) -> dict[float, stats.Interval]
     return gaps
 
 
-def _honest(found: Field) -> list[Entry]:
+def _honest(found: ScoreMatrix) -> list[BoardEntry]:
     """Return the rows of the honest oracle: the one that is scored on references that it did not choose by."""
     return [one for one in found.entries if one.method == "oracle_cross" and "layers" in one.costs]

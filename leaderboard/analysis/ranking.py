@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED
-from dlbench.leaderboard.data.views import Entry
+from dlbench.leaderboard.data.views import BoardEntry
 
 RERUN = frozenset({"rerun", "reproduced"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankedPlace:
     """A rank among rows that compete, with the ranks that the data leave open.
 
     Attributes:
@@ -28,17 +28,17 @@ class Place:
     shade: bool
 
 
-def competitors(entries: Iterable[Entry]) -> list[Entry]:
+def competitors(entries: Iterable[BoardEntry]) -> list[BoardEntry]:
     """Return those that are ranked: what was rerun, if anything was; rows that were not never stand among them."""
     found = [entry for entry in entries if entry.role == "method" and entry.ok]
     rerun = [entry for entry in found if entry.trust in RERUN]
     return rerun or found
 
 
-def ranked_places(table: stats.Table) -> list[Place]:
+def ranked_places(table: stats.Table) -> list[RankedPlace]:
     """Return the place of every row of a table among the others; without letters where there are too many to test."""
     if len(table.means) > MOST_COMPARED:
-        return [Place(one.rank, one.low, one.high, "", False) for one in table.ranks]
+        return [RankedPlace(one.rank, one.low, one.high, "", False) for one in table.ranks]
     groups = table.groups
     letters = stats.letters(groups, len(table.means))
     tied = {row for group in groups if len(group) > 1 for row in group}
@@ -46,6 +46,8 @@ def ranked_places(table: stats.Table) -> list[Place]:
     for row in sorted(tied, key=lambda row: (-table.means[row], letters[row])):
         shades.setdefault(letters[row], len(shades) % 2 == 0)
     return [
-        Place(rank.rank, rank.low, rank.high, letters[row] if row in tied else "", row in tied and shades[letters[row]])
+        RankedPlace(
+            rank.rank, rank.low, rank.high, letters[row] if row in tied else "", row in tied and shades[letters[row]]
+        )
         for row, rank in enumerate(table.ranks)
     ]

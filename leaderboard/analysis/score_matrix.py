@@ -18,7 +18,7 @@ from dlbench import stats
 from dlbench.data.rows.sources import clusters
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Row
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView
 from dlbench.stats.intervals import metric_range
 from dlbench.stats.resample import FloatArray
 
@@ -43,7 +43,7 @@ class Compared:
     pairs: stats.Pairs
 
 
-class Field:
+class ScoreMatrix:
     """The scores of a view's entries over its documents, in shares of full depth's quality.
 
     Args:
@@ -52,7 +52,7 @@ class Field:
         sources: track → document id → source, of documents that have one.
     """
 
-    def __init__(self, view: View, scores: Scores, sources: Sources = NO_SOURCES) -> None:
+    def __init__(self, view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) -> None:
         self.view = view
         self.documents: list[str] = []
         self._parts: list[tuple[list[str], float]] = []
@@ -72,7 +72,7 @@ class Field:
         self.entries = [entry for entry in view.entries if entry.id in self.rows]
         self._top = _metric_top(self.entries, scores)
 
-    def _row(self, entry: Entry, scores: Scores) -> FloatArray | None:
+    def _row(self, entry: BoardEntry, scores: Scores) -> FloatArray | None:
         """Return an entry's scores, [seeds, documents]; None where they are not there, or not those of its record."""
         parts = []
         for place, rows in enumerate(entry.rows):
@@ -109,7 +109,7 @@ class Field:
         greatest = max(float(row.max()) for row in rows)
         return min(bottom, least), max(top, greatest)
 
-    def table(self, entries: Sequence[Entry]) -> stats.Table:
+    def table(self, entries: Sequence[BoardEntry]) -> stats.Table:
         """Return entries as a table of the statistics."""
         rows = [self.rows[entry.id] for entry in entries]
         return stats.Table(rows, bounds=self.limits(rows), clusters=self.clusters)
@@ -126,12 +126,12 @@ class Field:
         band = curve.band(range(len(rows)), full=self.full, clusters=self.clusters)
         return list(zip(band.estimate.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
 
-    def point(self, entry: Entry, axis: str) -> stats.Point:
+    def point(self, entry: BoardEntry, axis: str) -> stats.Point:
         """Return an entry as a point of a curve over a cost."""
         return stats.Point(entry.costs[axis], self.rows[entry.id])
 
 
-def _common(view: View, place: int, scores: Scores) -> list[str]:
+def _common(view: BoardView, place: int, scores: Scores) -> list[str]:
     """Return the documents of a task that the most rows have: normally all of them, and the same."""
     counts: dict[frozenset[str], int] = {}
     for entry in view.entries:
@@ -143,7 +143,7 @@ def _common(view: View, place: int, scores: Scores) -> list[str]:
     return sorted(best)
 
 
-def _clusters(view: View, parts: Sequence[Sequence[str]], sources: Sources) -> list[str] | None:
+def _clusters(view: BoardView, parts: Sequence[Sequence[str]], sources: Sources) -> list[str] | None:
     """Return the clusters of all documents; those of one task are set apart from those of another. None without any."""
     found = [
         clusters(ids, sources.get(track.name, {}), f"{track.name}: ")
@@ -158,7 +158,7 @@ def _clusters(view: View, parts: Sequence[Sequence[str]], sources: Sources) -> l
     ]
 
 
-def _metric_top(entries: Iterable[Entry], scores: Scores) -> float:
+def _metric_top(entries: Iterable[BoardEntry], scores: Scores) -> float:
     """Return the greatest score of the metric itself: shares of an oracle's own full depth may lie above full's."""
     rows = [row for entry in entries for same in entry.rows for row in same[: entry.repeats]]
     ends = [end(scores[row.record.key].values()) for row in rows for end in (min, max)]

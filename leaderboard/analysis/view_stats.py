@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dlbench import stats
+from dlbench.leaderboard.analysis.frontier_curve import FrontierCurve, Frontiers
 from dlbench.leaderboard.analysis.method_stats import Summary, summarise
-from dlbench.leaderboard.analysis.ranking import Place, competitors, ranked_places
-from dlbench.leaderboard.analysis.score_matrix import Compared, Field
-from dlbench.leaderboard.charts.frontier import Curve, Frontiers
-from dlbench.leaderboard.charts.style import kind_of
+from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
+from dlbench.leaderboard.analysis.score_matrix import Compared, ScoreMatrix
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.views import Entry, View, series
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of, series
 
 GRID = 17
 """Costs at which a frontier is drawn."""
@@ -35,13 +34,13 @@ class Standings:
 
     compared: Compared | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, RankedPlace] = field(default_factory=dict)
     fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
     frontiers: Mapping[str, Frontiers] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
 
 
-def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
+def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
     """Work out the statistics of a view.
 
     Args:
@@ -49,7 +48,7 @@ def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Stan
         scores: record key → document id → score.
         sources: track → document id → source, of documents that have one.
     """
-    found = Field(view, scores, sources)
+    found = ScoreMatrix(view, scores, sources)
     if not found.rows or found.full is None:
         return Standings(fronts=_fronts(view, None))
     return Standings(
@@ -62,15 +61,15 @@ def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Stan
     )
 
 
-def _bounds(found: Field) -> dict[str, tuple[float, float]]:
+def _bounds(found: ScoreMatrix) -> dict[str, tuple[float, float]]:
     wanted = [entry for entry in found.entries if entry.bounds is None]
     kept = found.kept([found.rows[entry.id] for entry in wanted])
     return {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
 
 
-def _places(found: Field) -> dict[str, Place]:
-    places: dict[str, Place] = {}
-    by_budget: dict[float, list[Entry]] = {}
+def _places(found: ScoreMatrix) -> dict[str, RankedPlace]:
+    places: dict[str, RankedPlace] = {}
+    by_budget: dict[float, list[BoardEntry]] = {}
     for entry in competitors(found.view.entries):
         if entry.budget is not None and entry.id in found.rows:
             by_budget.setdefault(entry.budget, []).append(entry)
@@ -79,7 +78,7 @@ def _places(found: Field) -> dict[str, Place]:
     return places
 
 
-def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | None]]:
+def _fronts(view: BoardView, found: ScoreMatrix | None) -> dict[str, tuple[bool, float | None]]:
     """Return who is on the front of total FLOPs and quality, among what can be deployed on this backbone.
 
     The smaller dense model stands apart: where it beats everything, there would be nothing left to tell.
@@ -106,7 +105,7 @@ def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | No
     return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
 
 
-def _surely_beaten(found: Field, entry: Entry, others: Iterable[Entry]) -> bool:
+def _surely_beaten(found: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
     """Whether a row that is no dearer is better beyond doubt: then it is on no front, and none is without it."""
     number = found.compared.place
     here = number.get(entry.id)
@@ -120,7 +119,7 @@ def _surely_beaten(found: Field, entry: Entry, others: Iterable[Entry]) -> bool:
     )
 
 
-def _frontiers(found: Field) -> Mapping[str, Frontiers]:
+def _frontiers(found: ScoreMatrix) -> Mapping[str, Frontiers]:
     """Return, per axis, the upper edge of the curves of the methods, and of the controls."""
     edges = {
         (axis.key, name): edge
@@ -129,16 +128,16 @@ def _frontiers(found: Field) -> Mapping[str, Frontiers]:
         if len(edge := _edge(found, kind, axis.key)) > 1
     }
     kept = iter(found.kept([np.atleast_2d(point.scores) for edge in edges.values() for point in edge]))
-    frontiers: dict[str, dict[str, Curve]] = {}
+    frontiers: dict[str, dict[str, FrontierCurve]] = {}
     for (axis_key, name), edge in edges.items():
         found_here = [next(kept, None) for _ in edge]
         if None not in found_here:
             ys, lows, highs = zip(*filter(None, found_here), strict=True)
-            frontiers.setdefault(axis_key, {})[name] = Curve([point.cost for point in edge], ys, lows, highs)
+            frontiers.setdefault(axis_key, {})[name] = FrontierCurve([point.cost for point in edge], ys, lows, highs)
     return frontiers
 
 
-def _edge(found: Field, kind: str, axis: str) -> list[stats.Point]:
+def _edge(found: ScoreMatrix, kind: str, axis: str) -> list[stats.Point]:
     """Return, at costs from the least to the greatest, the point of the curve that keeps most there."""
     entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
     curves = [

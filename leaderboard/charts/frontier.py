@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import altair as alt
 
+from dlbench.leaderboard.analysis.frontier_curve import Frontiers
 from dlbench.leaderboard.charts.style import (
     AXIS,
     FLOOR,
@@ -24,12 +24,9 @@ from dlbench.leaderboard.charts.style import (
     PAPER,
     TELLING,
     Mark,
-    kind_of,
-    relative,
-    shown,
     view_marks,
 )
-from dlbench.leaderboard.data.views import Axis, Entry, View
+from dlbench.leaderboard.data.views import Axis, BoardEntry, BoardView, kind_of, relative, shown
 
 FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 WIDTH, HEIGHT = 780, 470
@@ -38,26 +35,7 @@ _LINE, _EM, _ROOM = 15, 6.6, 64
 Datum = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A frontier: the best of some rows at every cost, with its band.
-
-    Attributes:
-        xs: costs, rising.
-        ys, lows, highs: quality at each, and the bounds of its interval.
-    """
-
-    xs: Sequence[float]
-    ys: Sequence[float]
-    lows: Sequence[float]
-    highs: Sequence[float]
-
-
-Frontiers = Mapping[str, Curve]
-"""`methods` and `controls`, as far as there are any."""
-
-
-def datasets(view: View, marks: Mapping[str, Mark], axis: Axis, frontiers: Frontiers) -> dict[str, list[Datum]]:
+def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, frontiers: Frontiers) -> dict[str, list[Datum]]:
     """Return all data of a view's chart on one cost axis."""
     entries = [entry for entry in view.entries if shown(entry) and axis.key in entry.costs]
     kept = relative(view.entries)
@@ -82,7 +60,7 @@ def datasets(view: View, marks: Mapping[str, Mark], axis: Axis, frontiers: Front
 _DEPTH = {"oracle": 0, "control": 1, "method": 2, "dense": 3, "full": 4}
 
 
-def _told(view: View, marks: Mapping[str, Mark]) -> set[str]:
+def _told(view: BoardView, marks: Mapping[str, Mark]) -> set[str]:
     """Return the series that keep their colour: all, or where there are too many, those that keep most."""
     series: dict[str, list[float]] = {}
     for entry in view.entries:
@@ -94,7 +72,7 @@ def _told(view: View, marks: Mapping[str, Mark]) -> set[str]:
     return {*best, *few, *(controls if len(controls) <= TELLING else ())}
 
 
-def _point(entry: Entry, mark: Mark, axis: Axis, metric: str, kept: bool, told: bool) -> Datum:
+def _point(entry: BoardEntry, mark: Mark, axis: Axis, metric: str, kept: bool, told: bool) -> Datum:
     cost = entry.costs[axis.key]
     value = entry.retained if kept else entry.score
     assert value is not None  # `shown`, and `relative` where some have no score
@@ -117,7 +95,7 @@ def _point(entry: Entry, mark: Mark, axis: Axis, metric: str, kept: bool, told: 
     }
 
 
-def describe(entry: Entry, axis: Axis, metric: str) -> str:
+def describe(entry: BoardEntry, axis: Axis, metric: str) -> str:
     """Say what a point shows, in one line."""
     cost = entry.costs[axis.key]
     budget = "" if entry.budget is None else f" at budget {entry.budget:g}"
@@ -179,7 +157,7 @@ def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> l
     return labels
 
 
-def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
+def specification(view: BoardView, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
     """Return the Vega-Lite specification of a view's chart over these data sets."""
     kept = relative(view.entries)
     spec: dict[str, Any] = json.loads(_skeleton())

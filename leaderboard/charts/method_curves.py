@@ -10,8 +10,8 @@ from typing import Any
 import altair as alt
 
 from dlbench.leaderboard.charts.frontier import configured
-from dlbench.leaderboard.charts.style import FULL, OTHER, PAPER, Mark, kind_of, shown
-from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.charts.style import FULL, OTHER, PAPER, Mark
+from dlbench.leaderboard.data.views import BoardView, kind_of, shown
 
 WIDTH, HEIGHT, ACROSS = 250, 170, 4
 MOST = 8
@@ -20,7 +20,7 @@ BEHIND = 8
 """Other series that are drawn behind; those that keep most, where there are more."""
 
 
-def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Any] | None:
+def curves(views: Sequence[BoardView], labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Any] | None:
     """Return the Vega-Lite specification: what is kept over total FLOPs, a panel per view; None without a point."""
     points = []
     panels = []

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardView, kind_of, shown
 
 # Light and dark colour of each series in turn. Charts are drawn in the light ones; the page's style sheet, and the
 # script for charts that it draws, turn exactly these values into the dark ones: no two may be equal.
@@ -58,12 +58,7 @@ class Mark:
         return self.kind in ("method", "control", "oracle")
 
 
-def kind_of(entry: Entry) -> str:
-    """Return what the entry is on the board: `full`, `dense`, `method`, `control` or `oracle`."""
-    return "control" if entry.control else entry.role
-
-
-def site_marks(views: Iterable[View]) -> dict[str, Mark]:
+def site_marks(views: Iterable[BoardView]) -> dict[str, Mark]:
     """Give every series of a site its look: contenders have colours, what they are held against is grey."""
     kinds: dict[str, tuple[str, str]] = {}
     for view in views:
@@ -89,16 +84,6 @@ def site_marks(views: Iterable[View]) -> dict[str, Mark]:
     return marks
 
 
-def view_marks(view: View, marks: Mapping[str, Mark]) -> list[Mark]:
+def view_marks(view: BoardView, marks: Mapping[str, Mark]) -> list[Mark]:
     """Return the marks of a view's series that have a point to show, in the order of its table."""
     return [marks[label] for label in dict.fromkeys(entry.label for entry in view.entries if shown(entry))]
-
-
-def shown(entry: Entry) -> bool:
-    """Whether a chart has a place for it: it reached its budget, and there is a cost and a quality."""
-    return entry.ok and bool(entry.costs) and (entry.retained is not None or entry.score is not None)
-
-
-def relative(entries: Sequence[Entry]) -> bool:
-    """Whether charts of these show what is kept of full depth; without it they show the metric itself."""
-    return all(entry.retained is not None for entry in entries if shown(entry))

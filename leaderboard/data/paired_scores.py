@@ -19,7 +19,7 @@ SLACK = 0.03
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ScoredEntry:
     """One setting of one method in a track: a row, or several that differ in their fit seed alone.
 
     Attributes:
@@ -61,7 +61,9 @@ class Entry:
         return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
 
 
-def entries(track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False) -> list[Entry]:
+def entries(
+    track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False
+) -> list[ScoredEntry]:
     """Return the track's entries in the order of its rows; fit seeds are put together.
 
     Args:
@@ -84,24 +86,24 @@ def entries(track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unre
             ids = tuple(sorted(by_row[0]))
             complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
             values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
-            found.append(Entry(tuple(same), ids, values, clusters(ids, sources.get(track.name, {}))))
+            found.append(ScoredEntry(tuple(same), ids, values, clusters(ids, sources.get(track.name, {}))))
     return found
 
 
-def comparable(entry: Entry, other: Entry) -> bool:
+def comparable(entry: ScoredEntry, other: ScoredEntry) -> bool:
     """Whether two entries ran on one backbone under one kv policy: what has no use for a policy stands under each."""
     *mine, policy = entry.where[1:]
     *its, other_policy = other.where[1:]
     return mine == its and (not policy or not other_policy or policy == other_policy)
 
 
-def matched(entry: Entry, controls: Iterable[Entry]) -> tuple[Entry, ...]:
+def matched(entry: ScoredEntry, controls: Iterable[ScoredEntry]) -> tuple[ScoredEntry, ...]:
     """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
 
     Each of its variants that goes so far, whatever its scores: to pick one by them would flatter the control
     (`dlbench.leaderboard.analysis.against`).
     """
-    curves: dict[str, list[Entry]] = defaultdict(list)
+    curves: dict[str, list[ScoredEntry]] = defaultdict(list)
     for control in controls:
         if control.scores is not None and control.ids == entry.ids and comparable(entry, control):
             curves[control.row.label].append(control)
@@ -110,7 +112,9 @@ def matched(entry: Entry, controls: Iterable[Entry]) -> tuple[Entry, ...]:
         curve = curve_of(several)
         point = None if curve is None else curve.at(entry.layers, slack=SLACK)
         if point is not None:
-            found.append(Entry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters))
+            found.append(
+                ScoredEntry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters)
+            )
     return tuple(found)
 
 
@@ -122,7 +126,7 @@ def usual(labels: Iterable[str]) -> str | None:
     return min(labels, key=lambda label: ("token" not in label, label), default=None)
 
 
-def curve_of(known: Iterable[Entry]) -> Curve | None:
+def curve_of(known: Iterable[ScoredEntry]) -> Curve | None:
     """Return the curve of entries over the realised layer share; None where none of them has scores."""
     points = [Point(one.layers, one.scores) for one in known if one.scores is not None]
     return Curve(points) if points else None

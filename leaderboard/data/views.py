@@ -45,7 +45,7 @@ SHARES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class BatchTimes:
     """Times at one batch size; `speedup` is full's time per token over this one's, in the same process."""
 
     ms_per_token: float
@@ -54,7 +54,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BoardEntry:
     """One method, or variant of one, at one budget: a line of a table and a point of a chart.
 
     Attributes:
@@ -79,7 +79,7 @@ class Entry:
     retained: float | None
     bounds: tuple[float, float] | None
     costs: Mapping[str, float]
-    clocks: Mapping[int, Clock]
+    clocks: Mapping[int, BatchTimes]
 
     @property
     def first(self) -> Row:
@@ -128,7 +128,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class BoardView:
     """One page of the board.
 
     Attributes:
@@ -143,7 +143,7 @@ class View:
     title: str
     backbone: str
     tracks: tuple[Track, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[BoardEntry, ...]
     axes: tuple[Axis, ...]
     batches: tuple[int, ...]
     missing: tuple[tuple[str, int], ...] = ()
@@ -168,12 +168,12 @@ class View:
         """The keys of all its records."""
         return frozenset(row.record.key for track in self.tracks for row in track.rows)
 
-    def of(self, *roles: Role) -> list[Entry]:
+    def of(self, *roles: Role) -> list[BoardEntry]:
         """Return the entries of these roles, in order."""
         return [entry for entry in self.entries if entry.role in roles]
 
 
-def build_views(tracks: Sequence[Track]) -> list[View]:
+def build_views(tracks: Sequence[Track]) -> list[BoardView]:
     """Return the views of a board: for every backbone all its tasks together, then one by one."""
     families: dict[tuple[str, str], list[Track]] = defaultdict(list)
     for track in tracks:
@@ -182,7 +182,7 @@ def build_views(tracks: Sequence[Track]) -> list[View]:
     named = [(_family_name(members), members) for members in families.values()]
     named.sort(key=lambda one: (-len(one[1]), one[0], one[1][0].name))
     clashes = Counter(name for name, _ in named)
-    views: list[View] = []
+    views: list[BoardView] = []
     taken: Counter[str] = Counter()
     for name, members in named:
         record = members[0].rows[0].record
@@ -224,7 +224,7 @@ def _suites(members: Sequence[Track]) -> list[tuple[Track, ...]]:
     ]
 
 
-def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> View:
+def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> BoardView:
     groups = [_groups(track.rows) for track in tracks]
     everywhere = [key for key in groups[0] if all(key in group for group in groups)]
     ids: Counter[str] = Counter()
@@ -234,7 +234,7 @@ def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> Vi
     there = {key[0] for key in everywhere}
     missing = Counter(label for group in groups for label in {key[0] for key in group} - there)
     batches = tuple(sorted({batch for entry in entries for batch in entry.clocks}))
-    return View(
+    return BoardView(
         slug=slug,
         title=title,
         backbone=backbone,
@@ -272,7 +272,7 @@ def _axes(batches: Iterable[int]) -> list[Axis]:
     return axes
 
 
-def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> Entry:
+def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> BoardEntry:
     label, budget, _ = key
     first = rows[0][0]
     stem = formatting.slug(label) or first.record.key[:10]
@@ -281,7 +281,7 @@ def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suit
     retained = fmean([one for one in kept if one is not None]) if None not in kept else None
     single = not suite and len(rows[0]) == 1 and first.record.quality is not None
     quality = first.record.quality
-    return Entry(
+    return BoardEntry(
         id=_unique(stem, ids),
         label=label,
         role=first.role,
@@ -315,14 +315,14 @@ def _costs(rows: Sequence[Sequence[Row]]) -> dict[str, float]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, Clock]:
+def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, BatchTimes]:
     """Return times by batch size, where every row has them: means over tasks, of speed-ups the geometric one."""
     flat = [row for same in rows for row in same]
     found = {}
     for batch in sorted(set.intersection(*(set(row.timings) for row in flat))):
         timings = [row.timings[batch] for row in flat]
         speedups = [one.speedup for one in timings if one.speedup is not None]
-        found[batch] = Clock(
+        found[batch] = BatchTimes(
             ms_per_token=fmean(one.decode_ms_per_token for one in timings),
             ms_per_document=fmean(one.ms_per_document for one in timings),
             speedup=geometric_mean(speedups) if len(speedups) == len(timings) else None,
@@ -330,9 +330,24 @@ def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, Clock]:
     return found
 
 
-def series(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+def series(entries: Iterable[BoardEntry]) -> dict[str, list[BoardEntry]]:
     """Return entries by label: the settings of one method, in order."""
-    found: dict[str, list[Entry]] = {}
+    found: dict[str, list[BoardEntry]] = {}
     for entry in entries:
         found.setdefault(entry.label, []).append(entry)
     return found
+
+
+def kind_of(entry: BoardEntry) -> str:
+    """Return what the entry is on the board: `full`, `dense`, `method`, `control` or `oracle`."""
+    return "control" if entry.control else entry.role
+
+
+def shown(entry: BoardEntry) -> bool:
+    """Return whether charts show it: it reached its budget, and has a cost and a quality."""
+    return entry.ok and bool(entry.costs) and (entry.retained is not None or entry.score is not None)
+
+
+def relative(entries: Sequence[BoardEntry]) -> bool:
+    """Return whether charts of these entries show the share of full depth's quality; else they show the metric."""
+    return all(entry.retained is not None for entry in entries if shown(entry))

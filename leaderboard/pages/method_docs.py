@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from dlbench.leaderboard.data.views import Entry
+from dlbench.leaderboard.data.views import BoardEntry
 from dlbench.records.schema import Record
 from dlbench.registry import outline, provenance
 from dlbench.registry.outline import Parameter
@@ -110,7 +110,7 @@ def _linked(text: str) -> Markup:
     return Markup("").join([*found, escape(text[at:])])
 
 
-def command(entries: Iterable[Entry], method: str) -> str:
+def command(entries: Iterable[BoardEntry], method: str) -> str:
     """Return the command that repeats these rows, as one line for a shell."""
     rows = [row.record for entry in entries for same in entry.rows for row in same]
     words = ["dlbench", "run"]

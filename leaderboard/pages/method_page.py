@@ -10,7 +10,7 @@ from markupsafe import Markup
 from dlbench.leaderboard.analysis import compute_breakdown
 from dlbench.leaderboard.charts import method_curves, style, vega
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
 from dlbench.leaderboard.exports import bibtex
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.method_docs import About, about, command
@@ -34,7 +34,7 @@ def page_name(method: str, deployable: bool) -> str:
     return "oracle" if not deployable and method in ("oracle", "oracle@full", "oracle_cross") else method
 
 
-def method_files(site: Site, views: Sequence[View], runs: Runs) -> list[File]:
+def method_files(site: Site, views: Sequence[BoardView], runs: Runs) -> list[File]:
     """Return the pages of all methods, the page that lists them, and what to cite for them."""
     files: list[File] = []
     papers: list[str] = []
@@ -51,13 +51,13 @@ def method_files(site: Site, views: Sequence[View], runs: Runs) -> list[File]:
     return [*files, ("methods.html", _list(site, views, names, introduced)), ("dlbench.bib", bibtex(runs, papers))]
 
 
-def _page(site: Site, views: Sequence[View], runs: Runs, name: str, members: set[str], introduced: About) -> str:
+def _page(site: Site, views: Sequence[BoardView], runs: Runs, name: str, members: set[str], introduced: About) -> str:
     tasks = [view for view in views if not view.suite]
     mine = [(view, [entry for entry in view.entries if entry.method in members]) for view in tasks]
     mine = [(view, entries) for view, entries in mine if entries]
     own = [entry for _, entries in mine for entry in entries]
     labels = list(dict.fromkeys(entry.label for entry in own))
-    kinds = list(dict.fromkeys(style.kind_of(entry) for entry in own))
+    kinds = list(dict.fromkeys(kind_of(entry) for entry in own))
     spec = method_curves.curves(tasks, labels, site.marks) if kinds != ["full"] else None
     svg = None
     if spec is not None:
@@ -107,12 +107,12 @@ def _page(site: Site, views: Sequence[View], runs: Runs, name: str, members: set
     return environment().get_template("method.html.j2").render(context)
 
 
-def _row(site: Site, view: View, entry: Entry, runs: Runs) -> tuple[View, Entry, str, str]:
+def _row(site: Site, view: BoardView, entry: BoardEntry, runs: Runs) -> tuple[BoardView, BoardEntry, str, str]:
     samples = first_page(view, entry, runs)
     return view, entry, f"../{file_of(site, view)}#{entry.id}", f"../{samples}.html" if samples else ""
 
 
-def _extras(entries: Iterable[Entry]) -> list[str]:
+def _extras(entries: Iterable[BoardEntry]) -> list[str]:
     """Return the names of further metrics, as far as a table has room for them."""
     names = {
         name for entry in entries if entry.first.record.quality is not None for name in entry.first.record.quality.extra
@@ -129,16 +129,18 @@ def _ticks(count: int) -> list[int]:
     return ticks
 
 
-def _list(site: Site, views: Sequence[View], names: Mapping[str, set[str]], introduced: Mapping[str, About]) -> str:
+def _list(
+    site: Site, views: Sequence[BoardView], names: Mapping[str, set[str]], introduced: Mapping[str, About]
+) -> str:
     groups: dict[str, list[dict[str, Any]]] = {"Methods": [], "Controls": [], "References and oracles": []}
     for name, members in names.items():
         entries = [entry for view in views for entry in view.entries if entry.method in members]
         if not entries:
             continue
-        kinds = {style.kind_of(entry) for entry in entries}
+        kinds = {kind_of(entry) for entry in entries}
         group = "Methods" if "method" in kinds else "Controls" if "control" in kinds else "References and oracles"
         half = [entry for entry in entries if entry.budget == 0.5 and entry.ok and entry.retained is not None]
-        first = next((entry for entry in entries if style.kind_of(entry) == "method"), entries[0])
+        first = next((entry for entry in entries if kind_of(entry) == "method"), entries[0])
         groups[group].append(
             {
                 "name": name,

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.stats import rankdata
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.frontier_curve import Frontiers
 from dlbench.leaderboard.analysis.score_matrix import Compared
 from dlbench.leaderboard.charts import frontier
-from dlbench.leaderboard.charts.frontier import Frontiers
 from dlbench.leaderboard.charts.style import COLOURS, Mark
-from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.sample_pages import Shelf
 
 _OF = {"total": "full’s FLOPs", "decode": "full’s decoding FLOPs", "layers": "the layers"}
@@ -29,7 +29,7 @@ def script(name: str, value: Any) -> str:
 
 
 def chart_shard(
-    view: View, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
+    view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
 ) -> str:
     """Return all that the lively chart of a view needs: its specification, and the data on every axis."""
     base: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ MOST_DOCUMENTS = 3000
 """Documents whose wins and losses can be laid side by side."""
 
 
-def pair_shards(view: View, found: Compared) -> Iterator[tuple[str, str]]:
+def pair_shards(view: BoardView, found: Compared) -> Iterator[tuple[str, str]]:
     """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
     entries = list(found.place)
     if len(entries) < 2:
@@ -89,7 +89,7 @@ def pair_shards(view: View, found: Compared) -> Iterator[tuple[str, str]]:
     yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
 
 
-def document_shard(view: View, found: Compared, shelves: Mapping[str, Shelf]) -> str:
+def document_shard(view: BoardView, found: Compared, shelves: Mapping[str, Shelf]) -> str:
     """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
 
     Args:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.charts.token_map import TokenMap, tints, token_map
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.escaping import html, shorten
 from dlbench.leaderboard.pages.task_page import File, Site, file_of
@@ -50,7 +50,7 @@ class Shelf:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class ShownText:
     """A shortened text, and how many letters of it are left out."""
 
     html: Markup
@@ -58,7 +58,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ShownDocument:
     """One sample as a page shows it."""
 
     id: str
@@ -68,23 +68,23 @@ class Document:
     full_score: float | None
     score: float
     asked: Markup
-    full: Text | None
-    output: Text
+    full: ShownText | None
+    output: ShownText
     map: TokenMap | None
     tinted: Markup | None
     pieces: str
     facts: str
 
 
-def first_page(view: View, entry: Entry, runs: Runs) -> str | None:
+def first_page(view: BoardView, entry: BoardEntry, runs: Runs) -> str | None:
     """Return the path of an entry's first page, without the ending; None where its samples are not published."""
     there = not view.suite and _key(entry) in runs.samples and entry.method not in _NO_TEXT
     return f"samples/{view.slug}/{entry.id}" if there else None
 
 
 def entry_files(
-    site: Site, view: View, runs: Runs, asked: Mapping[str, Asked]
-) -> Iterator[tuple[Entry, Shelf, list[File]]]:
+    site: Site, view: BoardView, runs: Runs, asked: Mapping[str, Asked]
+) -> Iterator[tuple[BoardEntry, Shelf, list[File]]]:
     """Yield, for every entry of a view with published samples, where they stand and the pages that hold them.
 
     Args:
@@ -107,7 +107,7 @@ def entry_files(
         yield _entry_pages(site, view, entry, chosen[entry.id], runs, base, base_scores, shown)
 
 
-def _key(entry: Entry | None) -> str:
+def _key(entry: BoardEntry | None) -> str:
     return "" if entry is None else entry.first.record.key
 
 
@@ -136,14 +136,14 @@ def _read(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def _entry_pages(
     site: Site,
-    view: View,
-    entry: Entry,
+    view: BoardView,
+    entry: BoardEntry,
     order: Sequence[str],
     runs: Runs,
     base: Mapping[str, dict[str, Any]],
     base_scores: Mapping[str, float],
     asked: Mapping[str, Markup],
-) -> tuple[Entry, Shelf, list[File]]:
+) -> tuple[BoardEntry, Shelf, list[File]]:
     record = entry.first.record
     samples = _read(runs.samples[record.key], order)
     depth = record.backbone.layers
@@ -214,7 +214,7 @@ def _document(
     anchor: str,
     depth: int,
     full_score: float | None,
-) -> Document:
+) -> ShownDocument:
     output = sample["output"]
     verdict = "equal"
     before = None
@@ -226,8 +226,8 @@ def _document(
             verdict = "equal" if change == 0 else verdict
         else:
             old, new = word_diff(full["output"], output)
-            before = Text(_marked(old, "del"), full["left"])
-            after = Text(_marked(new, "ins"), sample["left"])
+            before = ShownText(_marked(old, "del"), full["left"])
+            after = ShownText(_marked(new, "ins"), sample["left"])
     routes = [(route, times) for route, times in sample.get("routes", ())]
     drawn = token_map(routes)
     pieces = sample.get("pieces", ()) if drawn is not None else ()
@@ -246,7 +246,7 @@ def _document(
         facts.append("the prompt was cut")
     if sample.get("tight"):
         facts.append(f"{formatting.counted(len(sample['tight']), 'close call')}")
-    return Document(
+    return ShownDocument(
         id=sample["id"],
         anchor=anchor,
         verdict=verdict,
@@ -269,8 +269,8 @@ def _asked(one: Asked) -> Markup:
     return Markup(template.render(prompt=_text(*shorten(one.prompt)), references=references, left=left))
 
 
-def _text(text: str, left: int) -> Text:
-    return Text(Markup(html(text)), left)
+def _text(text: str, left: int) -> ShownText:
+    return ShownText(Markup(html(text)), left)
 
 
 def _marked(parts: Parts, tag: str) -> Markup:

@@ -15,7 +15,7 @@ from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
 from dlbench.leaderboard.charts import style as looks
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.data.views import BoardView, shown
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
@@ -45,7 +45,7 @@ def _files(board: Board, workers: Workers) -> Iterator[File]:
     pages = workers.run(_page_calls(board, site))
     yield "records.jsonl", _lines(runs.records)
     yield "records.csv", table_csv(board.tracks)
-    yield "board.json", board_json(runs, board.views, board.found)
+    yield "board.json", board_json(runs, board.views, board.standings)
     if runs.timings:
         yield "timing.jsonl", _lines(runs.timings)
     yield from _assets()
@@ -62,8 +62,8 @@ def _page_calls(board: Board, site: Site) -> Iterator[Callable[[], list[File]]]:
         said[claim.track].append(claim)
     for view in reversed(board.views):
         telling = [one for track in view.tracks for one in said[track.name]]
-        shown = {} if view.suite else asked.get(view.tracks[0].name, {})
-        yield partial(view_files, site, view, board.found[view.slug], runs.of(view.keys), shown, telling)
+        texts = {} if view.suite else asked.get(view.tracks[0].name, {})
+        yield partial(view_files, site, view, board.standings[view.slug], runs.of(view.keys), texts, telling)
 
 
 def _lines(items: Iterable[JsonLine]) -> str:
@@ -125,7 +125,7 @@ def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def view_files(
-    site: Site, view: View, found: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
+    site: Site, view: BoardView, found: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
 ) -> list[File]:
     """Return the files of a view, its page last.
 
@@ -164,12 +164,12 @@ def view_files(
     return [*files, (file_of(site, view), view_page(site, view, found, said, svg, samples))]
 
 
-def _described(view: View) -> str:
+def _described(view: BoardView) -> str:
     """Say what the chart shows, for people who do not see it."""
     axis = view.axes[0]
     lines = [
         frontier.describe(entry, axis, view.metric)
         for entry in view.entries
-        if looks.shown(entry) and axis.key in entry.costs
+        if shown(entry) and axis.key in entry.costs
     ]
     return "; ".join(lines[:40]) + ". The table below holds all figures."

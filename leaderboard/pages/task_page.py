@@ -14,9 +14,9 @@ from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.ranking import RERUN
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.charts.style import Mark, kind_of, shown, view_marks
+from dlbench.leaderboard.charts.style import Mark, view_marks
 from dlbench.leaderboard.data.tracks import cut_prompts
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of, shown
 from dlbench.leaderboard.pages.environment import environment
 
 MOST_ROWS = 150
@@ -59,14 +59,14 @@ class Site:
     warnings: tuple[str, ...]
 
 
-def file_of(site: Site, view: View | Heading) -> str:
+def file_of(site: Site, view: BoardView | Heading) -> str:
     """Return the file of a view: the first is the front page."""
     return "index.html" if view.slug == site.views[0].slug else f"{view.slug}.html"
 
 
 def view_page(
     site: Site,
-    view: View,
+    view: BoardView,
     found: Standings,
     said: tuple[Sequence[str], Sequence[Claim]],
     svg: str | None,
@@ -142,12 +142,12 @@ def _telling(claim: Claim) -> float:
     return abs(float(found.group(1)) - 50) if found else 10.0
 
 
-def _backbone_facts(view: View) -> str:
+def _backbone_facts(view: BoardView) -> str:
     full = next((entry.first.record.backbone for entry in view.of("full")), None)
     return "" if full is None else f", {full.family}, {full.layers} layers, {full.dtype}"
 
 
-def _picks(site: Site, view: View) -> dict[str, list[dict[str, Any]]]:
+def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:
     backbones: dict[str, Heading] = {}
     for one in site.views:
         backbones.setdefault(one.backbone, one)
@@ -164,7 +164,7 @@ def _picks(site: Site, view: View) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def headline(view: View, found: Standings) -> str:
+def headline(view: BoardView, found: Standings) -> str:
     """Say what the chart shows, in one sentence: who keeps most at half of the layers, and the smaller dense model."""
     near = [
         entry
@@ -187,7 +187,7 @@ def _percent(value: float | None) -> str:
     return formatting.NOTHING if value is None else f"{100 * value:.0f} %"
 
 
-def _facts(view: View, drawn: bool) -> str:
+def _facts(view: BoardView, drawn: bool) -> str:
     first = view.tracks[0]
     run = first.rows[0].record.run
     if view.suite:
@@ -199,7 +199,7 @@ def _facts(view: View, drawn: bool) -> str:
     return f"{what}; {view.documents:,} documents, {prompts}, at most {longest} new tokens."
 
 
-def _bands(view: View, found: Standings) -> str:
+def _bands(view: BoardView, found: Standings) -> str:
     there = found.frontiers.get(view.axes[0].key, {}) if view.axes else {}
     parts = []
     if "methods" in there:
@@ -209,7 +209,7 @@ def _bands(view: View, found: Standings) -> str:
     return " ".join([*parts, "Whiskers are 95 % intervals."])
 
 
-def _legend(view: View, marks: Sequence[Mark]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+def _legend(view: BoardView, marks: Sequence[Mark]) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Return the legend: groups of marks, each with what its series keeps at the middle budget."""
     budgets = sorted({entry.budget for entry in view.of("method") if entry.budget is not None})
     middle = min(budgets, key=lambda one: (abs(one - 0.5), one), default=None)
@@ -235,13 +235,13 @@ def _legend(view: View, marks: Sequence[Mark]) -> list[tuple[str, str, list[dict
     return found
 
 
-def _kinds(view: View) -> list[tuple[str, str]]:
+def _kinds(view: BoardView) -> list[tuple[str, str]]:
     titles = {"method": "methods", "control": "controls", "reference": "references", "oracle": "oracles"}
     there = {"reference" if kind_of(one) in ("full", "dense") else kind_of(one) for one in view.entries}
     return [(kind, title) for kind, title in titles.items() if kind in there] if len(there) > 1 else []
 
 
-def _rank_note(view: View, usual: str) -> str:
+def _rank_note(view: BoardView, usual: str) -> str:
     said = (
         "Ranked by quality within each budget, with the ranks that the data leave open, all of them together; "
         "rows that share a letter cannot be told apart."
@@ -262,24 +262,24 @@ def _summary_note(found: Standings) -> str:
     )
 
 
-def _missing(view: View) -> str:
+def _missing(view: BoardView) -> str:
     if not view.missing:
         return ""
     listed = ", ".join(f"{label} ({count} of {len(view.tracks)})" for label, count in view.missing)
     return f"Not on all tasks, so not averaged here: {listed}. See the tasks one by one."
 
 
-def _sections(view: View, found: Standings, whole: bool) -> list[dict[str, Any]]:
+def _sections(view: BoardView, found: Standings, whole: bool) -> list[dict[str, Any]]:
     """Return the rows in sections: references, each budget from the largest, oracles."""
     entries = view.entries if whole else _one_each(view)
     references = [entry for entry in entries if entry.role in ("full", "dense")]
     oracles = [entry for entry in entries if entry.role == "oracle"]
-    by_budget: dict[float | None, list[Entry]] = defaultdict(list)
+    by_budget: dict[float | None, list[BoardEntry]] = defaultdict(list)
     for entry in entries:
         if entry.role == "method":
             by_budget[entry.budget].append(entry)
 
-    def order(entry: Entry) -> tuple[Any, ...]:
+    def order(entry: BoardEntry) -> tuple[Any, ...]:
         spot = found.places.get(entry.id)
         return (spot is None, spot.rank if spot else 0, not entry.ok, -(entry.retained or 0.0), entry.label)
 
@@ -294,9 +294,9 @@ def _sections(view: View, found: Standings, whole: bool) -> list[dict[str, Any]]
     return [{"title": title, "entries": members} for title, members in sections]
 
 
-def _one_each(view: View) -> list[Entry]:
+def _one_each(view: BoardView) -> list[BoardEntry]:
     """Return one entry per series: the one nearest to half of the layers."""
-    best: dict[str, Entry] = {}
+    best: dict[str, BoardEntry] = {}
     for entry in view.entries:
         far = abs((entry.budget or 0.5) - 0.5)
         kept = best.get(entry.label)

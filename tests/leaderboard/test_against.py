@@ -6,7 +6,7 @@ from record_factory import record
 
 from dlbench.leaderboard.analysis.against import against, verdict
 from dlbench.leaderboard.analysis.claims import claims
-from dlbench.leaderboard.data.paired_scores import Entry, entries, matched, usual
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, entries, matched, usual
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.stats import paired_difference, permutation_p
 
@@ -16,7 +16,7 @@ BASE = np.clip(np.random.default_rng(0).normal(0.6, 0.1, N), 0, 1)
 
 
 def entry(scores):
-    return Entry((), IDS, np.atleast_2d(scores))
+    return ScoredEntry((), IDS, np.atleast_2d(scores))
 
 
 def told(rng, leads, runs=150):
@@ -79,8 +79,8 @@ def test_one_other_is_compared_as_ever():
         permutation_p(mine.scores, other.scores),
     )
     assert against(mine, []) is None
-    assert against(mine, [Entry((), IDS[1:], other.scores[:, 1:])]) is None
-    assert against(mine, [Entry((), IDS, None)]) is None
+    assert against(mine, [ScoredEntry((), IDS[1:], other.scores[:, 1:])]) is None
+    assert against(mine, [ScoredEntry((), IDS, None)]) is None
 
 
 def test_sources_are_taken_together():

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from dlbench.leaderboard.analysis.enough import Setting, enough
+from dlbench.leaderboard.analysis.enough import SettingScores, enough
 from dlbench.leaderboard.analysis.headlines import headlines
 from dlbench.leaderboard.analysis.method_stats import summarise
-from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.analysis.view_stats import standings
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
@@ -52,7 +52,7 @@ def made(*settings, full=FULL, chance=CHANCE):
 
 def field(records, scores):
     (view,) = build_views(build_tracks(records))
-    return Field(view, scores)
+    return ScoreMatrix(view, scores)
 
 
 def test_a_board_keeps_what_its_records_keep():
@@ -88,10 +88,10 @@ def test_enough_is_above_chance_in_tables_and_sentences():
 def test_enough_is_the_same_of_scores_and_of_shares():
     for lost in (0.0, 0.004, 0.01, 0.02, 0.03):
         method = np.where(RNG.permutation(N) < lost * N, 0.0, FULL)
-        raw = enough([Setting(0.5, 0.5, method)], FULL, chance=CHANCE)
+        raw = enough([SettingScores(0.5, 0.5, method)], FULL, chance=CHANCE)
         shares = [(one - CHANCE) / (FULL.mean() - CHANCE) for one in (method, FULL)]
         ends = ((0 - CHANCE) / (0.5 - CHANCE), (1 - CHANCE) / (0.5 - CHANCE))
-        assert enough([Setting(0.5, 0.5, shares[0])], shares[1], bounds=ends) == raw
+        assert enough([SettingScores(0.5, 0.5, shares[0])], shares[1], bounds=ends) == raw
     assert raw.total is None
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from record_factory import record
 
-from dlbench.leaderboard.analysis.enough import Enough, Setting, enough
+from dlbench.leaderboard.analysis.enough import Enough, SettingScores, enough
 from dlbench.leaderboard.analysis.headlines import headlines
 from dlbench.leaderboard.analysis.method_stats import summarise
-from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
 
@@ -37,7 +37,7 @@ def made(**methods):
 
 def tabled(records, scores):
     (view,) = build_views(build_tracks(records))
-    return {one.label: one.enough[0.95] for one in summarise(Field(view, scores))}
+    return {one.label: one.enough[0.95] for one in summarise(ScoreMatrix(view, scores))}
 
 
 def said(records, scores):
@@ -97,13 +97,13 @@ def test_the_best_of_many_is_not_named_by_luck():
         methods = [(rng.random(400) < 0.9499).astype(float) for _ in range(10)]
         for confidence in named:
             named[confidence] += any(
-                enough([Setting(0.5, 0.5, one)], full, confidence=confidence).total for one in methods
+                enough([SettingScores(0.5, 0.5, one)], full, confidence=confidence).total for one in methods
             )
     assert named[1 - 0.05 / 10] <= 6 < 12 < named[0.95]
 
 
 def test_of_settings_of_one_cost_the_one_of_most_layers_is_said():
-    both = [Setting(0.5, 0.4, FULL), Setting(0.5, 0.45, FULL), Setting(0.7, None, FULL)]
+    both = [SettingScores(0.5, 0.4, FULL), SettingScores(0.5, 0.45, FULL), SettingScores(0.7, None, FULL)]
     assert enough(both, FULL) == Enough(0.45, 0.5, "")
     assert enough(both[2:], FULL) == Enough(None, 0.7, "")
     assert enough([], FULL) == Enough(None, None, "not reached")

@@ -17,7 +17,7 @@ from dlbench.data.rows.sources import source
 from dlbench.leaderboard.analysis.claims import claims
 from dlbench.leaderboard.analysis.compare import compare
 from dlbench.leaderboard.analysis.headlines import headlines
-from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.exports import board_json
@@ -62,7 +62,7 @@ def hashed(text):
 def figures(folder):
     """Everything that a board says in numbers."""
     board = read_board([folder])
-    said = json.loads(board_json(board.runs, board.views, board.found))
+    said = json.loads(board_json(board.runs, board.views, board.standings))
     views = [{**view, "documents": 0} for view in said["views"]]
     return views, board
 
@@ -139,12 +139,12 @@ def test_sources_of_two_tasks_are_set_apart(run, tmp_path):
     )
     board = read_board([folder])
     (suite,) = (view for view in board.views if view.suite)
-    found = Field(suite, board.runs.scores, board.runs.sources)
+    found = ScoreMatrix(suite, board.runs.scores, board.runs.sources)
     assert len(found.clusters) == len(found.documents) == 240 and len(set(found.clusters)) == 14
     lines[0] = lines[0].model_copy(update={"sources": {}})  # one task without any
     write_lines(folder / "sources.jsonl", lines)
     runs = read_runs([folder])
-    assert len(set(Field(suite, runs.scores, runs.sources).clusters)) == 120 + 40
+    assert len(set(ScoreMatrix(suite, runs.scores, runs.sources).clusters)) == 120 + 40
 
 
 def test_published_runs_keep_the_sources_without_the_documents(run, tmp_path):
@@ -181,7 +181,7 @@ NEED = {
     "Table", "band", "area",
 }  # fmt: skip
 """What takes `clusters=`."""
-TAKE = {"Field": 3, "claims": 3, "entries": 3, "headlines": 3, "standings": 3}
+TAKE = {"ScoreMatrix": 3, "claims": 3, "entries": 3, "headlines": 3, "standings": 3}
 """What takes a run's sources, and as which argument."""
 
 
