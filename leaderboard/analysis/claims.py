@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dlbench.leaderboard.analysis.against import against, verdict
-from dlbench.leaderboard.data.paired_scores import ScoredEntry, entries, matched
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, matched, scored_entries
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.tracks import Track, build_tracks
+from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.formatting import decimals, percent
-from dlbench.records.schema import Record
 from dlbench.stats import Interval, corrected
 
 
@@ -63,7 +62,7 @@ class _Question:
     others: tuple[ScoredEntry, ...]  # one row, or the variants of a control
 
 
-def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
+def claims(tracks: Iterable[Track], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
     """Compare what every board of this suite is asked about, as far as the records allow.
 
     Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
@@ -72,15 +71,15 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
     under other references. A row that missed its budget is compared at what it ran at, never as one of that budget.
 
     Args:
-        records: any number of tracks.
+        tracks: of one board, since p values are corrected over all comparisons made together.
         scores: record key → document id → primary score; records without any are not compared.
         sources: track → document id → source, of documents that have one.
     """
-    tracks = build_tracks(records)
+    compared = list(tracks)
     questions = [
         question
-        for track in tracks
-        for question in _questions(track, entries(track, scores, sources, unreachable=True))
+        for track in compared
+        for question in _questions(track, scored_entries(track, scores, sources, unreachable=True))
         if question.a.ids and all(other.ids for other in question.others)
     ]
     answers = [against(question.a, question.others, clusters=question.a.clusters) for question in questions]
@@ -91,21 +90,25 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
             made.append(_claim(question, None, None, 0))
         else:
             made.append(_claim(question, answer[0], float(next(adjusted)), len(question.a.ids)))
-    made += [crossed for track in tracks for crossed in _crossed(track)]
+    made += [crossed for track in compared for crossed in _crossed(track)]
     return sorted(made, key=lambda claim: (claim.task, claim.track))
 
 
 _WORDS = {"static_skip": "skipping", "static_exit": "exiting", "hidden_router": "the router", "oracle": "the oracle"}
+CREDITED = ("static_skip", "static_exit", "hidden_router")
+"""Methods that claims are made of; a row of them that is a control is never one of these."""
 
 
 def _questions(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question]:
     by_method: dict[str, list[ScoredEntry]] = defaultdict(list)
     for entry in known:
-        method = entry.row.record.method
-        constant = method.name == "hidden_router" and method.params.get("fixed_input") is True
-        by_method[entry.row.role if entry.row.role == "dense" else "constant" if constant else method.name].append(
-            entry
-        )
+        name = entry.row.record.method.name
+        if entry.row.role == "dense":
+            by_method["dense"].append(entry)
+        elif name == "hidden_router" and entry.row.record.method.params.get("fixed_input") is True:
+            by_method["constant"].append(entry)
+        elif name not in CREDITED or not entry.row.control:
+            by_method[name].append(entry)
 
     def question(condition: str, a: ScoredEntry, other: str, *b: ScoredEntry, family: str = "") -> _Question:
         word = _WORDS[a.row.record.method.name]

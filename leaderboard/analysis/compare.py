@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dlbench.errors import DlbenchError
-from dlbench.leaderboard.data.paired_scores import ScoredEntry, entries
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, scored_entries
 from dlbench.leaderboard.data.run_files import Runs, read_runs
-from dlbench.leaderboard.data.tracks import Track, build_tracks
+from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.formatting import percent
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Sample
@@ -119,18 +119,17 @@ def compare(
     if a == b:
         raise DlbenchError(f"{a} against itself says nothing: name two rows")
     runs = read_runs([run])
-    tracks = build_tracks(runs.records)
-    names = [track.task.name for track in tracks]
+    names = [track.task.name for track in runs.tracks]
     if task is not None and task not in names:
         raise unknown("task", task, names)
-    wanted = [track for track in tracks if task in (None, track.task.name)]
+    wanted = [track for track in runs.tracks if task in (None, track.task.name)]
     labels = [row.label for track in wanted for row in track.rows]
     for label in (a, b):
         if label not in labels:
             raise unknown("row", label, labels)
     pairs = []
     for track in wanted:
-        known = entries(track, runs.scores, runs.sources, unreachable=True)
+        known = scored_entries(track, runs.scores, runs.sources, unreachable=True)
         ours, theirs = ([one for one in known if one.row.label == label] for label in (a, b))
         if ours and theirs:
             pairs.append((track, *_at(ours, theirs, at, a, b)))

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dlbench import stats
+from dlbench.leaderboard.analysis.enough import BestEnough, best_enough
 from dlbench.leaderboard.analysis.frontier_curve import FrontierCurve, Frontiers
+from dlbench.leaderboard.analysis.gap_closed import BestGap, best_gap
 from dlbench.leaderboard.analysis.method_stats import Summary, summarise
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
 from dlbench.leaderboard.analysis.score_matrix import Compared, ScoreMatrix
@@ -30,6 +32,8 @@ class Standings:
         fronts: entry → whether it is on the front as measured, and how likely it is.
         frontiers: axis → the best of the methods, and of the controls, at every cost.
         summaries: per method, best first.
+        enough: of one task, the method that surely keeps 95 % of full's quality at the fewest FLOPs.
+        gap: of one task, the method that closes most of the gap to the honest oracle near half of the layers.
     """
 
     compared: Compared | None = None
@@ -38,6 +42,8 @@ class Standings:
     fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
     frontiers: Mapping[str, Frontiers] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
+    enough: BestEnough | None = None
+    gap: BestGap | None = None
 
 
 def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
@@ -48,37 +54,39 @@ def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) ->
         scores: record key → document id → score.
         sources: track → document id → source, of documents that have one.
     """
-    found = ScoreMatrix(view, scores, sources)
-    if not found.rows or found.full is None:
+    matrix = ScoreMatrix(view, scores, sources)
+    if not matrix.rows or matrix.full is None:
         return Standings(fronts=_fronts(view, None))
     return Standings(
-        compared=found.compared,
-        bounds=_bounds(found),
-        places=_places(found),
-        fronts=_fronts(view, found),
-        frontiers=_frontiers(found),
-        summaries=summarise(found),
+        compared=matrix.compared,
+        bounds=_bounds(matrix),
+        places=_places(matrix),
+        fronts=_fronts(view, matrix),
+        frontiers=_frontiers(matrix),
+        summaries=summarise(matrix),
+        enough=None if view.suite else best_enough(matrix),
+        gap=None if view.suite else best_gap(matrix),
     )
 
 
-def _bounds(found: ScoreMatrix) -> dict[str, tuple[float, float]]:
-    wanted = [entry for entry in found.entries if entry.bounds is None]
-    kept = found.kept([found.rows[entry.id] for entry in wanted])
+def _bounds(matrix: ScoreMatrix) -> dict[str, tuple[float, float]]:
+    wanted = [entry for entry in matrix.entries if entry.bounds is None]
+    kept = matrix.kept([matrix.rows[entry.id] for entry in wanted])
     return {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
 
 
-def _places(found: ScoreMatrix) -> dict[str, RankedPlace]:
+def _places(matrix: ScoreMatrix) -> dict[str, RankedPlace]:
     places: dict[str, RankedPlace] = {}
     by_budget: dict[float, list[BoardEntry]] = {}
-    for entry in competitors(found.view.entries):
-        if entry.budget is not None and entry.id in found.rows:
+    for entry in competitors(matrix.view.entries):
+        if entry.budget is not None and entry.id in matrix.rows:
             by_budget.setdefault(entry.budget, []).append(entry)
     for same in by_budget.values():
-        places |= dict(zip([entry.id for entry in same], ranked_places(found.table(same)), strict=True))
+        places |= dict(zip([entry.id for entry in same], ranked_places(matrix.table(same)), strict=True))
     return places
 
 
-def _fronts(view: BoardView, found: ScoreMatrix | None) -> dict[str, tuple[bool, float | None]]:
+def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool, float | None]]:
     """Return who is on the front of total FLOPs and quality, among what can be deployed on this backbone.
 
     The smaller dense model stands apart: where it beats everything, there would be nothing left to tell.
@@ -95,23 +103,23 @@ def _fronts(view: BoardView, found: ScoreMatrix | None) -> dict[str, tuple[bool,
             best = entry.retained or 0.0
             on.add(entry.id)
     likely: dict[str, float] = {}
-    if found is not None:
-        known = [entry for entry in entries if entry.id in found.rows]
-        open_ = [entry for entry in known if not _surely_beaten(found, entry, known)]
+    if matrix is not None:
+        known = [entry for entry in entries if entry.id in matrix.rows]
+        open_ = [entry for entry in known if not _surely_beaten(matrix, entry, known)]
         likely = {entry.id: 0.0 for entry in known}
-        points = [found.point(entry, "total") for entry in open_]
-        chances = stats.pareto_probability(points, clusters=found.clusters)
+        points = [matrix.point(entry, "total") for entry in open_]
+        chances = stats.pareto_probability(points, clusters=matrix.clusters)
         likely |= {entry.id: float(chance) for entry, chance in zip(open_, chances, strict=True)}
     return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
 
 
-def _surely_beaten(found: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
+def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
     """Whether a row that is no dearer is better beyond doubt: then it is on no front, and none is without it."""
-    number = found.compared.place
+    number = matrix.compared.place
     here = number.get(entry.id)
     if here is None:
         return False
-    pairs = found.compared.pairs
+    pairs = matrix.compared.pairs
     return any(
         pairs.different[place, here] and pairs.estimate[place, here] > 0
         for one in others
@@ -119,31 +127,31 @@ def _surely_beaten(found: ScoreMatrix, entry: BoardEntry, others: Iterable[Board
     )
 
 
-def _frontiers(found: ScoreMatrix) -> Mapping[str, Frontiers]:
+def _frontiers(matrix: ScoreMatrix) -> Mapping[str, Frontiers]:
     """Return, per axis, the upper edge of the curves of the methods, and of the controls."""
     edges = {
         (axis.key, name): edge
-        for axis in found.view.axes
+        for axis in matrix.view.axes
         for name, kind in (("methods", "method"), ("controls", "control"))
-        if len(edge := _edge(found, kind, axis.key)) > 1
+        if len(edge := _edge(matrix, kind, axis.key)) > 1
     }
-    kept = iter(found.kept([np.atleast_2d(point.scores) for edge in edges.values() for point in edge]))
+    kept = iter(matrix.kept([np.atleast_2d(point.scores) for edge in edges.values() for point in edge]))
     frontiers: dict[str, dict[str, FrontierCurve]] = {}
     for (axis_key, name), edge in edges.items():
-        found_here = [next(kept, None) for _ in edge]
-        if None not in found_here:
-            ys, lows, highs = zip(*filter(None, found_here), strict=True)
+        bounded = [next(kept, None) for _ in edge]
+        if None not in bounded:
+            ys, lows, highs = zip(*filter(None, bounded), strict=True)
             frontiers.setdefault(axis_key, {})[name] = FrontierCurve([point.cost for point in edge], ys, lows, highs)
     return frontiers
 
 
-def _edge(found: ScoreMatrix, kind: str, axis: str) -> list[stats.Point]:
+def _edge(matrix: ScoreMatrix, kind: str, axis: str) -> list[stats.Point]:
     """Return, at costs from the least to the greatest, the point of the curve that keeps most there."""
-    entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
+    entries = [one for one in matrix.entries if kind_of(one) == kind and one.ok and axis in one.costs]
     curves = [
-        stats.Curve([found.point(entry, axis) for entry in series])
-        for series in series(entries).values()
-        if len({entry.costs[axis] for entry in series}) > 1
+        stats.Curve([matrix.point(entry, axis) for entry in settings])
+        for settings in series(entries).values()
+        if len({entry.costs[axis] for entry in settings}) > 1
     ]
     if not curves:
         return []

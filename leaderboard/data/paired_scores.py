@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbench.data.rows.sources import clusters
+from dlbench.leaderboard.data.fit_seeds import group_seeds
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.stats import Curve, Point
@@ -61,33 +62,27 @@ class ScoredEntry:
         return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
 
 
-def entries(
+def scored_entries(
     track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False
 ) -> list[ScoredEntry]:
-    """Return the track's entries in the order of its rows; fit seeds are put together.
+    """Return the track's settings in the order of its rows; fit seeds are put together.
 
     Args:
         track: its rows.
         scores: record key → document id → primary score.
         sources: track → document id → source, of documents that have one.
-        unreachable: take those too that missed their budget.
+        unreachable: take those too of which a seed missed its budget.
     """
-    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in track.rows:
-        if (row.ok or unreachable) and row.record.compute:
-            key = (row.role, row.label, row.record.run.budget, row.record.backbone.sha256, row.record.run.kv)
-            groups[key].append(row)
-    found = []
-    for rows in groups.values():
-        seeds = {row.record.run.seed for row in rows}
-        # Rows of one seed are not repeats of each other, whatever they have in common.
-        for same in [rows] if len(seeds) == len(rows) else [[row] for row in rows]:
-            by_row = [scores.get(row.record.key) or {} for row in same]
-            ids = tuple(sorted(by_row[0]))
-            complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
-            values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
-            found.append(ScoredEntry(tuple(same), ids, values, clusters(ids, sources.get(track.name, {}))))
-    return found
+    entries = []
+    for rows in group_seeds(track.rows).values():
+        if any(row.record.compute is None for row in rows):
+            continue
+        by_row = [scores.get(row.record.key) or {} for row in rows]
+        ids = tuple(sorted(by_row[0]))
+        complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
+        values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
+        entries.append(ScoredEntry(rows, ids, values, clusters(ids, sources.get(track.name, {}))))
+    return [entry for entry in entries if entry.ok or unreachable]
 
 
 def comparable(entry: ScoredEntry, other: ScoredEntry) -> bool:

@@ -6,7 +6,6 @@ Over several tasks an entry is the mean of what it keeps of full depth on each, 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from statistics import fmean, geometric_mean
 from typing import get_args
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.data.fit_seeds import SettingKey, group_seeds
 from dlbench.leaderboard.data.tracks import Role, Row, Track
 from dlbench.records.schema import Trust
 
@@ -225,14 +225,14 @@ def _suites(members: Sequence[Track]) -> list[tuple[Track, ...]]:
 
 
 def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> BoardView:
-    groups = [_groups(track.rows) for track in tracks]
+    groups = [group_seeds(track.rows) for track in tracks]
     everywhere = [key for key in groups[0] if all(key in group for group in groups)]
     ids: Counter[str] = Counter()
-    entries = [_entry(key, tuple(tuple(group[key]) for group in groups), ids, len(tracks) > 1) for key in everywhere]
+    entries = [_entry(key, tuple(group[key] for group in groups), ids, len(tracks) > 1) for key in everywhere]
     entries = [entry for entry in entries if entry.retained is not None] if len(tracks) > 1 else entries
     entries.sort(key=lambda one: (_ORDER[one.role], one.label, one.budget or 2.0, one.id))
-    there = {key[0] for key in everywhere}
-    missing = Counter(label for group in groups for label in {key[0] for key in group} - there)
+    averaged = {key.label for key in everywhere}
+    missing = Counter(label for group in groups for label in {key.label for key in group} - averaged)
     batches = tuple(sorted({batch for entry in entries for batch in entry.clocks}))
     return BoardView(
         slug=slug,
@@ -246,24 +246,6 @@ def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> Bo
     )
 
 
-_Key = tuple[str, float | None, str]
-
-
-def _groups(rows: Iterable[Row]) -> dict[_Key, list[Row]]:
-    """Put repeats together: what has one label and budget (or, without one, the same parameters) and another seed."""
-    found: dict[_Key, list[Row]] = defaultdict(list)
-    for row in rows:
-        budget = row.record.run.budget
-        params = json.dumps(row.record.method.params, sort_keys=True) if budget is None else ""
-        found[row.label, budget, params].append(row)
-    for key, same in list(found.items()):
-        seeds = [row.record.run.seed for row in same]
-        if len(set(seeds)) < len(seeds):  # not repeats, but the same of two versions, say
-            del found[key]
-            found |= {(key[0], key[1], f"{key[2]}{row.record.key}"): [row] for row in same}
-    return found
-
-
 def _axes(batches: Iterable[int]) -> list[Axis]:
     axes = list(SHARES)
     for batch in batches:
@@ -272,8 +254,8 @@ def _axes(batches: Iterable[int]) -> list[Axis]:
     return axes
 
 
-def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> BoardEntry:
-    label, budget, _ = key
+def _entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> BoardEntry:
+    label, budget = key.label, key.budget
     first = rows[0][0]
     stem = formatting.slug(label) or first.record.key[:10]
     stem = stem if budget is None else f"{stem}-{formatting.slug(f'{100 * budget:.6g}')}"

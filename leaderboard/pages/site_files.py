@@ -8,8 +8,7 @@ from functools import cache, partial
 from importlib.resources import files as resources
 
 from dlbench.leaderboard import formatting
-from dlbench.leaderboard.analysis.claims import Claim, claims
-from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
@@ -57,13 +56,14 @@ def _page_calls(board: Board, site: Site) -> Iterator[Callable[[], list[File]]]:
     runs = board.runs
     yield partial(method_files, site, board.views, runs)
     asked = runs.documents() if runs.asked else {}
-    said: dict[str, list[Claim]] = defaultdict(list)
-    for claim in claims(runs.records, runs.scores, runs.sources):
-        said[claim.track].append(claim)
+    by_track: dict[str, list[Claim]] = defaultdict(list)
+    for claim in board.claims:
+        by_track[claim.track].append(claim)
     for view in reversed(board.views):
-        telling = [one for track in view.tracks for one in said[track.name]]
+        telling = [one for track in view.tracks for one in by_track[track.name]]
         texts = {} if view.suite else asked.get(view.tracks[0].name, {})
-        yield partial(view_files, site, view, board.standings[view.slug], runs.of(view.keys), texts, telling)
+        said = board.headlines(view) if view.suite else [], telling
+        yield partial(view_files, site, view, board.standings[view.slug], runs.of(view.keys), texts, said)
 
 
 def _lines(items: Iterable[JsonLine]) -> str:
@@ -125,7 +125,12 @@ def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 
 def view_files(
-    site: Site, view: BoardView, found: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
+    site: Site,
+    view: BoardView,
+    found: Standings,
+    runs: Runs,
+    asked: Mapping[str, Asked],
+    said: tuple[Sequence[str], Sequence[Claim]],
 ) -> list[File]:
     """Return the files of a view, its page last.
 
@@ -135,7 +140,7 @@ def view_files(
         found: its statistics.
         runs: where it comes from.
         asked: prompts and references, by document id.
-        claimed: single comparisons.
+        said: lines about it, and single comparisons.
     """
     files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, found))]
     shelves: dict[str, Shelf] = {}
@@ -156,8 +161,6 @@ def view_files(
     if found.compared is not None:
         files += pair_shards(view, found.compared)
         files.append((f"data/{view.slug}.docs.js", document_shard(view, found.compared, shelves)))
-    records = [row.record for track in view.tracks for row in track.rows]
-    said = headlines(records, runs.scores, runs.sources) if view.suite else [], claimed
     samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
     if len(view.entries) > MOST_ROWS:
         files.append((f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)))

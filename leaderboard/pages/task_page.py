@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.claims import Claim
+from dlbench.leaderboard.analysis.headlines import chart_headline
 from dlbench.leaderboard.analysis.ranking import RERUN
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts.style import Mark, view_marks
@@ -102,7 +103,7 @@ def view_page(
         "backbone_facts": _backbone_facts(view),
         "warnings": [*site.warnings, *cut_prompts(records)],
         "picks": _picks(site, view),
-        "headline": headline(view, found),
+        "headline": chart_headline(view, found),
         "facts": _facts(view, svg is not None),
         "svg": None if svg is None else Markup(svg),  # safe: Vega and `drawing` escape every text in it
         "bands": _bands(view, found),
@@ -162,29 +163,6 @@ def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:
             if one.backbone == view.backbone
         ],
     }
-
-
-def headline(view: BoardView, found: Standings) -> str:
-    """Say what the chart shows, in one sentence: who keeps most at half of the layers, and the smaller dense model."""
-    near = [
-        entry
-        for entry in view.of("method")
-        if shown(entry) and entry.budget is not None and abs(entry.budget - 0.5) < 0.13 and entry.retained is not None
-    ]
-    dense = next((entry for entry in view.of("dense") if shown(entry) and entry.retained is not None), None)
-    said = f"Quality and cost on {view.backbone}"
-    if near:
-        budget = min({entry.budget or 0.0 for entry in near}, key=lambda one: (abs(one - 0.5), one))
-        best = max((entry for entry in near if entry.budget == budget), key=lambda entry: entry.retained or 0.0)
-        where = "At half of the layers" if budget == 0.5 else f"At {formatting.percent(budget)} of the layers"
-        said = f"{where}, {best.label} keeps most: {_percent(best.retained)} of full depth’s quality"
-    if dense:
-        said += f"; {dense.label}, trained small, keeps {_percent(dense.retained)}"
-    return said
-
-
-def _percent(value: float | None) -> str:
-    return formatting.NOTHING if value is None else f"{100 * value:.0f} %"
 
 
 def _facts(view: BoardView, drawn: bool) -> str:
@@ -257,8 +235,8 @@ def _rank_note(view: BoardView, usual: str) -> str:
 def _summary_note(found: Standings) -> str:
     return (
         "One row per method. The area under its frontier, from 20 to 100 % of full's FLOPs, sums up the whole trade; "
-        "it counts as 0 below a method's cheapest row. “Enough” is the cheapest setting that keeps 95 % of the quality "
-        "beyond doubt, as do all dearer ones."
+        "it counts as 0 below a method's cheapest row. “Enough” is the cheapest setting, by total "
+        "FLOPs, that keeps 95 % of the quality beyond doubt, as do all dearer ones."
     )
 
 
@@ -305,4 +283,4 @@ def _one_each(view: BoardView) -> list[BoardEntry]:
     return list(best.values())[:MOST_ROWS]
 
 
-__all__ = ["File", "Heading", "Site", "file_of", "headline", "view_page"]
+__all__ = ["File", "Heading", "Site", "file_of", "view_page"]

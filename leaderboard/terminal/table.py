@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -12,9 +12,8 @@ from rich.text import Text
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, style
-from dlbench.leaderboard.data.tracks import Row, build_tracks
+from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.leaderboard.terminal.plot import plot
-from dlbench.records.schema import Record, Timing
 
 
 def print_board(board: Board, console: Console | None = None) -> None:
@@ -30,17 +29,16 @@ def print_board(board: Board, console: Console | None = None) -> None:
         data = frontier.datasets(view, marks, axis, frontiers)
         console.print(plot(view, data, marks, axis, min(console.width, 110)))
     console.print()
-    console.print(closing_table(board.runs.records, board.runs.timings, console.width))
+    console.print(closing_table(board.tracks, console.width))
 
 
-def closing_table(records: Iterable[Record], timings: Iterable[Timing], width: int = 100) -> Table:
+def closing_table(tracks: Sequence[Track], width: int = 100) -> Table:
     """Return the table of a run: a section per task, oracles apart from what can be deployed.
 
     Below 100 columns the milliseconds and the FLOPs of decoding alone are left to the board.
     """
     wide = width >= 100
-    clocked = list(timings)
-    batches = sorted({timing.batch_size for timing in clocked})[:2]
+    batches = sorted({batch for track in tracks for row in track.rows for batch in row.timings})[:2]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
     table.add_column("method", overflow="fold", min_width=16, max_width=26)
     for header in ("budget", "quality"):
@@ -50,7 +48,7 @@ def closing_table(records: Iterable[Record], timings: Iterable[Timing], width: i
         table.add_column(header, justify="right", no_wrap=True)
     for batch in batches:
         table.add_column(f"ms/token\nbatch {batch}" if wide else f"×\nb{batch}", justify="right", no_wrap=True)
-    for place, track in enumerate(build_tracks(records, clocked)):
+    for place, track in enumerate(tracks):
         if place:
             table.add_section()
         heading = Text(track.task.name, style="bold", no_wrap=True)

@@ -14,9 +14,7 @@ from record_factory import synthetic_run
 
 from dlbench.cli import main
 from dlbench.data.rows.sources import source
-from dlbench.leaderboard.analysis.claims import claims
 from dlbench.leaderboard.analysis.compare import compare
-from dlbench.leaderboard.analysis.headlines import headlines
 from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.data.run_files import read_runs
@@ -97,11 +95,10 @@ def test_copies_of_documents_tell_a_board_nothing_new(run, single, tmp_path):
                 assert same(one, two), (view["title"], one, two)
     assert any(one["gap_closed"] for view in views for one in view["methods"])
     assert any(one["rank"] for view in views for one in view["rows"])
-    records = board.runs.records
-    told, before = (claims(records, one.runs.scores, one.runs.sources) for one in (board, single[1]))
+    told, before = (one.claims for one in (board, single[1]))
     assert [claim.sentence for claim in told] == [claim.sentence for claim in before]
     assert [claim.p for claim in told] == pytest.approx([claim.p for claim in before])
-    said = [headlines(records, one.runs.scores, one.runs.sources) for one in (board, single[1])]
+    said = [one.headlines() for one in (board, single[1])]
     assert said[0] == said[1] and len(said[0]) > 5
 
 
@@ -181,7 +178,7 @@ NEED = {
     "Table", "band", "area",
 }  # fmt: skip
 """What takes `clusters=`."""
-TAKE = {"ScoreMatrix": 3, "claims": 3, "entries": 3, "headlines": 3, "standings": 3}
+TAKE = {"ScoreMatrix": 3, "claims": 3, "scored_entries": 3, "standings": 3}
 """What takes a run's sources, and as which argument."""
 
 
@@ -214,7 +211,7 @@ def test_every_call_of_the_statistics_says_what_documents_share():
             if name in NEED:
                 assert "clusters" in named, f"{path}: {name} without clusters"
                 seen.add(name)
-            if name in TAKE and not (name == "entries" and path.name == "lm_eval_index.py"):
+            if name in TAKE:
                 assert given >= TAKE[name] or "sources" in named or not given, f"{path}: {name} without sources"
                 seen.add(name)
     assert seen >= {
