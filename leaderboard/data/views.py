@@ -278,10 +278,21 @@ def _entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter[str]
     )
 
 
+def record_entry(row: Row) -> BoardEntry:
+    """Return one record as an entry of its own, for tables that list records."""
+    ((key, rows),) = group_seeds([row]).items()
+    return _entry(key, (rows,), Counter(), suite=False)
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     """Return the mean; None where a value is missing."""
     known = list(values)
     return fmean([one for one in known if one is not None]) if known and None not in known else None
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean; of a single value the value itself, without rounding."""
+    return values[0] if len(values) == 1 else geometric_mean(values)
 
 
 def _costs(rows: Sequence[Sequence[Row]]) -> dict[str, float]:
@@ -307,7 +318,7 @@ def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, BatchTimes]:
         found[batch] = BatchTimes(
             ms_per_token=fmean(one.decode_ms_per_token for one in timings),
             ms_per_document=fmean(one.ms_per_document for one in timings),
-            speedup=geometric_mean(speedups) if len(speedups) == len(timings) else None,
+            speedup=_geometric_mean(speedups) if len(speedups) == len(timings) else None,
         )
     return found
 

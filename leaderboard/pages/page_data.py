@@ -14,10 +14,9 @@ from dlbench.leaderboard.analysis.frontier_curve import Frontiers
 from dlbench.leaderboard.analysis.score_matrix import Compared
 from dlbench.leaderboard.charts import frontier
 from dlbench.leaderboard.charts.style import COLOURS, Mark
+from dlbench.leaderboard.columns.row_columns import unit_of
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.sample_pages import Shelf
-
-_OF = {"total": "full’s FLOPs", "decode": "full’s decoding FLOPs", "layers": "the layers"}
 
 
 def script(name: str, value: Any) -> str:
@@ -44,9 +43,7 @@ def chart_shard(
             "labels": data["labels"],
             "frame": data["frame"],
         }
-    axes = [
-        {"key": axis.key, "title": axis.title, "share": axis.share, "of": _OF.get(axis.key, "")} for axis in view.axes
-    ]
+    axes = [{"key": axis.key, "title": axis.title, "share": axis.share, "of": unit_of(axis.key)} for axis in view.axes]
     bare = {key: value for key, value in spec.items() if key != "datasets"}
     return script(
         f"chart:{view.slug}",

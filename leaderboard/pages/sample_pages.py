@@ -19,7 +19,7 @@ from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardEntry, BoardView
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.escaping import html, shorten
-from dlbench.leaderboard.pages.task_page import File, Site, file_of
+from dlbench.leaderboard.pages.site_context import File, Site, file_of
 from dlbench.leaderboard.pages.word_diff import Parts, word_diff
 from dlbench.records.schema import Asked
 

@@ -19,8 +19,10 @@ from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
 from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards
+from dlbench.leaderboard.pages.row_table import MOST_ROWS
 from dlbench.leaderboard.pages.sample_pages import Shelf, entry_files
-from dlbench.leaderboard.pages.task_page import MOST_ROWS, File, Heading, Site, file_of, view_page
+from dlbench.leaderboard.pages.site_context import File, Site, ViewLink, file_of
+from dlbench.leaderboard.pages.task_page import view_page
 from dlbench.leaderboard.workers import ALONE, Workers
 from dlbench.records.jsonl import JsonLine, format_line
 from dlbench.records.schema import Asked
@@ -102,7 +104,7 @@ def _site(board: Board) -> Site:
     if runs.timings:
         downloads.append(("timing.jsonl", "the times"))
     return Site(
-        views=tuple(Heading(view.slug, view.title, view.backbone) for view in board.views),
+        views=tuple(ViewLink(view.slug, view.title, view.backbone) for view in board.views),
         records=len(runs.records),
         marks=looks.site_marks(board.views),
         pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
