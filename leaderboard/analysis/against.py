@@ -34,16 +34,16 @@ def against(
         favour, or least against it; else an interval that holds those of all variants, and a p value of 1. None where
         scores are missing or of other documents.
     """
-    found: list[tuple[Interval, float]] = []
+    compared: list[tuple[Interval, float]] = []
     for other in others:
         if entry.scores is None or other.scores is None or entry.ids != other.ids:
             return None
         p = permutation_p(entry.scores, other.scores, clusters=clusters)
-        found.append((paired_difference(entry.scores, other.scores, clusters=clusters), p))
-    if len(found) < 2:
-        return found[0] if found else None
-    differences = [difference for difference, _ in found]
-    greatest = max(p for _, p in found)
+        compared.append((paired_difference(entry.scores, other.scores, clusters=clusters), p))
+    if len(compared) < 2:
+        return compared[0] if compared else None
+    differences = [difference for difference, _ in compared]
+    greatest = max(p for _, p in compared)
     if all(one.estimate > 0 for one in differences):
         return min(differences, key=lambda one: one.low), greatest
     if all(one.estimate < 0 for one in differences):

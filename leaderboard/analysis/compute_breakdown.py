@@ -68,27 +68,27 @@ def heat(entries: Sequence[BoardEntry], usage: Mapping[str, Usage]) -> Heat | No
 
 def depths(entries: Sequence[BoardEntry], usage: Mapping[str, Usage]) -> list[Depths]:
     """Return the histograms of executed depth, one per entry that has samples."""
-    found = []
+    histograms = []
     for entry in entries:
         used = usage.get(entry.first.record.key)
         if used is None or not sum(used.depths):
             continue
         total = sum(used.depths)
         mean = sum(depth * count for depth, count in enumerate(used.depths)) / total
-        found.append(Depths(_budget(entry), tuple(count / total for count in used.depths), mean))
-    return found
+        histograms.append(Depths(_budget(entry), tuple(count / total for count in used.depths), mean))
+    return histograms
 
 
 def spent(entries: Sequence[BoardEntry]) -> list[Spent]:
     """Return the parts of each entry's FLOPs; their proportions are those of the sums over all documents."""
-    found = []
+    bars = []
     for entry in entries:
         compute = entry.first.record.compute
         if compute is None or not compute.flops.total:
             continue
         scale = compute.flop_share_decode / compute.flops.total
-        found.append(Spent(_budget(entry), tuple(scale * amount for amount in _amounts(compute.flops))))
-    return found
+        bars.append(Spent(_budget(entry), tuple(scale * amount for amount in _amounts(compute.flops))))
+    return bars
 
 
 def _amounts(flops: Flops) -> list[int]:

@@ -30,9 +30,9 @@ class RankedPlace:
 
 def competitors(entries: Iterable[BoardEntry]) -> list[BoardEntry]:
     """Return those that are ranked: what was rerun, if anything was; rows that were not never stand among them."""
-    found = [entry for entry in entries if entry.role == "method" and entry.ok]
-    rerun = [entry for entry in found if entry.trust in RERUN]
-    return rerun or found
+    ok = [entry for entry in entries if entry.role == "method" and entry.ok]
+    rerun = [entry for entry in ok if entry.trust in RERUN]
+    return rerun or ok
 
 
 def ranked_places(table: stats.Table) -> list[RankedPlace]:

@@ -82,14 +82,14 @@ class ScoreMatrix:
                 return None
             by_seed = [row.shares([scores[row.record.key].get(one, np.nan) for one in ids]) for row in chosen]
             parts.append(np.array(by_seed) * self._weights[place])
-        found = np.concatenate(parts, axis=1)
-        return found if np.isfinite(found).all() else None
+        scores_of_all = np.concatenate(parts, axis=1)
+        return scores_of_all if np.isfinite(scores_of_all).all() else None
 
     @cached_property
     def full(self) -> FloatArray | None:
         """Full depth's scores, [documents]."""
-        found = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
-        return found[0].mean(axis=0) if found else None
+        full = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
+        return full[0].mean(axis=0) if full else None
 
     @cached_property
     def compared(self) -> Compared:
@@ -145,15 +145,15 @@ def _common(view: BoardView, place: int, scores: Scores) -> list[str]:
 
 def _clusters(view: BoardView, parts: Sequence[Sequence[str]], sources: Sources) -> list[str] | None:
     """Return the clusters of all documents; those of one task are set apart from those of another. None without any."""
-    found = [
+    by_task = [
         clusters(ids, sources.get(track.name, {}), f"{track.name}: ")
         for ids, track in zip(parts, view.tracks, strict=True)
     ]
-    if not any(found):
+    if not any(by_task):
         return None
     return [
         label
-        for shared, ids, track in zip(found, parts, view.tracks, strict=True)
+        for shared, ids, track in zip(by_task, parts, view.tracks, strict=True)
         for label in shared or [f"{track.name}: document {one}" for one in ids]
     ]
 
@@ -167,7 +167,7 @@ def _metric_top(entries: Iterable[BoardEntry], scores: Scores) -> float:
 
 def _trusted(row: Row, scores: Scores) -> bool:
     """Whether the published scores are those that the record's mean was taken of."""
-    found, quality = scores.get(row.record.key), row.record.quality
-    if not found or quality is None or len(found) != row.record.task.n:
+    published, quality = scores.get(row.record.key), row.record.quality
+    if not published or quality is None or len(published) != row.record.task.n:
         return False
-    return abs(sum(found.values()) / len(found) - quality.mean) <= 1e-6 * max(1.0, abs(quality.mean))
+    return abs(sum(published.values()) / len(published) - quality.mean) <= 1e-6 * max(1.0, abs(quality.mean))

@@ -101,14 +101,14 @@ def tints(routes: Routes, pieces: Sequence[str]) -> list[tuple[int, str]]:
         steps += [_step(route)] * min(times, len(pieces))
         if len(steps) >= len(pieces):
             break
-    found: list[tuple[int, str]] = []
+    runs: list[tuple[int, str]] = []
     same, text = STEPS, ""
     for step, piece in zip(steps, pieces, strict=False):
         if step != same:
-            found.append((same, text))
+            runs.append((same, text))
             same, text = step, ""
         text += piece
-    return [*found, (same, text)]
+    return [*runs, (same, text)]
 
 
 @lru_cache(1 << 16)

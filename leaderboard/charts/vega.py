@@ -43,8 +43,8 @@ def inline_svg(drawn: str, name: str, title: str, described: str) -> str:
     """
     text = drawn
     ids: dict[str, str] = {}
-    for found in re.findall(r'\bid="([^"]+)"', text):
-        ids.setdefault(found, f"{name}-{len(ids)}")
+    for id_ in re.findall(r'\bid="([^"]+)"', text):
+        ids.setdefault(id_, f"{name}-{len(ids)}")
     for old, new in ids.items():
         text = text.replace(f'id="{old}"', f'id="{new}"').replace(f"url(#{old})", f"url(#{new})")
     text = re.sub(r'(<path aria-label="([^"]*)"[^>]*?)/>', r"\1><title>\2</title></path>", text)

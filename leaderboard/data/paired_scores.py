@@ -102,15 +102,15 @@ def matched(entry: ScoredEntry, controls: Iterable[ScoredEntry]) -> tuple[Scored
     for control in controls:
         if control.scores is not None and control.ids == entry.ids and comparable(entry, control):
             curves[control.row.label].append(control)
-    found = []
+    at_share = []
     for several in curves.values():
         curve = curve_of(several)
         point = None if curve is None else curve.at(entry.layers, slack=SLACK)
         if point is not None:
-            found.append(
+            at_share.append(
                 ScoredEntry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters)
             )
-    return tuple(found)
+    return tuple(at_share)
 
 
 def usual(labels: Iterable[str]) -> str | None:

@@ -113,19 +113,19 @@ def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timi
     """Return times by record key and batch size, all of the machine that timed most: others' do not compare."""
     machines = Counter((timing.device, timing.threads) for timing in timings)
     machine = min(machines, key=lambda one: (-machines[one], one), default=None)
-    found: dict[str, dict[int, Timing]] = defaultdict(dict)
+    by_key: dict[str, dict[int, Timing]] = defaultdict(dict)
     for timing in sorted(timings, key=lambda one: (one.key, one.kernels)):
         if (timing.device, timing.threads) == machine:
-            found[timing.key].setdefault(timing.batch_size, timing)
-    return found
+            by_key[timing.key].setdefault(timing.batch_size, timing)
+    return by_key
 
 
 def cut_prompts(records: Iterable[Record]) -> list[str]:
     """Return a line per task and backbone whose prompts did not all fit the context."""
-    found = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
+    prompts = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
     return [
         f"{task} on {backbone}: {cut} of {n} prompts were cut to fit the context"
-        for task, backbone, cut, n in sorted(found)
+        for task, backbone, cut, n in sorted(prompts)
         if cut
     ]
 

@@ -105,8 +105,8 @@ class BoardEntry:
     def trust(self) -> Trust:
         """The least that can be said of any of its rows."""
         order = get_args(Trust)
-        found: Trust = min((row.record.trust for rows in self.rows for row in rows), key=order.index)
-        return found
+        least: Trust = min((row.record.trust for rows in self.rows for row in rows), key=order.index)
+        return least
 
     @property
     def settings(self) -> str:
@@ -118,13 +118,13 @@ class BoardEntry:
     def remarks(self) -> tuple[str, ...]:
         """What is to be said about it; mostly nothing."""
         several = len(self.rows) > 1
-        found = [
+        lines = [
             f"{row.record.task.name}: {row.remarks}" if several else row.remarks
             for rows in self.rows
             for row in rows
             if row.remarks
         ]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(lines))
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,38 +297,38 @@ def _geometric_mean(values: Sequence[float]) -> float:
 
 def _costs(rows: Sequence[Sequence[Row]]) -> dict[str, float]:
     fields = {"total": "flop_share_total", "decode": "flop_share_decode", "layers": "layer_share"}
-    found = {
+    costs = {
         key: _mean(
             _mean(getattr(row.record.compute, name) if row.record.compute else None for row in same) for same in rows
         )
         for key, name in fields.items()
     }
     for batch, clock in _clocks(rows).items():
-        found[f"token{batch}"], found[f"document{batch}"] = clock.ms_per_token, clock.ms_per_document
-    return {key: value for key, value in found.items() if value is not None}
+        costs[f"token{batch}"], costs[f"document{batch}"] = clock.ms_per_token, clock.ms_per_document
+    return {key: value for key, value in costs.items() if value is not None}
 
 
 def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, BatchTimes]:
     """Return times by batch size, where every row has them: means over tasks, of speed-ups the geometric one."""
     flat = [row for same in rows for row in same]
-    found = {}
+    by_batch = {}
     for batch in sorted(set.intersection(*(set(row.timings) for row in flat))):
         timings = [row.timings[batch] for row in flat]
         speedups = [one.speedup for one in timings if one.speedup is not None]
-        found[batch] = BatchTimes(
+        by_batch[batch] = BatchTimes(
             ms_per_token=fmean(one.decode_ms_per_token for one in timings),
             ms_per_document=fmean(one.ms_per_document for one in timings),
             speedup=_geometric_mean(speedups) if len(speedups) == len(timings) else None,
         )
-    return found
+    return by_batch
 
 
 def series(entries: Iterable[BoardEntry]) -> dict[str, list[BoardEntry]]:
     """Return entries by label: the settings of one method, in order."""
-    found: dict[str, list[BoardEntry]] = {}
+    by_label: dict[str, list[BoardEntry]] = {}
     for entry in entries:
-        found.setdefault(entry.label, []).append(entry)
-    return found
+        by_label.setdefault(entry.label, []).append(entry)
+    return by_label
 
 
 def kind_of(entry: BoardEntry) -> str:

@@ -57,12 +57,12 @@ MOST_DOCUMENTS = 3000
 """Documents whose wins and losses can be laid side by side."""
 
 
-def pair_shards(view: BoardView, found: Compared) -> Iterator[tuple[str, str]]:
+def pair_shards(view: BoardView, compared: Compared) -> Iterator[tuple[str, str]]:
     """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
-    entries = list(found.place)
+    entries = list(compared.place)
     if len(entries) < 2:
         return
-    pairs = found.pairs
+    pairs = compared.pairs
     percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
     arrays = {
         "d": np.rint(100 * percent * pairs.estimate),
@@ -86,18 +86,18 @@ def pair_shards(view: BoardView, found: Compared) -> Iterator[tuple[str, str]]:
     yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
 
 
-def document_shard(view: BoardView, found: Compared, shelves: Mapping[str, Shelf]) -> str:
+def document_shard(view: BoardView, compared: Compared, shelves: Mapping[str, Shelf]) -> str:
     """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
 
     Args:
         view: what is shown.
-        found: its rows with their scores.
+        compared: its rows with their scores.
         shelves: entry → where its samples stand.
     """
-    ranks = rankdata(found.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
-    documents = found.documents[:MOST_DOCUMENTS]
+    ranks = rankdata(compared.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
+    documents = compared.documents[:MOST_DOCUMENTS]
     pages = {}
-    for entry in found.place:
+    for entry in compared.place:
         shelf = shelves.get(entry)
         if shelf is not None:
             shards = [shelf.shard.get(one, -1) for one in documents]
@@ -107,7 +107,7 @@ def document_shard(view: BoardView, found: Compared, shelves: Mapping[str, Shelf
         {
             "documents": documents,
             "anchors": [f"d-{formatting.slug(one)}" for one in documents],
-            "ranks": {entry: row.tolist() for entry, row in zip(found.place, ranks, strict=True)},
+            "ranks": {entry: row.tolist() for entry, row in zip(compared.place, ranks, strict=True)},
             "pages": pages,
         },
     )

@@ -124,14 +124,14 @@ def _order(scores: Mapping[str, float], base: Mapping[str, float]) -> list[str]:
 def _read(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return samples by document id, as JSON: every line of the file was checked when the run was read."""
     ids = set(wanted)
-    found: dict[str, dict[str, Any]] = {}
+    samples: dict[str, dict[str, Any]] = {}
     with path.open("rb") as handle:
         for line in handle:
             sample = json.loads(line)
             if sample["id"] in ids:
                 sample["output"], sample["left"] = shorten(sample["output"])
-                found[sample["id"]] = sample
-    return found
+                samples[sample["id"]] = sample
+    return samples
 
 
 def _entry_pages(
@@ -275,11 +275,11 @@ def _text(text: str, left: int) -> ShownText:
 
 def _marked(parts: Parts, tag: str) -> Markup:
     """Return a text with what the other lacks marked, the blanks before it left out of the mark."""
-    found = []
+    marked = []
     for same, piece in parts:
         if same:
-            found.append(html(piece))
+            marked.append(html(piece))
             continue
         word = piece.lstrip()
-        found.append(f"{piece[: len(piece) - len(word)]}<{tag}>{html(word)}</{tag}>")
-    return Markup("".join(found))
+        marked.append(f"{piece[: len(piece) - len(word)]}<{tag}>{html(word)}</{tag}>")
+    return Markup("".join(marked))

@@ -116,20 +116,20 @@ def _site(board: Board) -> Site:
 
 
 def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    values_of: dict[str, Counter[str]] = defaultdict(Counter)
     for record in runs.records:
         for name, value in record.env.items():
-            found[name][value] += 1
+            values_of[name][value] += 1
     for timing in runs.timings:
-        found["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
+        values_of["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
     # A run on many machines may have any number of values.
-    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(found.items())[:40])
+    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(values_of.items())[:40])
 
 
 def view_files(
     site: Site,
     view: BoardView,
-    found: Standings,
+    standings: Standings,
     runs: Runs,
     asked: Mapping[str, Asked],
     said: tuple[Sequence[str], Sequence[Claim]],
@@ -139,12 +139,12 @@ def view_files(
     Args:
         site: what all pages have in common.
         view: what is shown.
-        found: its statistics.
+        standings: its statistics.
         runs: where it comes from.
         asked: prompts and references, by document id.
         said: lines about it, and single comparisons.
     """
-    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, found))]
+    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, standings))]
     shelves: dict[str, Shelf] = {}
     for entry, shelf, written in entry_files(site, view, runs, asked):
         shelves[entry.id] = shelf
@@ -153,20 +153,20 @@ def view_files(
     if view.axes:
         axis = view.axes[0]
         spec = frontier.specification(
-            view, frontier.datasets(view, site.marks, axis, found.frontiers.get(axis.key, {})), axis
+            view, frontier.datasets(view, site.marks, axis, standings.frontiers.get(axis.key, {})), axis
         )
         title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
         drawn = vega.draw(spec)
         svg = vega.inline_svg(drawn, "frontier", title, _described(view))
         files.append((f"charts/{view.slug}.svg", vega.alone_svg(drawn)))
-        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)))
-    if found.compared is not None:
-        files += pair_shards(view, found.compared)
-        files.append((f"data/{view.slug}.docs.js", document_shard(view, found.compared, shelves)))
+        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings.frontiers)))
+    if standings.compared is not None:
+        files += pair_shards(view, standings.compared)
+        files.append((f"data/{view.slug}.docs.js", document_shard(view, standings.compared, shelves)))
     samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
     if len(view.entries) > MOST_ROWS:
-        files.append((f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)))
-    return [*files, (file_of(site, view), view_page(site, view, found, said, svg, samples))]
+        files.append((f"{view.slug}-all.html", view_page(site, view, standings, said, svg, samples, whole=True)))
+    return [*files, (file_of(site, view), view_page(site, view, standings, said, svg, samples))]
 
 
 def _described(view: BoardView) -> str:
