@@ -1,4 +1,4 @@
-"""The charts as files, for papers: every view on every cost axis."""
+"""The charts as SVG or PNG files: every view on every cost axis."""
 
 from __future__ import annotations
 

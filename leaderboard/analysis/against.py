@@ -1,8 +1,8 @@
-"""A row against another, or against a control in all its variants: the difference, its p value, and the verdict.
+"""A row compared with another, or with all variants of a control: the difference, its p value, and the verdict.
 
-A control such as random routing has variants, per token and per sequence. To be held against the one that does best on
-the test documents would be unfair to the row, as the best of several draws is high by luck; to be held against one that
-was picked by its scores proves nothing of the others. So a row is ahead of a control only if it is ahead of each of its
+A control such as random routing has variants, per token and per sequence. To compare with the variant that does best on
+the test documents would be unfair to the row, since the best of several draws is high by luck; and a comparison with
+one variant says nothing of the others. So a row is ahead of a control only if it is ahead of each of its
 variants, and behind only if it is behind each: an intersection–union test (Berger, Technometrics 24, 1982), whose p
 value is the greatest of the variants', needs no correction for their number, and errs in at most 5 % of the cases.
 """
@@ -22,7 +22,7 @@ SIGNIFICANCE = 0.05
 def against(
     entry: ScoredEntry, others: Sequence[ScoredEntry], *, clusters: Clusters | None = None
 ) -> tuple[Interval, float] | None:
-    """Return entry minus what it is held against, and the p value of the paired permutation test.
+    """Return entry minus what it is compared with, and the p value of the paired permutation test.
 
     Args:
         entry: a row.

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences: paired comparisons with intervals, stated as they come out."""
+"""Claims: the comparisons that every board makes, paired and with intervals, each as a sentence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Claim:
         p: paired permutation test, corrected (Benjamini-Hochberg) over all comparisons made together.
         n: documents.
         sentence: all of it, to be read by people.
-        family: what of all tasks and budgets may be summed up: subject and other without what sets variants apart.
+        family: subject and other without the names of variants: claims of one family are summed up in one line.
         budget: the target that the subject aimed at, if any; its realised layer share where it missed that.
         kept: share of full that the subject keeps, and under the other condition: only where the two don't subtract.
     """
@@ -63,7 +63,7 @@ class _Question:
 
 
 def claims(tracks: Iterable[Track], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
-    """Compare what every board of this suite is asked about, as far as the records allow.
+    """Make the comparisons that every board of this suite makes, as far as the records allow.
 
     Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
     at their own realised share, in every variant there is (`dlbench.leaderboard.analysis.against`), and against a
@@ -179,9 +179,9 @@ def _claim(question: _Question, difference: Interval | None, p: float | None, n:
 
 
 def _crossed(track: Track) -> Iterator[Claim]:
-    """State what is left of the oracle under references it did not choose by.
+    """Say what the oracle keeps under references that it did not choose by.
 
-    The two scores rest on different references and don't subtract; what each keeps of full under its own compares.
+    The two scores rest on different references, so no difference is taken; the shares of full depth are comparable.
     """
     known = [ScoredEntry((row,), (), None) for row in track.oracles if row.ok and row.record.compute]
     raws, crosses = (

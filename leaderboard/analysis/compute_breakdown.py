@@ -1,4 +1,4 @@
-"""Where a method spends what it spends: layers by budget, depths, and the parts of its FLOPs."""
+"""What a method's compute goes to: how often each layer ran, how deep tokens went, and the parts of its FLOPs."""
 
 from __future__ import annotations
 

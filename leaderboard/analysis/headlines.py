@@ -80,7 +80,7 @@ def headlines(views: Iterable[BoardView], standings: Mapping[str, Standings], cl
 
 
 def _merged(families: Iterable[list[Claim]]) -> Iterator[list[Claim]]:
-    """Put together families that say the same of several subjects: all of them better than one other, or all worse."""
+    """Join families of claims that say the same of several subjects: all better than the same other, or all worse."""
     merged: dict[tuple[object, ...], list[Claim]] = defaultdict(list)
     for family in families:
         verdicts = {claim.verdict for claim in family}
@@ -135,7 +135,7 @@ def _places(family: Sequence[Claim]) -> str:
     names = []
     for task, budgets in by_task.items():
         given = sorted({budget for budget in budgets if budget is not None})
-        # What is compared at one setting per task needs no budget to be found.
+        # A comparison that stands once per task needs no budget to be told from others.
         shown = ", ".join(percent(budget).removesuffix(" %") for budget in given) if len(budgets) == len(given) else ""
         names.append(f"{task} ({shown} %)" if shown else task)
     return "on " + _and(names)

@@ -1,4 +1,4 @@
-"""Methods over all budgets: the area under their curves, the compute that is enough, the oracle's gap closed."""
+"""Methods over all budgets: the area under their curves, the compute that is enough, the gap that they close."""
 
 from __future__ import annotations
 

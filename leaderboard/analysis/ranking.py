@@ -1,4 +1,4 @@
-"""Ranks among rows that compete: with the places that the data leave open, and letters for what they cannot part."""
+"""Ranks: with their intervals, and letters that rows share which cannot be told apart."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ RERUN = frozenset({"rerun", "reproduced"})
 
 @dataclass(frozen=True, slots=True)
 class RankedPlace:
-    """A rank among rows that compete, with the ranks that the data leave open.
+    """A rank among the rows that are ranked together, with its interval.
 
     Attributes:
         letters: rows that share one cannot be told apart.
-        shade: whether to set its group off from its neighbours'.
+        low, high: the best and the worst rank that the data leave open.
+        shade: whether its group of ties is shaded, so that neighbouring groups differ.
     """
 
     rank: int
@@ -29,14 +30,14 @@ class RankedPlace:
 
 
 def competitors(entries: Iterable[BoardEntry]) -> list[BoardEntry]:
-    """Return those that are ranked: what was rerun, if anything was; rows that were not never stand among them."""
+    """Return the entries that are ranked: as soon as one of the view was rerun, only those that were rerun."""
     ok = [entry for entry in entries if entry.role == "method" and entry.ok]
     rerun = [entry for entry in ok if entry.trust in RERUN]
     return rerun or ok
 
 
 def ranked_places(table: stats.Table) -> list[RankedPlace]:
-    """Return the place of every row of a table among the others; without letters where there are too many to test."""
+    """Return the rank of every row of a table; without letters where there are too many rows for pairwise tests."""
     if len(table.means) > MOST_COMPARED:
         return [RankedPlace(one.rank, one.low, one.high, "", False) for one in table.ranks]
     groups = table.groups

@@ -1,8 +1,8 @@
-"""The scores of a view's entries over its documents, ready for the statistics.
+"""The matrix of scores of a view, entries by documents, ready for the statistics.
 
-Scores are in shares of full depth's quality above chance, as in what a record keeps: a row's are divided by the mean of
-full depth's under the same scoring, what guessing scores taken off both. So rows of several tasks, and an oracle that
-is scored on other references, can stand side by side, and "95 % of full" is the same everywhere. Over several tasks
+Scores are shares of full depth's quality above chance, like the quality kept of a record: chance is subtracted, and the
+result divided by full depth's mean above chance under the same scoring. So rows of several tasks, and an oracle that is
+scored on other references, are comparable, and "95 % of full" means the same everywhere. Over several tasks
 the documents of all are taken together, each weighted so that every task counts the same.
 """
 
@@ -93,7 +93,7 @@ class ScoreMatrix:
 
     @cached_property
     def compared(self) -> Compared:
-        """The first entries, tested against each other: the tests grow with the square."""
+        """The first `MOST_COMPARED` entries, tested against each other: the number of tests grows with the square."""
         entries = self.entries[:MOST_COMPARED]
         table = self.table(entries)
         place = {entry.id: row for row, entry in enumerate(entries)}
@@ -115,9 +115,9 @@ class ScoreMatrix:
         return stats.Table(rows, bounds=self.limits(rows), clusters=self.clusters)
 
     def kept(self, rows: Sequence[FloatArray]) -> list[tuple[float, float, float]]:
-        """Return what each of several rows keeps of full depth, between its bounds; all rows are resampled at once.
+        """Return what each of several rows keeps of full depth, with its interval: estimate, low, high.
 
-        A curve over the rows' numbers is what bounds many rows together.
+        All rows are resampled at once, as points of one curve over their numbers.
         """
         if not rows or self.full is None:
             return []
@@ -159,14 +159,14 @@ def _clusters(view: BoardView, parts: Sequence[Sequence[str]], sources: Sources)
 
 
 def _metric_top(entries: Iterable[BoardEntry], scores: Scores) -> float:
-    """Return the greatest score of the metric itself: shares of an oracle's own full depth may lie above full's."""
+    """Return the greatest score that the metric allows. An oracle's share of its own full depth may exceed 1."""
     rows = [row for entry in entries for same in entry.rows for row in same[: entry.repeats]]
     ends = [end(scores[row.record.key].values()) for row in rows for end in (min, max)]
     return metric_range([np.array([ends])])[2] if ends else 1.0
 
 
 def _trusted(row: Row, scores: Scores) -> bool:
-    """Whether the published scores are those that the record's mean was taken of."""
+    """Return whether the published scores are those of which the record has the mean."""
     published, quality = scores.get(row.record.key), row.record.quality
     if not published or quality is None or len(published) != row.record.task.n:
         return False

@@ -1,4 +1,4 @@
-"""What the statistics say of a view: intervals, ranks with ties, frontiers with bands, who is on the front."""
+"""The statistics of a view: intervals, ranks with ties, frontiers with bands, and which rows are on the frontier."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def _places(matrix: ScoreMatrix) -> dict[str, RankedPlace]:
 
 
 def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool, float | None]]:
-    """Return who is on the front of total FLOPs and quality, among what can be deployed on this backbone.
+    """Return which entries are on the frontier of total FLOPs and quality, among deployable rows of this backbone.
 
-    The smaller dense model stands apart: where it beats everything, there would be nothing left to tell.
+    The smaller dense model is left out: where it beats every row, no row would be on the frontier.
     """
     entries = [
         entry
@@ -114,7 +114,7 @@ def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool
 
 
 def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
-    """Whether a row that is no dearer is better beyond doubt: then it is on no front, and none is without it."""
+    """Return whether a row of no greater cost is surely better; then leaving this row out changes no frontier."""
     number = matrix.compared.place
     here = number.get(entry.id)
     if here is None:
@@ -160,7 +160,7 @@ def _edge(matrix: ScoreMatrix, kind: str, axis: str) -> list[stats.Point]:
     edge: list[stats.Point] = []
     for cost in sorted({*np.linspace(min(ends), max(ends), GRID).tolist(), *ends}):
         there = [point for curve in curves if (point := curve.at(min(cost, curve.span[1]))) is not None]
-        # Who can pay more can still take what costs less.
+        # At a greater cost the best of a smaller one is still available.
         best = max([*there, *edge[-1:]], key=lambda point: float(np.asarray(point.scores).mean()))
         edge.append(stats.Point(cost, best.scores))
     while len(edge) > 1 and edge[-1].scores is edge[-2].scores:

@@ -1,4 +1,4 @@
-"""The compute-quality chart of a view: one Vega-Lite specification, drawn as an SVG here and made lively by the page.
+"""The compute-quality chart of a view: one Vega-Lite specification, drawn here as SVG and by the page interactively.
 
 Everything that depends on the cost axis is in named data sets, so that the page can change the axis by changing them.
 """
@@ -41,7 +41,7 @@ def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, frontiers: 
     kept = relative(view.entries)
     told = _told(view, marks)
     points = [_point(entry, marks[entry.label], axis, view.metric, kept, entry.label in told) for entry in entries]
-    points.sort(key=lambda point: (_DEPTH[point["k"]], point["n"]))  # oracles lie under what people came for
+    points.sort(key=lambda point: (_DEPTH[point["k"]], point["n"]))  # oracles are drawn first, under the methods
     front = []
     for name, curve in frontiers.items():
         for place in zip(curve.xs, curve.ys, curve.lows, curve.highs, strict=True):
@@ -61,7 +61,7 @@ _DEPTH = {"oracle": 0, "control": 1, "method": 2, "dense": 3, "full": 4}
 
 
 def _told(view: BoardView, marks: Mapping[str, Mark]) -> set[str]:
-    """Return the series that keep their colour: all, or where there are too many, those that keep most."""
+    """Return the series that are drawn in colour: all, or where there are too many, those that keep most quality."""
     series: dict[str, list[float]] = {}
     for entry in view.entries:
         if shown(entry) and kind_of(entry) == "method":

@@ -1,4 +1,4 @@
-"""The curves of one method over the tasks of a board: small charts, its own series in colour, all others behind."""
+"""The curves of one method, a small chart per task: its own series in colour, the others in grey behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH, HEIGHT, ACROSS = 250, 170, 4
 MOST = 8
 """Tasks that get a chart on a method's page."""
 BEHIND = 8
-"""Other series that are drawn behind; those that keep most, where there are more."""
+"""How many other series are drawn behind: those that keep most."""
 
 
 def curves(views: Sequence[BoardView], labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Any] | None:

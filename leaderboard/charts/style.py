@@ -1,4 +1,4 @@
-"""How series look: colours with a dark twin, shapes and dashes, the same in every chart of a site."""
+"""Colours (light and dark), shapes and dashes of series, the same in every chart of a site."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COLOURS = (*PALETTE, *CONTROL, OTHER, FULL, DENSE, ORACLE, LABEL, AXIS, GRID, PA
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 _ORACLES = {"oracle": ("circle", (6, 3)), "oracle_cross": ("square", (2, 3)), "oracle@full": ("triangle-up", (4, 2))}
 TELLING = len(PALETTE)
-"""Series that a chart can keep apart by colour."""
+"""How many series a chart can tell apart by colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Mark:
 
 
 def site_marks(views: Iterable[BoardView]) -> dict[str, Mark]:
-    """Give every series of a site its look: contenders have colours, what they are held against is grey."""
+    """Give every series of a site its mark: methods have colours; controls, references and oracles are grey."""
     kinds: dict[str, tuple[str, str]] = {}
     for view in views:
         for entry in view.entries:
@@ -78,7 +78,7 @@ def site_marks(views: Iterable[BoardView]) -> dict[str, Mark]:
             place = counts[kind]
             counts[kind] += 1
             shades = PALETTE if kind == "method" else CONTROL
-            # Past the last colour the shape goes on telling, with another period than the colours.
+            # Past the last colour, shapes still tell series apart: they repeat with another period.
             mark = Mark(label, kind, shades[place % len(shades)][0], SHAPES[place % len(SHAPES)], False, None)
         marks[label] = mark
     return marks

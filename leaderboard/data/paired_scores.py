@@ -1,4 +1,4 @@
-"""Rows with their scores by document, ready to be compared: fit seeds put together, controls at matched compute."""
+"""Settings with their scores by document, ready for paired tests, and controls at matched compute."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.stats import Curve, Point
 
 SLACK = 0.03
-"""Two methods that aim at one budget count as equally dear when their realised layer shares differ by no more."""
+"""How far beyond the end of a control's curve a realised layer share may lie for that end to stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class ScoredEntry:
 
     @property
     def where(self) -> tuple[float | None, str, str, str]:
-        """Budget, backbone, dtype and kv policy, which is empty where all are one."""
+        """Budget, backbone, dtype and KV policy; the policy is empty where it changes nothing."""
         record = self.row.record
         policy = record.run.kv if record.method.scope == "token" else ""
         return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
@@ -86,17 +86,17 @@ def scored_entries(
 
 
 def comparable(entry: ScoredEntry, other: ScoredEntry) -> bool:
-    """Whether two entries ran on one backbone under one kv policy: what has no use for a policy stands under each."""
+    """Return whether two entries ran on one backbone, in one dtype and under one KV policy, where they have one."""
     *mine, policy = entry.where[1:]
     *its, other_policy = other.where[1:]
     return mine == its and (not policy or not other_policy or policy == other_policy)
 
 
 def matched(entry: ScoredEntry, controls: Iterable[ScoredEntry]) -> tuple[ScoredEntry, ...]:
-    """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
+    """Return the variants of a control at the entry's realised layer share, each on the curve of its own settings.
 
-    Each of its variants that goes so far, whatever its scores: to pick one by them would flatter the control
-    (`dlbench.leaderboard.analysis.against`).
+    Variants whose curve does not reach that share are left out. None is picked by its scores, since that would flatter
+    the control (`dlbench.leaderboard.analysis.against`).
     """
     curves: dict[str, list[ScoredEntry]] = defaultdict(list)
     for control in controls:
@@ -114,9 +114,9 @@ def matched(entry: ScoredEntry, controls: Iterable[ScoredEntry]) -> tuple[Scored
 
 
 def usual(labels: Iterable[str]) -> str | None:
-    """Return the variant of a control that stands for it where one has to: per token, else the first by name.
+    """Return the variant that stands for a control where there must be one: per token, else the first by name.
 
-    Chosen by its name alone, since the best on the test documents is high by luck.
+    It is chosen by its name alone, since the best on the test documents is high by luck.
     """
     return min(labels, key=lambda label: ("token" not in label, label), default=None)
 

@@ -46,7 +46,7 @@ class Runs:
     sources: Sources = field(default_factory=dict)
 
     def of(self, keys: Container[str]) -> Runs:
-        """Return what belongs to some record keys: all that a process needs to know of them."""
+        """Return the part of the runs that belongs to some record keys, to be sent to another process."""
 
         def some(by_key: Mapping[str, Value]) -> dict[str, Value]:
             return {key: value for key, value in by_key.items() if key in keys}
@@ -120,10 +120,10 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
 
 
 def _add_sources(sources: Mapping[str, dict[str, str]], track: str, more: Mapping[str, str], path: Path) -> None:
-    """Add sources of documents to those of the runs' tracks; whoever names that of a document must name the same.
+    """Add the sources of documents to those known of the runs' tracks; two folders must name the same source.
 
     Raises:
-        RecordError: one is named otherwise.
+        RecordError: a document has another source already.
     """
     known = sources.get(track)
     if known is None:
@@ -153,7 +153,7 @@ def _files(run_dirs: Iterable[Path], name: str) -> list[Path]:
 
 
 def _sampled(path: Path, key: str, depth: int, wanted: Container[str] | None) -> tuple[Mapping[str, float], Usage]:
-    """Read the samples of a record once, for all that is needed of every one of them; `wanted` documents, or all."""
+    """Return scores and layer usage from one pass over a record's samples: of the wanted documents, or of all."""
     scores: dict[str, float] = {}
 
     def seen() -> Iterable[Sample]:
@@ -178,7 +178,7 @@ def _figures(record: Record) -> Hashable:
 
 
 def _least_trusted(one: Record, other: Record) -> Record:
-    """Keep the lesser claim: a copy in another folder is no second witness."""
+    """Return the one of lower trust: a copy in another folder confirms nothing."""
     order = get_args(Trust)
     return one if order.index(one.trust) <= order.index(other.trust) else other
 
@@ -196,7 +196,7 @@ def _merge(
     figures: Callable[[Item], Hashable],
     choose: Callable[[Item, Item], Item] = lambda kept, item: kept,
 ) -> tuple[Item, ...]:
-    """Read one file of every folder; of what stands in several, keep one and insist that the figures agree."""
+    """Read one file of every folder and keep each result once; raise where two folders give other figures for it."""
     merged: dict[Hashable, tuple[Item, str]] = {}
     for path in _files(run_dirs, name):
         for number, item in enumerate(read_lines(path, model), start=1):

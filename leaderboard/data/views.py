@@ -1,4 +1,4 @@
-"""What the pages of a board show: a view is one task, or all tasks of a backbone taken together.
+"""Views: what a page of the board shows, either one task or all tasks of a backbone together.
 
 A view has entries: one method (or variant) at one budget. Rows that differ in their seed alone are repeats of one.
 Over several tasks an entry is the mean of what it keeps of full depth on each, every task counting the same.
@@ -93,30 +93,30 @@ class BoardEntry:
 
     @property
     def control(self) -> bool:
-        """Whether it is there to be beaten."""
+        """Whether it is a control (`Row.control`)."""
         return self.first.control
 
     @property
     def repeats(self) -> int:
-        """Seeds that were run, on the task that has fewest."""
+        """How many fit seeds were run, on the task that has fewest."""
         return min(len(rows) for rows in self.rows)
 
     @property
     def trust(self) -> Trust:
-        """The least that can be said of any of its rows."""
+        """The lowest level of trust of any of its rows."""
         order = get_args(Trust)
         least: Trust = min((row.record.trust for rows in self.rows for row in rows), key=order.index)
         return least
 
     @property
     def settings(self) -> str:
-        """The parameters in words, where all rows share them."""
+        """The parameters in words, where they are the same in all rows; else empty."""
         said = {row.setting for rows in self.rows for row in rows}
         return said.pop() if len(said) == 1 else ""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is to be said about it; mostly nothing."""
+        """The remarks of its rows, each once; mostly none."""
         several = len(self.rows) > 1
         lines = [
             f"{row.record.task.name}: {row.remarks}" if several else row.remarks
@@ -155,7 +155,7 @@ class BoardView:
 
     @property
     def metric(self) -> str:
-        """The metric of the task; of several tasks, what their charts share."""
+        """The metric of the task; over several tasks, the quality kept."""
         return "quality kept" if self.suite else self.tracks[0].task.metric
 
     @property
@@ -211,7 +211,7 @@ def _family_name(members: Iterable[Track]) -> str:
 
 
 def _suites(members: Sequence[Track]) -> list[tuple[Track, ...]]:
-    """Return the sets of tracks that may be averaged: each task once, under the same number of documents if need be."""
+    """Return the sets of tracks that may be averaged: each task once; if one stands twice, by number of documents."""
     if len(members) > 1 and len({track.task.name for track in members}) == len(members):
         return [tuple(members)]
     sizes: dict[int, list[Track]] = defaultdict(list)
@@ -309,7 +309,7 @@ def _costs(rows: Sequence[Sequence[Row]]) -> dict[str, float]:
 
 
 def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, BatchTimes]:
-    """Return times by batch size, where every row has them: means over tasks, of speed-ups the geometric one."""
+    """Return times by batch size, where every row has them: means over rows, of speed-ups the geometric mean."""
     flat = [row for same in rows for row in same]
     by_batch = {}
     for batch in sorted(set.intersection(*(set(row.timings) for row in flat))):
