@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from dlbench.leaderboard.formatting import NOTHING
 
 Line = TypeVar("Line")
 Output = Literal["page", "method", "terminal", "latex", "csv", "json"]
 """`page`: the sortable table of a page; `method`: the table of rows on a method's page."""
+OUTPUTS: tuple[Output, ...] = get_args(Output)
 
 
 # Without slots: a frozen class with slots cannot be generic in Python 3.11.
