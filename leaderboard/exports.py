@@ -11,66 +11,33 @@ from typing import Any
 
 import dlbench
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.charts.style import kind_of
+from dlbench.leaderboard.columns.column import Column, Line, TableInfo
+from dlbench.leaderboard.columns.method_columns import method_columns
+from dlbench.leaderboard.columns.row_columns import RowColumn, RowLine, entry_lines, record_line, row_columns
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.tracks import Row, Track
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.tracks import Track
+from dlbench.leaderboard.data.views import BoardView, series
+from dlbench.leaderboard.formatting import NOTHING
 from dlbench.records.jsonl import format_line
 
 
 def table_csv(tracks: Iterable[Track]) -> str:
     """Return all rows of all tracks as one flat CSV table, for spreadsheets."""
-    lines = [_flat(row, track) for track in tracks for row in track.rows]
-    columns = list(dict.fromkeys(name for line in lines for name in line))
+    lines = []
+    columns: dict[tuple[int, ...], list[RowColumn]] = {}
+    for track in tracks:
+        for row in track.rows:
+            batches = tuple(sorted(row.timings))
+            if batches not in columns:
+                columns[batches] = row_columns("csv", TableInfo(batches=batches))
+            line = record_line(row, track)
+            lines.append({one.cell("csv").title: _cell(one.read("csv", line)) for one in columns[batches]})
+    names = list(dict.fromkeys(name for line in lines for name in line))
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in line.items()} for line in lines)
+    writer.writerows(lines)
     return buffer.getvalue()
-
-
-def _flat(row: Row, track: Track) -> dict[str, object]:
-    record = row.record
-    flat: dict[str, object] = {
-        "task": track.task.name,
-        "track": track.name,
-        "label": row.label,
-        "method": record.method.name,
-        "deployable": record.method.deployable,
-        "backbone": record.backbone.name,
-        "dtype": record.backbone.dtype,
-        "kv": record.run.kv,
-        "seed": record.run.seed,
-        "setting": row.setting,
-        "budget": record.run.budget,
-        "status": record.status,
-        "trust": record.trust,
-        "metric": track.task.metric,
-        "documents": track.task.n,
-        "drawn": record.task.drawn,
-        "sources": record.task.sources,
-        "truncated": record.task.truncated,
-        "fit_split": record.task.fit_split,
-        "fit_overlap": record.task.fit_overlap,
-    }
-    quality, compute = record.quality, record.compute
-    bounds = (quality.retained_ci95 if quality else None) or (None, None)
-    flat |= {
-        "quality": quality and quality.mean,
-        "corpus": quality and quality.corpus,
-        "retained": quality and quality.retained,
-        "retained_low": bounds[0],
-        "retained_high": bounds[1],
-        "layer_share": compute and compute.layer_share,
-        "flop_share_decode": compute and compute.flop_share_decode,
-        "flop_share_total": compute and compute.flop_share_total,
-        "pareto": row.pareto,
-    }
-    for batch, timing in sorted(row.timings.items()):
-        flat[f"decode_ms_per_token_b{batch}"] = timing.decode_ms_per_token
-        flat[f"ms_per_document_b{batch}"] = timing.ms_per_document
-        flat[f"speedup_b{batch}"] = timing.speedup
-    return flat | {"key": record.key, "notes": "; ".join(record.notes)}
 
 
 def _cell(value: object) -> object:
@@ -88,90 +55,64 @@ def digests(runs: Runs) -> dict[str, str]:
         "scores": (json.dumps([key, runs.scores[key]], sort_keys=True, default=dict) for key in sorted(runs.scores)),
     }
     if any(runs.sources.values()):
-        parts["sources"] = (json.dumps([one, found], sort_keys=True) for one, found in sorted(runs.sources.items()))
-    found = {}
-    for name, lines in parts.items():
-        digest = hashlib.sha256()
-        for line in lines:
-            digest.update(line.encode() + b"\n")
-        found[name] = digest.hexdigest()
-    return found
+        shared = sorted(runs.sources.items())
+        parts["sources"] = (json.dumps([track, sources], sort_keys=True) for track, sources in shared)
+    return {name: _sha256(lines) for name, lines in parts.items()}
 
 
-def board_json(runs: Runs, views: Sequence[View], found: Mapping[str, Standings]) -> str:
+def _sha256(lines: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def board_json(runs: Runs, views: Sequence[BoardView], standings: Mapping[str, Standings]) -> str:
     """Return the whole board as JSON: every view with every row's figures, ranks and intervals, rounded.
 
     Figures have five digits: more would change with the machine that counts them.
     """
-    views_json = []
-    for view in views:
-        head = {
-            "name": view.slug,
-            "title": view.title,
-            "backbone": view.backbone,
-            "metric": view.metric,
-            "documents": view.documents,
-            "tracks": [track.name for track in view.tracks],
-        }
-        methods = ",\n".join(_json(_summary_json(one)) for one in found[view.slug].summaries)
-        rows = ",\n".join(_json(_entry_json(entry, found[view.slug])) for entry in view.entries)
-        views_json.append(f'{_json(head)[:-1]},\n"methods":[\n{methods}\n],\n"rows":[\n{rows}\n]}}')
+    views_json = [_view_json(view, standings[view.slug]) for view in views]
     # One line per row: a repository keeps this file, and people read how it changes.
     head = {"dlbench": dlbench.__version__, "sha256": digests(runs)}
     return f'{_json(head)[:-1]},\n"views":[\n' + ",\n".join(views_json) + "\n]}\n"
+
+
+def _view_json(view: BoardView, standings: Standings) -> str:
+    head = {
+        "name": view.slug,
+        "title": view.title,
+        "backbone": view.backbone,
+        "metric": view.metric,
+        "documents": view.documents,
+        "tracks": [track.name for track in view.tracks],
+    }
+    of_methods = method_columns("json", TableInfo())
+    of_rows = row_columns("json", TableInfo(batches=view.batches))
+    methods = ",\n".join(_line_json(of_methods, summary) for summary in standings.summaries)
+    rows = ",\n".join(_line_json(of_rows, line) for line in entry_lines(view, view.entries, standings))
+    return f'{_json(head)[:-1]},\n"methods":[\n{methods}\n],\n"rows":[\n{rows}\n]}}'
+
+
+def _line_json(columns: Iterable[Column[Line]], line: Line) -> str:
+    fields = {}
+    for column in columns:
+        cell = column.cell("json")
+        fields[cell.title] = (cell.format or _rounded)(column.read("json", line))
+    return _json(fields)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def _entry_json(entry: Entry, found: Standings) -> dict[str, Any]:
-    place = found.places.get(entry.id)
-    front = found.fronts.get(entry.id)
-    bounds = entry.bounds or found.bounds.get(entry.id)
-    return {
-        "id": entry.id,
-        "label": entry.label,
-        "method": entry.method,
-        "kind": kind_of(entry),
-        "budget": entry.budget,
-        "status": "ok" if entry.ok else "unreachable",
-        "trust": entry.trust,
-        "seeds": entry.repeats,
-        "score": _round(entry.score),
-        "retained": _round(entry.retained),
-        "retained_ci95": None if bounds is None else [_round(one) for one in bounds],
-        "costs": {key: _round(value) for key, value in sorted(entry.costs.items())},
-        "rank": None if place is None else place.rank,
-        "rank_interval": None if place is None else [place.low, place.high],
-        "tie_letters": None if place is None else place.letters,
-        "on_front": None if front is None else front[0],
-        "on_front_probability": None if front is None else _round(front[1]),
-        "keys": sorted({row.record.key for rows in entry.rows for row in rows}),
-    }
-
-
-def _summary_json(one: Any) -> dict[str, Any]:
-    return {
-        "label": one.label,
-        "kind": one.kind,
-        "rank": None if one.place is None else one.place.rank,
-        "rank_interval": None if one.place is None else [one.place.low, one.place.high],
-        "area": _interval(one.area),
-        "enough": {
-            f"{target:g}": {"layers": _round(least.layers), "total": _round(least.total), "reason": least.reason}
-            for target, least in sorted(one.enough.items())
-        },
-        "gap_closed": {f"{budget:g}": _interval(gap) for budget, gap in sorted(one.gaps.items())},
-    }
-
-
-def _interval(one: Any) -> dict[str, float | None] | None:
-    return None if one is None else {"estimate": _round(one.estimate), "low": _round(one.low), "high": _round(one.high)}
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.5g}")
+def _rounded(value: Any) -> Any:
+    """Return a value with all numbers in it rounded to five digits."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 _SPECIAL = {
@@ -194,35 +135,41 @@ def tex(text: str) -> str:
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
-def table_latex(view: View, found: Standings) -> str:
-    """Return a view as a LaTeX table (booktabs): what every method keeps at every budget, with its interval."""
+def table_latex(view: BoardView, standings: Standings) -> str:
+    """Return a view as a LaTeX table (booktabs): a line per method, with the cells of every budget side by side."""
+    columns = row_columns("latex", TableInfo(batches=view.batches))
     budgets = sorted({entry.budget for entry in view.of("method", "oracle") if entry.budget is not None})
+    titles = "; ".join(column.cell("latex").title for column in columns)
+    heads = [rf"{100 * budget:g}\,\%" for budget in budgets] + ["other"]
+    # The comment names the first column; the others are named in their headings.
+    named = [f"{tex(column.cell('latex').title)}, {head}" for column in columns[1:] for head in heads]
     lines = [
-        f"% {tex(view.title)} on {tex(view.backbone)}: quality kept, per cent of full depth, with 95 % intervals",
-        rf"\begin{{tabular}}{{l{'r' * len(budgets)}r}}",
+        f"% {tex(view.title)} on {tex(view.backbone)}: {titles}",
+        rf"\begin{{tabular}}{{l{'r' * (len(columns) * len(heads))}}}",
         r"\toprule",
-        " & ".join(["method", *(rf"{100 * one:g}\,\%" for one in budgets), "other"]) + r" \\",
+        " & ".join(["method", *heads, *named]) + r" \\",
         r"\midrule",
     ]
     before = ""
-    for label in dict.fromkeys(entry.label for entry in view.entries):
-        mine = [entry for entry in view.entries if entry.label == label]
-        if before and before != mine[0].role and "oracle" in (before, mine[0].role):
+    for label, entries in series(view.entries).items():
+        if before and before != entries[0].role and "oracle" in (before, entries[0].role):
             lines.append(r"\midrule")
-        before = mine[0].role
-        cells = {entry.budget: _latex_cell(entry, found) for entry in mine}
-        line = [tex(label), *(cells.get(one, "--") for one in (*budgets, None))]
-        lines.append(" & ".join(line) + r" \\")
+        before = entries[0].role
+        by_budget = {line.entry.budget: line for line in entry_lines(view, entries, standings)}
+        cells = [
+            _latex_cell(column, by_budget[budget]) if budget in by_budget else "--"
+            for column in columns
+            for budget in (*budgets, None)
+        ]
+        lines.append(" & ".join([tex(label), *cells]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _latex_cell(entry: Entry, found: Standings) -> str:
-    if entry.retained is None:
+def _latex_cell(column: RowColumn, line: RowLine) -> str:
+    text = column.text("latex", line)
+    if text == NOTHING:
         return "--"
-    bounds = entry.bounds or found.bounds.get(entry.id)
-    span = "" if bounds is None else rf" {{\scriptsize [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]}}"
-    mark = "" if entry.ok else r"$^\dagger$"
-    return f"{100 * entry.retained:.1f}{mark}{span}"
+    return text if column.cell("latex").format else tex(text)
 
 
 def bibtex(runs: Runs, papers: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""How figures are written, in tables, charts and sentences alike. What is not there is a dash, never NaN."""
+"""How figures are written in tables, charts and sentences. A figure that is missing is a dash, never NaN."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NOTHING = "–"
 
 
 def decimals(values: Iterable[float]) -> int:
-    """Return how many decimals tell such scores apart: metrics run to 1 or to 100."""
+    """Return how many decimals scores need: three for metrics up to 1, one for metrics up to 100."""
     return 3 if max((abs(value) for value in values), default=0.0) <= 1.5 else 1
 
 
@@ -31,12 +31,12 @@ def ratio(value: float | None, bounds: tuple[float, float] | None = None) -> str
 
 
 def percent(value: float) -> str:
-    """Return a share in per cent, without digits that don't matter."""
+    """Return a share in per cent with at most one decimal."""
     return f"{100 * value:.1f}".removesuffix(".0") + " %"
 
 
 def hundredths(value: float | None) -> str:
-    """Return a share in per cent to one decimal, without the sign: the heading has it."""
+    """Return a share in per cent with one decimal and no % sign, for columns whose heading has it."""
     return NOTHING if value is None else f"{100 * value:.1f}"
 
 
@@ -46,12 +46,12 @@ def whole(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a number with no digits that don't matter."""
+    """Return a number with at most six digits."""
     return NOTHING if value is None else f"{value:.6g}"
 
 
 def counted(amount: int, what: str) -> str:
-    """Return an amount with its noun, in the plural where that is due."""
+    """Return an amount with its noun, in the plural unless the amount is 1."""
     return f"{amount:,} {what}" + ("" if amount == 1 else "s")
 
 
@@ -73,5 +73,5 @@ def speedup(value: float | None, places: int = 2) -> str:
 
 
 def slug(text: str) -> str:
-    """Return what is left of a text in a file name or an anchor; nothing, where it has no such letter."""
+    """Return a text as part of a file name or anchor: letters a–z, digits and hyphens; empty where it has none."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60]

@@ -1,4 +1,4 @@
-"""Write the site of a board, or tell whether the one that is there is fresh."""
+"""Write the site of a board, or check that the site in a folder is up to date."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build(board: Board, out: Path, workers: Workers = ALONE) -> Path:
         workers: take over the pages.
 
     Raises:
-        BoardError: `out` is no place for a site.
+        BoardError: `out` is a file or a run folder, or cannot be written.
     """
     check_place(board.run_dirs, out)
     before = _listed(out)
@@ -46,7 +46,7 @@ def build(board: Board, out: Path, workers: Workers = ALONE) -> Path:
 
 
 def check(board: Board, out: Path, workers: Workers = ALONE) -> int:
-    """Build the site in memory and compare it with the one that is there; return how many files agree.
+    """Build the site in memory and compare it with the one in the folder; return how many files are equal.
 
     Args:
         board: by `read_board`.
@@ -73,7 +73,7 @@ def check(board: Board, out: Path, workers: Workers = ALONE) -> int:
 
 
 def write_index(board: Board, path: Path) -> None:
-    """Write the board's figures and ranks as one JSON file: what a repository keeps of a site, to see it change.
+    """Write the board's figures and ranks as one JSON file, which a repository keeps so that changes are seen.
 
     Raises:
         BoardError: the file can't be written.
@@ -82,7 +82,7 @@ def write_index(board: Board, path: Path) -> None:
 
 
 def check_index(board: Board, path: Path) -> None:
-    """Compare such a file with what the records give.
+    """Raise unless such a file is what the records give.
 
     Raises:
         BoardError: it is missing or stale.
@@ -95,7 +95,7 @@ def check_index(board: Board, path: Path) -> None:
 
 
 def _index(board: Board) -> bytes:
-    return board_json(board.runs, board.views, board.found).encode()
+    return board_json(board.runs, board.views, board.standings).encode()
 
 
 def _command(board: Board) -> str:
@@ -119,7 +119,7 @@ def _listed(out: Path) -> set[str]:
 
 
 def check_place(run_dirs: Sequence[Path], out: Path) -> None:
-    """Refuse what is no place for a site.
+    """Raise where a site cannot be written.
 
     Raises:
         BoardError: it is a file, or a run folder itself.
@@ -131,7 +131,7 @@ def check_place(run_dirs: Sequence[Path], out: Path) -> None:
 
 
 def put(path: Path, raw: bytes) -> None:
-    """Write a file unless it is there already, as it is.
+    """Write a file, unless it is there with the same content.
 
     Raises:
         BoardError: it can't be written.

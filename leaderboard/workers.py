@@ -1,4 +1,4 @@
-"""Processes that share out what is independent on a board: its views, and their pages."""
+"""Processes that work out the views of a board and write their pages in parallel."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Result = TypeVar("Result")
 
 
 class WorkerError(DlbenchError):
-    """A worker ended before its work was done."""
+    """A worker process ended before it was done."""
 
 
 class Workers:
-    """Makes calls in other processes; with one process, where they are asked for. Results are the same either way.
+    """Runs calls in other processes, or in this one where `processes` is 1. Results are the same.
 
-    Used as a context, it leaves no process behind. They start with the first calls, by `spawn`: a fork would take along
-    the locks of whatever threads are there, those of torch, of a BLAS or of the renderer of charts.
+    Used as a context manager, it ends its processes. They start with the first calls, by `spawn`: a fork would copy
+    locks that threads of torch, of a BLAS or of the chart renderer hold.
 
     Args:
-        processes: how many calls are made at a time. Where they are several, the program's main module must be
-            importable without running it, as Python's `multiprocessing` asks for.
+        processes: how many calls run at a time. With more than one, the program's main module must be importable
+            without running it, as Python's `multiprocessing` requires.
     """
 
     def __init__(self, processes: int) -> None:
@@ -53,7 +53,7 @@ class Workers:
     def run(self, calls: Iterable[Callable[[], Result]]) -> Iterator[Result]:
         """Return the results of calls, in order; what a call raises is raised here.
 
-        The first calls start at once, further ones as results are taken, so that few of them wait in memory.
+        The first calls start at once, further ones as results are taken, so that few results wait in memory.
 
         Raises:
             WorkerError: a worker was killed.
@@ -69,7 +69,7 @@ class Workers:
             self._pool = ProcessPoolExecutor(self.processes, mp_context=get_context("spawn"), initializer=_begin)
         if sys.platform == "win32":
             return self._pool.submit(call)
-        # A worker that starts here keeps the mask: Ctrl-C waits until it is ready to end without a word.
+        # A worker that starts here inherits the mask: Ctrl-C is held back until its own handler is set (`_begin`).
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self._pool.submit(call)
@@ -85,12 +85,12 @@ class Workers:
 
 
 ALONE = Workers(1)
-"""No other process."""
+"""Everything runs in this process."""
 
 LARGE = 8_000_000
-"""Bytes of run folders from which on several processes are worth their start, which takes each of them two seconds."""
+"""Bytes of run folders from which on several processes pay off: each takes two seconds to start."""
 MOST = 4
-"""Processes that are started unasked: each takes a quarter of a gigabyte."""
+"""The most processes that are started without being asked for: each takes a quarter of a gigabyte."""
 
 
 def enough(run_dirs: Iterable[Path]) -> int:
@@ -101,7 +101,7 @@ def enough(run_dirs: Iterable[Path]) -> int:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Say in words that a worker is gone."""
+    """Turn a broken pool into a message that says what happened."""
     try:
         yield
     except BrokenProcessPool:
@@ -111,11 +111,11 @@ def _told() -> Iterator[None]:
 
 
 def _begin() -> None:
-    """Prepare a worker."""
-    # Ctrl-C reaches every process of the terminal; the one that people started tells of it.
+    """Prepare a worker process: its signals and its number of threads."""
+    # Ctrl-C reaches every process of the terminal; only the first one reports it.
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    # Read when numpy is imported, which is later: the workers together keep the cores busy.
+    # Read when numpy is imported, which is later. One thread each: the workers together use all cores.
     os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"

@@ -23,7 +23,6 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
         times: empty where none were measured.
         minutes: duration of the run.
     """
-    from dlbench.leaderboard.analysis.headlines import headlines
     from dlbench.leaderboard.board import read_board
     from dlbench.leaderboard.data.tracks import cut_prompts
     from dlbench.leaderboard.site import build
@@ -32,11 +31,11 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     board = read_board([store.out])
     page = build(board, store.out / "site")
     console = open_console()
-    console.print(closing_table(records, times, console.width))
+    console.print(closing_table(board.tracks, console.width))
     for line in dict.fromkeys([*cut_prompts(records), *_notes_on_full(records), *slow_kernels(records, times)]):
         console.print(f"! {line}", markup=False, highlight=False)
     said = Table.grid(padding=(0, 1, 0, 0))
-    for line in headlines(records, board.runs.scores, board.runs.sources):
+    for line in board.headlines():
         said.add_row("•", Text(line))
     console.print(said, highlight=False)
     n = records[0].task.n if records else 0

@@ -1,8 +1,8 @@
-"""A row against another, or against a control in all its variants: the difference, its p value, and the verdict.
+"""A row compared with another, or with all variants of a control: the difference, its p value, and the verdict.
 
-A control such as random routing has variants, per token and per sequence. To be held against the one that does best on
-the test documents would be unfair to the row, as the best of several draws is high by luck; to be held against one that
-was picked by its scores proves nothing of the others. So a row is ahead of a control only if it is ahead of each of its
+A control such as random routing has variants, per token and per sequence. To compare with the variant that does best on
+the test documents would be unfair to the row, since the best of several draws is high by luck; and a comparison with
+one variant says nothing of the others. So a row is ahead of a control only if it is ahead of each of its
 variants, and behind only if it is behind each: an intersection–union test (Berger, Technometrics 24, 1982), whose p
 value is the greatest of the variants', needs no correction for their number, and errs in at most 5 % of the cases.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dlbench.leaderboard.data.paired_scores import Entry
+from dlbench.leaderboard.data.paired_scores import ScoredEntry
 from dlbench.stats import Interval, paired_difference, permutation_p
 from dlbench.stats.intervals import Clusters
 
@@ -20,9 +20,9 @@ SIGNIFICANCE = 0.05
 
 
 def against(
-    entry: Entry, others: Sequence[Entry], *, clusters: Clusters | None = None
+    entry: ScoredEntry, others: Sequence[ScoredEntry], *, clusters: Clusters | None = None
 ) -> tuple[Interval, float] | None:
-    """Return entry minus what it is held against, and the p value of the paired permutation test.
+    """Return entry minus what it is compared with, and the p value of the paired permutation test.
 
     Args:
         entry: a row.
@@ -34,16 +34,16 @@ def against(
         favour, or least against it; else an interval that holds those of all variants, and a p value of 1. None where
         scores are missing or of other documents.
     """
-    found: list[tuple[Interval, float]] = []
+    compared: list[tuple[Interval, float]] = []
     for other in others:
         if entry.scores is None or other.scores is None or entry.ids != other.ids:
             return None
         p = permutation_p(entry.scores, other.scores, clusters=clusters)
-        found.append((paired_difference(entry.scores, other.scores, clusters=clusters), p))
-    if len(found) < 2:
-        return found[0] if found else None
-    differences = [difference for difference, _ in found]
-    greatest = max(p for _, p in found)
+        compared.append((paired_difference(entry.scores, other.scores, clusters=clusters), p))
+    if len(compared) < 2:
+        return compared[0] if compared else None
+    differences = [difference for difference, _ in compared]
+    greatest = max(p for _, p in compared)
     if all(one.estimate > 0 for one in differences):
         return min(differences, key=lambda one: one.low), greatest
     if all(one.estimate < 0 for one in differences):

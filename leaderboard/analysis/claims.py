@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences: paired comparisons with intervals, stated as they come out."""
+"""Claims: the comparisons that every board makes, paired and with intervals, each as a sentence."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dlbench.leaderboard.analysis.against import against, verdict
-from dlbench.leaderboard.data.paired_scores import Entry, entries, matched
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, matched, scored_entries
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.tracks import Track, build_tracks
+from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.formatting import decimals, percent
-from dlbench.records.schema import Record
 from dlbench.stats import Interval, corrected
 
 
@@ -28,7 +27,7 @@ class Claim:
         p: paired permutation test, corrected (Benjamini-Hochberg) over all comparisons made together.
         n: documents.
         sentence: all of it, to be read by people.
-        family: what of all tasks and budgets may be summed up: subject and other without what sets variants apart.
+        family: subject and other without the names of variants: claims of one family are summed up in one line.
         budget: the target that the subject aimed at, if any; its realised layer share where it missed that.
         kept: share of full that the subject keeps, and under the other condition: only where the two don't subtract.
     """
@@ -59,12 +58,12 @@ class _Question:
     subject: str
     other: str
     family: tuple[str, str]
-    a: Entry
-    others: tuple[Entry, ...]  # one row, or the variants of a control
+    a: ScoredEntry
+    others: tuple[ScoredEntry, ...]  # one row, or the variants of a control
 
 
-def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
-    """Compare what every board of this suite is asked about, as far as the records allow.
+def claims(tracks: Iterable[Track], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
+    """Make the comparisons that every board of this suite makes, as far as the records allow.
 
     Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
     at their own realised share, in every variant there is (`dlbench.leaderboard.analysis.against`), and against a
@@ -72,15 +71,15 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
     under other references. A row that missed its budget is compared at what it ran at, never as one of that budget.
 
     Args:
-        records: any number of tracks.
+        tracks: of one board, since p values are corrected over all comparisons made together.
         scores: record key → document id → primary score; records without any are not compared.
         sources: track → document id → source, of documents that have one.
     """
-    tracks = build_tracks(records)
+    compared = list(tracks)
     questions = [
         question
-        for track in tracks
-        for question in _questions(track, entries(track, scores, sources, unreachable=True))
+        for track in compared
+        for question in _questions(track, scored_entries(track, scores, sources, unreachable=True))
         if question.a.ids and all(other.ids for other in question.others)
     ]
     answers = [against(question.a, question.others, clusters=question.a.clusters) for question in questions]
@@ -91,23 +90,27 @@ def claims(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOUR
             made.append(_claim(question, None, None, 0))
         else:
             made.append(_claim(question, answer[0], float(next(adjusted)), len(question.a.ids)))
-    made += [crossed for track in tracks for crossed in _crossed(track)]
+    made += [crossed for track in compared for crossed in _crossed(track)]
     return sorted(made, key=lambda claim: (claim.task, claim.track))
 
 
 _WORDS = {"static_skip": "skipping", "static_exit": "exiting", "hidden_router": "the router", "oracle": "the oracle"}
+CREDITED = ("static_skip", "static_exit", "hidden_router")
+"""Methods that claims are made of; a row of them that is a control is never one of these."""
 
 
-def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
-    by_method: dict[str, list[Entry]] = defaultdict(list)
+def _questions(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question]:
+    by_method: dict[str, list[ScoredEntry]] = defaultdict(list)
     for entry in known:
-        method = entry.row.record.method
-        constant = method.name == "hidden_router" and method.params.get("fixed_input") is True
-        by_method[entry.row.role if entry.row.role == "dense" else "constant" if constant else method.name].append(
-            entry
-        )
+        name = entry.row.record.method.name
+        if entry.row.role == "dense":
+            by_method["dense"].append(entry)
+        elif name == "hidden_router" and entry.row.record.method.params.get("fixed_input") is True:
+            by_method["constant"].append(entry)
+        elif name not in CREDITED or not entry.row.control:
+            by_method[name].append(entry)
 
-    def question(condition: str, a: Entry, other: str, *b: Entry, family: str = "") -> _Question:
+    def question(condition: str, a: ScoredEntry, other: str, *b: ScoredEntry, family: str = "") -> _Question:
         word = _WORDS[a.row.record.method.name]
         return _Question(track, condition, _named(word, a), other, (word, family or other), a, b)
 
@@ -137,21 +140,23 @@ def _questions(track: Track, known: Sequence[Entry]) -> Iterator[_Question]:
             yield question(_at(raw), raw, "the same choice among full-depth outputs", b)
 
 
-def _same_budget(first: Iterable[Entry], second: Iterable[Entry]) -> Iterator[tuple[Entry, Entry]]:
+def _same_budget(
+    first: Iterable[ScoredEntry], second: Iterable[ScoredEntry]
+) -> Iterator[tuple[ScoredEntry, ScoredEntry]]:
     there = {entry.where: entry for entry in second if entry.ok}
     for entry in first:
         if entry.ok and entry.where in there:
             yield entry, there[entry.where]
 
 
-def _at(*known: Entry) -> str:
+def _at(*known: ScoredEntry) -> str:
     shares = [entry.layers for entry in known]
     if max(shares) - min(shares) < 0.005:
         return f"At {percent(sum(shares) / len(shares))} of the layers"
     return f"At {percent(shares[0])} of the layers against {percent(shares[1])}"
 
 
-def _named(word: str, entry: Entry) -> str:
+def _named(word: str, entry: ScoredEntry) -> str:
     """Return the word, with the row's label where that says more than the method's name."""
     return word if entry.row.label == entry.row.record.method.name else f"{word} ({entry.row.label})"
 
@@ -174,11 +179,11 @@ def _claim(question: _Question, difference: Interval | None, p: float | None, n:
 
 
 def _crossed(track: Track) -> Iterator[Claim]:
-    """State what is left of the oracle under references it did not choose by.
+    """Say what the oracle keeps under references that it did not choose by.
 
-    The two scores rest on different references and don't subtract; what each keeps of full under its own compares.
+    The two scores rest on different references, so no difference is taken; the shares of full depth are comparable.
     """
-    known = [Entry((row,), (), None) for row in track.oracles if row.ok and row.record.compute]
+    known = [ScoredEntry((row,), (), None) for row in track.oracles if row.ok and row.record.compute]
     raws, crosses = (
         [entry for entry in known if entry.row.record.method.name == name] for name in ("oracle", "oracle_cross")
     )

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from dlbench.errors import DlbenchError
-from dlbench.leaderboard.data.paired_scores import Entry, entries
-from dlbench.leaderboard.data.run_files import Runs, read_runs
-from dlbench.leaderboard.data.tracks import Track, build_tracks
+from dlbench.leaderboard.analysis.against import verdict
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, scored_entries
+from dlbench.leaderboard.data.run_files import read_runs
+from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.formatting import percent
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Sample
@@ -48,6 +49,15 @@ class Side:
     total: float
     seeds: int
     unreachable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The two settings that are compared on a task."""
+
+    track: Track
+    a: ScoredEntry
+    b: ScoredEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +105,7 @@ class Comparison:
     @property
     def verdict(self) -> int:
         """1 where A is better, −1 where B is, 0 where that can't be said."""
-        if self.corrected >= 0.05 or not self.difference.excludes_zero:
-            return 0
-        return 1 if self.difference.estimate > 0 else -1
+        return verdict(self.difference, self.corrected)
 
 
 def compare(
@@ -119,33 +127,34 @@ def compare(
     if a == b:
         raise DlbenchError(f"{a} against itself says nothing: name two rows")
     runs = read_runs([run])
-    tracks = build_tracks(runs.records)
-    names = [track.task.name for track in tracks]
+    names = [track.task.name for track in runs.tracks]
     if task is not None and task not in names:
         raise unknown("task", task, names)
-    wanted = [track for track in tracks if task in (None, track.task.name)]
+    wanted = [track for track in runs.tracks if task in (None, track.task.name)]
     labels = [row.label for track in wanted for row in track.rows]
     for label in (a, b):
         if label not in labels:
             raise unknown("row", label, labels)
     pairs = []
     for track in wanted:
-        known = entries(track, runs.scores, runs.sources, unreachable=True)
+        known = scored_entries(track, runs.scores, runs.sources, unreachable=True)
         ours, theirs = ([one for one in known if one.row.label == label] for label in (a, b))
         if ours and theirs:
-            pairs.append((track, *_at(ours, theirs, at, a, b)))
+            pairs.append(_Pair(track, *_at(ours, theirs, at, a, b)))
     if not pairs:
         raise DlbenchError(f"{a} and {b} have no task in common in {run}")
-    for track, one, other in pairs:
-        _check(track, one, other, run)
-    p_values = [permutation_p(_scores(one), _scores(other), clusters=one.clusters) for _, one, other in pairs]
+    for pair in pairs:
+        _check(pair, run)
+    p_values = [permutation_p(_scores(one.a), _scores(one.b), clusters=one.a.clusters) for one in pairs]
     return [
-        _comparison(runs, run, *pair, p, float(after), examples)
+        _comparison(pair, p, float(after), _flips(run, pair, examples))
         for pair, p, after in zip(pairs, p_values, corrected(p_values), strict=True)
     ]
 
 
-def _at(ours: Sequence[Entry], theirs: Sequence[Entry], at: float | None, a: str, b: str) -> tuple[Entry, Entry]:
+def _at(
+    ours: Sequence[ScoredEntry], theirs: Sequence[ScoredEntry], at: float | None, a: str, b: str
+) -> tuple[ScoredEntry, ScoredEntry]:
     """Return the two entries of one budget; a row that has a single setting stands at every budget of the other."""
     aims = [{one.where[0] for one in side if one.where[0] is not None} for side in (ours, theirs)]
     common = aims[0] & aims[1]
@@ -155,17 +164,18 @@ def _at(ours: Sequence[Entry], theirs: Sequence[Entry], at: float | None, a: str
         offered = ", ".join(f"{one:g}" for one in sorted(common))
         raise DlbenchError(f"--at {at:g}: {a} and {b} can be compared at {offered}")
     budget = at if at is not None else min(common, key=lambda one: (abs(one - 0.5), one), default=None)
-    found = []
+    pair = []
     for side in (ours, theirs):
         there = [one for one in side if one.where[0] == budget] or (side if len(side) == 1 else [])
         if not there:
             raise DlbenchError(f"{a} and {b} have no budget in common")
-        found.append(there[0])
-    return found[0], found[1]
+        pair.append(there[0])
+    return pair[0], pair[1]
 
 
-def _check(track: Track, a: Entry, b: Entry, run: Path) -> None:
-    where = f"{track.task.name} in {run}"
+def _check(pair: _Pair, run: Path) -> None:
+    """Raise unless both were scored on the same documents."""
+    a, b, where = pair.a, pair.b, f"{pair.track.task.name} in {run}"
     for one in (a, b):
         if not one.ids:
             raise DlbenchError(f"no scores of {one.row.label} on {where}: its samples/ or scores.jsonl are needed")
@@ -179,49 +189,52 @@ def _check(track: Track, a: Entry, b: Entry, run: Path) -> None:
         )
 
 
-def _scores(entry: Entry) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _scores(entry: ScoredEntry) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     assert entry.scores is not None
     return entry.scores
 
 
-def _comparison(
-    runs: Runs, run: Path, track: Track, a: Entry, b: Entry, p: float, after: float, examples: int
-) -> Comparison:
+def _comparison(pair: _Pair, p: float, corrected_p: float, flips: tuple[Flip, ...]) -> Comparison:
+    a, b = pair.a, pair.b
     ours, theirs = _scores(a), _scores(b)
-    means = ours.mean(axis=0), theirs.mean(axis=0)
-    size = np.abs(means[0] - means[1])
-    order = [int(place) for place in np.lexsort((a.ids, -size))]
-    won = [place for place in order if means[0][place] > means[1][place]][:examples]
-    order = won + [place for place in order if means[0][place] < means[1][place]][:examples]
-    said = [_outputs(run, entry, [a.ids[place] for place in order]) for entry in (a, b)]
-    flips = tuple(
-        Flip(
-            id=a.ids[place],
-            a=float(means[0][place]),
-            b=float(means[1][place]),
-            a_output=said[0].get(a.ids[place]),
-            b_output=said[1].get(a.ids[place]),
-        )
-        for place in order
-    )
     return Comparison(
-        task=track.task.name,
-        metric=track.task.metric,
-        track=track.name,
+        task=pair.track.task.name,
+        metric=pair.track.task.metric,
+        track=pair.track.name,
         n=len(a.ids),
         sources=None if a.clusters is None else len(set(a.clusters)),
         a=_side(a),
         b=_side(b),
         difference=paired_difference(ours, theirs, clusters=a.clusters),
         p=p,
-        corrected=after,
+        corrected=corrected_p,
         documents=outcomes(ours, theirs),
         detectable=minimum_detectable(ours, theirs, clusters=a.clusters),
         flips=flips,
     )
 
 
-def _side(entry: Entry) -> Side:
+def _flips(run: Path, pair: _Pair, examples: int) -> tuple[Flip, ...]:
+    """Return the documents that differ most: so many that A wins, and so many that it loses."""
+    ids = pair.a.ids
+    ours, theirs = _scores(pair.a).mean(axis=0), _scores(pair.b).mean(axis=0)  # [documents]
+    order = [int(number) for number in np.lexsort((ids, -np.abs(ours - theirs)))]
+    chosen = [number for number in order if ours[number] > theirs[number]][:examples]
+    chosen += [number for number in order if ours[number] < theirs[number]][:examples]
+    outputs = [_outputs(run, entry, [ids[number] for number in chosen]) for entry in (pair.a, pair.b)]
+    return tuple(
+        Flip(
+            id=ids[number],
+            a=float(ours[number]),
+            b=float(theirs[number]),
+            a_output=outputs[0].get(ids[number]),
+            b_output=outputs[1].get(ids[number]),
+        )
+        for number in chosen
+    )
+
+
+def _side(entry: ScoredEntry) -> Side:
     return Side(
         label=entry.row.label,
         budget=entry.where[0],
@@ -233,7 +246,7 @@ def _side(entry: Entry) -> Side:
     )
 
 
-def _outputs(run: Path, entry: Entry, ids: Iterable[str]) -> dict[str, str]:
+def _outputs(run: Path, entry: ScoredEntry, ids: Iterable[str]) -> dict[str, str]:
     """Return the outputs of some documents, of the first fit seed, as far as the run has its samples."""
     path, wanted = run / "samples" / f"{entry.row.record.key}.jsonl", set(ids)
     if not wanted or not path.is_file():

@@ -1,11 +1,11 @@
-"""Where a method spends what it spends: layers by budget, depths, and the parts of its FLOPs."""
+"""What a method's compute goes to: how often each layer ran, how deep tokens went, and the parts of its FLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlbench.leaderboard.data.views import Entry
+from dlbench.leaderboard.data.views import BoardEntry
 from dlbench.records.schema import Flops, Usage
 
 PARTS = (
@@ -56,7 +56,7 @@ class Spent:
         return sum(self.parts)
 
 
-def heat(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> Heat | None:
+def heat(entries: Sequence[BoardEntry], usage: Mapping[str, Usage]) -> Heat | None:
     """Return how often each layer ran at each budget; None where no samples say so."""
     columns = []
     for entry in entries:
@@ -66,34 +66,34 @@ def heat(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> Heat | None:
     return Heat(len(columns[0][1]), tuple(columns)) if columns and len({len(c[1]) for c in columns}) == 1 else None
 
 
-def depths(entries: Sequence[Entry], usage: Mapping[str, Usage]) -> list[Depths]:
+def depths(entries: Sequence[BoardEntry], usage: Mapping[str, Usage]) -> list[Depths]:
     """Return the histograms of executed depth, one per entry that has samples."""
-    found = []
+    histograms = []
     for entry in entries:
         used = usage.get(entry.first.record.key)
         if used is None or not sum(used.depths):
             continue
         total = sum(used.depths)
         mean = sum(depth * count for depth, count in enumerate(used.depths)) / total
-        found.append(Depths(_budget(entry), tuple(count / total for count in used.depths), mean))
-    return found
+        histograms.append(Depths(_budget(entry), tuple(count / total for count in used.depths), mean))
+    return histograms
 
 
-def spent(entries: Sequence[Entry]) -> list[Spent]:
+def spent(entries: Sequence[BoardEntry]) -> list[Spent]:
     """Return the parts of each entry's FLOPs; their proportions are those of the sums over all documents."""
-    found = []
+    bars = []
     for entry in entries:
         compute = entry.first.record.compute
         if compute is None or not compute.flops.total:
             continue
         scale = compute.flop_share_decode / compute.flops.total
-        found.append(Spent(_budget(entry), tuple(scale * amount for amount in _amounts(compute.flops))))
-    return found
+        bars.append(Spent(_budget(entry), tuple(scale * amount for amount in _amounts(compute.flops))))
+    return bars
 
 
 def _amounts(flops: Flops) -> list[int]:
     return [getattr(flops, part) for part, _ in PARTS]
 
 
-def _budget(entry: Entry) -> str:
+def _budget(entry: BoardEntry) -> str:
     return "no budget" if entry.budget is None else f"{100 * entry.budget:.4g} %"

@@ -1,7 +1,9 @@
 """How much compute is enough: the one rule by which tables and sentences name the setting that keeps a share of full.
 
-A method's settings are tested from the dearest down, by their share of full depth's total FLOPs, which is what a board
-ranks on; see `dlbench.stats.compute_at`.
+The axis is the total FLOPs: a method's settings are tested from the dearest down, by their share of full depth's total
+FLOPs, which is what a board ranks on; see `dlbench.stats.compute_at`. The layer share that is shown is that of the
+setting so found. It is never looked for by itself: where fewer layers cost more FLOPs (of a router, or of keys and
+values that have to be made after all), the least layers would not be the least compute.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dlbench import stats
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
+from dlbench.leaderboard.data.views import BoardEntry, kind_of, series
 from dlbench.stats.intervals import Bounds, Clusters
 from dlbench.stats.resample import FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Setting:
-    """A setting of a method that ran.
+class SettingScores:
+    """A setting of a method that ran: what it cost, and what it scored.
 
     Attributes:
         total: realised share of full depth's total FLOPs.
@@ -31,15 +35,34 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Enough:
-    """The least cost that keeps a share of the quality beyond doubt: of the layers, and of the FLOPs."""
+    """The cheapest setting that surely keeps a share of the quality.
+
+    Attributes:
+        layers: its realised layer share.
+        total: its realised share of full depth's total FLOPs, by which it was chosen.
+        reason: why there is none; empty where there is one.
+    """
 
     layers: float | None
     total: float | None
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class BestEnough:
+    """The method that surely keeps a share of the quality at the fewest FLOPs, all methods tested together.
+
+    Attributes:
+        label: None where no method does.
+        enough: its cheapest setting.
+    """
+
+    label: str | None
+    enough: Enough
+
+
 def enough(
-    settings: Iterable[Setting],
+    settings: Iterable[SettingScores],
     full: FloatArray,
     target: float = 0.95,
     *,
@@ -48,7 +71,7 @@ def enough(
     bounds: Bounds | None = None,
     clusters: Clusters | None = None,
 ) -> Enough:
-    """Return the cheapest setting of one method that surely keeps a share of full depth's quality.
+    """Return the cheapest of a method's settings, by total FLOPs, that surely keeps a share of full depth's quality.
 
     Args:
         settings: all settings of the method that may be named: what is left out can't end the sequence.
@@ -67,3 +90,42 @@ def enough(
     # Of several settings at one cost all kept the share: the one of most layers stands for them.
     there = [one.layers for one in known if one.total == least.cost and one.layers is not None]
     return Enough(max(there, default=None), least.cost, least.reason)
+
+
+def enough_of(
+    matrix: ScoreMatrix, entries: Iterable[BoardEntry], target: float = 0.95, confidence: float = 0.95
+) -> Enough:
+    """Return the cheapest setting of one method of a view that surely keeps a share of full depth's quality.
+
+    Args:
+        matrix: the view's scores, full depth's among them.
+        entries: all settings of the method, those that missed their budget too: they ran, at what they cost.
+        target: share to keep, above chance.
+        confidence: of the one-sided bounds.
+    """
+    assert matrix.full is not None
+    settings = [
+        SettingScores(entry.costs["total"], entry.costs.get("layers"), matrix.rows[entry.id])
+        for entry in entries
+        if entry.id in matrix.rows and "total" in entry.costs
+    ]
+    if not settings:
+        return Enough(None, None, "its documents are not published")
+    limits = matrix.limits([setting.scores for setting in settings] + [matrix.full[None]])
+    return enough(settings, matrix.full, target, confidence=confidence, bounds=limits, clusters=matrix.clusters)
+
+
+def best_enough(matrix: ScoreMatrix, target: float = 0.95) -> BestEnough:
+    """Return the method, no control, that surely keeps a share of full depth's quality at the fewest FLOPs.
+
+    It is picked among all methods of the view, so each is tested at a confidence that is raised by their number
+    (Bonferroni). A table of methods one by one tests each alone, and so may name a setting that is not named here.
+    """
+    methods = series(entry for entry in matrix.entries if kind_of(entry) == "method")
+    confidence = 1 - 0.05 / max(1, len(methods))
+    least = {label: enough_of(matrix, entries, target, confidence) for label, entries in methods.items()}
+    costs = [(one.total, label) for label, one in least.items() if one.total is not None]
+    if not costs:
+        return BestEnough(None, Enough(None, None, "not reached"))
+    _, label = min(costs)
+    return BestEnough(label, least[label])

@@ -1,47 +1,86 @@
-"""What the numbers say in a dozen lines: claims of a kind summed up over tasks and budgets, the exceptions named."""
+"""What the numbers say in sentences: one above the chart of a view, and a dozen lines that sum up all comparisons.
+
+Every figure here is one that tables show too: ranks, what is enough and the gap closed come from the standings of a
+view (`dlbench.leaderboard.analysis.view_stats`), comparisons from its claims.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
+from dlbench.leaderboard.analysis.claims import Claim
+from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors
+from dlbench.leaderboard.analysis.view_stats import Standings
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of, shown
+from dlbench.leaderboard.formatting import decimals, percent, whole
 
-from dlbench.leaderboard.analysis.claims import Claim, claims
-from dlbench.leaderboard.analysis.enough import Setting, enough
-from dlbench.leaderboard.data.paired_scores import SLACK, Entry, curve_of, entries, usual
-from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.tracks import Track, build_tracks
-from dlbench.leaderboard.formatting import decimals, percent
-from dlbench.records.schema import Record
-from dlbench.stats import gap_closed
-
-Where = tuple[str, float | None]
-"""A task and a budget."""
+NEAR_HALF = 0.13
+"""How far from half of the layers the budget may lie at which the headline of a chart names the best method."""
 
 
-def headlines(records: Iterable[Record], scores: Scores, sources: Sources = NO_SOURCES) -> list[str]:
-    """Sum up what a board of these records says, a line per question.
+def chart_headline(view: BoardView, standings: Standings) -> str:
+    """Say who keeps most at the budget nearest to half of the layers, and what the smaller dense model keeps.
+
+    The best is the method that ranks first at that budget, by the rank that the table of rows shows, so rows that are
+    not ranked are not named either. A control is never credited as the best method; where it keeps more than any
+    method, that is said. Where no scores are published there are no ranks, and what is kept decides.
+    """
+    near = [
+        entry
+        for entry in competitors(view.entries)
+        if shown(entry)
+        and entry.budget is not None
+        and abs(entry.budget - 0.5) < NEAR_HALF
+        and entry.retained is not None
+    ]
+    said = f"Quality and cost on {view.backbone}"
+    methods = [entry for entry in near if kind_of(entry) == "method"]
+    if methods:
+        budget = min({entry.budget or 0.0 for entry in methods}, key=lambda one: (abs(one - 0.5), one))
+        best = _first([entry for entry in methods if entry.budget == budget], standings.places)
+        where = "At half of the layers" if budget == 0.5 else f"At {percent(budget)} of the layers"
+        controls = [entry for entry in near if kind_of(entry) == "control" and entry.budget == budget]
+        ahead = _first([*controls, best], standings.places)
+        if ahead is best:
+            said = f"{where}, {best.label} keeps most: {whole(best.retained)} of full depth’s quality"
+        else:
+            said = f"{where}, {best.label} keeps most of all methods: {whole(best.retained)} of full depth’s quality"
+            said += f"; the control {ahead.label} keeps {whole(ahead.retained)}"
+    dense = next((entry for entry in view.of("dense") if shown(entry) and entry.retained is not None), None)
+    if dense:
+        said += f"; {dense.label}, trained small, keeps {whole(dense.retained)}"
+    return said
+
+
+def _first(entries: Sequence[BoardEntry], places: Mapping[str, RankedPlace]) -> BoardEntry:
+    """Return the entry that ranks first; those without a rank come last, by what they keep."""
+
+    def order(entry: BoardEntry) -> tuple[bool, int, float]:
+        place = places.get(entry.id)
+        return place is None, place.rank if place else 0, -(entry.retained or 0.0)
+
+    return min(entries, key=order)
+
+
+def headlines(views: Iterable[BoardView], standings: Mapping[str, Standings], claims: Iterable[Claim]) -> list[str]:
+    """Sum up what a board says of some tasks, a line per question.
 
     Args:
-        records: any number of tracks.
-        scores: record key → document id → primary score.
-        sources: track → document id → source, of documents that have one.
+        views: of one task each.
+        standings: the statistics of views, by slug.
+        claims: comparisons that were made on these tasks.
     """
-    found = list(records)
     families: dict[tuple[str, str], list[Claim]] = defaultdict(list)
-    for claim in claims(found, scores, sources):
+    for claim in claims:
         families[claim.family].append(claim)
-    tracks = build_tracks(found)
-    known = {track.name: entries(track, scores, sources, unreachable=True) for track in tracks}
+    tasks = [(view.tracks[0].task.name, standings[view.slug]) for view in views]
     lines = [_line(family) for family in _merged(families.values())]
-    return [line for line in (*lines, _enough(tracks, known), _gap(tracks, known)) if line]
+    return [line for line in (*lines, _enough(tasks), _gap(tasks)) if line]
 
 
 def _merged(families: Iterable[list[Claim]]) -> Iterator[list[Claim]]:
-    """Put together families that say the same of several subjects: all of them better than one other, or all worse."""
+    """Join families of claims that say the same of several subjects: all better than the same other, or all worse."""
     merged: dict[tuple[object, ...], list[Claim]] = defaultdict(list)
     for family in families:
         verdicts = {claim.verdict for claim in family}
@@ -96,7 +135,7 @@ def _places(family: Sequence[Claim]) -> str:
     names = []
     for task, budgets in by_task.items():
         given = sorted({budget for budget in budgets if budget is not None})
-        # What is compared at one setting per task needs no budget to be found.
+        # A comparison that stands once per task needs no budget to be told from others.
         shown = ", ".join(percent(budget).removesuffix(" %") for budget in given) if len(budgets) == len(given) else ""
         names.append(f"{task} ({shown} %)" if shown else task)
     return "on " + _and(names)
@@ -119,50 +158,19 @@ def _crossed(family: Sequence[Claim]) -> str:
     return f"What the oracle keeps of full, scored on references it did not choose by: {'; '.join(parts)}."
 
 
-def _methods(known: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Return what competes, by label: deployable methods on the base backbone, no controls."""
-    found: dict[str, list[Entry]] = defaultdict(list)
-    for entry in known:
-        method = entry.row.record.method
-        control = method.name in ("random_skip", "unified_skip") or method.params.get("fixed_input") is True
-        if entry.row.role == "method" and not control and entry.scores is not None:
-            found[entry.row.label].append(entry)
-    return found
-
-
-def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
-    """Say at which layer share any method surely keeps 95 % of full, per task the one of fewest FLOPs.
-
-    It is picked among all methods, so each is held to a bound that is surer by their number (Bonferroni).
-    """
+def _enough(tasks: Iterable[tuple[str, Standings]]) -> str:
+    """Say at which cost any method surely keeps 95 % of full depth's quality, per task the one of fewest FLOPs."""
     reached: dict[str, list[str]] = defaultdict(list)
     missed = []
-    for track in tracks:
-        full = next((one for one in known[track.name] if one.row.role == "full" and one.scores is not None), None)
-        if full is None or full.scores is None:
+    for task, standings in tasks:
+        best = standings.enough
+        if best is None:
             continue
-        methods = {
-            label: [
-                Setting(one.total, one.layers, one.scores)
-                for one in several
-                if one.ids == full.ids and one.scores is not None
-            ]
-            for label, several in _methods(known[track.name]).items()
-        }
-        confidence = 1 - 0.05 / max(1, len(methods))
-        least = {
-            label: enough(
-                several, full.scores[0], chance=track.task.chance, confidence=confidence, clusters=full.clusters
-            )
-            for label, several in methods.items()
-        }
-        costs = [(one.total, label) for label, one in least.items() if one.total is not None]
-        if not costs:
-            missed.append(track.task.name)
+        if best.label is None or best.enough.total is None:
+            missed.append(task)
             continue
-        _, best = min(costs)
-        of = "" if reached else " of the layers"
-        reached[best].append(f"{percent(least[best].layers or 0.0)}{of} on {track.task.name}")
+        layers = "" if best.enough.layers is None else f" ({percent(best.enough.layers)} of the layers)"
+        reached[best.label].append(f"{percent(best.enough.total)} of full's FLOPs{layers} on {task}")
     if not reached and not missed:
         return ""
     said = [f"by {label} at {_and(places)}" for label, places in reached.items()]
@@ -170,51 +178,20 @@ def _enough(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
     return f"With all methods tested together, 95 % of full is surely kept {'; '.join(said)}."
 
 
-def _kept(entry: Entry) -> npt.NDArray[np.float64] | None:
-    """Return scores as shares of full depth's above chance: the honest oracle's rest on other references, as full's do.
-
-    None where they are not those of the record, as in runs that kept another score beside an oracle's choice.
-    """
-    quality = entry.row.record.quality
-    if entry.scores is None or quality is None or not quality.full_mean:
-        return None
-    if abs(float(entry.scores[0].mean()) - quality.mean) > 1e-6 * max(1.0, abs(quality.mean)):
-        return None
-    return entry.row.shares(entry.scores)
-
-
-def _gap(tracks: Sequence[Track], known: dict[str, list[Entry]]) -> str:
+def _gap(tasks: Iterable[tuple[str, Standings]]) -> str:
     """Say which share of the gap from random routing to the honest oracle the best method closes near half the layers.
 
-    Honest is the oracle that was scored on references it did not choose by; tasks without it are left out. The best is
-    picked among all methods, so its interval is wider by their number (Bonferroni).
+    Tasks without an honest oracle are left out.
     """
     parts = []
-    for track in tracks:
-        here = [one for one in known[track.name] if one.ok]
-        random = usual(one.row.label for one in here if one.row.record.method.name == "random_skip")
-        chosen = [[one for one in here if one.row.record.method.name == "oracle_cross"]]
-        chosen.append([one for one in here if one.row.label == random])
-        oracle, control = (curve_of(replace(one, scores=_kept(one)) for one in several) for several in chosen)
-        if oracle is None or control is None:
-            continue
-        same = {one.ids for several in chosen for one in several}
-        candidates = []
-        for entry in (one for several in _methods(here).values() for one in several):
-            budget = entry.row.record.run.budget
-            ours = _kept(entry)
-            if budget is None or abs(budget - 0.5) > SLACK or ours is None:
-                continue
-            top, bottom = (curve.at(entry.layers, slack=SLACK) for curve in (oracle, control))
-            if top is not None and bottom is not None and same == {entry.ids}:
-                candidates.append((entry, ours, np.asarray(bottom.scores), np.asarray(top.scores)))
-        level = 1 - 0.05 / max(1, len(candidates))
-        found = [(gap_closed(*scores, clusters=entry.clusters, level=level), entry) for entry, *scores in candidates]
-        told = [(closed, entry) for closed, entry in found if closed is not None]
-        if told:
-            closed, entry = max(told, key=lambda one: one[0].estimate)
+    for task, standings in tasks:
+        if (best := standings.gap) is not None:
+            closed = best.closed
             ends = "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in (closed.estimate, closed.low, closed.high)))
-            parts.append(f"{ends} by {entry.row.label} on {track.task.name}")
+            parts.append(f"{ends} by {best.label} on {task}")
     if not parts:
         return ""
-    return f"At half of the layers, the gap from random routing to the honest oracle is closed to {_and(parts)}."
+    return (
+        f"At half of the layers, the gap from random routing to the honest oracle is closed to {_and(parts)}; "
+        "intervals hold for all methods together."
+    )

@@ -1,4 +1,4 @@
-"""Ranks among rows that compete: with the places that the data leave open, and letters for what they cannot part."""
+"""Ranks: with their intervals, and letters that rows share which cannot be told apart."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED
-from dlbench.leaderboard.data.views import Entry
+from dlbench.leaderboard.data.views import BoardEntry
 
 RERUN = frozenset({"rerun", "reproduced"})
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A rank among rows that compete, with the ranks that the data leave open.
+class RankedPlace:
+    """A rank among the rows that are ranked together, with its interval.
 
     Attributes:
         letters: rows that share one cannot be told apart.
-        shade: whether to set its group off from its neighbours'.
+        low, high: the best and the worst rank that the data leave open.
+        shade: whether its group of ties is shaded, so that neighbouring groups differ.
     """
 
     rank: int
@@ -28,17 +29,17 @@ class Place:
     shade: bool
 
 
-def competitors(entries: Iterable[Entry]) -> list[Entry]:
-    """Return those that are ranked: what was rerun, if anything was; rows that were not never stand among them."""
-    found = [entry for entry in entries if entry.role == "method" and entry.ok]
-    rerun = [entry for entry in found if entry.trust in RERUN]
-    return rerun or found
+def competitors(entries: Iterable[BoardEntry]) -> list[BoardEntry]:
+    """Return the entries that are ranked: as soon as one of the view was rerun, only those that were rerun."""
+    ok = [entry for entry in entries if entry.role == "method" and entry.ok]
+    rerun = [entry for entry in ok if entry.trust in RERUN]
+    return rerun or ok
 
 
-def ranked_places(table: stats.Table) -> list[Place]:
-    """Return the place of every row of a table among the others; without letters where there are too many to test."""
+def ranked_places(table: stats.Table) -> list[RankedPlace]:
+    """Return the rank of every row of a table; without letters where there are too many rows for pairwise tests."""
     if len(table.means) > MOST_COMPARED:
-        return [Place(one.rank, one.low, one.high, "", False) for one in table.ranks]
+        return [RankedPlace(one.rank, one.low, one.high, "", False) for one in table.ranks]
     groups = table.groups
     letters = stats.letters(groups, len(table.means))
     tied = {row for group in groups if len(group) > 1 for row in group}
@@ -46,6 +47,8 @@ def ranked_places(table: stats.Table) -> list[Place]:
     for row in sorted(tied, key=lambda row: (-table.means[row], letters[row])):
         shades.setdefault(letters[row], len(shades) % 2 == 0)
     return [
-        Place(rank.rank, rank.low, rank.high, letters[row] if row in tied else "", row in tied and shades[letters[row]])
+        RankedPlace(
+            rank.rank, rank.low, rank.high, letters[row] if row in tied else "", row in tied and shades[letters[row]]
+        )
         for row, rank in enumerate(table.ranks)
     ]

@@ -1,8 +1,8 @@
-"""The scores of a view's entries over its documents, ready for the statistics.
+"""The matrix of scores of a view, entries by documents, ready for the statistics.
 
-Scores are in shares of full depth's quality above chance, as in what a record keeps: a row's are divided by the mean of
-full depth's under the same scoring, what guessing scores taken off both. So rows of several tasks, and an oracle that
-is scored on other references, can stand side by side, and "95 % of full" is the same everywhere. Over several tasks
+Scores are shares of full depth's quality above chance, like the quality kept of a record: chance is subtracted, and the
+result divided by full depth's mean above chance under the same scoring. So rows of several tasks, and an oracle that is
+scored on other references, are comparable, and "95 % of full" means the same everywhere. Over several tasks
 the documents of all are taken together, each weighted so that every task counts the same.
 """
 
@@ -18,7 +18,7 @@ from dlbench import stats
 from dlbench.data.rows.sources import clusters
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Row
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView
 from dlbench.stats.intervals import metric_range
 from dlbench.stats.resample import FloatArray
 
@@ -43,7 +43,7 @@ class Compared:
     pairs: stats.Pairs
 
 
-class Field:
+class ScoreMatrix:
     """The scores of a view's entries over its documents, in shares of full depth's quality.
 
     Args:
@@ -52,7 +52,7 @@ class Field:
         sources: track → document id → source, of documents that have one.
     """
 
-    def __init__(self, view: View, scores: Scores, sources: Sources = NO_SOURCES) -> None:
+    def __init__(self, view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) -> None:
         self.view = view
         self.documents: list[str] = []
         self._parts: list[tuple[list[str], float]] = []
@@ -72,7 +72,7 @@ class Field:
         self.entries = [entry for entry in view.entries if entry.id in self.rows]
         self._top = _metric_top(self.entries, scores)
 
-    def _row(self, entry: Entry, scores: Scores) -> FloatArray | None:
+    def _row(self, entry: BoardEntry, scores: Scores) -> FloatArray | None:
         """Return an entry's scores, [seeds, documents]; None where they are not there, or not those of its record."""
         parts = []
         for place, rows in enumerate(entry.rows):
@@ -82,18 +82,18 @@ class Field:
                 return None
             by_seed = [row.shares([scores[row.record.key].get(one, np.nan) for one in ids]) for row in chosen]
             parts.append(np.array(by_seed) * self._weights[place])
-        found = np.concatenate(parts, axis=1)
-        return found if np.isfinite(found).all() else None
+        scores_of_all = np.concatenate(parts, axis=1)
+        return scores_of_all if np.isfinite(scores_of_all).all() else None
 
     @cached_property
     def full(self) -> FloatArray | None:
         """Full depth's scores, [documents]."""
-        found = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
-        return found[0].mean(axis=0) if found else None
+        full = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
+        return full[0].mean(axis=0) if full else None
 
     @cached_property
     def compared(self) -> Compared:
-        """The first entries, tested against each other: the tests grow with the square."""
+        """The first `MOST_COMPARED` entries, tested against each other: the number of tests grows with the square."""
         entries = self.entries[:MOST_COMPARED]
         table = self.table(entries)
         place = {entry.id: row for row, entry in enumerate(entries)}
@@ -109,15 +109,15 @@ class Field:
         greatest = max(float(row.max()) for row in rows)
         return min(bottom, least), max(top, greatest)
 
-    def table(self, entries: Sequence[Entry]) -> stats.Table:
+    def table(self, entries: Sequence[BoardEntry]) -> stats.Table:
         """Return entries as a table of the statistics."""
         rows = [self.rows[entry.id] for entry in entries]
         return stats.Table(rows, bounds=self.limits(rows), clusters=self.clusters)
 
     def kept(self, rows: Sequence[FloatArray]) -> list[tuple[float, float, float]]:
-        """Return what each of several rows keeps of full depth, between its bounds; all rows are resampled at once.
+        """Return what each of several rows keeps of full depth, with its interval: estimate, low, high.
 
-        A curve over the rows' numbers is what bounds many rows together.
+        All rows are resampled at once, as points of one curve over their numbers.
         """
         if not rows or self.full is None:
             return []
@@ -126,12 +126,12 @@ class Field:
         band = curve.band(range(len(rows)), full=self.full, clusters=self.clusters)
         return list(zip(band.estimate.tolist(), band.low.tolist(), band.high.tolist(), strict=True))
 
-    def point(self, entry: Entry, axis: str) -> stats.Point:
+    def point(self, entry: BoardEntry, axis: str) -> stats.Point:
         """Return an entry as a point of a curve over a cost."""
         return stats.Point(entry.costs[axis], self.rows[entry.id])
 
 
-def _common(view: View, place: int, scores: Scores) -> list[str]:
+def _common(view: BoardView, place: int, scores: Scores) -> list[str]:
     """Return the documents of a task that the most rows have: normally all of them, and the same."""
     counts: dict[frozenset[str], int] = {}
     for entry in view.entries:
@@ -143,31 +143,31 @@ def _common(view: View, place: int, scores: Scores) -> list[str]:
     return sorted(best)
 
 
-def _clusters(view: View, parts: Sequence[Sequence[str]], sources: Sources) -> list[str] | None:
+def _clusters(view: BoardView, parts: Sequence[Sequence[str]], sources: Sources) -> list[str] | None:
     """Return the clusters of all documents; those of one task are set apart from those of another. None without any."""
-    found = [
+    by_task = [
         clusters(ids, sources.get(track.name, {}), f"{track.name}: ")
         for ids, track in zip(parts, view.tracks, strict=True)
     ]
-    if not any(found):
+    if not any(by_task):
         return None
     return [
         label
-        for shared, ids, track in zip(found, parts, view.tracks, strict=True)
+        for shared, ids, track in zip(by_task, parts, view.tracks, strict=True)
         for label in shared or [f"{track.name}: document {one}" for one in ids]
     ]
 
 
-def _metric_top(entries: Iterable[Entry], scores: Scores) -> float:
-    """Return the greatest score of the metric itself: shares of an oracle's own full depth may lie above full's."""
+def _metric_top(entries: Iterable[BoardEntry], scores: Scores) -> float:
+    """Return the greatest score that the metric allows. An oracle's share of its own full depth may exceed 1."""
     rows = [row for entry in entries for same in entry.rows for row in same[: entry.repeats]]
     ends = [end(scores[row.record.key].values()) for row in rows for end in (min, max)]
     return metric_range([np.array([ends])])[2] if ends else 1.0
 
 
 def _trusted(row: Row, scores: Scores) -> bool:
-    """Whether the published scores are those that the record's mean was taken of."""
-    found, quality = scores.get(row.record.key), row.record.quality
-    if not found or quality is None or len(found) != row.record.task.n:
+    """Return whether the published scores are those of which the record has the mean."""
+    published, quality = scores.get(row.record.key), row.record.quality
+    if not published or quality is None or len(published) != row.record.task.n:
         return False
-    return abs(sum(found.values()) / len(found) - quality.mean) <= 1e-6 * max(1.0, abs(quality.mean))
+    return abs(sum(published.values()) / len(published) - quality.mean) <= 1e-6 * max(1.0, abs(quality.mean))

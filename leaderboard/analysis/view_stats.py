@@ -1,4 +1,4 @@
-"""What the statistics say of a view: intervals, ranks with ties, frontiers with bands, who is on the front."""
+"""The statistics of a view: intervals, ranks with ties, frontiers with bands, and which rows are on the frontier."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dlbench import stats
+from dlbench.leaderboard.analysis.enough import BestEnough, best_enough
+from dlbench.leaderboard.analysis.frontier_curve import FrontierCurve, Frontiers
+from dlbench.leaderboard.analysis.gap_closed import BestGap, best_gap
 from dlbench.leaderboard.analysis.method_stats import Summary, summarise
-from dlbench.leaderboard.analysis.ranking import Place, competitors, ranked_places
-from dlbench.leaderboard.analysis.score_matrix import Compared, Field
-from dlbench.leaderboard.charts.frontier import Curve, Frontiers
-from dlbench.leaderboard.charts.style import kind_of
+from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
+from dlbench.leaderboard.analysis.score_matrix import Compared, ScoreMatrix
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.views import Entry, View, series
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of, series
 
 GRID = 17
 """Costs at which a frontier is drawn."""
@@ -31,17 +32,21 @@ class Standings:
         fronts: entry → whether it is on the front as measured, and how likely it is.
         frontiers: axis → the best of the methods, and of the controls, at every cost.
         summaries: per method, best first.
+        enough: of one task, the method that surely keeps 95 % of full's quality at the fewest FLOPs.
+        gap: of one task, the method that closes most of the gap to the honest oracle near half of the layers.
     """
 
     compared: Compared | None = None
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    places: Mapping[str, Place] = field(default_factory=dict)
+    places: Mapping[str, RankedPlace] = field(default_factory=dict)
     fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
     frontiers: Mapping[str, Frontiers] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
+    enough: BestEnough | None = None
+    gap: BestGap | None = None
 
 
-def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
+def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
     """Work out the statistics of a view.
 
     Args:
@@ -49,40 +54,42 @@ def standings(view: View, scores: Scores, sources: Sources = NO_SOURCES) -> Stan
         scores: record key → document id → score.
         sources: track → document id → source, of documents that have one.
     """
-    found = Field(view, scores, sources)
-    if not found.rows or found.full is None:
+    matrix = ScoreMatrix(view, scores, sources)
+    if not matrix.rows or matrix.full is None:
         return Standings(fronts=_fronts(view, None))
     return Standings(
-        compared=found.compared,
-        bounds=_bounds(found),
-        places=_places(found),
-        fronts=_fronts(view, found),
-        frontiers=_frontiers(found),
-        summaries=summarise(found),
+        compared=matrix.compared,
+        bounds=_bounds(matrix),
+        places=_places(matrix),
+        fronts=_fronts(view, matrix),
+        frontiers=_frontiers(matrix),
+        summaries=summarise(matrix),
+        enough=None if view.suite else best_enough(matrix),
+        gap=None if view.suite else best_gap(matrix),
     )
 
 
-def _bounds(found: Field) -> dict[str, tuple[float, float]]:
-    wanted = [entry for entry in found.entries if entry.bounds is None]
-    kept = found.kept([found.rows[entry.id] for entry in wanted])
+def _bounds(matrix: ScoreMatrix) -> dict[str, tuple[float, float]]:
+    wanted = [entry for entry in matrix.entries if entry.bounds is None]
+    kept = matrix.kept([matrix.rows[entry.id] for entry in wanted])
     return {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
 
 
-def _places(found: Field) -> dict[str, Place]:
-    places: dict[str, Place] = {}
-    by_budget: dict[float, list[Entry]] = {}
-    for entry in competitors(found.view.entries):
-        if entry.budget is not None and entry.id in found.rows:
+def _places(matrix: ScoreMatrix) -> dict[str, RankedPlace]:
+    places: dict[str, RankedPlace] = {}
+    by_budget: dict[float, list[BoardEntry]] = {}
+    for entry in competitors(matrix.view.entries):
+        if entry.budget is not None and entry.id in matrix.rows:
             by_budget.setdefault(entry.budget, []).append(entry)
     for same in by_budget.values():
-        places |= dict(zip([entry.id for entry in same], ranked_places(found.table(same)), strict=True))
+        places |= dict(zip([entry.id for entry in same], ranked_places(matrix.table(same)), strict=True))
     return places
 
 
-def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | None]]:
-    """Return who is on the front of total FLOPs and quality, among what can be deployed on this backbone.
+def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool, float | None]]:
+    """Return which entries are on the frontier of total FLOPs and quality, among deployable rows of this backbone.
 
-    The smaller dense model stands apart: where it beats everything, there would be nothing left to tell.
+    The smaller dense model is left out: where it beats every row, no row would be on the frontier.
     """
     entries = [
         entry
@@ -96,23 +103,23 @@ def _fronts(view: View, found: Field | None) -> dict[str, tuple[bool, float | No
             best = entry.retained or 0.0
             on.add(entry.id)
     likely: dict[str, float] = {}
-    if found is not None:
-        known = [entry for entry in entries if entry.id in found.rows]
-        open_ = [entry for entry in known if not _surely_beaten(found, entry, known)]
+    if matrix is not None:
+        known = [entry for entry in entries if entry.id in matrix.rows]
+        open_ = [entry for entry in known if not _surely_beaten(matrix, entry, known)]
         likely = {entry.id: 0.0 for entry in known}
-        points = [found.point(entry, "total") for entry in open_]
-        chances = stats.pareto_probability(points, clusters=found.clusters)
+        points = [matrix.point(entry, "total") for entry in open_]
+        chances = stats.pareto_probability(points, clusters=matrix.clusters)
         likely |= {entry.id: float(chance) for entry, chance in zip(open_, chances, strict=True)}
     return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
 
 
-def _surely_beaten(found: Field, entry: Entry, others: Iterable[Entry]) -> bool:
-    """Whether a row that is no dearer is better beyond doubt: then it is on no front, and none is without it."""
-    number = found.compared.place
+def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
+    """Return whether a row of no greater cost is surely better; then leaving this row out changes no frontier."""
+    number = matrix.compared.place
     here = number.get(entry.id)
     if here is None:
         return False
-    pairs = found.compared.pairs
+    pairs = matrix.compared.pairs
     return any(
         pairs.different[place, here] and pairs.estimate[place, here] > 0
         for one in others
@@ -120,31 +127,31 @@ def _surely_beaten(found: Field, entry: Entry, others: Iterable[Entry]) -> bool:
     )
 
 
-def _frontiers(found: Field) -> Mapping[str, Frontiers]:
+def _frontiers(matrix: ScoreMatrix) -> Mapping[str, Frontiers]:
     """Return, per axis, the upper edge of the curves of the methods, and of the controls."""
     edges = {
         (axis.key, name): edge
-        for axis in found.view.axes
+        for axis in matrix.view.axes
         for name, kind in (("methods", "method"), ("controls", "control"))
-        if len(edge := _edge(found, kind, axis.key)) > 1
+        if len(edge := _edge(matrix, kind, axis.key)) > 1
     }
-    kept = iter(found.kept([np.atleast_2d(point.scores) for edge in edges.values() for point in edge]))
-    frontiers: dict[str, dict[str, Curve]] = {}
+    kept = iter(matrix.kept([np.atleast_2d(point.scores) for edge in edges.values() for point in edge]))
+    frontiers: dict[str, dict[str, FrontierCurve]] = {}
     for (axis_key, name), edge in edges.items():
-        found_here = [next(kept, None) for _ in edge]
-        if None not in found_here:
-            ys, lows, highs = zip(*filter(None, found_here), strict=True)
-            frontiers.setdefault(axis_key, {})[name] = Curve([point.cost for point in edge], ys, lows, highs)
+        bounded = [next(kept, None) for _ in edge]
+        if None not in bounded:
+            ys, lows, highs = zip(*filter(None, bounded), strict=True)
+            frontiers.setdefault(axis_key, {})[name] = FrontierCurve([point.cost for point in edge], ys, lows, highs)
     return frontiers
 
 
-def _edge(found: Field, kind: str, axis: str) -> list[stats.Point]:
+def _edge(matrix: ScoreMatrix, kind: str, axis: str) -> list[stats.Point]:
     """Return, at costs from the least to the greatest, the point of the curve that keeps most there."""
-    entries = [one for one in found.entries if kind_of(one) == kind and one.ok and axis in one.costs]
+    entries = [one for one in matrix.entries if kind_of(one) == kind and one.ok and axis in one.costs]
     curves = [
-        stats.Curve([found.point(entry, axis) for entry in series])
-        for series in series(entries).values()
-        if len({entry.costs[axis] for entry in series}) > 1
+        stats.Curve([matrix.point(entry, axis) for entry in settings])
+        for settings in series(entries).values()
+        if len({entry.costs[axis] for entry in settings}) > 1
     ]
     if not curves:
         return []
@@ -153,7 +160,7 @@ def _edge(found: Field, kind: str, axis: str) -> list[stats.Point]:
     edge: list[stats.Point] = []
     for cost in sorted({*np.linspace(min(ends), max(ends), GRID).tolist(), *ends}):
         there = [point for curve in curves if (point := curve.at(min(cost, curve.span[1]))) is not None]
-        # Who can pay more can still take what costs less.
+        # At a greater cost the best of a smaller one is still available.
         best = max([*there, *edge[-1:]], key=lambda point: float(np.asarray(point.scores).mean()))
         edge.append(stats.Point(cost, best.scores))
     while len(edge) > 1 and edge[-1].scores is edge[-2].scores:

@@ -1,4 +1,4 @@
-"""The compute-quality chart of a view: one Vega-Lite specification, drawn as an SVG here and made lively by the page.
+"""The compute-quality chart of a view: one Vega-Lite specification, drawn here as SVG and by the page interactively.
 
 Everything that depends on the cost axis is in named data sets, so that the page can change the axis by changing them.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import altair as alt
 
+from dlbench.leaderboard.analysis.frontier_curve import Frontiers
 from dlbench.leaderboard.charts.style import (
     AXIS,
     FLOOR,
@@ -24,12 +24,9 @@ from dlbench.leaderboard.charts.style import (
     PAPER,
     TELLING,
     Mark,
-    kind_of,
-    relative,
-    shown,
     view_marks,
 )
-from dlbench.leaderboard.data.views import Axis, Entry, View
+from dlbench.leaderboard.data.views import Axis, BoardEntry, BoardView, kind_of, relative, shown
 
 FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 WIDTH, HEIGHT = 780, 470
@@ -38,32 +35,13 @@ _LINE, _EM, _ROOM = 15, 6.6, 64
 Datum = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """A frontier: the best of some rows at every cost, with its band.
-
-    Attributes:
-        xs: costs, rising.
-        ys, lows, highs: quality at each, and the bounds of its interval.
-    """
-
-    xs: Sequence[float]
-    ys: Sequence[float]
-    lows: Sequence[float]
-    highs: Sequence[float]
-
-
-Frontiers = Mapping[str, Curve]
-"""`methods` and `controls`, as far as there are any."""
-
-
-def datasets(view: View, marks: Mapping[str, Mark], axis: Axis, frontiers: Frontiers) -> dict[str, list[Datum]]:
+def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, frontiers: Frontiers) -> dict[str, list[Datum]]:
     """Return all data of a view's chart on one cost axis."""
     entries = [entry for entry in view.entries if shown(entry) and axis.key in entry.costs]
     kept = relative(view.entries)
     told = _told(view, marks)
     points = [_point(entry, marks[entry.label], axis, view.metric, kept, entry.label in told) for entry in entries]
-    points.sort(key=lambda point: (_DEPTH[point["k"]], point["n"]))  # oracles lie under what people came for
+    points.sort(key=lambda point: (_DEPTH[point["k"]], point["n"]))  # oracles are drawn first, under the methods
     front = []
     for name, curve in frontiers.items():
         for place in zip(curve.xs, curve.ys, curve.lows, curve.highs, strict=True):
@@ -82,8 +60,8 @@ def datasets(view: View, marks: Mapping[str, Mark], axis: Axis, frontiers: Front
 _DEPTH = {"oracle": 0, "control": 1, "method": 2, "dense": 3, "full": 4}
 
 
-def _told(view: View, marks: Mapping[str, Mark]) -> set[str]:
-    """Return the series that keep their colour: all, or where there are too many, those that keep most."""
+def _told(view: BoardView, marks: Mapping[str, Mark]) -> set[str]:
+    """Return the series that are drawn in colour: all, or where there are too many, those that keep most quality."""
     series: dict[str, list[float]] = {}
     for entry in view.entries:
         if shown(entry) and kind_of(entry) == "method":
@@ -94,7 +72,7 @@ def _told(view: View, marks: Mapping[str, Mark]) -> set[str]:
     return {*best, *few, *(controls if len(controls) <= TELLING else ())}
 
 
-def _point(entry: Entry, mark: Mark, axis: Axis, metric: str, kept: bool, told: bool) -> Datum:
+def _point(entry: BoardEntry, mark: Mark, axis: Axis, metric: str, kept: bool, told: bool) -> Datum:
     cost = entry.costs[axis.key]
     value = entry.retained if kept else entry.score
     assert value is not None  # `shown`, and `relative` where some have no score
@@ -117,7 +95,7 @@ def _point(entry: Entry, mark: Mark, axis: Axis, metric: str, kept: bool, told: 
     }
 
 
-def describe(entry: Entry, axis: Axis, metric: str) -> str:
+def describe(entry: BoardEntry, axis: Axis, metric: str) -> str:
     """Say what a point shows, in one line."""
     cost = entry.costs[axis.key]
     budget = "" if entry.budget is None else f" at budget {entry.budget:g}"
@@ -179,7 +157,7 @@ def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> l
     return labels
 
 
-def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
+def specification(view: BoardView, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
     """Return the Vega-Lite specification of a view's chart over these data sets."""
     kept = relative(view.entries)
     spec: dict[str, Any] = json.loads(_skeleton())
@@ -192,9 +170,9 @@ def specification(view: View, data: Mapping[str, list[Datum]], axis: Axis) -> di
     }
     for layer in spec["layer"]:
         for channel, domain, written in (("x", [left, right], x_axis), ("y", [low, high], y_axis)):
-            found = layer["encoding"].get(channel, {})
-            if "scale" in found:
-                found["scale"]["domain"], found["axis"] = domain, written
+            encoded = layer["encoding"].get(channel, {})
+            if "scale" in encoded:
+                encoded["scale"]["domain"], encoded["axis"] = domain, written
     spec["datasets"] = dict(data)
     return spec
 
@@ -204,58 +182,8 @@ def _skeleton() -> str:
     """Return what all charts have in common, as JSON: Altair takes longer to build it than Vega to draw it."""
     scale = alt.Scale(domain=[0, 1], nice=False)
     x, y = alt.X("x:Q", axis=alt.Axis(), scale=scale), alt.Y("y:Q", axis=alt.Axis(), scale=scale)
-    hot = "length(hot) == 0 || indexof(hot, datum.s) >= 0"
-    lit = alt.condition(hot, alt.value(1), alt.value(0.13))
-    names = ["controls", "methods"]
-    shade = alt.Scale(domain=names, range=[FLOOR[0], FRONT[0]])
-
-    side = alt.ExprRef("datum.side")
-    beside = alt.ExprRef("datum.side == 'left' ? 10 : -10")
-    halo: dict[str, Any] = {"fill": PAPER[0], "stroke": PAPER[0], "strokeWidth": 4, "strokeJoin": "round"}
-
-    def layer(name: str, source: str) -> alt.Chart:
-        return alt.Chart(alt.NamedData(name=source), name=name)
-
-    layers = [
-        layer("full", "full").mark_rule(color=FULL[0], strokeDash=[2, 4], opacity=0.6, aria=False).encode(y=y),
-        layer("band", "front")
-        .mark_area(opacity=0.13, interpolate="linear", aria=False)
-        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", fill=alt.Fill("f:N", scale=shade, legend=None)),
-        layer("front", "front")
-        .mark_line(strokeWidth=5, opacity=0.3, strokeCap="round", aria=False)
-        .encode(x=x, y=y, stroke=alt.Stroke("f:N", scale=shade, legend=None), order="x:Q"),
-        layer("series-band", "points")
-        .transform_filter("length(hot) > 0 && indexof(hot, datum.s) >= 0")
-        .mark_area(opacity=0.16, aria=False)
-        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", detail="s:N", fill=alt.Fill("c:N", scale=None)),
-        layer("whiskers", "points")
-        .mark_rule(strokeWidth=1.5, aria=False)
-        .encode(
-            x=x, y=alt.Y("lo:Q"), y2="hi:Q", stroke=alt.Stroke("c:N", scale=None),
-            opacity=alt.condition(hot, alt.value(0.55), alt.value(0.06)),
-        ),
-        layer("lines", "points")
-        .transform_filter("datum.k != 'full' && datum.k != 'dense'")
-        .mark_line(strokeWidth=1.75, aria=False)
-        .encode(
-            x=x, y=y, detail="s:N", order="n:Q", opacity=lit,
-            stroke=alt.Stroke("c:N", scale=None), strokeDash=alt.StrokeDash("dash:N", scale=None),
-        ),
-        layer("halo", "labels")
-        .mark_text(align=side, dx=beside, baseline="middle", aria=False, **halo)
-        .encode(x=x, y=y, text="s:N", opacity=lit),
-        layer("points", "points")
-        .mark_point(strokeWidth=1.75)
-        .encode(
-            x=x, y=y, opacity=lit, description="text:N",
-            size=alt.condition("datum.k == 'full' || datum.k == 'dense'", alt.value(130), alt.value(72)),
-            shape=alt.Shape("shape:N", scale=None), stroke=alt.Stroke("c:N", scale=None),
-            fill=alt.Fill("fill:N", scale=None),
-        ),
-        layer("labels", "labels")
-        .mark_text(align=side, dx=beside, baseline="middle", aria=False)
-        .encode(x=x, y=y, text="s:N", fill=alt.Fill("c:N", scale=None), opacity=lit),
-    ]  # fmt: skip
+    halo, labels = _label_layers(x, y)
+    layers = [*_frontier_layers(x, y), *_interval_layers(x), _lines(x, y), halo, _points(x, y), labels]
     chart = (
         alt.layer(*layers)
         .add_params(alt.param(name="hot", value=[]))
@@ -269,8 +197,94 @@ def _skeleton() -> str:
     return json.dumps(configured(chart).to_dict())
 
 
+# The page sets `hot` to the series that the reader points at; all others are then drawn faintly.
+_HOT = "length(hot) == 0 || indexof(hot, datum.s) >= 0"
+
+
+def _lit() -> Any:
+    return alt.condition(_HOT, alt.value(1), alt.value(0.13))
+
+
+def _layer(name: str, source: str) -> alt.Chart:
+    """Return a layer over a named data set."""
+    return alt.Chart(alt.NamedData(name=source), name=name)
+
+
+def _frontier_layers(x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Return the line of full depth, and the edges of methods and controls with their bands."""
+    shade = alt.Scale(domain=["controls", "methods"], range=[FLOOR[0], FRONT[0]])
+    return [
+        _layer("full", "full").mark_rule(color=FULL[0], strokeDash=[2, 4], opacity=0.6, aria=False).encode(y=y),
+        _layer("band", "front")
+        .mark_area(opacity=0.13, interpolate="linear", aria=False)
+        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", fill=alt.Fill("f:N", scale=shade, legend=None)),
+        _layer("front", "front")
+        .mark_line(strokeWidth=5, opacity=0.3, strokeCap="round", aria=False)
+        .encode(x=x, y=y, stroke=alt.Stroke("f:N", scale=shade, legend=None), order="x:Q"),
+    ]
+
+
+def _interval_layers(x: alt.X) -> list[alt.Chart]:
+    """Return the intervals of points: as bands of the series that is pointed at, as whiskers of all."""
+    return [
+        _layer("series-band", "points")
+        .transform_filter("length(hot) > 0 && indexof(hot, datum.s) >= 0")
+        .mark_area(opacity=0.16, aria=False)
+        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", detail="s:N", fill=alt.Fill("c:N", scale=None)),
+        _layer("whiskers", "points")
+        .mark_rule(strokeWidth=1.5, aria=False)
+        .encode(
+            x=x, y=alt.Y("lo:Q"), y2="hi:Q", stroke=alt.Stroke("c:N", scale=None),
+            opacity=alt.condition(_HOT, alt.value(0.55), alt.value(0.06)),
+        ),
+    ]  # fmt: skip
+
+
+def _lines(x: alt.X, y: alt.Y) -> alt.Chart:
+    return (
+        _layer("lines", "points")
+        .transform_filter("datum.k != 'full' && datum.k != 'dense'")
+        .mark_line(strokeWidth=1.75, aria=False)
+        .encode(
+            x=x, y=y, detail="s:N", order="n:Q", opacity=_lit(),
+            stroke=alt.Stroke("c:N", scale=None), strokeDash=alt.StrokeDash("dash:N", scale=None),
+        )
+    )  # fmt: skip
+
+
+def _points(x: alt.X, y: alt.Y) -> alt.Chart:
+    return (
+        _layer("points", "points")
+        .mark_point(strokeWidth=1.75)
+        .encode(
+            x=x, y=y, opacity=_lit(), description="text:N",
+            size=alt.condition("datum.k == 'full' || datum.k == 'dense'", alt.value(130), alt.value(72)),
+            shape=alt.Shape("shape:N", scale=None), stroke=alt.Stroke("c:N", scale=None),
+            fill=alt.Fill("fill:N", scale=None),
+        )
+    )  # fmt: skip
+
+
+def _label_layers(x: alt.X, y: alt.Y) -> tuple[alt.Chart, alt.Chart]:
+    """Return the halo of the labels, which lies under the points, and the labels, which lie over them."""
+    side = alt.ExprRef("datum.side")
+    beside = alt.ExprRef("datum.side == 'left' ? 10 : -10")
+    outline: dict[str, Any] = {"fill": PAPER[0], "stroke": PAPER[0], "strokeWidth": 4, "strokeJoin": "round"}
+    halo = (
+        _layer("halo", "labels")
+        .mark_text(align=side, dx=beside, baseline="middle", aria=False, **outline)
+        .encode(x=x, y=y, text="s:N", opacity=_lit())
+    )
+    labels = (
+        _layer("labels", "labels")
+        .mark_text(align=side, dx=beside, baseline="middle", aria=False)
+        .encode(x=x, y=y, text="s:N", fill=alt.Fill("c:N", scale=None), opacity=_lit())
+    )
+    return halo, labels
+
+
 def configured(chart: Any) -> Any:
-    """Give a chart the house's axes and type."""
+    """Give a chart the axes and fonts that all charts of the board share."""
     axis = {
         "labelColor": LABEL[0],
         "titleColor": LABEL[0],

@@ -1,4 +1,4 @@
-"""The curves of one method over the tasks of a board: small charts, its own series in colour, all others behind."""
+"""The curves of one method, a small chart per task: its own series in colour, the others in grey behind."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import altair as alt
 
 from dlbench.leaderboard.charts.frontier import configured
-from dlbench.leaderboard.charts.style import FULL, OTHER, PAPER, Mark, kind_of, shown
-from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.charts.style import FULL, OTHER, PAPER, Mark
+from dlbench.leaderboard.data.views import BoardView, kind_of, shown
 
 WIDTH, HEIGHT, ACROSS = 250, 170, 4
 MOST = 8
 """Tasks that get a chart on a method's page."""
 BEHIND = 8
-"""Other series that are drawn behind; those that keep most, where there are more."""
+"""How many other series are drawn behind: those that keep most."""
 
 
-def curves(views: Sequence[View], labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Any] | None:
+def curves(views: Sequence[BoardView], labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Any] | None:
     """Return the Vega-Lite specification: what is kept over total FLOPs, a panel per view; None without a point."""
     points = []
     panels = []

@@ -1,11 +1,11 @@
-"""How series look: colours with a dark twin, shapes and dashes, the same in every chart of a site."""
+"""Colours (light and dark), shapes and dashes of series, the same in every chart of a site."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardView, kind_of, shown
 
 # Light and dark colour of each series in turn. Charts are drawn in the light ones; the page's style sheet, and the
 # script for charts that it draws, turn exactly these values into the dark ones: no two may be equal.
@@ -37,7 +37,7 @@ COLOURS = (*PALETTE, *CONTROL, OTHER, FULL, DENSE, ORACLE, LABEL, AXIS, GRID, PA
 SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
 _ORACLES = {"oracle": ("circle", (6, 3)), "oracle_cross": ("square", (2, 3)), "oracle@full": ("triangle-up", (4, 2))}
 TELLING = len(PALETTE)
-"""Series that a chart can keep apart by colour."""
+"""How many series a chart can tell apart by colour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,8 @@ class Mark:
         return self.kind in ("method", "control", "oracle")
 
 
-def kind_of(entry: Entry) -> str:
-    """Return what the entry is on the board: `full`, `dense`, `method`, `control` or `oracle`."""
-    return "control" if entry.control else entry.role
-
-
-def site_marks(views: Iterable[View]) -> dict[str, Mark]:
-    """Give every series of a site its look: contenders have colours, what they are held against is grey."""
+def site_marks(views: Iterable[BoardView]) -> dict[str, Mark]:
+    """Give every series of a site its mark: methods have colours; controls, references and oracles are grey."""
     kinds: dict[str, tuple[str, str]] = {}
     for view in views:
         for entry in view.entries:
@@ -83,22 +78,12 @@ def site_marks(views: Iterable[View]) -> dict[str, Mark]:
             place = counts[kind]
             counts[kind] += 1
             shades = PALETTE if kind == "method" else CONTROL
-            # Past the last colour the shape goes on telling, with another period than the colours.
+            # Past the last colour, shapes still tell series apart: they repeat with another period.
             mark = Mark(label, kind, shades[place % len(shades)][0], SHAPES[place % len(SHAPES)], False, None)
         marks[label] = mark
     return marks
 
 
-def view_marks(view: View, marks: Mapping[str, Mark]) -> list[Mark]:
+def view_marks(view: BoardView, marks: Mapping[str, Mark]) -> list[Mark]:
     """Return the marks of a view's series that have a point to show, in the order of its table."""
     return [marks[label] for label in dict.fromkeys(entry.label for entry in view.entries if shown(entry))]
-
-
-def shown(entry: Entry) -> bool:
-    """Whether a chart has a place for it: it reached its budget, and there is a cost and a quality."""
-    return entry.ok and bool(entry.costs) and (entry.retained is not None or entry.score is not None)
-
-
-def relative(entries: Sequence[Entry]) -> bool:
-    """Whether charts of these show what is kept of full depth; without it they show the metric itself."""
-    return all(entry.retained is not None for entry in entries if shown(entry))

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 WIDEST = 400
-"""Tokens that a map shows; longer outputs are cut, and the page says so."""
+"""The most tokens that a map shows; longer outputs are cut, and the page says so."""
 STEPS = 8
 """Tints of the text, from no layer to all."""
 
 Routes = Sequence[tuple[str, int]]
-"""Digits per layer (0 passed by, 1 attention, 2 feed-forward, 3 both), with how many forwards in a row did the same."""
+"""Digits per layer (0 skipped, 1 attention, 2 feed-forward, 3 both), with how many forwards in a row ran these."""
 
-# Pixels: 0 passed by, 1 half of the layer ran, 2 all of it, 3 the prompt's pass. Colours that stand out on white and on
-# black alike: a picture knows no theme.
+# Pixels: 0 skipped, 1 half of the layer ran, 2 all of it, 3 the prompt's pass. The colours are visible on white and on
+# black: a picture cannot follow the theme of the page.
 _PIXEL = str.maketrans("123", "112")
 _PROMPT = "3"
 _PALETTE = bytes.fromhex("000000 4a82d9 4a82d9 8a8f98")
@@ -101,14 +101,14 @@ def tints(routes: Routes, pieces: Sequence[str]) -> list[tuple[int, str]]:
         steps += [_step(route)] * min(times, len(pieces))
         if len(steps) >= len(pieces):
             break
-    found: list[tuple[int, str]] = []
+    runs: list[tuple[int, str]] = []
     same, text = STEPS, ""
     for step, piece in zip(steps, pieces, strict=False):
         if step != same:
-            found.append((same, text))
+            runs.append((same, text))
             same, text = step, ""
         text += piece
-    return [*found, (same, text)]
+    return [*runs, (same, text)]
 
 
 @lru_cache(1 << 16)

@@ -13,7 +13,7 @@ import vl_convert
 from dlbench.leaderboard.charts.style import PAPER
 
 VEGA_LITE = "6.4"
-"""Version of Vega-Lite, out of those that vl-convert brings, for pictures and for the page's script alike."""
+"""Version of Vega-Lite, of those that vl-convert brings, for pictures and for the page's script."""
 
 _LABELS = re.compile(r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"')
 
@@ -27,7 +27,7 @@ def bundle() -> str:
 
 def draw(spec: Mapping[str, Any]) -> str:
     """Draw a chart as an SVG without a background."""
-    # As text: a dictionary would be written out again, sorted by whatever the binding likes.
+    # As text: the binding would write a dictionary out in an order of its own.
     drawn: str = vl_convert.vegalite_to_svg(json.dumps({**spec, "background": "transparent"}), vl_version=VEGA_LITE)
     return drawn
 
@@ -38,17 +38,17 @@ def inline_svg(drawn: str, name: str, title: str, described: str) -> str:
     Args:
         drawn: by `draw`.
         name: an id that nothing else on the page has.
-        title: what it is, for people who do not see it.
-        described: what it shows, for them too.
+        title: what it is, for screen readers.
+        described: what it shows, for screen readers.
     """
     text = drawn
     ids: dict[str, str] = {}
-    for found in re.findall(r'\bid="([^"]+)"', text):
-        ids.setdefault(found, f"{name}-{len(ids)}")
+    for id_ in re.findall(r'\bid="([^"]+)"', text):
+        ids.setdefault(id_, f"{name}-{len(ids)}")
     for old, new in ids.items():
         text = text.replace(f'id="{old}"', f'id="{new}"').replace(f"url(#{old})", f"url(#{new})")
     text = re.sub(r'(<path aria-label="([^"]*)"[^>]*?)/>', r"\1><title>\2</title></path>", text)
-    # Vega labels every shape for those who listen; the picture as a whole says more, and half of its size is saved.
+    # Vega labels every shape for screen readers; the description of the whole picture replaces that, at half the size.
     body = _LABELS.sub("", text[text.index(">") + 1 :])
     box = re.search(r'viewBox="[^"]*"', text)
     return (

@@ -1,4 +1,4 @@
-"""Where a record spent its layers: counted from the samples that say what every token ran."""
+"""How often each layer ran and how deep tokens went, counted from the routes of a record's samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from dlbench.records.schema import Sample, Usage
 
-# What a digit of a route is worth: passed by, attention only, feed-forward only, both.
+# Share of a layer that a digit of a route stands for: skipped, attention only, feed-forward only, both.
 _WORTH = np.array([0.0, 0.5, 0.5, 1.0])
 _ZERO = ord("0")
 
@@ -33,7 +33,7 @@ def count_usage(key: str, depth: int, samples: Iterable[Sample]) -> Usage:
             routed += int(often.sum())
         if sample.layers:
             rounded = np.rint(np.asarray(sample.layers)).astype(np.int64)
-            # Deeper than the model is possible: a layer that runs again for the keys and values of an earlier token.
+            # More layers than the model has are possible: one runs again for the keys and values of an earlier token.
             depths += np.bincount(np.minimum(rounded, depth), minlength=depth + 1)
     return Usage(
         key=key,

@@ -1,4 +1,4 @@
-"""Rows with their scores by document, ready to be compared: fit seeds put together, controls at matched compute."""
+"""Settings with their scores by document, ready for paired tests, and controls at matched compute."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbench.data.rows.sources import clusters
+from dlbench.leaderboard.data.fit_seeds import group_seeds
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.stats import Curve, Point
 
 SLACK = 0.03
-"""Two methods that aim at one budget count as equally dear when their realised layer shares differ by no more."""
+"""How far beyond the end of a control's curve a realised layer share may lie for that end to stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ScoredEntry:
     """One setting of one method in a track: a row, or several that differ in their fit seed alone.
 
     Attributes:
@@ -55,74 +56,72 @@ class Entry:
 
     @property
     def where(self) -> tuple[float | None, str, str, str]:
-        """Budget, backbone, dtype and kv policy, which is empty where all are one."""
+        """Budget, backbone, dtype and KV policy; the policy is empty where it changes nothing."""
         record = self.row.record
         policy = record.run.kv if record.method.scope == "token" else ""
         return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
 
 
-def entries(track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False) -> list[Entry]:
-    """Return the track's entries in the order of its rows; fit seeds are put together.
+def scored_entries(
+    track: Track, scores: Scores, sources: Sources = NO_SOURCES, *, unreachable: bool = False
+) -> list[ScoredEntry]:
+    """Return the track's settings in the order of its rows; fit seeds are put together.
 
     Args:
         track: its rows.
         scores: record key → document id → primary score.
         sources: track → document id → source, of documents that have one.
-        unreachable: take those too that missed their budget.
+        unreachable: take those too of which a seed missed its budget.
     """
-    groups: dict[tuple[object, ...], list[Row]] = defaultdict(list)
-    for row in track.rows:
-        if (row.ok or unreachable) and row.record.compute:
-            key = (row.role, row.label, row.record.run.budget, row.record.backbone.sha256, row.record.run.kv)
-            groups[key].append(row)
-    found = []
-    for rows in groups.values():
-        seeds = {row.record.run.seed for row in rows}
-        # Rows of one seed are not repeats of each other, whatever they have in common.
-        for same in [rows] if len(seeds) == len(rows) else [[row] for row in rows]:
-            by_row = [scores.get(row.record.key) or {} for row in same]
-            ids = tuple(sorted(by_row[0]))
-            complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
-            values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
-            found.append(Entry(tuple(same), ids, values, clusters(ids, sources.get(track.name, {}))))
-    return found
+    entries = []
+    for rows in group_seeds(track.rows).values():
+        if any(row.record.compute is None for row in rows):
+            continue
+        by_row = [scores.get(row.record.key) or {} for row in rows]
+        ids = tuple(sorted(by_row[0]))
+        complete = bool(ids) and all(one.keys() == by_row[0].keys() for one in by_row)
+        values = np.array([[one[id_] for id_ in ids] for one in by_row]) if complete else None
+        entries.append(ScoredEntry(rows, ids, values, clusters(ids, sources.get(track.name, {}))))
+    return [entry for entry in entries if entry.ok or unreachable]
 
 
-def comparable(entry: Entry, other: Entry) -> bool:
-    """Whether two entries ran on one backbone under one kv policy: what has no use for a policy stands under each."""
+def comparable(entry: ScoredEntry, other: ScoredEntry) -> bool:
+    """Return whether two entries ran on one backbone, in one dtype and under one KV policy, where they have one."""
     *mine, policy = entry.where[1:]
     *its, other_policy = other.where[1:]
     return mine == its and (not policy or not other_policy or policy == other_policy)
 
 
-def matched(entry: Entry, controls: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Return the control as it would be at the entry's realised layer share, on the curve of its settings.
+def matched(entry: ScoredEntry, controls: Iterable[ScoredEntry]) -> tuple[ScoredEntry, ...]:
+    """Return the variants of a control at the entry's realised layer share, each on the curve of its own settings.
 
-    Each of its variants that goes so far, whatever its scores: to pick one by them would flatter the control
-    (`dlbench.leaderboard.analysis.against`).
+    Variants whose curve does not reach that share are left out. None is picked by its scores, since that would flatter
+    the control (`dlbench.leaderboard.analysis.against`).
     """
-    curves: dict[str, list[Entry]] = defaultdict(list)
+    curves: dict[str, list[ScoredEntry]] = defaultdict(list)
     for control in controls:
         if control.scores is not None and control.ids == entry.ids and comparable(entry, control):
             curves[control.row.label].append(control)
-    found = []
+    at_share = []
     for several in curves.values():
         curve = curve_of(several)
         point = None if curve is None else curve.at(entry.layers, slack=SLACK)
         if point is not None:
-            found.append(Entry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters))
-    return tuple(found)
+            at_share.append(
+                ScoredEntry(several[0].rows, entry.ids, np.atleast_2d(np.asarray(point.scores)), entry.clusters)
+            )
+    return tuple(at_share)
 
 
 def usual(labels: Iterable[str]) -> str | None:
-    """Return the variant of a control that stands for it where one has to: per token, else the first by name.
+    """Return the variant that stands for a control where there must be one: per token, else the first by name.
 
-    Chosen by its name alone, since the best on the test documents is high by luck.
+    It is chosen by its name alone, since the best on the test documents is high by luck.
     """
     return min(labels, key=lambda label: ("token" not in label, label), default=None)
 
 
-def curve_of(known: Iterable[Entry]) -> Curve | None:
+def curve_of(known: Iterable[ScoredEntry]) -> Curve | None:
     """Return the curve of entries over the realised layer share; None where none of them has scores."""
     points = [Point(one.layers, one.scores) for one in known if one.scores is not None]
     return Curve(points) if points else None

@@ -10,6 +10,7 @@ from typing import TypeVar, get_args
 
 from dlbench.errors import RecordError
 from dlbench.leaderboard.data.layer_usage import count_usage
+from dlbench.leaderboard.data.tracks import Track, build_tracks
 from dlbench.records.jsonl import JsonLine, read_lines
 from dlbench.records.schema import Asked, Record, Sample, SharedSources, Timing, Trust, Usage
 from dlbench.records.schema import Scores as ScoresLine
@@ -28,6 +29,7 @@ class Runs:
     """What one or several run folders hold, in an order that does not depend on the folders' order.
 
     Attributes:
+        tracks: the records as rows that may be compared; built here, once, for everything that a board shows.
         scores: per record key, as far as the folders have samples or scores.
         usage: per record key, as far as the folders have samples or usage.
         samples: the file of a key's samples, where they are there; every line of it has been checked.
@@ -37,6 +39,7 @@ class Runs:
 
     records: tuple[Record, ...]
     timings: tuple[Timing, ...]
+    tracks: tuple[Track, ...]
     scores: Scores
     usage: Mapping[str, Usage] = field(default_factory=dict)
     samples: Mapping[str, Path] = field(default_factory=dict)
@@ -44,25 +47,32 @@ class Runs:
     sources: Sources = field(default_factory=dict)
 
     def of(self, keys: Container[str]) -> Runs:
-        """Return what belongs to some record keys: all that a process needs to know of them."""
+        """Return the part of the runs that belongs to some record keys, to be sent to another process."""
 
-        def some(found: Mapping[str, Value]) -> dict[str, Value]:
-            return {key: value for key, value in found.items() if key in keys}
+        def some(by_key: Mapping[str, Value]) -> dict[str, Value]:
+            return {key: value for key, value in by_key.items() if key in keys}
 
         records = tuple(record for record in self.records if record.key in keys)
-        tracks = {record.track for record in records}
-        sources = {track: found for track, found in self.sources.items() if track in tracks}
-        return Runs(records, (), some(self.scores), some(self.usage), some(self.samples), (), sources)
+        names = {record.track for record in records}
+        return Runs(
+            records=records,
+            timings=(),
+            tracks=tuple(track for track in self.tracks if any(row.record.key in keys for row in track.rows)),
+            scores=some(self.scores),
+            usage=some(self.usage),
+            samples=some(self.samples),
+            sources={track: of_track for track, of_track in self.sources.items() if track in names},
+        )
 
     def documents(self) -> dict[str, dict[str, Asked]]:
         """Return prompts and references by track and document id."""
         tracks = {record.track for record in self.records}
-        found: dict[str, dict[str, Asked]] = {track: {} for track in sorted(tracks)}
+        asked: dict[str, dict[str, Asked]] = {track: {} for track in sorted(tracks)}
         for path in self.asked:
             for line in read_lines(path, Asked):
                 if line.track in tracks:
-                    found[line.track].setdefault(line.id, line)
-        return found
+                    asked[line.track].setdefault(line.id, line)
+        return asked
 
 
 def read_runs(run_dirs: Sequence[Path]) -> Runs:
@@ -98,14 +108,23 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
             scores[key], usage[key] = _sampled(path, key, layers[key], wanted)
             samples[key] = path
             break
-    return Runs(records, timings, scores, usage, samples, tuple(_files(run_dirs, "documents.jsonl")), sources)
+    return Runs(
+        records=records,
+        timings=timings,
+        tracks=tuple(build_tracks(records, timings)),
+        scores=scores,
+        usage=usage,
+        samples=samples,
+        asked=tuple(_files(run_dirs, "documents.jsonl")),
+        sources=sources,
+    )
 
 
 def _add_sources(sources: Mapping[str, dict[str, str]], track: str, more: Mapping[str, str], path: Path) -> None:
-    """Add sources of documents to those of the runs' tracks; whoever names that of a document must name the same.
+    """Add the sources of documents to those known of the runs' tracks; two folders must name the same source.
 
     Raises:
-        RecordError: one is named otherwise.
+        RecordError: a document has another source already.
     """
     known = sources.get(track)
     if known is None:
@@ -121,13 +140,13 @@ def _asked_ids(run_dir: Path, sources: Mapping[str, dict[str, str]]) -> dict[str
     An earlier run of more documents leaves samples that the records do not count. The documents' sources are added to
     those that are known.
     """
-    found: dict[str, set[str]] = {}
+    ids: dict[str, set[str]] = {}
     for path in _files([run_dir], "documents.jsonl"):
         for line in read_lines(path, Asked):
-            found.setdefault(line.track, set()).add(line.id)
+            ids.setdefault(line.track, set()).add(line.id)
             if line.source is not None:
                 _add_sources(sources, line.track, {line.id: line.source}, path)
-    return found
+    return ids
 
 
 def _files(run_dirs: Iterable[Path], name: str) -> list[Path]:
@@ -135,7 +154,7 @@ def _files(run_dirs: Iterable[Path], name: str) -> list[Path]:
 
 
 def _sampled(path: Path, key: str, depth: int, wanted: Container[str] | None) -> tuple[Mapping[str, float], Usage]:
-    """Read the samples of a record once, for all that is needed of every one of them; `wanted` documents, or all."""
+    """Return scores and layer usage from one pass over a record's samples: of the wanted documents, or of all."""
     scores: dict[str, float] = {}
 
     def seen() -> Iterable[Sample]:
@@ -160,7 +179,7 @@ def _figures(record: Record) -> Hashable:
 
 
 def _least_trusted(one: Record, other: Record) -> Record:
-    """Keep the lesser claim: a copy in another folder is no second witness."""
+    """Return the one of lower trust: a copy in another folder confirms nothing."""
     order = get_args(Trust)
     return one if order.index(one.trust) <= order.index(other.trust) else other
 
@@ -178,13 +197,13 @@ def _merge(
     figures: Callable[[Item], Hashable],
     choose: Callable[[Item, Item], Item] = lambda kept, item: kept,
 ) -> tuple[Item, ...]:
-    """Read one file of every folder; of what stands in several, keep one and insist that the figures agree."""
-    found: dict[Hashable, tuple[Item, str]] = {}
+    """Read one file of every folder and keep each result once; raise where two folders give other figures for it."""
+    merged: dict[Hashable, tuple[Item, str]] = {}
     for path in _files(run_dirs, name):
         for number, item in enumerate(read_lines(path, model), start=1):
             here = f"{path}, line {number}"
-            kept, there = found.setdefault(identity(item), (item, here))
+            kept, there = merged.setdefault(identity(item), (item, here))
             if figures(kept) != figures(item):
                 raise RecordError(f"{here}: other figures for the same result than in {there}; keep one of them")
-            found[identity(item)] = (choose(kept, item), there)
-    return tuple(item for _, (item, _) in sorted(found.items(), key=lambda entry: str(entry[0])))
+            merged[identity(item)] = (choose(kept, item), there)
+    return tuple(item for _, (item, _) in sorted(merged.items(), key=lambda entry: str(entry[0])))

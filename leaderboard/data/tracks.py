@@ -1,4 +1,4 @@
-"""From records to what a board shows: tracks of labelled, ordered rows."""
+"""Records as tracks: groups of rows that may be compared, labelled and ordered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Role = Literal["full", "dense", "method", "oracle"]
 """`full`: the base backbone at full depth; `dense`: a smaller model at its full depth; `oracle`: not deployable."""
 
 CONTROLS = frozenset({"random_skip", "unified_skip"})
-"""Methods that stand on a board to be beaten; so does a learned constant, a router with `fixed_input`."""
+"""Methods that are controls by their name. `Row.control` says which rows are controls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,20 @@ class Row:
 
     @property
     def control(self) -> bool:
-        """Whether the row is there to be beaten: it decides without looking at what it decides about."""
+        """Whether the row is a control: a baseline that decides without looking at its input.
+
+        That is a method that says so of itself (its kind is "control"), one of `CONTROLS`, or a router with
+        `fixed_input`, which learns a constant. This is the only definition: what a board calls a method is no control.
+        """
         method = self.record.method
         return self.role == "method" and (
             method.name in CONTROLS or method.kind == "control" or method.params.get("fixed_input") is True
         )
 
     def shares(self, scores: npt.ArrayLike) -> FloatArray:
-        """Return scores as shares of full depth's under the same scoring, what guessing scores taken off both.
+        """Return scores as shares of full depth's mean under the same scoring, both above chance.
 
-        Where full depth did not run, or is not above chance, there are no such shares: they are scores above chance.
+        Where full depth did not run or scores nothing above chance, the scores above chance are returned undivided.
         """
         quality, chance = self.record.quality, self.record.task.chance
         scale = ((quality.full_mean if quality else None) or 0.0) - chance
@@ -66,7 +70,7 @@ class Row:
 
     @property
     def remarks(self) -> str:
-        """What is to be said about the row, in one line; mostly nothing."""
+        """The notes of the record, and whether it missed its budget, in one line; mostly empty."""
         said = list(self.record.notes) if self.ok else ["unreachable", *self.record.notes]
         return "; ".join(said)
 
@@ -110,22 +114,22 @@ def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> l
 
 
 def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timing]]:
-    """Return times by record key and batch size, all of the machine that timed most: others' do not compare."""
+    """Return times by record key and batch size, of the machine that timed most; no two machines are mixed."""
     machines = Counter((timing.device, timing.threads) for timing in timings)
     machine = min(machines, key=lambda one: (-machines[one], one), default=None)
-    found: dict[str, dict[int, Timing]] = defaultdict(dict)
+    by_key: dict[str, dict[int, Timing]] = defaultdict(dict)
     for timing in sorted(timings, key=lambda one: (one.key, one.kernels)):
         if (timing.device, timing.threads) == machine:
-            found[timing.key].setdefault(timing.batch_size, timing)
-    return found
+            by_key[timing.key].setdefault(timing.batch_size, timing)
+    return by_key
 
 
 def cut_prompts(records: Iterable[Record]) -> list[str]:
     """Return a line per task and backbone whose prompts did not all fit the context."""
-    found = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
+    prompts = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
     return [
         f"{task} on {backbone}: {cut} of {n} prompts were cut to fit the context"
-        for task, backbone, cut, n in sorted(found)
+        for task, backbone, cut, n in sorted(prompts)
         if cut
     ]
 
@@ -165,7 +169,7 @@ def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]]
 
 
 def _reference_dtype(members: Sequence[Record]) -> str:
-    """Return the widest dtype in which the base ran at full depth; rows of another one are named by it."""
+    """Return the widest dtype in which the base ran at full depth; labels name every other dtype."""
     known = ("float32", "bfloat16", "float16")
     dtypes = {record.backbone.dtype for record in members if record.method.name == "full"}
     dtypes = dtypes or {record.backbone.dtype for record in members}
@@ -185,9 +189,9 @@ def _role(record: Record, depth: int, dtype: str) -> Role:
 
 
 def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
-    """Return, per method and backbone, the parameters that differ between rows of one budget: these name variants.
+    """Return, per method and backbone, the parameters whose values tell variants apart: they differ within a budget.
 
-    What a fit has set tells none: with another seed it is another.
+    Parameters that a fit has set are left out, since another seed sets them otherwise.
     """
     rows: dict[tuple[str, str], dict[float | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in members:

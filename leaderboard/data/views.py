@@ -1,4 +1,4 @@
-"""What the pages of a board show: a view is one task, or all tasks of a backbone taken together.
+"""Views: what a page of the board shows, either one task or all tasks of a backbone together.
 
 A view has entries: one method (or variant) at one budget. Rows that differ in their seed alone are repeats of one.
 Over several tasks an entry is the mean of what it keeps of full depth on each, every task counting the same.
@@ -6,7 +6,6 @@ Over several tasks an entry is the mean of what it keeps of full depth on each, 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from statistics import fmean, geometric_mean
 from typing import get_args
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.data.fit_seeds import SettingKey, group_seeds
 from dlbench.leaderboard.data.tracks import Role, Row, Track
 from dlbench.records.schema import Trust
 
@@ -45,7 +45,7 @@ SHARES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class BatchTimes:
     """Times at one batch size; `speedup` is full's time per token over this one's, in the same process."""
 
     ms_per_token: float
@@ -54,7 +54,7 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class BoardEntry:
     """One method, or variant of one, at one budget: a line of a table and a point of a chart.
 
     Attributes:
@@ -79,7 +79,7 @@ class Entry:
     retained: float | None
     bounds: tuple[float, float] | None
     costs: Mapping[str, float]
-    clocks: Mapping[int, Clock]
+    clocks: Mapping[int, BatchTimes]
 
     @property
     def first(self) -> Row:
@@ -93,42 +93,42 @@ class Entry:
 
     @property
     def control(self) -> bool:
-        """Whether it is there to be beaten."""
+        """Whether it is a control (`Row.control`)."""
         return self.first.control
 
     @property
     def repeats(self) -> int:
-        """Seeds that were run, on the task that has fewest."""
+        """How many fit seeds were run, on the task that has fewest."""
         return min(len(rows) for rows in self.rows)
 
     @property
     def trust(self) -> Trust:
-        """The least that can be said of any of its rows."""
+        """The lowest level of trust of any of its rows."""
         order = get_args(Trust)
-        found: Trust = min((row.record.trust for rows in self.rows for row in rows), key=order.index)
-        return found
+        least: Trust = min((row.record.trust for rows in self.rows for row in rows), key=order.index)
+        return least
 
     @property
     def settings(self) -> str:
-        """The parameters in words, where all rows share them."""
+        """The parameters in words, where they are the same in all rows; else empty."""
         said = {row.setting for rows in self.rows for row in rows}
         return said.pop() if len(said) == 1 else ""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What is to be said about it; mostly nothing."""
+        """The remarks of its rows, each once; mostly none."""
         several = len(self.rows) > 1
-        found = [
+        lines = [
             f"{row.record.task.name}: {row.remarks}" if several else row.remarks
             for rows in self.rows
             for row in rows
             if row.remarks
         ]
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(lines))
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class BoardView:
     """One page of the board.
 
     Attributes:
@@ -143,7 +143,7 @@ class View:
     title: str
     backbone: str
     tracks: tuple[Track, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[BoardEntry, ...]
     axes: tuple[Axis, ...]
     batches: tuple[int, ...]
     missing: tuple[tuple[str, int], ...] = ()
@@ -155,7 +155,7 @@ class View:
 
     @property
     def metric(self) -> str:
-        """The metric of the task; of several tasks, what their charts share."""
+        """The metric of the task; over several tasks, the quality kept."""
         return "quality kept" if self.suite else self.tracks[0].task.metric
 
     @property
@@ -168,12 +168,12 @@ class View:
         """The keys of all its records."""
         return frozenset(row.record.key for track in self.tracks for row in track.rows)
 
-    def of(self, *roles: Role) -> list[Entry]:
+    def of(self, *roles: Role) -> list[BoardEntry]:
         """Return the entries of these roles, in order."""
         return [entry for entry in self.entries if entry.role in roles]
 
 
-def build_views(tracks: Sequence[Track]) -> list[View]:
+def build_views(tracks: Sequence[Track]) -> list[BoardView]:
     """Return the views of a board: for every backbone all its tasks together, then one by one."""
     families: dict[tuple[str, str], list[Track]] = defaultdict(list)
     for track in tracks:
@@ -182,7 +182,7 @@ def build_views(tracks: Sequence[Track]) -> list[View]:
     named = [(_family_name(members), members) for members in families.values()]
     named.sort(key=lambda one: (-len(one[1]), one[0], one[1][0].name))
     clashes = Counter(name for name, _ in named)
-    views: list[View] = []
+    views: list[BoardView] = []
     taken: Counter[str] = Counter()
     for name, members in named:
         record = members[0].rows[0].record
@@ -211,7 +211,7 @@ def _family_name(members: Iterable[Track]) -> str:
 
 
 def _suites(members: Sequence[Track]) -> list[tuple[Track, ...]]:
-    """Return the sets of tracks that may be averaged: each task once, under the same number of documents if need be."""
+    """Return the sets of tracks that may be averaged: each task once; if one stands twice, by number of documents."""
     if len(members) > 1 and len({track.task.name for track in members}) == len(members):
         return [tuple(members)]
     sizes: dict[int, list[Track]] = defaultdict(list)
@@ -224,17 +224,17 @@ def _suites(members: Sequence[Track]) -> list[tuple[Track, ...]]:
     ]
 
 
-def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> View:
-    groups = [_groups(track.rows) for track in tracks]
+def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> BoardView:
+    groups = [group_seeds(track.rows) for track in tracks]
     everywhere = [key for key in groups[0] if all(key in group for group in groups)]
     ids: Counter[str] = Counter()
-    entries = [_entry(key, tuple(tuple(group[key]) for group in groups), ids, len(tracks) > 1) for key in everywhere]
+    entries = [_entry(key, tuple(group[key] for group in groups), ids, len(tracks) > 1) for key in everywhere]
     entries = [entry for entry in entries if entry.retained is not None] if len(tracks) > 1 else entries
     entries.sort(key=lambda one: (_ORDER[one.role], one.label, one.budget or 2.0, one.id))
-    there = {key[0] for key in everywhere}
-    missing = Counter(label for group in groups for label in {key[0] for key in group} - there)
+    averaged = {key.label for key in everywhere}
+    missing = Counter(label for group in groups for label in {key.label for key in group} - averaged)
     batches = tuple(sorted({batch for entry in entries for batch in entry.clocks}))
-    return View(
+    return BoardView(
         slug=slug,
         title=title,
         backbone=backbone,
@@ -246,24 +246,6 @@ def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> Vi
     )
 
 
-_Key = tuple[str, float | None, str]
-
-
-def _groups(rows: Iterable[Row]) -> dict[_Key, list[Row]]:
-    """Put repeats together: what has one label and budget (or, without one, the same parameters) and another seed."""
-    found: dict[_Key, list[Row]] = defaultdict(list)
-    for row in rows:
-        budget = row.record.run.budget
-        params = json.dumps(row.record.method.params, sort_keys=True) if budget is None else ""
-        found[row.label, budget, params].append(row)
-    for key, same in list(found.items()):
-        seeds = [row.record.run.seed for row in same]
-        if len(set(seeds)) < len(seeds):  # not repeats, but the same of two versions, say
-            del found[key]
-            found |= {(key[0], key[1], f"{key[2]}{row.record.key}"): [row] for row in same}
-    return found
-
-
 def _axes(batches: Iterable[int]) -> list[Axis]:
     axes = list(SHARES)
     for batch in batches:
@@ -272,8 +254,8 @@ def _axes(batches: Iterable[int]) -> list[Axis]:
     return axes
 
 
-def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> Entry:
-    label, budget, _ = key
+def _entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> BoardEntry:
+    label, budget = key.label, key.budget
     first = rows[0][0]
     stem = formatting.slug(label) or first.record.key[:10]
     stem = stem if budget is None else f"{stem}-{formatting.slug(f'{100 * budget:.6g}')}"
@@ -281,7 +263,7 @@ def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suit
     retained = fmean([one for one in kept if one is not None]) if None not in kept else None
     single = not suite and len(rows[0]) == 1 and first.record.quality is not None
     quality = first.record.quality
-    return Entry(
+    return BoardEntry(
         id=_unique(stem, ids),
         label=label,
         role=first.role,
@@ -296,43 +278,69 @@ def _entry(key: _Key, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suit
     )
 
 
+def record_entry(row: Row) -> BoardEntry:
+    """Return one record as an entry of its own, for tables that list records."""
+    ((key, rows),) = group_seeds([row]).items()
+    return _entry(key, (rows,), Counter(), suite=False)
+
+
 def _mean(values: Iterable[float | None]) -> float | None:
     """Return the mean; None where a value is missing."""
     known = list(values)
     return fmean([one for one in known if one is not None]) if known and None not in known else None
 
 
+def _geometric_mean(values: Sequence[float]) -> float:
+    """Return the geometric mean; of a single value the value itself, without rounding."""
+    return values[0] if len(values) == 1 else geometric_mean(values)
+
+
 def _costs(rows: Sequence[Sequence[Row]]) -> dict[str, float]:
     fields = {"total": "flop_share_total", "decode": "flop_share_decode", "layers": "layer_share"}
-    found = {
+    costs = {
         key: _mean(
             _mean(getattr(row.record.compute, name) if row.record.compute else None for row in same) for same in rows
         )
         for key, name in fields.items()
     }
     for batch, clock in _clocks(rows).items():
-        found[f"token{batch}"], found[f"document{batch}"] = clock.ms_per_token, clock.ms_per_document
-    return {key: value for key, value in found.items() if value is not None}
+        costs[f"token{batch}"], costs[f"document{batch}"] = clock.ms_per_token, clock.ms_per_document
+    return {key: value for key, value in costs.items() if value is not None}
 
 
-def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, Clock]:
-    """Return times by batch size, where every row has them: means over tasks, of speed-ups the geometric one."""
+def _clocks(rows: Sequence[Sequence[Row]]) -> dict[int, BatchTimes]:
+    """Return times by batch size, where every row has them: means over rows, of speed-ups the geometric mean."""
     flat = [row for same in rows for row in same]
-    found = {}
+    by_batch = {}
     for batch in sorted(set.intersection(*(set(row.timings) for row in flat))):
         timings = [row.timings[batch] for row in flat]
         speedups = [one.speedup for one in timings if one.speedup is not None]
-        found[batch] = Clock(
+        by_batch[batch] = BatchTimes(
             ms_per_token=fmean(one.decode_ms_per_token for one in timings),
             ms_per_document=fmean(one.ms_per_document for one in timings),
-            speedup=geometric_mean(speedups) if len(speedups) == len(timings) else None,
+            speedup=_geometric_mean(speedups) if len(speedups) == len(timings) else None,
         )
-    return found
+    return by_batch
 
 
-def series(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+def series(entries: Iterable[BoardEntry]) -> dict[str, list[BoardEntry]]:
     """Return entries by label: the settings of one method, in order."""
-    found: dict[str, list[Entry]] = {}
+    by_label: dict[str, list[BoardEntry]] = {}
     for entry in entries:
-        found.setdefault(entry.label, []).append(entry)
-    return found
+        by_label.setdefault(entry.label, []).append(entry)
+    return by_label
+
+
+def kind_of(entry: BoardEntry) -> str:
+    """Return what the entry is on the board: `full`, `dense`, `method`, `control` or `oracle`."""
+    return "control" if entry.control else entry.role
+
+
+def shown(entry: BoardEntry) -> bool:
+    """Return whether charts show it: it reached its budget, and has a cost and a quality."""
+    return entry.ok and bool(entry.costs) and (entry.retained is not None or entry.score is not None)
+
+
+def relative(entries: Sequence[BoardEntry]) -> bool:
+    """Return whether charts of these entries show the share of full depth's quality; else they show the metric."""
+    return all(entry.retained is not None for entry in entries if shown(entry))

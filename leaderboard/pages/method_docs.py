@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from dlbench.leaderboard.data.views import Entry
+from dlbench.leaderboard.data.views import BoardEntry
 from dlbench.records.schema import Record
 from dlbench.registry import outline, provenance
 from dlbench.registry.outline import Parameter
@@ -55,12 +55,12 @@ def about(name: str, sources: Iterable[str]) -> About:
     """
     try:
         path, sha256 = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
-        found = None if path is None else (path.read_bytes(), outline.read(path))
+        read_file = None if path is None else (path.read_bytes(), outline.read(path))
     except (OSError, SyntaxError):
-        found = None
-    if found is None:
+        read_file = None
+    if read_file is None:
         return NOTHING
-    raw, read = found
+    raw, read = read_file
     docstring = ast.get_docstring(ast.parse(raw)) or ""
     return About(
         summary=read.summary,
@@ -101,16 +101,16 @@ def prose(text: str) -> Markup:
 
 
 def _linked(text: str) -> Markup:
-    found = []
+    parts = []
     at = 0
     for match in _PAPER.finditer(text):
         address = f"https://arxiv.org/abs/{match.group(1)}"
-        found += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match.group())]
+        parts += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match.group())]
         at = match.end()
-    return Markup("").join([*found, escape(text[at:])])
+    return Markup("").join([*parts, escape(text[at:])])
 
 
-def command(entries: Iterable[Entry], method: str) -> str:
+def command(entries: Iterable[BoardEntry], method: str) -> str:
     """Return the command that repeats these rows, as one line for a shell."""
     rows = [row.record for entry in entries for same in entry.rows for row in same]
     words = ["dlbench", "run"]

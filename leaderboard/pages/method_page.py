@@ -9,13 +9,16 @@ from markupsafe import Markup
 
 from dlbench.leaderboard.analysis import compute_breakdown
 from dlbench.leaderboard.charts import method_curves, style, vega
+from dlbench.leaderboard.columns.column import TableInfo
+from dlbench.leaderboard.columns.row_columns import entry_lines, row_columns
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import Entry, View
+from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
 from dlbench.leaderboard.exports import bibtex
 from dlbench.leaderboard.pages.environment import environment
+from dlbench.leaderboard.pages.html_table import html_table
 from dlbench.leaderboard.pages.method_docs import About, about, command
 from dlbench.leaderboard.pages.sample_pages import first_page
-from dlbench.leaderboard.pages.task_page import File, Site, file_of
+from dlbench.leaderboard.pages.site_context import File, Site, file_of
 
 _KINDS = {
     "full": "the model itself, at full depth",
@@ -34,7 +37,7 @@ def page_name(method: str, deployable: bool) -> str:
     return "oracle" if not deployable and method in ("oracle", "oracle@full", "oracle_cross") else method
 
 
-def method_files(site: Site, views: Sequence[View], runs: Runs) -> list[File]:
+def method_files(site: Site, views: Sequence[BoardView], runs: Runs) -> list[File]:
     """Return the pages of all methods, the page that lists them, and what to cite for them."""
     files: list[File] = []
     papers: list[str] = []
@@ -51,33 +54,17 @@ def method_files(site: Site, views: Sequence[View], runs: Runs) -> list[File]:
     return [*files, ("methods.html", _list(site, views, names, introduced)), ("dlbench.bib", bibtex(runs, papers))]
 
 
-def _page(site: Site, views: Sequence[View], runs: Runs, name: str, members: set[str], introduced: About) -> str:
+_Rows = Sequence[tuple[BoardView, Sequence[BoardEntry]]]
+"""The rows of a method by task."""
+
+
+def _page(site: Site, views: Sequence[BoardView], runs: Runs, name: str, members: set[str], introduced: About) -> str:
     tasks = [view for view in views if not view.suite]
-    mine = [(view, [entry for entry in view.entries if entry.method in members]) for view in tasks]
-    mine = [(view, entries) for view, entries in mine if entries]
-    own = [entry for _, entries in mine for entry in entries]
+    by_task = [(view, [entry for entry in view.entries if entry.method in members]) for view in tasks]
+    rows: _Rows = [(view, entries) for view, entries in by_task if entries]
+    own = [entry for _, entries in rows for entry in entries]
     labels = list(dict.fromkeys(entry.label for entry in own))
-    kinds = list(dict.fromkeys(style.kind_of(entry) for entry in own))
-    spec = method_curves.curves(tasks, labels, site.marks) if kinds != ["full"] else None
-    svg = None
-    if spec is not None:
-        title = f"{name}: quality kept over FLOPs, by task"
-        described = "The table of its rows below holds all figures."
-        svg = Markup(vega.inline_svg(vega.draw(spec), "curves", title, described))
-    several = len(labels) > 1
-    heats: list[tuple[str, compute_breakdown.Heat]] = []
-    depths: list[tuple[str, list[compute_breakdown.Depths]]] = []
-    costs: list[tuple[str, list[compute_breakdown.Spent]]] = []
-    for view, entries in mine:
-        for label in labels if len(costs) < MOST else ():
-            group = [entry for entry in entries if entry.label == label and entry.ok]
-            title = f"{view.title} · {label}" if several else view.title
-            if drawn := compute_breakdown.heat(group, runs.usage):
-                heats.append((title, drawn))
-            if counted := compute_breakdown.depths(group, runs.usage):
-                depths.append((title, counted))
-            if paid := compute_breakdown.spent(group):
-                costs.append((title, paid))
+    kinds = list(dict.fromkeys(kind_of(entry) for entry in own))
     context: dict[str, Any] = {
         "root": "../",
         "here": "methods",
@@ -87,37 +74,69 @@ def _page(site: Site, views: Sequence[View], runs: Runs, name: str, members: set
         "kind": _KINDS[kinds[0]] if len(kinds) == 1 else " and ".join(_KINDS[kind] for kind in kinds),
         "labels": labels,
         "command": command(own, name),
-        "svg": svg,
-        "heats": heats,
-        "left_out": max(0, len(mine) * len(labels) - MOST),
-        "depths": depths if "full" not in kinds else [],
-        "costs": costs,
-        "widest": max((one.total for _, group in costs for one in group), default=1.0) or 1.0,
-        "parts_of_cost": compute_breakdown.PARTS,
-        "shades": _SHADES,
+        "svg": _curves(site, tasks, name, labels) if kinds != ["full"] else None,
+        "left_out": max(0, len(rows) * len(labels) - MOST),
         "accent": style.PALETTE[1][0],
         "label": style.LABEL[0],
         "axis": style.AXIS[0],
         "heat_ticks": _ticks,
         "depth_ticks": _ticks,
-        "extras": _extras(own),
-        "rows": [_row(site, view, entry, runs) for view, entries in mine for entry in entries],
-        "sources": sorted({row.record.method.source_sha256 for entry in own for rows in entry.rows for row in rows}),
+        "sources": sorted({row.record.method.source_sha256 for entry in own for same in entry.rows for row in same}),
+        **_compute_sections(rows, labels, runs, depths="full" not in kinds),
+        **_row_section(site, rows, runs),
     }
     return environment().get_template("method.html.j2").render(context)
 
 
-def _row(site: Site, view: View, entry: Entry, runs: Runs) -> tuple[View, Entry, str, str]:
-    samples = first_page(view, entry, runs)
-    return view, entry, f"../{file_of(site, view)}#{entry.id}", f"../{samples}.html" if samples else ""
+def _curves(site: Site, tasks: Sequence[BoardView], name: str, labels: Sequence[str]) -> Markup | None:
+    spec = method_curves.curves(tasks, labels, site.marks)
+    if spec is None:
+        return None
+    title = f"{name}: quality kept over FLOPs, by task"
+    return Markup(vega.inline_svg(vega.draw(spec), "curves", title, "The table of its rows below holds all figures."))
 
 
-def _extras(entries: Iterable[Entry]) -> list[str]:
-    """Return the names of further metrics, as far as a table has room for them."""
-    names = {
-        name for entry in entries if entry.first.record.quality is not None for name in entry.first.record.quality.extra
+def _compute_sections(rows: _Rows, labels: Sequence[str], runs: Runs, *, depths: bool) -> dict[str, Any]:
+    """Return where the method spends compute: layers, depths of tokens, parts of the FLOPs, by task and variant."""
+    heats: list[tuple[str, compute_breakdown.Heat]] = []
+    token_depths: list[tuple[str, list[compute_breakdown.Depths]]] = []
+    costs: list[tuple[str, list[compute_breakdown.Spent]]] = []
+    for view, entries in rows:
+        for label in labels if len(costs) < MOST else ():
+            settings = [entry for entry in entries if entry.label == label and entry.ok]
+            title = f"{view.title} · {label}" if len(labels) > 1 else view.title
+            if heat := compute_breakdown.heat(settings, runs.usage):
+                heats.append((title, heat))
+            if counts := compute_breakdown.depths(settings, runs.usage):
+                token_depths.append((title, counts))
+            if spent := compute_breakdown.spent(settings):
+                costs.append((title, spent))
+    return {
+        "heats": heats,
+        "depths": token_depths if depths else [],
+        "costs": costs,
+        "widest": max((one.total for _, group in costs for one in group), default=1.0) or 1.0,
+        "parts_of_cost": compute_breakdown.PARTS,
+        "shades": _SHADES,
     }
-    return sorted(names)[:8]
+
+
+def _row_section(site: Site, rows: _Rows, runs: Runs) -> dict[str, Any]:
+    """Return the table of the method's rows; each ends in links to the board and to its samples."""
+    lines = []
+    for view, entries in rows:
+        for line in entry_lines(view, entries):
+            samples = first_page(view, line.entry, runs)
+            board = f"../{file_of(site, view)}#{line.entry.id}"
+            lines.append((line, board, f"../{samples}.html" if samples else ""))
+    extras = _extras(entry for _, entries in rows for entry in entries)
+    return {"rows": lines, "row_table": html_table(row_columns("method", TableInfo(extras=extras)), "method")}
+
+
+def _extras(entries: Iterable[BoardEntry]) -> list[str]:
+    """Return the names of further metrics, as far as a table has room for them."""
+    qualities = [entry.first.record.quality for entry in entries]
+    return sorted({name for quality in qualities if quality is not None for name in quality.extra})[:8]
 
 
 def _ticks(count: int) -> list[int]:
@@ -129,16 +148,18 @@ def _ticks(count: int) -> list[int]:
     return ticks
 
 
-def _list(site: Site, views: Sequence[View], names: Mapping[str, set[str]], introduced: Mapping[str, About]) -> str:
+def _list(
+    site: Site, views: Sequence[BoardView], names: Mapping[str, set[str]], introduced: Mapping[str, About]
+) -> str:
     groups: dict[str, list[dict[str, Any]]] = {"Methods": [], "Controls": [], "References and oracles": []}
     for name, members in names.items():
         entries = [entry for view in views for entry in view.entries if entry.method in members]
         if not entries:
             continue
-        kinds = {style.kind_of(entry) for entry in entries}
+        kinds = {kind_of(entry) for entry in entries}
         group = "Methods" if "method" in kinds else "Controls" if "control" in kinds else "References and oracles"
         half = [entry for entry in entries if entry.budget == 0.5 and entry.ok and entry.retained is not None]
-        first = next((entry for entry in entries if style.kind_of(entry) == "method"), entries[0])
+        first = next((entry for entry in entries if kind_of(entry) == "method"), entries[0])
         groups[group].append(
             {
                 "name": name,

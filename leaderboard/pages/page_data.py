@@ -10,14 +10,13 @@ import numpy as np
 from scipy.stats import rankdata
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.frontier_curve import Frontiers
 from dlbench.leaderboard.analysis.score_matrix import Compared
 from dlbench.leaderboard.charts import frontier
-from dlbench.leaderboard.charts.frontier import Frontiers
 from dlbench.leaderboard.charts.style import COLOURS, Mark
-from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.columns.row_columns import unit_of
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.sample_pages import Shelf
-
-_OF = {"total": "full’s FLOPs", "decode": "full’s decoding FLOPs", "layers": "the layers"}
 
 
 def script(name: str, value: Any) -> str:
@@ -29,7 +28,7 @@ def script(name: str, value: Any) -> str:
 
 
 def chart_shard(
-    view: View, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
+    view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
 ) -> str:
     """Return all that the lively chart of a view needs: its specification, and the data on every axis."""
     base: dict[str, dict[str, Any]] = {}
@@ -44,9 +43,7 @@ def chart_shard(
             "labels": data["labels"],
             "frame": data["frame"],
         }
-    axes = [
-        {"key": axis.key, "title": axis.title, "share": axis.share, "of": _OF.get(axis.key, "")} for axis in view.axes
-    ]
+    axes = [{"key": axis.key, "title": axis.title, "share": axis.share, "of": unit_of(axis.key)} for axis in view.axes]
     bare = {key: value for key, value in spec.items() if key != "datasets"}
     return script(
         f"chart:{view.slug}",
@@ -60,12 +57,12 @@ MOST_DOCUMENTS = 3000
 """Documents whose wins and losses can be laid side by side."""
 
 
-def pair_shards(view: View, found: Compared) -> Iterator[tuple[str, str]]:
+def pair_shards(view: BoardView, compared: Compared) -> Iterator[tuple[str, str]]:
     """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
-    entries = list(found.place)
+    entries = list(compared.place)
     if len(entries) < 2:
         return
-    pairs = found.pairs
+    pairs = compared.pairs
     percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
     arrays = {
         "d": np.rint(100 * percent * pairs.estimate),
@@ -89,18 +86,18 @@ def pair_shards(view: View, found: Compared) -> Iterator[tuple[str, str]]:
     yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
 
 
-def document_shard(view: View, found: Compared, shelves: Mapping[str, Shelf]) -> str:
+def document_shard(view: BoardView, compared: Compared, shelves: Mapping[str, Shelf]) -> str:
     """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
 
     Args:
         view: what is shown.
-        found: its rows with their scores.
+        compared: its rows with their scores.
         shelves: entry → where its samples stand.
     """
-    ranks = rankdata(found.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
-    documents = found.documents[:MOST_DOCUMENTS]
+    ranks = rankdata(compared.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
+    documents = compared.documents[:MOST_DOCUMENTS]
     pages = {}
-    for entry in found.place:
+    for entry in compared.place:
         shelf = shelves.get(entry)
         if shelf is not None:
             shards = [shelf.shard.get(one, -1) for one in documents]
@@ -110,7 +107,7 @@ def document_shard(view: View, found: Compared, shelves: Mapping[str, Shelf]) ->
         {
             "documents": documents,
             "anchors": [f"d-{formatting.slug(one)}" for one in documents],
-            "ranks": {entry: row.tolist() for entry, row in zip(found.place, ranks, strict=True)},
+            "ranks": {entry: row.tolist() for entry, row in zip(compared.place, ranks, strict=True)},
             "pages": pages,
         },
     )

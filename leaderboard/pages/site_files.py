@@ -8,20 +8,21 @@ from functools import cache, partial
 from importlib.resources import files as resources
 
 from dlbench.leaderboard import formatting
-from dlbench.leaderboard.analysis.claims import Claim, claims
-from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
 from dlbench.leaderboard.charts import style as looks
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import View
+from dlbench.leaderboard.data.views import BoardView, shown
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
 from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards
+from dlbench.leaderboard.pages.row_table import MOST_ROWS
 from dlbench.leaderboard.pages.sample_pages import Shelf, entry_files
-from dlbench.leaderboard.pages.task_page import MOST_ROWS, File, Heading, Site, file_of, view_page
+from dlbench.leaderboard.pages.site_context import File, Site, ViewLink, file_of
+from dlbench.leaderboard.pages.task_page import view_page
 from dlbench.leaderboard.workers import ALONE, Workers
 from dlbench.records.jsonl import JsonLine, format_line
 from dlbench.records.schema import Asked
@@ -45,7 +46,7 @@ def _files(board: Board, workers: Workers) -> Iterator[File]:
     pages = workers.run(_page_calls(board, site))
     yield "records.jsonl", _lines(runs.records)
     yield "records.csv", table_csv(board.tracks)
-    yield "board.json", board_json(runs, board.views, board.found)
+    yield "board.json", board_json(runs, board.views, board.standings)
     if runs.timings:
         yield "timing.jsonl", _lines(runs.timings)
     yield from _assets()
@@ -57,13 +58,14 @@ def _page_calls(board: Board, site: Site) -> Iterator[Callable[[], list[File]]]:
     runs = board.runs
     yield partial(method_files, site, board.views, runs)
     asked = runs.documents() if runs.asked else {}
-    said: dict[str, list[Claim]] = defaultdict(list)
-    for claim in claims(runs.records, runs.scores, runs.sources):
-        said[claim.track].append(claim)
+    by_track: dict[str, list[Claim]] = defaultdict(list)
+    for claim in board.claims:
+        by_track[claim.track].append(claim)
     for view in reversed(board.views):
-        telling = [one for track in view.tracks for one in said[track.name]]
-        shown = {} if view.suite else asked.get(view.tracks[0].name, {})
-        yield partial(view_files, site, view, board.found[view.slug], runs.of(view.keys), shown, telling)
+        telling = [one for track in view.tracks for one in by_track[track.name]]
+        texts = {} if view.suite else asked.get(view.tracks[0].name, {})
+        said = board.headlines(view) if view.suite else [], telling
+        yield partial(view_files, site, view, board.standings[view.slug], runs.of(view.keys), texts, said)
 
 
 def _lines(items: Iterable[JsonLine]) -> str:
@@ -102,7 +104,7 @@ def _site(board: Board) -> Site:
     if runs.timings:
         downloads.append(("timing.jsonl", "the times"))
     return Site(
-        views=tuple(Heading(view.slug, view.title, view.backbone) for view in board.views),
+        views=tuple(ViewLink(view.slug, view.title, view.backbone) for view in board.views),
         records=len(runs.records),
         marks=looks.site_marks(board.views),
         pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
@@ -114,30 +116,35 @@ def _site(board: Board) -> Site:
 
 
 def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    values_of: dict[str, Counter[str]] = defaultdict(Counter)
     for record in runs.records:
         for name, value in record.env.items():
-            found[name][value] += 1
+            values_of[name][value] += 1
     for timing in runs.timings:
-        found["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
+        values_of["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
     # A run on many machines may have any number of values.
-    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(found.items())[:40])
+    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(values_of.items())[:40])
 
 
 def view_files(
-    site: Site, view: View, found: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
+    site: Site,
+    view: BoardView,
+    standings: Standings,
+    runs: Runs,
+    asked: Mapping[str, Asked],
+    said: tuple[Sequence[str], Sequence[Claim]],
 ) -> list[File]:
     """Return the files of a view, its page last.
 
     Args:
         site: what all pages have in common.
         view: what is shown.
-        found: its statistics.
+        standings: its statistics.
         runs: where it comes from.
         asked: prompts and references, by document id.
-        claimed: single comparisons.
+        said: lines about it, and single comparisons.
     """
-    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, found))]
+    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, standings))]
     shelves: dict[str, Shelf] = {}
     for entry, shelf, written in entry_files(site, view, runs, asked):
         shelves[entry.id] = shelf
@@ -146,30 +153,28 @@ def view_files(
     if view.axes:
         axis = view.axes[0]
         spec = frontier.specification(
-            view, frontier.datasets(view, site.marks, axis, found.frontiers.get(axis.key, {})), axis
+            view, frontier.datasets(view, site.marks, axis, standings.frontiers.get(axis.key, {})), axis
         )
         title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
         drawn = vega.draw(spec)
         svg = vega.inline_svg(drawn, "frontier", title, _described(view))
         files.append((f"charts/{view.slug}.svg", vega.alone_svg(drawn)))
-        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)))
-    if found.compared is not None:
-        files += pair_shards(view, found.compared)
-        files.append((f"data/{view.slug}.docs.js", document_shard(view, found.compared, shelves)))
-    records = [row.record for track in view.tracks for row in track.rows]
-    said = headlines(records, runs.scores, runs.sources) if view.suite else [], claimed
+        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings.frontiers)))
+    if standings.compared is not None:
+        files += pair_shards(view, standings.compared)
+        files.append((f"data/{view.slug}.docs.js", document_shard(view, standings.compared, shelves)))
     samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
     if len(view.entries) > MOST_ROWS:
-        files.append((f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)))
-    return [*files, (file_of(site, view), view_page(site, view, found, said, svg, samples))]
+        files.append((f"{view.slug}-all.html", view_page(site, view, standings, said, svg, samples, whole=True)))
+    return [*files, (file_of(site, view), view_page(site, view, standings, said, svg, samples))]
 
 
-def _described(view: View) -> str:
+def _described(view: BoardView) -> str:
     """Say what the chart shows, for people who do not see it."""
     axis = view.axes[0]
     lines = [
         frontier.describe(entry, axis, view.metric)
         for entry in view.entries
-        if looks.shown(entry) and axis.key in entry.costs
+        if shown(entry) and axis.key in entry.costs
     ]
     return "; ".join(lines[:40]) + ". The table below holds all figures."

@@ -52,7 +52,7 @@ document.addEventListener("DOMContentLoaded", () => {
       return name === "name" ? cell.textContent.trim().toLowerCase() : valueOf(cell);
     };
     // Sorted from the best end first: the first click on a cost asks for the cheapest.
-    const first = (name) => (/^(kept|score|area|front|gap)/.test(name) ? "descending" : "ascending");
+    const first = (name) => (columns.get(name).heading.dataset.best === "most" ? "descending" : "ascending");
     const cached = new Map();
     const apply = (sort) => {
       const [name, way] = sort.split(".");

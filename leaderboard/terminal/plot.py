@@ -13,8 +13,8 @@ from rich.text import Text
 
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.charts.frontier import Datum
-from dlbench.leaderboard.charts.style import Mark, relative
-from dlbench.leaderboard.data.views import Axis, View
+from dlbench.leaderboard.charts.style import Mark
+from dlbench.leaderboard.data.views import Axis, BoardView, relative
 
 _SHAPES = {
     "circle": "●○",
@@ -67,7 +67,12 @@ class _Canvas:
 
 
 def plot(
-    view: View, data: Mapping[str, list[Datum]], marks: Mapping[str, Mark], axis: Axis, width: int, height: int = 20
+    view: BoardView,
+    data: Mapping[str, list[Datum]],
+    marks: Mapping[str, Mark],
+    axis: Axis,
+    width: int,
+    height: int = 20,
 ) -> Group:
     """Draw the chart of a view.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
@@ -12,9 +13,10 @@ from rich.text import Text
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, style
-from dlbench.leaderboard.data.tracks import Row, build_tracks
+from dlbench.leaderboard.columns.column import TableInfo
+from dlbench.leaderboard.columns.row_columns import record_line, row_columns
+from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.leaderboard.terminal.plot import plot
-from dlbench.records.schema import Record, Timing
 
 
 def print_board(board: Board, console: Console | None = None) -> None:
@@ -26,70 +28,59 @@ def print_board(board: Board, console: Console | None = None) -> None:
     view = board.views[0]
     console.print(Text(f"{view.title} on {view.backbone}", style="bold"))
     for axis in view.axes[:1]:
-        frontiers = board.found[view.slug].frontiers.get(axis.key, {})
+        frontiers = board.standings[view.slug].frontiers.get(axis.key, {})
         data = frontier.datasets(view, marks, axis, frontiers)
         console.print(plot(view, data, marks, axis, min(console.width, 110)))
     console.print()
-    console.print(closing_table(board.runs.records, board.runs.timings, console.width))
+    console.print(closing_table(board.tracks, console.width))
 
 
-def closing_table(records: Iterable[Record], timings: Iterable[Timing], width: int = 100) -> Table:
-    """Return the table of a run: a section per task, oracles apart from what can be deployed.
+def closing_table(tracks: Sequence[Track], width: int = 100) -> Table:
+    """Return the table that ends a run: a section per task, oracles apart from what can be deployed.
 
-    Below 100 columns the milliseconds and the FLOPs of decoding alone are left to the board.
+    A terminal of fewer than 100 characters gets no milliseconds and no FLOPs of decoding alone; the board has them.
     """
-    wide = width >= 100
-    clocked = list(timings)
-    batches = sorted({timing.batch_size for timing in clocked})[:2]
+    batches = {batch for track in tracks for row in track.rows for batch in row.timings}
+    info = TableInfo(batches=sorted(batches)[:2], wide=width >= 100)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
-    table.add_column("method", overflow="fold", min_width=16, max_width=26)
-    for header in ("budget", "quality"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("retained [95 %]", no_wrap=True)
-    for header in ("layer\nshare", "FLOPs\ndecode", "FLOPs\ntotal") if wide else ("layer\nshare", "FLOPs\ntotal"):
-        table.add_column(header, justify="right", no_wrap=True)
-    for batch in batches:
-        table.add_column(f"ms/token\nbatch {batch}" if wide else f"×\nb{batch}", justify="right", no_wrap=True)
-    for place, track in enumerate(build_tracks(records, clocked)):
+    for column in row_columns("terminal", info):
+        title = column.cell("terminal").title
+        if column.key == "name":
+            table.add_column(title, overflow="fold", min_width=16, max_width=26)
+        else:
+            table.add_column(title, justify="left" if column.left else "right", no_wrap=True)
+    for place, track in enumerate(tracks):
         if place:
             table.add_section()
-        heading = Text(track.task.name, style="bold", no_wrap=True)
-        table.add_row(heading, "", Text(f"n {track.task.n}", style="dim"), Text(track.task.metric, style="dim"))
-        places = formatting.decimals(row.record.quality.mean for row in track.rows if row.record.quality)
-        for rows, remark in ((track.deployable, ""), (track.oracles, "not deployable:")):
-            if rows and remark:
-                table.add_row(Text(remark, style="italic dim"))
-            before = ""
-            for row in rows:
-                table.add_row(*_cells(row, before, places, batches, wide), style=_style(row))
-                before = row.label
+        _add_track(table, track, info)
         if any(not row.ok for row in track.rows):
             table.caption = "† unreachable: the budget is missed; the closest setting that was found is shown"
     return table
+
+
+def _add_track(table: Table, track: Track, info: TableInfo) -> None:
+    scores = [row.record.quality.mean for row in track.rows if row.record.quality]
+    columns = row_columns("terminal", replace(info, decimals=formatting.decimals(scores)))
+    heading = {
+        "name": Text(track.task.name, style="bold", no_wrap=True),
+        "score": Text(f"n {track.task.n}", style="dim"),
+        "kept": Text(track.task.metric, style="dim"),
+    }
+    table.add_row(*(heading.get(column.key, "") for column in columns))
+    for rows, remark in ((track.deployable, ""), (track.oracles, "not deployable:")):
+        if rows and remark:
+            table.add_row(Text(remark, style="italic dim"))
+        label = ""
+        for row in rows:
+            line = record_line(row, track)
+            texts = {column.key: column.text("terminal", line) for column in columns}
+            texts["name"] = "" if row.label == label else f" {texts['name']}"
+            # Text, not str: a method's name must not be read as markup.
+            table.add_row(*map(Text, texts.values()), style=_style(row))
+            label = row.label
 
 
 def _style(row: Row) -> str:
     if not row.ok:
         return "dim"
     return "bold" if row.role == "full" else ""
-
-
-def _cells(row: Row, before: str, places: int, batches: Iterable[int], wide: bool) -> list[Text]:
-    quality, compute = row.record.quality, row.record.compute
-    cells = [
-        "" if row.label == before else f" {row.label}",
-        formatting.budget(row.record.run.budget) + ("" if row.ok else " †"),
-        formatting.score(quality.mean if quality else None, places),
-        formatting.ratio(quality.retained, quality.retained_ci95) if quality else formatting.NOTHING,
-        formatting.share(compute.layer_share if compute else None),
-        *([formatting.share(compute.flop_share_decode if compute else None)] if wide else []),
-        formatting.share(compute.flop_share_total if compute else None),
-    ]
-    for batch in batches:
-        timing = row.timings.get(batch)
-        ratio = formatting.speedup(timing.speedup, 1) if timing else formatting.NOTHING
-        if timing and wide:
-            ratio = f"{formatting.milliseconds(timing.decode_ms_per_token)} {ratio:>4}".rstrip()
-        cells.append(ratio)
-    # Text, not str: a method's name must not be read as markup.
-    return [Text(cell) for cell in cells]

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dlbench.leaderboard.analysis.claims import claims
+from dlbench.leaderboard.board import board_of
+from dlbench.leaderboard.data.run_files import Runs
+from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.records.schema import Asked, Record, Sample, Timing, write_lines
 from dlbench.stats import retained
 
@@ -50,6 +54,22 @@ class SyntheticRun:
         for key, samples in self.samples.items():
             write_lines(folder / "samples" / f"{key}.jsonl", samples)
         return folder
+
+
+def board_from(records, scores, sources=None, timings=()):
+    """Return the board of records that were never written: what `read_board` gives of their folder."""
+    tracks = tuple(build_tracks(records, timings))
+    return board_of(Runs(tuple(records), tuple(timings), tracks, scores, sources=sources or {}))
+
+
+def claims_of(records, scores):
+    """Return the claims that a board of these records makes."""
+    return claims(build_tracks(records), scores)
+
+
+def headlines_of(records, scores):
+    """Return the lines that sum up a board of these records."""
+    return board_from(records, scores).headlines()
 
 
 def backbone(name="nano"):

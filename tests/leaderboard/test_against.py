@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-from record_factory import record
+from record_factory import claims_of, record
 
 from dlbench.leaderboard.analysis.against import against, verdict
-from dlbench.leaderboard.analysis.claims import claims
-from dlbench.leaderboard.data.paired_scores import Entry, entries, matched, usual
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, matched, scored_entries, usual
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.stats import paired_difference, permutation_p
 
@@ -16,7 +15,7 @@ BASE = np.clip(np.random.default_rng(0).normal(0.6, 0.1, N), 0, 1)
 
 
 def entry(scores):
-    return Entry((), IDS, np.atleast_2d(scores))
+    return ScoredEntry((), IDS, np.atleast_2d(scores))
 
 
 def told(rng, leads, runs=150):
@@ -79,8 +78,8 @@ def test_one_other_is_compared_as_ever():
         permutation_p(mine.scores, other.scores),
     )
     assert against(mine, []) is None
-    assert against(mine, [Entry((), IDS[1:], other.scores[:, 1:])]) is None
-    assert against(mine, [Entry((), IDS, None)]) is None
+    assert against(mine, [ScoredEntry((), IDS[1:], other.scores[:, 1:])]) is None
+    assert against(mine, [ScoredEntry((), IDS, None)]) is None
 
 
 def test_sources_are_taken_together():
@@ -102,12 +101,12 @@ def made(*rows):
 def test_claims_hold_against_every_variant():
     skip = ("static_skip", {}, BASE + 0.1)
     token, sequence = (("random_skip", {"per": per}, BASE + lead) for per, lead in (("token", -0.2), ("sequence", 0.3)))
-    (claim,) = claims(*made(skip, token))
+    (claim,) = claims_of(*made(skip, token))
     assert (claim.verdict, claim.difference.estimate) == (1, pytest.approx(0.3))
-    (claim,) = claims(*made(skip, token, sequence))
+    (claim,) = claims_of(*made(skip, token, sequence))
     assert claim.verdict == 0
     assert "skipping and random routing cannot be told apart" in claim.sentence
-    (claim,) = claims(*made(skip, token, ("random_skip", {"per": "sequence"}, BASE - 0.1)))
+    (claim,) = claims_of(*made(skip, token, ("random_skip", {"per": "sequence"}, BASE - 0.1)))
     assert (claim.verdict, claim.difference.estimate) == (1, pytest.approx(0.2))
 
 
@@ -117,7 +116,7 @@ def test_no_variant_is_left_out_for_its_scores():
         ("random_skip", {"per": "token"}, BASE - 0.2),
         ("random_skip", {"per": "sequence"}, BASE - 0.1),
     )
-    known = entries(build_tracks(records)[0], scores)
+    known = scored_entries(build_tracks(records)[0], scores)
     mine = next(one for one in known if one.row.label == "static_skip")
     controls = [one for one in known if one is not mine]
     met = matched(mine, controls)

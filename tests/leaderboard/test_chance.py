@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from record_factory import record
+from record_factory import headlines_of, record
 
-from dlbench.leaderboard.analysis.enough import Setting, enough
-from dlbench.leaderboard.analysis.headlines import headlines
+from dlbench.leaderboard.analysis.enough import SettingScores, enough
 from dlbench.leaderboard.analysis.method_stats import summarise
-from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.analysis.view_stats import standings
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
@@ -52,7 +51,7 @@ def made(*settings, full=FULL, chance=CHANCE):
 
 def field(records, scores):
     (view,) = build_views(build_tracks(records))
-    return Field(view, scores)
+    return ScoreMatrix(view, scores)
 
 
 def test_a_board_keeps_what_its_records_keep():
@@ -78,20 +77,22 @@ def test_enough_is_above_chance_in_tables_and_sentences():
     records, scores = made((0.5, losing(0.03)))
     (summary,) = summarise(field(records, scores))
     assert (summary.enough[0.95].total, summary.enough[0.95].reason) == (None, "not reached")
-    assert any("by no method" in line for line in headlines(records, scores))
+    assert any("by no method" in line for line in headlines_of(records, scores))
     unguessed, same = made((0.5, losing(0.03)), chance=0.0)
     (summary,) = summarise(field(unguessed, same))
     assert summary.enough[0.95].total == 0.5
-    assert any("by static_skip at 50 % of the layers" in line for line in headlines(unguessed, same))
+    assert any(
+        "by static_skip at 50 % of full's FLOPs (50 % of the layers)" in line for line in headlines_of(unguessed, same)
+    )
 
 
 def test_enough_is_the_same_of_scores_and_of_shares():
     for lost in (0.0, 0.004, 0.01, 0.02, 0.03):
         method = np.where(RNG.permutation(N) < lost * N, 0.0, FULL)
-        raw = enough([Setting(0.5, 0.5, method)], FULL, chance=CHANCE)
+        raw = enough([SettingScores(0.5, 0.5, method)], FULL, chance=CHANCE)
         shares = [(one - CHANCE) / (FULL.mean() - CHANCE) for one in (method, FULL)]
         ends = ((0 - CHANCE) / (0.5 - CHANCE), (1 - CHANCE) / (0.5 - CHANCE))
-        assert enough([Setting(0.5, 0.5, shares[0])], shares[1], bounds=ends) == raw
+        assert enough([SettingScores(0.5, 0.5, shares[0])], shares[1], bounds=ends) == raw
     assert raw.total is None
 
 
@@ -102,7 +103,7 @@ def test_full_depth_that_guesses_is_no_measure():
     assert (found.cost, found.reason) == (None, "full depth scores nothing above chance")
     (view,) = build_views(build_tracks(records))
     assert standings(view, scores).bounds == {}
-    assert "by no method" in headlines(records, scores)[-1]
+    assert "by no method" in headlines_of(records, scores)[-1]
 
 
 @pytest.mark.parametrize("lost", [0.0, 0.03])

@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
-from record_factory import record, synthetic_run
-
-from dlbench.leaderboard.analysis.claims import claims
+from record_factory import claims_of, record, synthetic_run
 
 RNG = np.random.default_rng(0)
 BASE = np.clip(RNG.normal(0.6, 0.1, 100), 0, 1)
@@ -19,7 +17,7 @@ def made(*pairs, **changes):
 
 
 def test_clear_difference_is_stated_with_its_interval():
-    (claim,) = claims(*made(("static_skip", BASE + RNG.normal(0.05, 0.02, 100), {}), ("static_exit", BASE, {})))
+    (claim,) = claims_of(*made(("static_skip", BASE + RNG.normal(0.05, 0.02, 100), {}), ("static_exit", BASE, {})))
     assert claim.verdict == 1
     assert claim.n == 100
     low, high = f"{claim.difference.low:.3f}", f"{claim.difference.high:.3f}"
@@ -30,13 +28,13 @@ def test_clear_difference_is_stated_with_its_interval():
 
 
 def test_it_comes_out_the_other_way_round_just_as_plainly():
-    (claim,) = claims(*made(("static_skip", BASE - RNG.normal(0.05, 0.02, 100), {}), ("static_exit", BASE, {})))
+    (claim,) = claims_of(*made(("static_skip", BASE - RNG.normal(0.05, 0.02, 100), {}), ("static_exit", BASE, {})))
     assert claim.verdict == -1
     assert "skipping loses to exiting by 0.0" in claim.sentence
 
 
 def test_no_difference_is_no_verdict():
-    (claim,) = claims(*made(("static_skip", BASE + RNG.normal(0, 0.05, 100), {}), ("static_exit", BASE, {})))
+    (claim,) = claims_of(*made(("static_skip", BASE + RNG.normal(0, 0.05, 100), {}), ("static_exit", BASE, {})))
     assert claim.verdict == 0
     assert "cannot be told apart" in claim.sentence
     assert "−" in claim.sentence
@@ -50,14 +48,14 @@ def test_lucky_difference_among_many_is_called_so():
         run = {"budget": float(budget)}
         pairs.append(("static_skip", BASE + shift + noise - noise.mean(), {"run": run}))
         pairs.append(("static_exit", BASE, {"run": run}))
-    lucky = claims(*made(*pairs))[0]
+    lucky = claims_of(*made(*pairs))[0]
     assert lucky.difference.excludes_zero
     assert lucky.verdict == 0
     assert lucky.sentence.endswith("among this many comparisons that may be chance.")
 
 
 def test_unequal_realised_shares_are_said():
-    (claim,) = claims(
+    (claim,) = claims_of(
         *made(
             ("static_skip", BASE, {"compute": {"layer_share": 0.5}}),
             ("static_exit", BASE, {"compute": {"layer_share": 0.4375}}),
@@ -69,7 +67,7 @@ def test_unequal_realised_shares_are_said():
 def test_all_the_questions_are_asked():
     run = synthetic_run(documents=30, tasks=["nano_d2t"])
     scores = {key: {one.id: one.score for one in samples} for key, samples in run.samples.items()}
-    asked = [(claim.subject, claim.other) for claim in claims(run.records, scores)]
+    asked = [(claim.subject, claim.other) for claim in claims_of(run.records, scores)]
     dense = "the smaller dense nano-half"
     controls = ("random routing", "unified skipping")
     assert asked == [
@@ -85,29 +83,29 @@ def test_all_the_questions_are_asked():
 def test_different_documents_are_not_compared():
     records, scores = made(("static_skip", BASE, {}), ("static_exit", BASE, {}))
     scores[records[0].key].pop("7")
-    (claim,) = claims(records, scores)
+    (claim,) = claims_of(records, scores)
     assert claim.difference is None
     assert claim.verdict == 0
     assert "no comparison" in claim.sentence
-    assert claims(records, {}) == []
+    assert claims_of(records, {}) == []
 
 
 def test_unreachable_rows_make_no_claims_of_their_budget():
-    assert claims(*made(("static_skip", BASE, {"status": "unreachable"}), ("static_exit", BASE, {}))) == []
-    assert claims(*made(("static_skip", BASE, {}), ("static_exit", BASE, {"status": "unreachable"}))) == []
+    assert claims_of(*made(("static_skip", BASE, {"status": "unreachable"}), ("static_exit", BASE, {}))) == []
+    assert claims_of(*made(("static_skip", BASE, {}), ("static_exit", BASE, {"status": "unreachable"}))) == []
 
 
 def test_unreachable_rows_are_compared_at_what_they_ran_at():
     missed = {"status": "unreachable", **layers(0.41, 0.25)}
     rows = [("random_skip", BASE - 0.1, layers(0.4, 0.4)), ("random_skip", BASE - 0.2, layers(0.2, 0.2))]
-    (claim,) = claims(*made(("static_skip", BASE, missed), *rows))
+    (claim,) = claims_of(*made(("static_skip", BASE, missed), *rows))
     assert claim.sentence.startswith("At 41 % of the layers, skipping beats random routing by 0.100")
     assert claim.budget == 0.41
 
 
 @pytest.mark.parametrize(("kept", "word"), [(1.0, "keeps 100 % of full"), (0.5, "50 %")])
 def test_crossed_oracle_is_compared_by_what_it_keeps(kept, word):
-    said = claims(*made(("oracle", BASE, {}), ("oracle_cross", BASE * kept, {})))
+    said = claims_of(*made(("oracle", BASE, {}), ("oracle_cross", BASE * kept, {})))
     assert word in said[0].sentence
 
 
@@ -116,7 +114,7 @@ def layers(share, budget=0.5):
 
 
 def test_controls_are_met_at_the_realised_share():
-    (claim,) = claims(
+    (claim,) = claims_of(
         *made(
             ("static_skip", BASE, layers(0.45)),
             ("random_skip", BASE - 0.2, layers(0.3, 0.25)),
@@ -129,18 +127,18 @@ def test_controls_are_met_at_the_realised_share():
 
 
 def test_control_out_of_reach_is_not_met():
-    assert claims(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.4)))) == []
-    assert len(claims(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.48))))) == 1
+    assert claims_of(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.4)))) == []
+    assert len(claims_of(*made(("static_skip", BASE, layers(0.5)), ("random_skip", BASE, layers(0.48))))) == 1
 
 
 def test_controls_are_met_under_the_same_kv_policy_where_they_have_any():
     """The router evicts, the random control projects: no pair. What is static has no use for a policy."""
     evict = ("hidden_router", BASE + 0.1, {"run": {"kv": "evict"}})
-    assert claims(*made(evict, ("random_skip", BASE, {}))) == []
-    assert claims(*made(evict, ("unified_skip", BASE, {}))) == []  # nothing says that it is static
-    (claim,) = claims(*made(evict, ("unified_skip", BASE, {"method": {"scope": "static"}})))
+    assert claims_of(*made(evict, ("random_skip", BASE, {}))) == []
+    assert claims_of(*made(evict, ("unified_skip", BASE, {}))) == []  # nothing says that it is static
+    (claim,) = claims_of(*made(evict, ("unified_skip", BASE, {"method": {"scope": "static"}})))
     assert claim.difference.estimate == pytest.approx(0.1)
-    (claim,) = claims(*made(evict, ("random_skip", BASE, {"run": {"kv": "evict"}})))
+    (claim,) = claims_of(*made(evict, ("random_skip", BASE, {"run": {"kv": "evict"}})))
     assert claim.difference.estimate == pytest.approx(0.1)
 
 
@@ -150,7 +148,7 @@ def test_fit_seeds_are_one_row():
         for seed, off in enumerate((-0.03, 0.0, 0.03))
     ]
     constant = ("hidden_router", BASE, {"method": {"params": {"fixed_input": True}}})
-    (claim,) = claims(*made(*seeds, constant))
+    (claim,) = claims_of(*made(*seeds, constant))
     assert claim.difference.estimate == pytest.approx(0.02)
     assert claim.difference.method.endswith("3 fit seeds")
     assert claim.verdict == 0

@@ -15,9 +15,9 @@ from dlbench.data.rows.sources import merged
 from dlbench.leaderboard import workers
 from dlbench.leaderboard.analysis.against import against, verdict
 from dlbench.leaderboard.analysis.method_stats import AREA, summarise
-from dlbench.leaderboard.analysis.ranking import Place
-from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED, Field
-from dlbench.leaderboard.data.paired_scores import SLACK, Entry, matched
+from dlbench.leaderboard.analysis.ranking import RankedPlace
+from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED, ScoreMatrix
+from dlbench.leaderboard.data.paired_scores import SLACK, ScoredEntry, matched
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
 from dlbench.leaderboard.pages import sample_pages
@@ -146,7 +146,7 @@ def test_better_than_a_control():
         "the p value is the greatest of them, the difference shown the least favourable",
         "None is picked by how it does on the test documents",
     )
-    row, *variants = (Entry((), tuple(map(str, range(N))), (FULL - less)[None]) for less in (0.0, 0.1, 0.2, -0.1))
+    row, *variants = (ScoredEntry((), tuple(map(str, range(N))), (FULL - less)[None]) for less in (0.0, 0.1, 0.2, -0.1))
     difference, p = against(row, variants[:2])
     assert (difference.estimate, verdict(difference, p)) == (pytest.approx(0.1), 1)
     assert verdict(*against(row, variants)) == 0
@@ -186,7 +186,7 @@ def test_a_compute_nobody_ran():
 
     def entry(share, scores):
         (track,) = build_tracks([made("random_skip", share, share, scores)])
-        return Entry(track.rows, tuple(map(str, range(N))), np.atleast_2d(scores))
+        return ScoredEntry(track.rows, tuple(map(str, range(N))), np.atleast_2d(scores))
 
     controls = [entry(0.4, FULL - 0.2), entry(0.6, FULL)]
     (half,) = matched(entry(0.5, FULL), controls)
@@ -216,7 +216,7 @@ def summary_of(*settings):
         for one, row in zip(records, rows, strict=True)
     }
     (view,) = build_views(build_tracks(records))
-    (summary,) = summarise(Field(view, scores))
+    (summary,) = summarise(ScoreMatrix(view, scores))
     return summary
 
 
@@ -349,7 +349,7 @@ def test_the_board_says_so_too():
     assert MOST_COMPARED == MOST_PAIRED == 400
     assert (workers.LARGE, workers.MOST) == (8_000_000, 4)
     assert (sample_pages.MOST, sample_pages.LARGEST) == (500, 200_000)
-    assert summary_of((0.25, 0.4, FULL), (0.5, 0.6, FULL)).place == Place(1, 1, 1, "", False)
+    assert summary_of((0.25, 0.4, FULL), (0.5, 0.6, FULL)).place == RankedPlace(1, 1, 1, "", False)
 
 
 def test_llm_drop_ranks_all_halves_together_unless_told_otherwise():

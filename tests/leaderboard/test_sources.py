@@ -15,10 +15,8 @@ from record_factory import synthetic_run
 from dlbench.cli import main
 from dlbench.data.rows.sources import source
 from dlbench.errors import RecordError
-from dlbench.leaderboard.analysis.claims import claims
 from dlbench.leaderboard.analysis.compare import compare
-from dlbench.leaderboard.analysis.headlines import headlines
-from dlbench.leaderboard.analysis.score_matrix import Field
+from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.exports import board_json
@@ -63,7 +61,7 @@ def hashed(text):
 def figures(folder):
     """Everything that a board says in numbers."""
     board = read_board([folder])
-    said = json.loads(board_json(board.runs, board.views, board.found))
+    said = json.loads(board_json(board.runs, board.views, board.standings))
     views = [{**view, "documents": 0} for view in said["views"]]
     return views, board
 
@@ -98,11 +96,10 @@ def test_copies_of_documents_tell_a_board_nothing_new(run, single, tmp_path):
                 assert same(one, two), (view["title"], one, two)
     assert any(one["gap_closed"] for view in views for one in view["methods"])
     assert any(one["rank"] for view in views for one in view["rows"])
-    records = board.runs.records
-    told, before = (claims(records, one.runs.scores, one.runs.sources) for one in (board, single[1]))
+    told, before = (one.claims for one in (board, single[1]))
     assert [claim.sentence for claim in told] == [claim.sentence for claim in before]
     assert [claim.p for claim in told] == pytest.approx([claim.p for claim in before])
-    said = [headlines(records, one.runs.scores, one.runs.sources) for one in (board, single[1])]
+    said = [one.headlines() for one in (board, single[1])]
     assert said[0] == said[1] and len(said[0]) > 5
 
 
@@ -140,12 +137,12 @@ def test_sources_of_two_tasks_are_set_apart(run, tmp_path):
     )
     board = read_board([folder])
     (suite,) = (view for view in board.views if view.suite)
-    found = Field(suite, board.runs.scores, board.runs.sources)
+    found = ScoreMatrix(suite, board.runs.scores, board.runs.sources)
     assert len(found.clusters) == len(found.documents) == 240 and len(set(found.clusters)) == 14
     lines[0] = lines[0].model_copy(update={"sources": {}})  # one task without any
     write_lines(folder / "sources.jsonl", lines)
     runs = read_runs([folder])
-    assert len(set(Field(suite, runs.scores, runs.sources).clusters)) == 120 + 40
+    assert len(set(ScoreMatrix(suite, runs.scores, runs.sources).clusters)) == 120 + 40
 
 
 def test_published_runs_keep_the_sources_without_the_documents(run, tmp_path):
@@ -182,7 +179,7 @@ NEED = {
     "Table", "band", "area",
 }  # fmt: skip
 """What takes `clusters=`."""
-TAKE = {"Field": 3, "claims": 3, "entries": 3, "headlines": 3, "standings": 3}
+TAKE = {"ScoreMatrix": 3, "claims": 3, "scored_entries": 3, "standings": 3}
 """What takes a run's sources, and as which argument."""
 
 
@@ -215,7 +212,7 @@ def test_every_call_of_the_statistics_says_what_documents_share():
             if name in NEED:
                 assert "clusters" in named, f"{path}: {name} without clusters"
                 seen.add(name)
-            if name in TAKE and not (name == "entries" and path.name == "lm_eval_index.py"):
+            if name in TAKE:
                 assert given >= TAKE[name] or "sources" in named or not given, f"{path}: {name} without sources"
                 seen.add(name)
     assert seen >= {

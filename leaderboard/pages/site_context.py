@@ -1,0 +1,49 @@
+"""What all pages of a site have in common, and how they link to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dlbench.leaderboard.charts.style import Mark
+from dlbench.leaderboard.data.views import BoardView
+
+File = tuple[str, str | bytes]
+"""A path within the site, with what stands there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewLink:
+    """A view as others link to it."""
+
+    slug: str
+    title: str
+    backbone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What all pages of a site have in common; small, since every worker gets it with every view.
+
+    Attributes:
+        records: how many there are.
+        pages: a method's name → the stem of its page.
+        downloads: file names with what they hold.
+        provenance: what the records say about where they come from.
+        usual: the trust that needs no badge, since all rows have it.
+        warnings: banners.
+    """
+
+    views: tuple[ViewLink, ...]
+    records: int
+    marks: Mapping[str, Mark]
+    pages: Mapping[str, str]
+    downloads: tuple[tuple[str, str], ...]
+    provenance: tuple[tuple[str, tuple[str, ...]], ...]
+    usual: str
+    warnings: tuple[str, ...]
+
+
+def file_of(site: Site, view: BoardView | ViewLink) -> str:
+    """Return the file of a view: the first is the front page."""
+    return "index.html" if view.slug == site.views[0].slug else f"{view.slug}.html"
