@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for path in (ROOT / "ci").iterdir() if path.suffix != ".txt" and path.is_file())
+FILES = sorted(path for path in (ROOT / "ci").iterdir() if path.suffix in ("", ".py") and path.is_file())
 PYTHON = [path for path in FILES if path.suffix == ".py"]
 SHELL = [path for path in FILES if path.suffix == ""] + [ROOT / ".ci" / "run"]
 NAMES = [path.name for path in FILES]
@@ -69,4 +70,19 @@ def test_every_script_that_is_named_exists(path):
     if path.name == "CHANGELOG.md":
         return  # it tells of earlier names as well
     named = set(re.findall(r"(?<![\w./])ci/([a-z][\w.-]*\w)", path.read_text(encoding="utf-8")))
-    assert sorted(named - set(NAMES) - {"constraints.txt"}) == []
+    assert sorted(named - set(NAMES) - {"constraints.txt", "test_seconds.json"}) == []
+
+
+def test_pre_commit_runs_what_the_check_runs():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local" and {hook["language"] for hook in repository["hooks"]} == {"system"}
+    hooks = [" ".join(hook["entry"].split()[:2]) for hook in repository["hooks"]]
+    lint = (ROOT / "ci" / "lint").read_text(encoding="utf-8").splitlines()
+    assert hooks == [" ".join(line.split()[:2]) for line in lint if line.startswith(("ruff", "ci/"))]
+
+
+def test_ci_run_takes_its_command_from_the_readme():
+    reader = re.search(r"command=\$\((.*)\)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    done = subprocess.run(["bash", "-c", reader[1]], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("python3 -m venv .venv-test && ") and "pytest" in done.stdout
+    assert done.stdout.strip() in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
