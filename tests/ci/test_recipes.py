@@ -12,8 +12,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^### (.+?)\n(.+?)(?=^### |\Z)", TEXT.partition("## Recipes")[2], re.MULTILINE | re.DOTALL))
-NAMES = ("Add a method", "Add a family", "Add a task")
-COPIED = ("dlbench", "methods", "leaderboard", "tests")
+NAMES = (
+    "Add a method",
+    "Add a family",
+    "Add a task",
+    "Add a metric",
+    "Add a board column",
+    "Add a KV policy",
+)
+COPIED = ("dlbench", "methods", "tasks", "leaderboard", "tests", "ci")
+NEEDED = ("dlbench/data/scoring/metric_registry.py", "leaderboard/columns", "dlbench/engine/kv/policies")
+HAS_METRICS, HAS_COLUMNS, HAS_POLICIES = ((ROOT / path).exists() for path in NEEDED)
 
 
 def blocks(recipe, *languages):
@@ -23,29 +32,30 @@ def blocks(recipe, *languages):
 
 
 def put(checkout, block):
-    """Write a block to the file that its first line names, or add it as a row of what the line names."""
+    """Write a block to the file that its first line names, or add it to the end of that file or of a table in it."""
     first, _, text = block.partition("\n")
-    path, table = re.fullmatch(r"# (\S+?)(?:: one more row of (\w+))?", first).groups()
+    path, place, table = re.fullmatch(r"# (\S+?)(: at the end(?: of (\w+))?)?", first).groups()
     file = checkout / path
-    if table is None:
+    if place is None:
         assert not file.exists(), f"{path} is there already"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(block, encoding="utf-8")
         return
-    before, start, after = re.split(rf"^({table}\b.*[{{(\[]\n)", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    file.write_text(before + start + text + after, encoding="utf-8")
+    known = file.read_text(encoding="utf-8")
+    start = known.index(f"\n{table}") if table else 0
+    end = re.compile(r"^[)}\]]", re.MULTILINE).search(known, start).start() if table else len(known)
+    file.write_text(known[:end] + text + known[end:], encoding="utf-8")
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of the checkout with `dlbench` and `python` on the path; what nothing writes to is linked."""
+    """A copy of the checkout with `dlbench` and `python` on the path."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in COPIED:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "records"))
-    (folder / "tasks").mkdir()
-    for path in (*(ROOT / "tasks").iterdir(), ROOT / "pyproject.toml"):
-        (folder / path.relative_to(ROOT)).symlink_to(path)
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "build").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", folder)
     programs = tmp_path / "bin"
     programs.mkdir()
     for name, call in (("python", ""), ("dlbench", " -m dlbench")):
@@ -54,11 +64,8 @@ def checkout(tmp_path):
     return folder
 
 
-def follow(checkout, recipe):
-    """Write the files of a recipe, run its commands, and return what they print."""
-    for block in blocks(recipe, "python", "yaml"):
-        put(checkout, block)
-    (commands,) = blocks(recipe, "sh")
+def run(checkout, commands):
+    """Run commands in the copy and return what they print."""
     path = os.pathsep.join([str(checkout.parent / "bin"), os.environ.get("PATH", "/usr/bin:/bin")])
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
     done = subprocess.run(
@@ -71,6 +78,14 @@ def follow(checkout, recipe):
     )
     assert done.returncode == 0, done.stdout[-4000:]
     return done.stdout
+
+
+def follow(checkout, recipe):
+    """Write the files of a recipe, run its commands, and return what they print."""
+    for block in blocks(recipe, "python", "yaml"):
+        put(checkout, block)
+    (commands,) = blocks(recipe, "sh")
+    return run(checkout, commands)
 
 
 def test_every_recipe_is_followed():
@@ -97,3 +112,34 @@ def test_add_a_task(checkout):
     printed = follow(checkout, "Add a task")
     assert "spell_out" in printed and "write numbers as words" in printed
     assert '"spell_out"' in (checkout / "build/spelling/records.jsonl").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_METRICS, reason="metrics have no registry yet")
+def test_add_a_metric(checkout):
+    follow(checkout, "Add a metric")
+    assert '"agreement"' in (checkout / "build/agreement/records.jsonl").read_text()
+    listed = run(checkout, "dlbench run --help")
+    assert "agreement" in listed
+    run(checkout, "python -m pytest -q tests/registry/test_moved_code.py")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_COLUMNS, reason="the board has no table of columns yet")
+def test_add_a_board_column(checkout):
+    printed = follow(checkout, "Add a board column")
+    assert re.search(r"tokens", printed)
+    site = checkout / "build" / "site"
+    assert "New tokens per document" in (site / "nano-math.html").read_text(encoding="utf-8")
+    assert "new_tokens" in (site / "records.csv").read_text(encoding="utf-8").partition("\n")[0]
+    for board in (site / "board.json", checkout / "build" / "index.json"):
+        assert '"new_tokens"' in board.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_POLICIES, reason="KV policies have no folder yet")
+def test_add_a_kv_policy(checkout):
+    follow(checkout, "Add a KV policy")
+    records = (checkout / "build/project_once/records.jsonl").read_text()
+    assert re.search(r'"kv": ?"project_once"', records)
+    assert "project_once" in run(checkout, "dlbench run --help")
