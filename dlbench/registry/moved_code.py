@@ -2,7 +2,7 @@
 
 Content keys hold hashes of code, and fits and samples are kept under them. Where a file is written anew and means the
 same, a row here gives the hash that it is known by. A test holds that each row is of the file as it stands: whoever
-changes what such a file does takes its row out, and fits are made again by `ci/nano_fits.py`.
+changes what such a file does takes its row out, and fits are made again by `ci/nano-fits`.
 """
 
 Pair = tuple[str, str]

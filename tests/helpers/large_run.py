@@ -1,6 +1,6 @@
 """A synthetic run as large as the board promises to bear: thousands of records, tens of thousands of samples.
 
-Also a script, to measure with: `python tests/leaderboard/large_run.py FOLDER [TASKS ROWS DOCUMENTS]`.
+Also a script, to measure with: `python tests/helpers/large_run.py FOLDER [TASKS ROWS DOCUMENTS]`.
 """
 
 import json

@@ -100,8 +100,8 @@ def test_what_was_not_in_the_sample():
     said(
         "And what was not in the sample?",
         "a share of z² ÷ (n + z²) of the documents, 1.9 % of 200",
-        "It is what binary scores that all tie leave open",
-        "by as much less than a document as sources were seen to deviate less, in quadratic means",
+        "For binary scores that all tie, the score interval leaves open the same share",
+        "A source deviates less than a single document, by the ratio of the quadratic means that were observed",
         "half as much for four documents that have nothing in common",
     )
     z = 1.959964
@@ -290,7 +290,7 @@ def test_which_rank():
         "one place below all rows that are surely better, and one above all that are surely worse",
         "All intervals of a table hold together with 95 %: one critical value serves all its pairs",
         "fewer than 1 + log₂(pairs ÷ 0.05) documents (or sources) are not told apart",
-        "of up to 50 documents the permutation test has to part them at 5 % ÷ pairs too",
+        "With up to 50 documents, the permutation test must also separate them at 5 % ÷ pairs",
     )
     apart = [FULL, FULL - 0.2 + RNG.normal(0, 0.1, N), FULL - 0.2 + RNG.normal(0, 0.1, N), FULL - 0.4]
     places = [(one.low, one.high) for one in Table(apart).ranks]

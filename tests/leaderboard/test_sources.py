@@ -146,11 +146,11 @@ def test_sources_of_two_tasks_are_set_apart(run, tmp_path):
 
 
 def test_published_runs_keep_the_sources_without_the_documents(run, tmp_path):
-    """`ci/publish` writes them hashed, and the board is the same."""
+    """`ci/publish.py` writes them hashed, and the board is the same."""
     folder = copied(run, tmp_path / "run", sources=False, documents=True)
     (tmp_path / "ci").mkdir()
-    shutil.copy(ROOT / "ci" / "publish", tmp_path / "ci" / "publish")
-    command = [sys.executable, str(tmp_path / "ci" / "publish"), str(folder), "public"]
+    shutil.copy(ROOT / "ci" / "publish.py", tmp_path / "ci" / "publish.py")
+    command = [sys.executable, str(tmp_path / "ci" / "publish.py"), str(folder), "public"]
     subprocess.run(command, check=True, capture_output=True)
     public = tmp_path / "leaderboard" / "records" / "public"
     assert not (public / "documents.jsonl").exists()

@@ -122,8 +122,8 @@ def test_a_chain_of_trainings_keeps_the_first_base(finished: Path, tiny: Path, t
 def test_its_rows_land_in_the_track_of_the_base(
     finished: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`ci/exits` runs static_exit on both, and prints them side by side."""
-    runpy.run_path(str(CHECKOUT / "ci" / "exits"))["main"](str(tiny), finished, tmp_path / "run", 3)
+    """`ci/exits.py` runs static_exit on both, and prints them side by side."""
+    runpy.run_path(str(CHECKOUT / "ci" / "exits.py"))["main"](str(tiny), finished, tmp_path / "run", 3)
     found = list(read_lines(tmp_path / "run" / "records.jsonl", Record))
     assert {r.track.split()[0] for r in found} == {f"base={fingerprint(tiny)[:12]}"}
     assert len({r.track for r in found}) == len({r.task.name for r in found}) == 2

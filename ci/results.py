@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Print the README's table of results, as Markdown, from a run's records: `ci/results RUN_DIR [BUDGET]`.
+"""Print a run's results as the Markdown table of the README: `ci/results.py RUN_DIR [BUDGET]`.
 
-Retained quality with its 95 % interval per method and task, at one budget; rows without a budget stand at their own.
+One row per method, one column per task: retained quality at one budget with its 95 % interval. Methods without a budget
+are shown with the compute that they have.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 from dlbench.leaderboard.data.run_files import read_runs
@@ -34,11 +35,16 @@ def main(run: Path, budget: float) -> None:
     print("| | " + " | ".join(f"{t.task.name} ({t.task.metric})" for t in tracks) + " |")
     print("| --- " * (1 + len(tracks)) + "|")
     fulls = [row for row in labels["full"].values() if row.record.quality]
-    print("| *full, absolute* | " + " | ".join(f"{r.record.quality.mean:.3f}" for r in fulls if r.record.quality) + " |")
+    means = [f"{row.record.quality.mean:.3f}" for row in fulls if row.record.quality]
+    print("| *full, absolute* | " + " | ".join(means) + " |")
     for label, rows in labels.items():
         if label != "full":
             print(f"| {label} | " + " | ".join(cell(rows.get(t.task.name)) for t in tracks) + " |")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), float(sys.argv[2]) if len(sys.argv) > 2 else 0.5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("budget", type=float, nargs="?", default=0.5, help="share of the layers [0.5]")
+    given = parser.parse_args()
+    main(given.run, given.budget)

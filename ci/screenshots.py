@@ -1,14 +1,16 @@
 #!/usr/bin/env python
-"""Take pictures of a board's main pages: `ci/screenshots [RUN_DIR] [--out FOLDER]`; the README's is leaderboard/board.png.
+"""Take screenshots of a board's main pages: `ci/screenshots.py [RUN_DIR] [--out FOLDER]`.
 
-Without a run, the public records are shown. Needs playwright (the `test` extra) and Chromium, see ci/browser; Inter and
-Charis SIL (`apt-get install fonts-inter fonts-sil-charis`) come nearest to what most people see.
+Without a run, the public records are shown; the README's picture, leaderboard/board.png, is one of these. Needs
+playwright (the `test` extra) and Chromium (see ci/browser). With the fonts Inter and Charis SIL installed
+(`apt-get install fonts-inter fonts-sil-charis`) the pages look as they do to most readers.
 """
 
 import argparse
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
@@ -16,13 +18,13 @@ from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.site import build
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE = {"width": 1280, "height": 1180}
+DESKTOP = {"viewport": {"width": 1280, "height": 1180}, "device_scale_factor": 2}
 
 
 def shoot(browser: Browser, site: Path, out: Path) -> None:
-    """Take a picture of every main page, in the variants that people may see."""
+    """Take a screenshot of every main page: light and dark, wide and narrow, with and without JavaScript."""
     samples = next(iter(sorted((site / "samples").glob("*/*router-50.html"))), None)
-    pages = {
+    pages: dict[str, tuple[str, dict[str, Any], bool]] = {
         "board": ("index.html", {}, False),
         "board-dark": ("index.html", {"color_scheme": "dark"}, False),
         "board-whole": ("index.html", {}, True),
@@ -34,7 +36,8 @@ def shoot(browser: Browser, site: Path, out: Path) -> None:
     if samples is not None:
         pages["samples"] = (str(samples.relative_to(site)), {}, False)
     for name, (page, options, whole) in pages.items():
-        context = browser.new_context(**{"viewport": SIZE, "device_scale_factor": 2, **options})
+        asked: dict[str, Any] = {**DESKTOP, **options}
+        context = browser.new_context(**asked)
         shown = context.new_page()
         shown.goto((site / page).as_uri())
         if name.startswith("board") and name != "board-plain":
@@ -46,7 +49,7 @@ def shoot(browser: Browser, site: Path, out: Path) -> None:
 
 
 def main(run: Path | None, out: Path) -> None:
-    """Build the site in a folder that goes away, and take the pictures."""
+    """Build the site in a temporary folder and take the screenshots."""
     runs = [run] if run else sorted(path.parent for path in (ROOT / "leaderboard" / "records").glob("*/records.jsonl"))
     executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +62,7 @@ def main(run: Path | None, out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?")
-    parser.add_argument("--out", type=Path, default=Path("screenshots"))
+    parser.add_argument("run", type=Path, nargs="?", help="run folder [the public records]")
+    parser.add_argument("--out", type=Path, default=Path("screenshots"), help="folder for the pictures [screenshots]")
     given = parser.parse_args()
     main(given.run, given.out)

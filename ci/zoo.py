@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Run every method on nano and write the table of docs/methods.md: `ci/zoo [OUT [SEEDS [DOCUMENTS [TASK…]]]]`.
+"""Run every method on nano and write the tables of docs/methods.md: `ci/zoo.py [OUT [SEEDS [DOCUMENTS [TASK…]]]]`.
 
-One run fits and decodes everything at budgets 0.25, 0.5 and 0.75, and a second one the controls under kv `evict`, for
-the methods that know no other policy. Without arguments: build/zoo, 3 seeds of what is fitted, 200 documents, all nano
-tasks; some two hours on two cores. The same command goes on where it stopped.
+A first run fits and decodes all methods at budgets 0.25, 0.5 and 0.75. A second one runs the controls under the KV
+policy `evict`, beside the methods that have no other. Without arguments: build/zoo, 3 fit seeds, 200 documents, all
+nano tasks, which takes some two hours on two cores. The same command continues where it stopped.
 """
 
+import argparse
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,21 +14,21 @@ from pathlib import Path
 
 from dlbench.data.loader import expand_tasks
 from dlbench.leaderboard.analysis.against import against, verdict
+from dlbench.leaderboard.analysis.method_stats import Summary
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.data.paired_scores import ScoredEntry, matched, scored_entries
-from dlbench.leaderboard.analysis.method_stats import Summary
 from dlbench.leaderboard.data.tracks import Track
 from dlbench.stats import Interval, corrected, retained
 
 BUDGETS = (0.25, 0.5, 0.75)
 DOCS = Path(__file__).parent.parent / "docs" / "methods.md"
-BEGIN, END = "<!-- ci/zoo -->", "<!-- end -->"
+BEGIN, END = "<!-- ci/zoo.py -->", "<!-- end -->"
 CONTROLS = {"r": "random_skip", "u": "unified_skip", "c": "hidden_router · fixed_input"}
-"""Sign in the table -> label of the control, with whatever follows it."""
+"""Sign in the table → how the labels of the control begin."""
 
 
 def run(out: Path, seeds: int, documents: int, tasks: Sequence[str]) -> None:
-    """Fit and decode."""
+    """Fit and decode, then the controls under `evict`."""
     command = [sys.executable, "-m", "dlbench", "run", "--fit-seeds", str(seeds), "--limit", str(documents)]
     command += ["--no-timing", *(word for task in tasks for word in ("--task", task))]
     subprocess.run([*command, "--method", "all", "--out", str(out)], check=True)
@@ -37,7 +38,7 @@ def run(out: Path, seeds: int, documents: int, tasks: Sequence[str]) -> None:
 
 
 def table(out: Path) -> str:
-    """The results of a run, as Markdown."""
+    """Return the results of a run as Markdown, one table per task."""
     board = read_board([out, out / "evict"])
     parts = []
     for view in board.views:
@@ -49,7 +50,7 @@ def table(out: Path) -> str:
 
 
 def _gaps(summaries: Iterable[Summary]) -> Iterator[str]:
-    """What the deployable counterpart of the oracle closes of its gap, beside the router per token."""
+    """Yield how much of the oracle's gap the sequence router and the router per token close."""
     for one in summaries:
         if one.label in ("sequence_router", "hidden_router") and one.gaps:
             shares = (f"{g.estimate:.2f} [{g.low:.2f}, {g.high:.2f}] at {b:.0%}" for b, g in sorted(one.gaps.items()))
@@ -69,13 +70,13 @@ def _lines(track: Track, known: Sequence[ScoredEntry]) -> Iterator[str]:
     for label in dict.fromkeys(one.row.label for one in known if one is not full):
         cells = []
         for budget in BUDGETS:
-            found = [one for one in known if one.row.label == label and one.row.record.run.budget in (None, budget)]
-            cells.append(_cell(found[0], full, signs) if found else "–")
+            rows = [one for one in known if one.row.label == label and one.row.record.run.budget in (None, budget)]
+            cells.append(_cell(rows[0], full, signs) if rows else "–")
         yield f"| {label} | " + " | ".join(cells) + " |"
 
 
 def _cell(entry: ScoredEntry, full: ScoredEntry, signs: dict[tuple[int, str], str]) -> str:
-    """What is kept, its interval, the realised layer share, and how the controls compare there."""
+    """Return retained quality, its interval, the realised layer share, and the signs against the controls."""
     quality = entry.row.record.quality
     if len(entry.rows) == 1 and quality is not None and quality.retained is not None and quality.retained_ci95:
         estimate, (low, high) = quality.retained, quality.retained_ci95  # of oracles: against full under their scoring
@@ -91,10 +92,10 @@ def _cell(entry: ScoredEntry, full: ScoredEntry, signs: dict[tuple[int, str], st
 
 
 def _signs(known: Sequence[ScoredEntry]) -> dict[tuple[int, str], str]:
-    """Whether each row is better (+), worse (−) or neither (=) than each control at its own layer share.
+    """Compare each row with each control at the row's layer share: better (+), worse (−) or neither (=).
 
-    Better than every variant of the control, that is, or worse than every one. Tests are paired by document; of those
-    of a table at most 5 % are expected to be false.
+    A row is better than a control if it is better than every variant of it, and worse if it is worse than every one.
+    Tests are paired by document, with a false discovery rate of at most 5 % per table.
     """
     tests: list[tuple[tuple[int, str], Interval, float]] = []
     for entry in known:
@@ -102,21 +103,27 @@ def _signs(known: Sequence[ScoredEntry]) -> dict[tuple[int, str], str]:
             if entry.row.label.startswith(label) or entry.row.role != "method" or entry.scores is None:
                 continue
             variants = matched(entry, [one for one in known if one.row.label.startswith(label)])
-            found = against(entry, variants, clusters=entry.clusters)
-            if found is not None:
-                tests.append(((id(entry), name), *found))
+            comparison = against(entry, variants, clusters=entry.clusters)
+            if comparison is not None:
+                tests.append(((id(entry), name), *comparison))
     values = corrected([p for _, _, p in tests])
     signs = {1: "+", -1: "−", 0: "="}
     return {key: signs[verdict(difference, p)] for (key, difference, _), p in zip(tests, values, strict=True)}
 
 
-def main(out: str = "build/zoo", seeds: str = "3", documents: str = "200", *tasks: str) -> None:
-    """Run everything and put the table where it belongs."""
-    run(Path(out), int(seeds), int(documents), expand_tasks(tasks or ("nano",)))
+def main(out: Path, seeds: int, documents: int, tasks: Sequence[str]) -> None:
+    """Run everything and replace the tables in docs/methods.md."""
+    run(out, seeds, documents, expand_tasks(tasks or ("nano",)))
     text = DOCS.read_text()
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
-    DOCS.write_text(f"{before}\n\n{table(Path(out))}\n\n{after}")
+    DOCS.write_text(f"{before}\n\n{table(out)}\n\n{after}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("build/zoo"), help="run folder [build/zoo]")
+    parser.add_argument("seeds", type=int, nargs="?", default=3, help="fits of each method that learns [3]")
+    parser.add_argument("documents", type=int, nargs="?", default=200, help="test documents per task [200]")
+    parser.add_argument("tasks", nargs="*", help="tasks or suites [nano]")
+    given = parser.parse_args()
+    main(given.out, given.seeds, given.documents, given.tasks)

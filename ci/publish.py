@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Put a run on the public board: `ci/publish RUN_DIR NAME [--trust LEVEL] [--samples]` writes leaderboard/records/NAME.
+"""Add a run to the public board: `ci/publish.py RUN_DIR NAME [--trust LEVEL] [--samples]`.
 
-Records, times, scores, layer usage and which documents share a source always go along. Samples do with --samples: look first whether the task's
-documents may be published. --trust is what the maintainers say of the run (self-reported, validated, rerun,
-reproduced); what the run says of itself is not asked.
+Writes leaderboard/records/NAME: records, times, scores, layer usage, and which documents share a source (hashed).
+Samples are copied with --samples only; check first that the task's documents may be published. --trust is the
+maintainers' judgement of the run (self-reported, validated, rerun, reproduced); the run's own claim is ignored.
 """
 
 import argparse
@@ -17,14 +17,15 @@ from dlbench.records.schema import Scores, SharedSources, Trust
 
 
 def main(run: Path, name: str, trust: str, samples: bool) -> None:
-    """Copy what the board needs."""
+    """Copy the files that the board needs."""
     root = Path(__file__).parent.parent
     folder = root / "leaderboard" / "records" / name
     runs = read_runs([run])
     write_lines(folder / "records.jsonl", (record.model_copy(update={"trust": trust}) for record in runs.records))
     write_lines(folder / "scores.jsonl", (Scores(key=k, scores=dict(s)) for k, s in sorted(runs.scores.items())))
-    if shared := {track: dict(found) for track, found in sorted(runs.sources.items()) if found}:
-        write_lines(folder / "sources.jsonl", (SharedSources(track=t, sources=one) for t, one in shared.items()))
+    shared = [SharedSources(track=track, sources=dict(of)) for track, of in sorted(runs.sources.items()) if of]
+    if shared:
+        write_lines(folder / "sources.jsonl", shared)
     write_lines(folder / "usage.jsonl", (usage for _, usage in sorted(runs.usage.items())))
     if (run / "timing.jsonl").is_file():
         shutil.copyfile(run / "timing.jsonl", folder / "timing.jsonl")
@@ -39,8 +40,8 @@ def main(run: Path, name: str, trust: str, samples: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("name")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument("name", help="name of the folder in leaderboard/records")
     parser.add_argument("--trust", choices=get_args(Trust), default="self-reported")
     parser.add_argument("--samples", action="store_true")
     given = parser.parse_args()

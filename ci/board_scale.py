@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Measure the board at the size that it promises to bear: `ci/board-scale [--tasks 20 …] [--processes N]`.
+"""Measure building and browsing a large board: `ci/board_scale.py [--tasks 20 …] [--processes N]`.
 
-2,000 records and 50,000 samples: built in under 60 s and 2 GB; the front page interactive in under 2 s, sorting and
-filtering in under 200 ms (in Chromium, see ci/browser; left out without). Prints the figures; fails where one is missed.
+With 2,000 records and 50,000 samples the board must be built in under 60 s and 2 GB, its front page be interactive in
+under 2 s, and sorting and filtering take under 200 ms. The script prints the figures and fails if one is missed.
+Browser figures need Chromium (see ci/browser) and are left out without it.
 
-What is measured is the whole command `dlbench board`, from its start to its end, with all processes that it starts:
-their processor time as the system counts it, and the sum of their resident memory twenty times a second, in which pages
-that they share count once per process.
+The whole command `dlbench board` is measured, with every process that it starts: their CPU time as the system counts
+it, and the sum of their resident memory, sampled twenty times a second. Shared pages count once per process.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from statistics import median
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "leaderboard"))
+sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 
 from large_run import write_large_run  # noqa: E402
 
@@ -45,7 +45,7 @@ FIND = """((text) => {
 
 
 def browse(page_file: Path) -> dict[str, float]:
-    """Return the milliseconds of a page: until it answers, until its chart lives, and of sorting and filtering it."""
+    """Return times of a page in milliseconds: until it is interactive, until its chart is, to sort and to filter."""
     from playwright.sync_api import sync_playwright
 
     executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -67,7 +67,7 @@ def browse(page_file: Path) -> dict[str, float]:
 
 
 def build(command: list[str]) -> dict[str, float]:
-    """Run a command and return its seconds, its processor time in seconds and its greatest memory in bytes."""
+    """Run a command and return its wall and CPU time in seconds and its peak memory in bytes."""
     start, most = time.perf_counter(), 0
     done = subprocess.Popen(command)
     while done.poll() is None:
@@ -87,11 +87,11 @@ def build(command: list[str]) -> dict[str, float]:
 
 
 def main(tasks: int, rows: int, documents: int, processes: int | None) -> int:
-    """Build, browse, print; return 1 where a promise is missed."""
+    """Build, browse and print; return 1 if a limit is exceeded."""
     missed = []
 
     def tell(what: str, value: float, unit: str, most: float | None = None) -> None:
-        mark = "" if most is None else f"(promised: under {most:g} {unit})"
+        mark = "" if most is None else f"(limit: {most:g} {unit})"
         print(f"{what:44} {value:10.1f} {unit:3} {mark}")
         if most is not None and value >= most:
             missed.append(what)
@@ -103,8 +103,8 @@ def main(tasks: int, rows: int, documents: int, processes: int | None) -> int:
         command = [sys.executable, "-m", "dlbench", "board", str(run), "--out", str(site)]
         cost = build([*command, "--processes", str(processes)] if processes else command)
         tell("build", cost["wall"], "s", 60)
-        tell("build, processor time of all processes", cost["busy"], "s")
-        tell("build, memory of all processes, at most", cost["memory"] / 1e9, "GB", 2)
+        tell("build, CPU time of all processes", cost["busy"], "s")
+        tell("build, peak memory of all processes", cost["memory"] / 1e9, "GB", 2)
         files = [path for path in site.rglob("*") if path.is_file()]
         tell("site", sum(path.stat().st_size for path in files) / 1e6, "MB")
         tell("largest sample page", max(p.stat().st_size for p in (site / "samples").rglob("*.html")) / 1e3, "kB", 200)
@@ -116,11 +116,11 @@ def main(tasks: int, rows: int, documents: int, processes: int | None) -> int:
             print(f"no browser figures: {str(error).splitlines()[0]}")
         else:
             tell(f"front page of {seen['rows']} rows, until interactive", seen["ready"], "ms", 2000)
-            tell("until its chart is alive", seen["alive"], "ms")
+            tell("until its chart is interactive", seen["alive"], "ms")
             tell("sorting, the slowest of five columns", seen["sort"], "ms", 200)
             tell("filtering, the slowest of four", seen["filter"], "ms", 200)
     if missed:
-        print(f"missed: {', '.join(missed)}")
+        print(f"over the limit: {', '.join(missed)}")
     return bool(missed)
 
 
@@ -128,6 +128,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("tasks", 20), ("rows", 100), ("documents", 25)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--processes", type=int, help="that share the work; as `dlbench board` chooses, if left out")
+    parser.add_argument("--processes", type=int, help="number of processes [chosen by `dlbench board`]")
     given = parser.parse_args()
     sys.exit(main(given.tasks, given.rows, given.documents, given.processes))
