@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from dlbench.data.loader import expand_tasks
+from dlbench.data.resolve import expand_tasks
 from dlbench.leaderboard.analysis.against import against, verdict
 from dlbench.leaderboard.analysis.method_stats import Summary
 from dlbench.leaderboard.board import read_board

@@ -1,4 +1,4 @@
-"""Imports point one way: cli → runner → harness → engine → {cache, meter, backbones} → method; no torch for a board."""
+"""Imports point down: from room to room, and from part to part inside the engine and the leaderboard; no circles."""
 
 import ast
 import subprocess
@@ -9,23 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"dlbench": "dlbench", "dlbench.methods": "methods", "dlbench.leaderboard": "leaderboard"}
-# A module may import what stands further down. Those that are not named here are bound by the other tests only.
-FLOORS = [
-    {"dlbench.__main__"},
-    {"dlbench.cli"},
-    {"dlbench.commands"},
-    {"dlbench.run.runner", "dlbench.train"},
-    {"dlbench.run.config"},
-    {"dlbench.data.loader"},
-    {"dlbench.data.task"},
-    {"dlbench.engine"},
-    {"dlbench.models.backbone", "dlbench.registry.methods", "dlbench.data.suites"},
-    {"dlbench.method", "dlbench.registry.outline"},
-    {"dlbench.terminal.suggest"},
-    {"dlbench.errors"},
-]
-PACKAGES = tuple(f"dlbench.{name}" for name in ("commands", "engine", "fit", "method", "stats", "train"))
-"""Within one of these modules may import each other."""
+ROOMS = (
+    *("errors", "stats", "system", "terminal"),
+    *("records", "method", "registry", "data", "models", "engine", "prompting", "fit"),
+    *("methods", "bench", "evaluation", "train", "leaderboard", "run", "commands", "cli", "__main__"),
+)
+"""From the ground up: a room imports those before it, docs/architecture.md says what each is for."""
+ENGINE = ("keyed_rng", "flops", "kv", "layers", "kernels", "routing", "engine")
+LEADERBOARD = ("formatting", "data", "analysis", "charts", "pages", "terminal")
+"""Parts of the two rooms that have several, from the ground up."""
+MOST = 15
+"""Modules in one folder."""
 HEAVY = {"torch", "transformers", "lm_eval", "datasets", "accelerate", "safetensors"}
 
 
@@ -36,79 +30,114 @@ def modules():
             yield ".".join([package, *(p for p in parts if p != "__init__")]), path
 
 
-def imports(path, *, module, at_start_only=False):
-    """Names of the modules a file imports; those under `if TYPE_CHECKING` never run and do not count."""
+PATHS = dict(modules())
+
+
+def imports(path, *, typing=True):
+    """Names of the modules that a file imports, inside functions too, and where `typing`, for type checkers only."""
 
     def visit(nodes):
         for node in nodes:
             if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-                yield from visit(node.orelse)
+                yield from visit([*(node.body if typing else ()), *node.orelse])
             elif isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 0, f"{path}: write imports in full"
-                # `from dlbench import harness` imports a module, `from dlbench import __version__` does not.
+                # `from dlbench.data import loader` imports a module, `from dlbench import __version__` does not.
                 for alias in node.names:
-                    yield f"{node.module}.{alias.name}" if node.module in FOLDERS else node.module
-            elif not (at_start_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+                    whole = f"{node.module}.{alias.name}"
+                    yield whole if whole in PATHS else node.module
+            else:
                 yield from visit(ast.iter_child_nodes(node))
 
     yield from visit(ast.iter_child_nodes(ast.parse(path.read_text())))
 
 
-def floor(name):
-    for number, names in enumerate(FLOORS):
-        if any(name == known or name.startswith(known + ".") for known in names):
-            return number
-    return None
+def part(module, inside, order):
+    """Where a module stands in an order of the parts of a package; None where it is not of this package."""
+    if not module.startswith(f"{inside}."):
+        return None
+    name = module.removeprefix(f"{inside}.").partition(".")[0]
+    return order.index(name) if name in order else None
 
 
 @pytest.mark.parametrize(("module", "path"), [pytest.param(*m, id=m[0]) for m in modules()])
 def test_imports_point_down(module, path):
-    here = floor(module)
-    for name in imports(path, module=module):
-        there = floor(name)
-        within = any(all(n.startswith(p) for n in (name, module)) for p in PACKAGES)
-        if here is None or there is None or within:
-            continue
-        # `Task.__reduce__` names the function that loads it again, which is the one way up.
-        if (module, name) == ("dlbench.data.task", "dlbench.data.loader"):
-            continue
-        assert there > here or module == name, f"{module} must not import {name}"
+    here = part(module, "dlbench", ROOMS)
+    assert here is not None or module == "dlbench", f"{module} stands in no room: name it in ROOMS"
+    for name in imports(path):
+        there = part(name, "dlbench", ROOMS)
+        assert there is None or there <= here, f"{module} must not import {name}"
+        for inside, order in (("dlbench.engine", ENGINE), ("dlbench.leaderboard", LEADERBOARD)):
+            one, other = part(module, inside, order), part(name, inside, order)
+            assert one is None or other is None or other <= one, f"{module} must not import {name}"
+
+
+def test_no_module_reaches_itself():
+    """Counted over all imports, those inside functions and for type checkers included."""
+    graph = {name: {n for n in imports(path) if n in PATHS and n != name} for name, path in PATHS.items()}
+    # A package that only hands on what its modules hold is looked through: they may import each other.
+    state, circles = {}, []
+
+    def visit(name, way):
+        if state.get(name) == "open":
+            circles.append([*way[way.index(name) :], name])
+        if name in state:
+            return
+        state[name] = "open"
+        for other in sorted(graph[name]):
+            visit(other, [*way, name])
+        state[name] = "done"
+
+    for name in graph:
+        visit(name, [])
+    assert not circles, "\n".join(" → ".join(circle) for circle in circles)
+
+
+def test_no_folder_is_crowded():
+    folders = {}
+    for path in PATHS.values():
+        folders.setdefault(path.parent.relative_to(ROOT).as_posix(), []).append(path.name)
+    crowded = {f: len(n) - 1 for f, n in folders.items() if len(n) - 1 > MOST and f != "methods"}
+    assert not crowded
+
+
+def test_one_name_one_class():
+    """A class name means one thing, wherever it stands."""
+    places = {}
+    for module, path in PATHS.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module)
+    assert {name: at for name, at in places.items() if len(at) > 1} == {}
 
 
 @pytest.mark.parametrize(
     ("module", "path"), [pytest.param(*m, id=m[0]) for m in modules() if m[0].startswith("dlbench.methods")]
 )
 def test_methods_import_the_interface_only(module, path):
-    ours = {name for name in imports(path, module=module) if name.split(".")[0] == "dlbench"}
-    assert ours <= {"dlbench.method"}
+    ours = {name for name in imports(path) if name.split(".")[0] == "dlbench"}
+    assert all(name == "dlbench.method" for name in ours)
 
 
-@pytest.mark.parametrize(("module", "path"), [pytest.param(*m, id=m[0]) for m in modules() if "leaderboard" in m[0]])
+@pytest.mark.parametrize(
+    ("module", "path"), [pytest.param(*m, id=m[0]) for m in modules() if m[0].startswith("dlbench.leaderboard")]
+)
 def test_the_leaderboard_never_reaches_torch(module, path):
-    seen, todo, paths = set(), [(module, path)], dict(modules())
+    seen, todo = set(), [(module, path)]
     while todo:
         name, file = todo.pop()
-        for imported in imports(file, module=name):
+        for imported in imports(file, typing=False):
             assert imported.split(".")[0] not in HEAVY, f"{module} reaches {imported} through {name}"
-            if imported in paths and imported not in seen:
+            if imported in PATHS and imported not in seen:
                 seen.add(imported)
-                todo.append((imported, paths[imported]))
+                todo.append((imported, PATHS[imported]))
 
 
 @pytest.mark.parametrize(
     "module",
-    [
-        "cli",
-        "run.config",
-        "data.loader",
-        "registry.methods",
-        "data.suites",
-        "data.task",
-        "records.schema",
-        "train.spec",
-    ],
+    ["cli", "run.config", "data.loader", "registry.methods", "data.suites", "data.task", "records.schema", "train.spec"],
 )
 def test_these_import_nothing_heavy(module):
     code = f"import sys, dlbench.{module}; print(*sorted({HEAVY!r} & set(sys.modules)))"
