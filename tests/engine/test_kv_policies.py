@@ -1,4 +1,4 @@
-"""A KV policy is one file with one class: the option, the check of methods, the engine and the records know it by name."""
+"""A KV policy is one file with one class: option, check of methods, engine and records know it by the file's name."""
 
 import importlib
 import sys
