@@ -64,7 +64,7 @@ class Stopper:
         if not candidates[token]:
             return False
         # a part of the text may decode differently at its beginning, so the whole text confirms
-        return self._found(self._end(tokens, max(map(len, wanted))), wanted) and self._ends(tokens, stops, thinking)
+        return self._contains(self._end(tokens, max(map(len, wanted))), wanted) and self._ends(tokens, stops, thinking)
 
     def _begins(self, tokens: Sequence[int]) -> bool:
         """Whether the last token begins the text, which decoders treat differently."""
@@ -73,13 +73,14 @@ class Stopper:
     def _ends(self, tokens: Sequence[int], stops: Sequence[str], thinking: Thinking | None) -> bool:
         """Whether a whole text contains a stop."""
         if thinking is None:
-            return self._found(tokens, (*stops, *self.always))
+            return self._contains(tokens, (*stops, *self.always))
         spelled, text = self.tokenizer.decode(tokens, skip_special_tokens=False), thinking.text(self.tokenizer, tokens)
         answers = () if thinking.unfinished(text) else (thinking.answer(text), thinking.answer(spelled))
         answered = any(stop in answer for answer in answers for stop in stops)
-        return answered or self._found(tokens, self.always)
+        return answered or self._contains(tokens, self.always)
 
-    def _found(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
+    def _contains(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
+        """Whether either spelling of some tokens contains one of the stops."""
         for skip in (True, False):
             text = self.tokenizer.decode(tokens, skip_special_tokens=skip)
             if any(stop in text for stop in stops):
@@ -121,9 +122,8 @@ def _anchor(tokenizer: Any) -> int | None:
     # spaces of a BPE are cleaned up only if the attribute with the long name says so; in old releases always
     forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", True)
     cleaned = tokenizer.clean_up_tokenization_spaces and (forced or type(inner.model).__name__ != "BPE")
-    decoder = (
-        None if inner.decoder is None else json.loads(inner.decoder.__getstate__())
-    )  # without a decoder, spaces go between tokens
+    # without a decoder, spaces go between tokens
+    decoder = None if inner.decoder is None else json.loads(inner.decoder.__getstate__())
     if own or cleaned or not (decoder is None or _one_by_one(decoder)):
         return None
     for token in range(len(tokenizer)):
