@@ -28,7 +28,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/calibration.py",
-        "ccff0ce61681043556ebe19a0f097fd4c0fface38ffd7fbc000d3064f38db8d4",
+        "3baf321833d76aa783f2321128bb07e291b8ae5adc8f46ce2da528416cb673c2",
     ): [
         (
             "dlbench/fit/calibration.py",
@@ -46,7 +46,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/probe.py",
-        "c5dd815920bd85d86f2b94c6f5778a7307d598622a3b62e0ff76dfe2bdc18dd0",
+        "39a1fd074d146b97c8077af69508c189ba7c3f54739a4a82f4023c7cc98a203d",
     ): [
         (
             "dlbench/fit/probe.py",
@@ -55,7 +55,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/router_training.py",
-        "015c8e800d1f2c77810ff0dac2eb7bfae4559aba94c6239fdb005dfce777809e",
+        "596baa66644156af59f60962ce7e8de7600a6055e6ba47a07d144e95b2eecd7f",
     ): [
         (
             "dlbench/fit/soft.py",
@@ -100,7 +100,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "ef593c1d8680e4a2e5631c7ed7451113db8689bd0a11bfb34e363af616df4ef9",
+        "3a5848dfe9d080c85f297f8a88733d5a7daa0bb266bb93b153e4da607331b3db",
     ): [
         (
             "dlbench/teacher/teacher.py",
