@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlbench.engine import keyed_rng
 from dlbench.engine.flops.ledger import Ledger, Traffic
 from dlbench.engine.kv import policies
 from dlbench.engine.kv.policy import KVPolicy
@@ -20,37 +19,9 @@ from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.prefill import Chunk, ForwardOptions, Wave
 from dlbench.engine.requests import Generation, near_tie_below
 from dlbench.engine.routing.method_plan import Routing
+from dlbench.engine.sampling import argmax_with_margin, gumbel
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
-
-_SAMPLING = 0x5A
-"""Separates the noise of sampling from a method's."""
-
-
-def likeliest(scores: Tensor) -> tuple[Tensor, list[float]]:
-    """The argmax of each row, the first of equal ones, and its margin over the second highest score.
-
-    Args:
-        scores: [rows, n], float32; changed during the call and restored: copying so many numbers would cost more.
-
-    Returns:
-        Both on the host: the device is waited for once.
-    """
-    if scores.is_cpu:  # numpy's argmax takes a fraction of the time
-        table = scores.contiguous().numpy()
-        places = table.argmax(-1)
-        at = np.arange(len(table)), places
-        highest = table[at]
-        table[at] = -np.inf
-        with np.errstate(invalid="ignore"):  # a margin that is not a number is reported by the caller
-            margins = (highest - table.max(-1)).tolist()
-        table[at] = highest
-        return torch.from_numpy(places), margins
-    best, indices = scores.max(-1, keepdim=True)
-    second = scores.scatter_(1, indices, -torch.inf).amax(-1)
-    scores.scatter_(1, indices, best)
-    both = torch.stack((indices[:, 0].double(), (best[:, 0] - second).double())).cpu()
-    return both[0].long(), both[1].tolist()
 
 
 class DecodeLoop(ABC):
@@ -210,9 +181,8 @@ class DecodeLoop(ABC):
         if self.processors is not None:
             scores = self.processors(logits, rows, steps)
         if self.sample is not None:  # Gumbel-max: sampling is an argmax too
-            u = keyed_rng.uniform(self.wave.keys[rows], scores.shape[1], _SAMPLING, self.seed, self.sample, steps)
-            scores = scores - torch.from_numpy(np.log(-np.log(u + 1e-300) + 1e-300)).to(scores)
-        places, margins = likeliest(scores)
+            scores = scores + gumbel(self.wave.keys[rows], scores, self.seed, self.sample, steps)
+        places, margins = argmax_with_margin(scores)
         for row, step, margin in zip(rows.tolist(), steps.tolist(), margins, strict=True):
             if not margin >= self.close:
                 if margin != margin:

@@ -1,10 +1,10 @@
-"""What a model's generation_config makes of the logits, row by row as if each prompt were alone.
+"""Apply the logits processors of a model's generation_config, to each row as if its prompt were alone.
 
-The processors are transformers' own, made by `generate`'s own logic. They look at the tokens of a row so far, prompt
-included, and some at how many there are; in a batch of left-padded rows that come and go neither is what one tensor of
-tokens says. So every row has its processors, made for its prompt and its limit, and they see its true tokens. Those
-that look at the last tokens only, or at which tokens there were, treat all rows in one call: what stands before a
-shorter row is then something that they cannot mistake for its text.
+The processors are transformers' own, made by `generate`'s own code. They look at the tokens of a row so far, prompt
+included, and some at their number; in a batch of left-padded rows that enter and leave, one tensor of tokens gives
+neither. So every row has its own processors, made for its prompt and limit, and they see its true tokens. Processors
+that look at the last tokens only, or at the set of tokens, treat all rows in one call: shorter rows are then padded
+with tokens that do not change the result.
 
 Shape letters: n rows of a call, T tokens of the longest, V vocabulary.
 """
@@ -26,18 +26,18 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.generation_config import Wishes, named
 
 _NOTHING = -1
-"""Stands before the text of a shorter row where its place would count."""
+"""Padding before shorter rows for processors to which the position of a token matters."""
 
 
 class Processors:
-    """The processors of one run over a wave, and the tokens that its rows have so far."""
+    """The processors of one run over a wave, and the tokens of its rows so far."""
 
     def __init__(self, backbone: Backbone, wishes: Wishes, requests: Sequence[Request]) -> None:
         """Prepare.
 
         Args:
-            backbone: whose they are.
-            wishes: what it asks for.
+            backbone: the model.
+            wishes: what its generation_config asks for.
             requests: rows of the wave.
 
         Raises:
@@ -61,7 +61,7 @@ class Processors:
         Args:
             logits: [n, V].
             rows: of the wave.
-            steps: how many new tokens each has, all of them noted.
+            steps: how many new tokens each row has, all of them noted.
 
         Raises:
             DlbenchError: transformers refuses what is asked for.
@@ -71,7 +71,7 @@ class Processors:
         before: dict[bool, Tensor] = {}
         try:
             for place, processor in enumerate(self._shared):
-                repeated = _fills(processor)
+                repeated = _padding_for(processor)
                 if repeated is None:
                     scores = self._alone(scores, place, rows, known)
                     continue
@@ -83,21 +83,21 @@ class Processors:
         return scores
 
     def note(self, rows: Slots, steps: Slots, tokens: Tensor) -> None:
-        """Each row has chosen a token, [n], for its new one of that number; one chosen for it before is forgotten."""
+        """Note the tokens [n] chosen at these steps of the rows, in place of any chosen there before."""
         chosen = on(tokens.numpy(), self.device) if tokens.is_cpu else tokens
         self.ids[on(rows, self.device), on(self.lengths[rows] + steps, self.device)] = chosen
 
     def _alone(self, scores: Tensor, place: int, rows: Slots, known: Slots) -> Tensor:
-        """The scores after a processor of each row's own: [n, V]."""
+        """Apply one of the processors that each row has its own of: [n, V]."""
         several = zip(rows.tolist(), known.tolist(), torch.split(scores, 1), strict=True)
         return torch.cat([self._of(row)[place](self.ids[row : row + 1, :n], one) for row, n, one in several])
 
     def _padded(self, rows: Slots, known: Slots, *, repeat: bool) -> Tensor:
-        """Tokens of rows so far, on the left of shorter ones their own first token, or nothing: [n, T]."""
+        """Tokens of rows so far, [n, T]; shorter rows are padded with their own first token, or with `_NOTHING`."""
         width = int(known.max())
         at = torch.arange(width, device=self.device) - on(width - known, self.device)[:, None]
-        found = self.ids[on(rows, self.device)].gather(1, at.clamp(min=0))
-        return found if repeat else found.masked_fill_(at < 0, _NOTHING)
+        tokens = self.ids[on(rows, self.device)].gather(1, at.clamp(min=0))
+        return tokens if repeat else tokens.masked_fill_(at < 0, _NOTHING)
 
     def _of(self, row: int) -> list[Any]:
         """The processors of a row, in transformers' order."""
@@ -134,8 +134,8 @@ def processors(backbone: Backbone, wishes: Wishes, request: Request) -> list[Any
     return list(made)
 
 
-def _fills(processor: Any) -> bool | None:
-    """What may stand before shorter rows: True, their own first token, False, nothing; None: each row needs its own."""
+def _padding_for(processor: Any) -> bool | None:
+    """How to pad shorter rows for a processor: True, by their first token; False, by `_NOTHING`; None: one row each."""
     kind = type(processor)
     if kind is transformers.RepetitionPenaltyLogitsProcessor:
         return True

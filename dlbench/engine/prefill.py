@@ -95,7 +95,10 @@ class Wave:
             pick_loop: picks the loop of each run.
         """
         self.runtime, self.requests, self._pick_loop = runtime, requests, pick_loop
-        self.method, self.seed = (None, 0) if routed is None else routed
+        self.method: Method | None = None
+        self.seed = 0
+        if routed is not None:
+            self.method, self.seed = routed
         rows = len(requests)
         self.slots = min(slots, rows)
         self.turn = runtime.reread_after
@@ -232,7 +235,10 @@ class Wave:
             DlbenchError: the prompt was routed by another method, or the method does not support the policy.
         """
         if self.method is not None and (
-            type(method) is not type(self.method) or method.params() != self.method.params() or seed != self.seed
+            method is None
+            or type(method) is not type(self.method)
+            or method.params() != self.method.params()
+            or seed != self.seed
         ):
             raise DlbenchError("this wave's prompt was routed by another method, or with another seed")
         loop = self._pick_loop(self, method, seed, sample, kv)

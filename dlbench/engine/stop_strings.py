@@ -1,10 +1,10 @@
-"""Notice when a stop text has been written, at the very token that completes it.
+"""Detect stop texts at the token that completes them.
 
-A text has two spellings, with its special tokens (`</s>`) and without, and a stop may stand in either: lm-eval looks at
-the first to end a text and at the second to cut it. To decode all tokens after each new one would say it, in a time
-that grows with the square of the length. So a token is asked first what it adds to a text, and then only the text's end
-is decoded, as far back as a stop can reach. Both need a decoder that works token by token; where it may not (spaces
-that are cleaned up afterwards, word ends that are marked, tokenizers in Python), everything is decoded at each token.
+A text has two spellings, with its special tokens (`</s>`) and without, and a stop may occur in either: lm-eval uses the
+first to end a text and the second to cut it. Decoding all tokens after each new one would take time quadratic in the
+length. So first it is checked whether the token can complete a stop, by what it adds to a text; then only the end of
+the text is decoded, as far back as a stop can reach. Both need a tokenizer that decodes token by token; where it may
+not (spaces cleaned up afterwards, marked word ends, tokenizers in Python), everything is decoded at each token.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from typing import Any
 from dlbench.data.thinking import Thinking
 
 _BROKEN = "\ufffd"
-"""Stands for a part of a character: what follows may complete it."""
+"""Stands for an incomplete character, which the next token may complete."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
-"""A byte of sentencepiece, which may be a character by itself, and none beside one that is not."""
+"""A byte token of sentencepiece: a character by itself, or a part of one, depending on its neighbours."""
 
 
 class Stopper:
-    """Looks at the text after a token that could complete a stop text."""
+    """Looks for stop texts in the text, after tokens that could complete one."""
 
     def __init__(self, tokenizer: Any, always: Sequence[str] = ()) -> None:
         """Prepare.
 
         Args:
-            tokenizer: of the model; None finds no stop.
-            always: texts that end every text, beside those of a request.
+            tokenizer: of the model; with None no stop is ever found.
+            always: texts that end every text, besides the stops of a request.
         """
         self.tokenizer, self.always = tokenizer, tuple(text for text in always if text)
         known = getattr(tokenizer, "added_tokens_decoder", {})
         self._special = frozenset(token for token, facts in known.items() if facts.special)
         self._anchor = _anchor(tokenizer)
         self._added: dict[int, str] = {}
-        """Token → what it adds in the middle of a text."""
+        """Token -> the characters that it adds in the middle of a text."""
         self._known: dict[tuple[str, ...], tuple[tuple[str, ...], dict[int, bool]]] = {}
-        """A request's stops → all that it has, and which tokens may complete one, as far as they have been met."""
+        """A request's stops -> all stops that apply, and for tokens seen so far whether they may complete one."""
 
     def hit(self, tokens: Sequence[int], stops: tuple[str, ...], thinking: Thinking | None = None) -> bool:
-        """Whether the text of these tokens contains a stop; it did not without the last of them.
+        """Whether the text of these tokens contains a stop, given that it did not without the last token.
 
         Args:
             tokens: written so far.
-            stops: a request's; where the model thinks, those within its thinking do not count.
-            thinking: how it does; None where all that it writes is the answer.
+            stops: of the request; stops within the model's thinking do not count.
+            thinking: how the model marks its thinking; None where all it writes is the answer.
         """
         known = self._known.get(stops)
         if known is None:
@@ -63,23 +63,24 @@ class Stopper:
             candidates[token] = not ends.isdisjoint(self._adds(token))
         if not candidates[token]:
             return False
-        # a part may say what the whole does not, as its beginning was none: it finds, and the whole confirms
-        return self._found(self._end(tokens, max(map(len, wanted))), wanted) and self._ends(tokens, stops, thinking)
+        # a part of the text may decode differently at its beginning, so the whole text confirms
+        return self._contains(self._end(tokens, max(map(len, wanted))), wanted) and self._ends(tokens, stops, thinking)
 
     def _begins(self, tokens: Sequence[int]) -> bool:
-        """Whether the last token begins the text, where decoders treat it differently."""
+        """Whether the last token begins the text, which decoders treat differently."""
         return len(tokens) == 1 or (tokens[0] in self._special and self._special.issuperset(tokens[:-1]))
 
     def _ends(self, tokens: Sequence[int], stops: Sequence[str], thinking: Thinking | None) -> bool:
         """Whether a whole text contains a stop."""
         if thinking is None:
-            return self._found(tokens, (*stops, *self.always))
+            return self._contains(tokens, (*stops, *self.always))
         spelled, text = self.tokenizer.decode(tokens, skip_special_tokens=False), thinking.text(self.tokenizer, tokens)
         answers = () if thinking.unfinished(text) else (thinking.answer(text), thinking.answer(spelled))
         answered = any(stop in answer for answer in answers for stop in stops)
-        return answered or self._found(tokens, self.always)
+        return answered or self._contains(tokens, self.always)
 
-    def _found(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
+    def _contains(self, tokens: Sequence[int], stops: Sequence[str]) -> bool:
+        """Whether either spelling of some tokens contains one of the stops."""
         for skip in (True, False):
             text = self.tokenizer.decode(tokens, skip_special_tokens=skip)
             if any(stop in text for stop in stops):
@@ -87,7 +88,7 @@ class Stopper:
         return False
 
     def _adds(self, token: int) -> str:
-        """What a token adds in the middle of a text, a special one too."""
+        """The characters that a token, special ones included, adds in the middle of a text."""
         if token not in self._added:
             several = ([self._anchor], [self._anchor, token])
             before, after = (self.tokenizer.decode(ids, skip_special_tokens=False) for ids in several)
@@ -96,9 +97,9 @@ class Stopper:
         return self._added[token]
 
     def _end(self, tokens: Sequence[int], reach: int) -> Sequence[int]:
-        """The last tokens, with at least `reach` characters before the last one, in either spelling.
+        """The last tokens, with at least `reach` characters before the very last one, in either spelling.
 
-        They begin with a whole character, which does not count: the first token of a text may lose its space.
+        They begin with a whole character that does not count, because the first token of a text may lose its space.
         """
         seen = 0
         for start in range(len(tokens) - 2, 0, -1):
@@ -111,17 +112,18 @@ class Stopper:
 
 
 def _anchor(tokenizer: Any) -> int | None:
-    """A token of plain text to put before another; None where tokens may not be decoded one by one."""
+    """A token of plain text to decode others after; None where tokens cannot be decoded one by one."""
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         return None
     kind, inner = type(tokenizer), tokenizer.backend_tokenizer
     own = kind.decode is not PreTrainedTokenizerBase.decode or kind._decode is not PreTrainedTokenizerFast._decode
-    # a BPE's spaces are cleaned up only where this is asked for by its long name; by old releases always
+    # spaces of a BPE are cleaned up only if the attribute with the long name says so; in old releases always
     forced = getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", True)
     cleaned = tokenizer.clean_up_tokenization_spaces and (forced or type(inner.model).__name__ != "BPE")
-    decoder = None if inner.decoder is None else json.loads(inner.decoder.__getstate__())  # None puts spaces between
+    # without a decoder, spaces go between tokens
+    decoder = None if inner.decoder is None else json.loads(inner.decoder.__getstate__())
     if own or cleaned or not (decoder is None or _one_by_one(decoder)):
         return None
     for token in range(len(tokenizer)):
@@ -136,7 +138,7 @@ def _is_byte(tokenizer: Any, token: int) -> bool:
 
 
 def _one_by_one(decoder: Mapping[str, Any]) -> bool:
-    """Whether a decoder of `tokenizers` makes the same of a token wherever it stands, but at the beginning."""
+    """Whether a decoder of `tokenizers` decodes a token alike everywhere but at the beginning."""
     match decoder["type"]:
         case "Sequence":
             return all(map(_one_by_one, decoder["decoders"]))

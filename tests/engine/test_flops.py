@@ -198,7 +198,7 @@ def test_unmetered_counts_layers_only():
     assert not any(sum(g.flops.values()) + g.executed + g.prompt_flops for g in timed)
 
 
-def test_debts_are_paid_once_and_only_when_needed(monkeypatch):
+def test_keys_and_values_are_made_once_and_only_when_needed(monkeypatch):
     """The K/V bill is one fill per skipped (token, layer) whose row runs that layer again."""
     engine = Engine(tiny_models.backbone("llama", DEPTH))
     recorded = replay.Recorded(Chaos())

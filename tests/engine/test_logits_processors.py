@@ -238,7 +238,7 @@ def test_samples_are_drawn_from_processed_scores():
 
 def test_a_margin_is_that_of_processed_scores(monkeypatch):
     """A forced token has no rival; without one the near ties are those of the model's own scores."""
-    monkeypatch.setattr(decoding, "tight_below", lambda precision: 1e9)
+    monkeypatch.setattr(decoding, "near_tie_below", lambda precision: 1e9)
     model = build(wished={"forced_eos_token_id": 14})
     model.generation_config.eos_token_id = None
     written = Engine(wrap(model)).prefill(requests()).decode()
@@ -247,8 +247,8 @@ def test_a_margin_is_that_of_processed_scores(monkeypatch):
 
 def test_a_model_that_asks_for_nothing_takes_the_plain_path(monkeypatch):
     seen = []
-    likeliest = decoding.likeliest
-    monkeypatch.setattr(decoding, "likeliest", lambda scores: seen.append(scores.data_ptr()) or likeliest(scores))
+    argmax = decoding.argmax_with_margin
+    monkeypatch.setattr(decoding, "argmax_with_margin", lambda scores: seen.append(scores.data_ptr()) or argmax(scores))
     model = build()
     engine = Engine(wrap(model))
     assert engine.wishes.processed == {} and engine.runtime.processors(requests()) is None

@@ -168,14 +168,14 @@ def test_what_is_owed_is_let_go_at_a_rewind():
     assert cache.companion is None
 
 
-def test_debts_move_with_their_rows():
+def test_skipped_states_move_with_their_rows():
     cache = prefilled(3, 2, 6)
     states = torch.stack([content(r, 2, 0, (STATE,)) for r in range(3)])
-    debts = cache.companion = Project(cache, SPAN)
-    debts.skipped(0, np.array([0, 2]), states[:, None])
+    policy = cache.companion = Project(cache, SPAN)
+    policy.skipped(0, np.array([0, 2]), states[:, None])
     cache.advance(1)
     assert cache.keep([1, 2]) == [2, 1]  # row 2 moves into the hole
-    due = debts.due(0, None)
+    due = policy.due(0, None)
     assert due.slots.tolist() == [0] and due.columns.tolist() == [2]
     assert torch.equal(due.states[0], states[2])
 
@@ -214,16 +214,16 @@ def test_rows_enter_and_columns_move():
     prompts.starts[:] = [0, 2, 1]
     cache = RowCache([None] * DEPTH, 2, 7)
     cache.empty(4)
-    debts = cache.companion = Project(cache, SPAN)
+    policy = cache.companion = Project(cache, SPAN)
     cache.admit(np.array([0, 1]), prompts, np.array([0, 1]), None)
     assert (cache.alive, cache.left, cache.padded) == (2, 0, True)
     for position in (4, 5):
         assert cache.steps.tolist() == [position - 4] * 2
         for layer in range(DEPTH):
             run(cache, layer)
-        debts.skipped(0, np.array([1]), torch.ones(2, 1, STATE))
+        policy.skipped(0, np.array([1]), torch.ones(2, 1, STATE))
         cache.advance(1)
-    assert debts.due(0, np.array([0])) is None
+    assert policy.due(0, np.array([0])) is None
     cache.admit(np.array([0]), prompts, np.array([2]), {1, 2})  # row 0 has finished, row 2 takes its slot
     assert cache.order.tolist() == [2, 1] and cache.starts.tolist() == [3, 2] and cache.steps.tolist() == [0, 2]
     assert (cache.left, cache.seen, cache.get_seq_length(), cache.get_mask_sizes(1)) == (2, 6, 4, (5, 0))
@@ -239,7 +239,7 @@ def test_rows_enter_and_columns_move():
     cache.make_room(6)
     assert (cache.seen, cache.left, cache.starts.tolist()) == (6, 1, [2, 1])  # six columns are to stay
     assert torch.equal(cache.memory.layers[1][:, :, 1:6], before)
-    due = debts.due(0, None)  # told by the row's own steps, so it finds them at their new columns
+    due = policy.due(0, None)  # told by the row's own steps, so it finds them at their new columns
     assert due.slots.tolist() == [1, 1] and due.steps.tolist() == [0, 1] and due.columns.tolist() == [3, 4]
 
 

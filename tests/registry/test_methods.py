@@ -165,7 +165,7 @@ DECLARED = "from dlbench.method import Method\nclass A(Method):\n  {}\n  def rou
             "it defines A, B",
         ),
         ("from dlbench.method import Method\nclass A(Method): ...\n", "class A does not define route"),
-        (DECLARED.format("kv = ('keep',)"), r"kv = \('keep',\) is no tuple of project, evict, recompute"),
+        (DECLARED.format("kv = ('keep',)"), r"kv = \('keep',\) is no tuple of evict, project, recompute"),
         (DECLARED.format("kv = 'evict'"), "kv = 'evict' is no tuple"),
         (DECLARED.format("kv = ()"), r"kv = \(\) is no tuple"),
         (DECLARED.format("knob = 'share'"), "knob = 'share' is no Knob"),

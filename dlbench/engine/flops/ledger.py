@@ -1,9 +1,9 @@
-"""Count what ran, twice: executed FLOPs (what the kernels did, padding included) and credited FLOPs (true context).
+"""Count executed FLOPs (what the kernels computed, padding included) and credited FLOPs (over the true context).
 
-Credited FLOPs equal executed ones at batch 1 without padding, but for the keys that the policy "evict" hides: a kernel
-computes their scores and masks them, so they are executed; they are no part of the context, so they are not credited. A
-gap that grows with anything else is a bug or a masked fake. A forward is only noted while it runs: sums are made for
-many forwards at once, or when they are asked for.
+Both are equal at batch 1 without padding, except for keys that the KV policy "evict" hides: a kernel computes their
+scores and masks them, so they are executed, but they are not part of the context, so they are not credited. Any other
+difference is a bug, or computation that is masked instead of skipped. A forward is only noted while it runs; sums are
+made over many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
 """
@@ -22,75 +22,73 @@ from dlbench.method import Action
 
 _ATTN = int(Action.ATTN)
 _NOTED = 64
-"""Forwards that are summed at once."""
+"""Forwards after which the noted ones are summed."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What each living row brings to one forward."""
+    """The tokens of each living row in one forward."""
 
     tokens: Ints
-    """True tokens of each row: [B]."""
+    """New tokens of each row, without padding: [B]."""
     past: Ints
-    """True tokens before them: [B]."""
+    """Tokens before them, without padding: [B]."""
     columns: int
-    """Tokens per row as executed, padding included."""
+    """New tokens per row as executed, padding included."""
     padded_past: int
-    """Tokens before them per row, as executed."""
+    """Tokens before them per row as executed, padding included."""
 
 
 @dataclass
 class _Forward:
-    """One forward as it was noted; slots are those of its living rows."""
+    """A noted forward; slot i is the i-th of its living rows."""
 
     step: int
-    """Steps that were closed before it."""
+    """Steps closed before it."""
     rows: Ints
     """[B]"""
     traffic: Traffic
     ran: NDArray[np.uint8]
-    """What each row ran of each layer, an Action: [L, B]."""
+    """The part of each layer that each row ran, an Action: [L, B]."""
     filled: list[tuple[int, Ints]] = field(default_factory=list)
-    """Layers, and the slot of each past token whose keys and values they made."""
+    """Layer, and the slot of each past token whose keys and values it made."""
     again: list[Ints] = field(default_factory=list)
-    """The rows of past tokens that ran a layer."""
+    """Rows of past tokens that ran a layer."""
     hidden: list[tuple[Ints, Ints]] = field(default_factory=list)
-    """Rows that ran a layer's attention, and how many keys of their context were hidden from each there."""
+    """Rows that ran a layer's attention, and how many keys were hidden from each."""
     wanted: Ints = field(init=False)
-    """Positions of each row whose logits were wanted, of true tokens: [B]."""
+    """Positions of each row whose logits were wanted, without padding: [B]."""
     made: Ints | int = field(init=False)
-    """Positions of each row whose logits were made: [B], or the same for all."""
+    """Positions of each row whose logits were computed: [B], or one number for all."""
 
 
 class Ledger:
-    """Counts per row of a wave. Between `begin` and `finish` slots are those of the forward under way."""
+    """Counts per row of a wave. Between `begin` and `finish`, slots are those of the present forward."""
 
     def __init__(self, costs: Costs, rows: int, metered: bool = True) -> None:
         self.costs, self.metered = costs, metered
         self.acted = False
-        """Whether any token ever skipped or exited."""
+        """Whether any token has skipped a layer or exited."""
         self._flops: dict[str, Ints] = {c: np.zeros(rows, dtype=np.int64) for c in CATEGORIES}
         self._executed: Ints = np.zeros(rows, dtype=np.int64)
         self._depths: list[list[float]] = [[] for _ in range(rows)]
         self._routes: list[list[tuple[bytes, int]]] = [[] for _ in range(rows)]
         self._noted: list[_Forward] = []
         self._closed: list[tuple[Ints, Sequence[int]]] = []
-        """Rows of each step, and the tokens that it came to."""
-
-    # ---- a forward
+        """Rows of each step, and how many tokens each row wrote in it."""
 
     def begin(self, rows: Ints, traffic: Traffic) -> None:
-        """A forward of these rows starts: slot i is rows[i]. The arrays are kept as they are."""
+        """Start a forward of these rows: slot i is rows[i]. The arrays are kept without a copy."""
         self.rows = rows
         ran = np.zeros((len(self.costs.layer), len(rows)), dtype=np.uint8)
         self._now = _Forward(len(self._closed), rows, traffic, ran)
 
     def layer(self, index: int, part: int, slots: Ints | None) -> None:
-        """Some rows, or all, run a layer or half of it."""
+        """Note that some rows, or all, run a layer or a sub-layer."""
         self._now.ran[index, slice(None) if slots is None else slots] = part
 
     def past_layer(self, index: int, slots: Ints, context: Ints, padded: int) -> None:
-        """Past tokens, one per entry of `slots`, run a layer over their context of that time."""
+        """Charge past tokens, one per entry of `slots`, that run a layer over the context they had when new."""
         rows, window = self.rows[slots], self.costs.windows[index]
         self._now.again.append(rows)
         linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key
@@ -98,30 +96,30 @@ class Ledger:
         self._charge("kv", rows, linear + per_key * keys, linear + per_key * padded)
 
     def fill(self, index: int, slots: Ints) -> None:
-        """Keys and values of past tokens are made, one per entry of `slots`."""
+        """Note that keys and values of past tokens are made, one token per entry of `slots`."""
         self._now.filled.append((index, slots))
 
     def hide(self, slots: Ints | None, keys: Ints) -> None:
-        """Some rows, or all, run a layer's attention, and so many keys of its window are hidden from each of them."""
+        """Note how many keys a layer's mask hides from each of some rows, or of all."""
         self._now.hidden.append((self.rows if slots is None else self.rows[slots], keys))
 
     def router(self, rows: Ints, flops: int) -> None:
-        """The method's own products for these rows; what they share is spread over them, to the last FLOP."""
+        """Charge a method's own products to these rows, divided among them to the last FLOP."""
         each = (flops + np.arange(len(rows))) // len(rows)
         self._charge("router", rows, each, each)
 
     def exit_head(self, rows: Ints, own: nn.Module | None = None) -> None:
-        """A method looks at these rows' logits, through the model's head or one of its own."""
+        """Charge the logits of these rows that a method asked for, from the model's head or its own."""
         flops = np.full(len(rows), self.costs.head if own is None else linear_flops(own))
         self._charge("heads", rows, flops, flops)
 
     def finish(self, known: Ints, keep: int = 1, wanted: Ints | None = None) -> None:
-        """The forward has ended with the logits of the last positions.
+        """End the forward, which computed the logits of the last positions.
 
         Args:
-            known: slots whose logits were there already, because the token left where it had been looked at.
-            keep: positions whose logits were made, of every row.
-            wanted: positions of each row whose logits were wanted; None for those made, as far as they are true tokens.
+            known: slots whose logits were known, because the method had asked for them before the token exited.
+            keep: positions whose logits were computed, of every row.
+            wanted: positions of each row whose logits were wanted; None: those computed, without padding.
         """
         now = self._now
         made: Ints | int = keep
@@ -133,22 +131,20 @@ class Ledger:
         self._noted.append(now)
 
     def close_step(self, tokens: Sequence[int] | None = None) -> None:
-        """End one decode forward, or several that came to the given number of tokens of each living row."""
+        """End a step: one decode forward, or several that wrote the given number of tokens of each living row."""
         self._closed.append((self.rows, [1] * len(self.rows) if tokens is None else tokens))
         if len(self._noted) >= _NOTED:
             self._sum()
 
-    # ---- what it came to
-
     @property
     def depths(self) -> list[list[float]]:
-        """Executed layers per decoded token of each row; half a layer counts by its share of the linear FLOPs."""
+        """Executed layers per decoded token of each row; a sub-layer counts by its share of the linear FLOPs."""
         self._sum()
         return self._depths
 
     @property
     def routes(self) -> list[list[tuple[bytes, int]]]:
-        """What each decoded token did, one byte (an Action) per layer, and how many forwards in a row did the same."""
+        """Runs of equal decode forwards of each row: one byte (an Action) per layer, and how many forwards in a row."""
         self._sum()
         return self._routes
 
@@ -159,12 +155,12 @@ class Ledger:
         return self._executed
 
     def total(self, row: int) -> dict[str, int]:
-        """Credited FLOPs of one row by category."""
+        """Credited FLOPs of one row, by category."""
         self._sum()
         return {c: int(self._flops[c][row]) for c in CATEGORIES}
 
     def _sum(self) -> None:
-        """Add up what has been noted since the last time."""
+        """Add up what was noted since the last call."""
         if not self._noted:
             return
         ran = np.concatenate([f.ran for f in self._noted], 1)  # [L, N]
@@ -187,18 +183,18 @@ class Ledger:
             for again in forward.again:
                 np.add.at(calls[forward.step], again, 1.0)
             codes[forward.step, forward.rows] |= forward.ran.T
-        for (living, counts), found, did in zip(self._closed, calls, codes, strict=True):
+        for (living, counts), layers, actions in zip(self._closed, calls, codes, strict=True):
             for row, count in zip(living.tolist(), counts, strict=True):
-                # rounded: how many rows are summed at once may decide the order of the sum
-                self._depths[row] += [round(float(found[row]) / count, 9)] * count
-                route, runs = did[row].tobytes(), self._routes[row]
+                # rounded: the order of the sum may depend on how many rows are summed at once
+                self._depths[row] += [round(float(layers[row]) / count, 9)] * count
+                route, runs = actions[row].tobytes(), self._routes[row]
                 if runs and runs[-1][0] == route:
                     runs[-1] = route, runs[-1][1] + count
                 else:
                     runs.append((route, count))
 
     def _flops_of(self, ran: NDArray[np.uint8], rows: Ints, tokens: Ints) -> None:
-        """Charge the layers, attention, heads and keys and values."""
+        """Charge layers, attention, heads, and keys and values."""
         noted, costs = self._noted, self.costs
         sizes = [len(f.rows) for f in noted]
         past = np.concatenate([f.traffic.past for f in noted])
@@ -211,7 +207,7 @@ class Ledger:
         attended = ran & _ATTN > 0
         for window, layers in costs.spans.items():
             times = attended[layers].sum(0) * costs.attention_per_key
-            # several tokens run the full square
+            # several new tokens count the full square
             before, filled = (x if window is None else np.minimum(x, window - 1) for x in (past, padded))
             self._charge("attention", rows, times * tokens * (before + tokens), times * columns * (filled + columns))
         if hidden := [of for f in noted for of in f.hidden]:
@@ -226,7 +222,7 @@ class Ledger:
             self._charge("kv", np.concatenate([of for _, of in fills]), flops, flops)
 
     def _charge(self, category: str, rows: Ints, flops: Ints, executed: Ints) -> None:
-        """Add credited and executed FLOPs to rows, which may repeat."""
+        """Add credited and executed FLOPs to rows; a row may stand several times."""
         if self.metered:
             np.add.at(self._flops[category], rows, flops)
             np.add.at(self._executed, rows, executed)

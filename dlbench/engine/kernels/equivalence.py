@@ -142,7 +142,11 @@ class _Comparison:
         self, columns: slice, cache: ProbeCache, mask: Tensor | None = None, rows: slice = slice(None)
     ) -> dict[str, Any]:
         """The layer's arguments for some columns and rows."""
-        kwargs = {self.step.cache: cache, "attention_mask": mask, "position_ids": self.positions[rows, columns]}
+        kwargs: dict[str, Any] = {
+            self.step.cache: cache,
+            "attention_mask": mask,
+            "position_ids": self.positions[rows, columns],
+        }
         if self.angles is not None:
             kwargs["position_embeddings"] = tuple(a[rows, columns] for a in self.angles)
         return kwargs

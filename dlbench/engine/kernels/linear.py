@@ -1,16 +1,16 @@
-"""Products of few rows with a weight matrix, as a decode step has them, faster than torch's own on a CPU.
+"""Linear maps of few rows, as in decode steps, faster than torch's own on a CPU.
 
-For float32 on a CPU torch hands `x @ weight.T` to BLAS as it stands, and a handful of rows is a shape that BLAS blocks
-badly. Where it is not Intel's own on a processor of Intel's, one row is not even threaded. The same product is written
-differently here:
+For float32 on a CPU torch passes `x @ weight.T` to BLAS unchanged, and BLAS blocks a handful of rows badly; unless it
+is Intel's own (MKL) on an Intel processor, it does not even use threads for one row. Here the same product is computed
+in one of these ways:
 
-- split: the weight in parts, one batched product: threaded, and bound by memory alone;
+- split: the weight in parts, one batched product: threaded, and bound by memory only;
 - swap: `weight @ x.T`;
 - blocks: as split, with x on the left;
-- onednn: the kernel that torch's own compiler calls for a linear layer.
+- onednn: the kernel that torch's compiler calls for a linear layer.
 
-Which of them is decided by the shape, the number of threads and the kind of processor, never by a measurement: the same
-call rounds alike on every run. Any other dtype or device, and anything that records gradients, goes to
+The way depends on the shape, the number of threads and the kind of processor, never on a measurement, so the same call
+rounds alike in every run. Any other dtype or device, and anything that records gradients, goes to
 `torch.nn.functional.linear`.
 """
 
@@ -38,7 +38,7 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
 
 
 INTEL = torch.backends.mkl.is_available() and cpu.vendor() == "GenuineIntel"  # type: ignore[no-untyped-call]
-"""Whether BLAS is Intel's on a processor of Intel's: it has other strengths there than on any other."""
+"""Whether BLAS is MKL on an Intel processor, where other ways are fastest."""
 
 
 def way(
@@ -51,7 +51,7 @@ def way(
     columns: bool = False,
     intel: bool | None = None,
 ) -> Way:
-    """How the product of [rows, inputs] with [outputs, inputs] is best computed in float32 on a CPU.
+    """The fastest way to multiply [rows, inputs] with [outputs, inputs] in float32 on a CPU.
 
     Args:
         rows: rows of the left factor.
@@ -59,8 +59,8 @@ def way(
         inputs: columns of the weight.
         threads: threads that torch may use.
         transposed: whether the weight lies in memory as [inputs, outputs].
-        columns: whether the left factor lies in memory as [inputs, rows], as a swapped product leaves it.
-        intel: whether BLAS is Intel's on a processor of Intel's; None as on this machine.
+        columns: whether the left factor lies in memory as [inputs, rows], as the result of "swap" does.
+        intel: whether BLAS is MKL on an Intel processor; None: as on this machine.
     """
     if rows > MOST_ROWS or rows < 1:
         return "torch"
@@ -73,8 +73,8 @@ def way(
             return "torch" if small else rest
         if small:
             return "torch" if rows <= 12 and not columns and (threads == 1 or inputs > outputs) else "swap"
-        return "swap" if rows >= 16 and outputs <= 4 * inputs else rest  # swapped logits are slow to search
-    if small and threads > 1 and rows % 16 == 0:  # the width of the swapped product's own blocks
+        return "swap" if rows >= 16 and outputs <= 4 * inputs else rest  # an argmax over swapped logits is slow
+    if small and threads > 1 and rows % 16 == 0:  # BLAS blocks the swapped product in 16 columns
         return "swap"
     if transposed:
         if rows > 1:
@@ -88,9 +88,9 @@ def way(
 
 
 class Product:
-    """x [rows, K] -> x @ weight.T + bias [rows, N], which may come back as a transposed view.
+    """x [rows, K] -> x @ weight.T + bias [rows, N], possibly as a transposed view.
 
-    The weight is [N, K], or the transpose of a matrix that lies in memory as [K, N].
+    The weight is [N, K], contiguous or the transpose of a contiguous matrix [K, N].
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -100,20 +100,20 @@ class Product:
         self.special = _special(weight, bias)
 
     def part(self, outputs: slice) -> Product:
-        """Some of the outputs."""
+        """The product for some of the outputs."""
         return Product(self.weight[outputs], None if self.bias is None else self.bias[outputs])
 
     def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
-        """The product; with `onto` [rows, N], which stays as it is, their sum."""
+        """The product, plus `onto` [rows, N] if given; `onto` is not changed."""
         rows = x.shape[0]
         if onto is not None and self.bias is None and not self.special:
             return torch.addmm(onto, x, self.weight.t())
-        found: Way = "torch"
+        chosen: Way = "torch"
         if self.special and rows <= MOST_ROWS:
             shape, threads = (rows, self.outputs, self.inputs), torch.get_num_threads()
-            found = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
-        out = _compute(found, x, self.weight, self.bias)
-        # not by the product itself: in float32 some BLAS sum onto it term by term, and round at its size every time
+            chosen = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
+        out = _compute(chosen, x, self.weight, self.bias)
+        # not within the product: in float32 some BLAS add term by term to `onto`, and round at its size each time
         return out if onto is None else torch.add(onto, out)
 
 
@@ -125,16 +125,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return stock_linear(x, weight, bias)
     flat, transposed = x.reshape(rows, inputs), not weight.is_contiguous()
     shape, threads = (rows, outputs, inputs), torch.get_num_threads()
-    found = way(*shape, threads=threads, transposed=transposed, columns=_columns(flat))
-    if found == "torch":
+    chosen = way(*shape, threads=threads, transposed=transposed, columns=_columns(flat))
+    if chosen == "torch":
         return stock_linear(x, weight, bias)
-    return _compute(found, flat, weight, bias).view(*x.shape[:-1], outputs)
+    return _compute(chosen, flat, weight, bias).view(*x.shape[:-1], outputs)
 
 
 def quick(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    """A faster forward of a plain linear map; None where there is none, as for quantised or wrapped ones.
+    """A faster forward of a plain linear module; None for others, such as quantised or wrapped ones.
 
-    It reads the module's weight at each call, so the module may be changed in between.
+    It reads the module's weight at each call, so the weight may be changed in between.
     """
     if type(module) is nn.Linear:
         plain: nn.Linear = module
@@ -158,7 +158,7 @@ def _special(weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _records(x: Tensor, weight: Tensor) -> bool:
-    """Whether gradients or autocasting want torch's own product."""
+    """Whether gradients or autocasting need torch's own product."""
     return (torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)) or torch.is_autocast_enabled("cpu")
 
 
@@ -168,23 +168,23 @@ def _columns(x: Tensor) -> bool:
 
 
 def _right(x: Tensor) -> Tensor:
-    """The right factor of a swapped product: [rows, K] -> [K, rows]; what another one left is as it should be."""
+    """The right factor of a swapped product: [rows, K] -> [K, rows], without a copy if it lies so in memory."""
     return (x if _columns(x) else x.contiguous()).t()
 
 
-def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """One product by the way found: [rows, K] -> [rows, N]."""
-    if found == "swap":
+def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute a product in a given way: [rows, K] -> [rows, N]."""
+    if chosen == "swap":
         if bias is None:
             return torch.mm(weight, _right(x)).t()
         return torch.addmm(bias.unsqueeze(1), weight, _right(x)).t()
-    if found == "onednn":
+    if chosen == "onednn":
         out: Tensor = _ONEDNN(x, weight, bias, "none", [], "")
         return out
-    if found == "torch":
+    if chosen == "torch":
         return stock_linear(x, weight, bias)
     outputs, inputs = weight.shape
-    if found == "blocks":
+    if chosen == "blocks":
         parts = math.gcd(outputs, 4)
         blocks = weight.view(parts, outputs // parts, inputs).transpose(1, 2)
         out = torch.bmm(x.expand(parts, *x.shape), blocks).transpose(0, 1).reshape(len(x), outputs)
@@ -194,7 +194,7 @@ def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
         return torch.add(halves[0], halves[1]) if bias is None else torch.add(halves[0], halves[1]).add_(bias)
     parts = math.gcd(outputs, 8)
     blocks = weight.view(parts, outputs // parts, inputs)
-    # written with strides: with any other stride of the last dimension BLAS takes a path several times slower
+    # with explicit strides: for any other stride of the last dimension BLAS takes a path several times slower
     column = x.reshape(inputs).contiguous().as_strided((parts, inputs, 1), (0, 1, inputs))
     if bias is None:
         return torch.bmm(blocks, column).view(1, outputs)
@@ -202,17 +202,17 @@ def _compute(found: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tens
 
 
 def join(parameters: list[nn.Parameter]) -> Tensor:
-    """Lay parameters one behind the other along their first dimension: [sum N, ...], of which they become views.
+    """Concatenate parameters along their first dimension, [sum N, ...], and make them views of the result.
 
-    Their values and identity stay; if they are neighbours in memory already, nothing moves.
+    Their values and identity stay; if they are adjacent in memory already, nothing is copied.
     """
-    first, end, neighbours = parameters[0], parameters[0].data_ptr(), True
+    first, end, adjacent = parameters[0], parameters[0].data_ptr(), True
     for p in parameters:
         same = p.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        neighbours = neighbours and same and p.is_contiguous() and p.data_ptr() == end
+        adjacent = adjacent and same and p.is_contiguous() and p.data_ptr() == end
         end = p.data_ptr() + p.nbytes
     shape = (sum(len(p) for p in parameters), *first.shape[1:])
-    if neighbours:
+    if adjacent:
         return first.data.as_strided(shape, first.stride())
     whole = torch.cat([p.data for p in parameters])
     at = 0
@@ -223,14 +223,14 @@ def join(parameters: list[nn.Parameter]) -> Tensor:
 
 
 def shared_memory(model: nn.Module) -> set[int]:
-    """Addresses of plain parameters whose memory another one uses too, such as tied ones."""
-    found: set[int] = set()
+    """Addresses of parameters that share memory with others, such as tied ones."""
+    shared: set[int] = set()
     before, reach = 0, 0
     every = (p for _, p in model.named_parameters(remove_duplicate=False))
     spans = [(p.data_ptr(), p.nbytes) for p in every if type(p) is nn.Parameter and not p.is_meta]
     for start, size in sorted(spans):
         if start < reach:
-            found |= {before, start}
+            shared |= {before, start}
         if start + size > reach:
             before, reach = start, start + size
-    return found
+    return shared

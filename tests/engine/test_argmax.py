@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dlbench.engine.decoding import likeliest
+from dlbench.engine.sampling import argmax_with_margin
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns"])
@@ -13,7 +13,7 @@ def test_the_first_of_the_highest_and_its_margin(layout):
     if layout == "columns":
         scores = scores.t().contiguous().t()
     before = scores.clone()
-    places, margins = likeliest(scores)
+    places, margins = argmax_with_margin(scores)
     best, second = before.topk(2, -1).values.T
     assert margins == (best - second).tolist()
     assert places.tolist() == [row.tolist().index(max(row.tolist())) for row in before]
@@ -22,6 +22,6 @@ def test_the_first_of_the_highest_and_its_margin(layout):
 
 def test_a_row_that_is_not_finite_has_no_margin():
     scores = torch.tensor([[1.0, torch.nan, 3.0], [1.0, 2.0, 4.0]])
-    _, margins = likeliest(scores)
+    _, margins = argmax_with_margin(scores)
     assert margins[0] != margins[0]
     assert margins[1] == 2
