@@ -16,7 +16,7 @@ from dlbench.evaluation.settings import Place, Setting, source_sha256
 from dlbench.evaluation.text_stats import beside
 from dlbench.fit.artifacts import Facts
 from dlbench.records.schema import (
-    Backbone,
+    BackboneInfo,
     Compute,
     Fit,
     Flops,
@@ -222,7 +222,7 @@ def build(
     return Record(
         key=setting.key,
         track=place.track,
-        backbone=Backbone(
+        backbone=BackboneInfo(
             name=place.backbone.name,
             family=place.backbone.kind,
             layers=depth,

@@ -23,7 +23,7 @@ from dlbench.records.jsonl import JsonLine, Part, RecordError, parse_line, read_
 
 __all__ = [
     "Asked",
-    "Backbone",
+    "BackboneInfo",
     "Candidate",
     "Compute",
     "Fit",
@@ -85,8 +85,8 @@ Trust = Literal["self-reported", "validated", "rerun", "reproduced"]
 same; somebody else who did. It is set by who publishes a record, not by who sends it in."""
 
 
-class Backbone(Part):
-    """The model that ran; `base_sha256` is the model it was derived from or is held against, else its own hash."""
+class BackboneInfo(Part):
+    """The model that ran; `base_sha256` is the model that it was made from or is compared with, else its own hash."""
 
     name: Name
     family: Name
@@ -278,7 +278,7 @@ class Record(JsonLine):
     schema_: Literal["dlbench.record/1"] = Field(default="dlbench.record/1", alias="schema")
     key: Key
     track: Name
-    backbone: Backbone
+    backbone: BackboneInfo
     method: MethodUsed
     task: Task
     run: Run

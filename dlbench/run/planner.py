@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import get_args
 from uuid import uuid4
 
+from dlbench.data.document import with_thinking
 from dlbench.data.loader import load_task
 from dlbench.data.splits import sample
 from dlbench.data.task import Document, Task
-from dlbench.data.thinking import Thinking, marked
+from dlbench.data.thinking import Thinking
 from dlbench.data.thinking import choose as choose_thinking
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
@@ -27,9 +28,10 @@ from dlbench.method.actions import Scope
 from dlbench.models.backbone import Backbone
 from dlbench.models.batch_size import most_rows, most_slots
 from dlbench.models.loading import EMBEDDED, load, plain_dtype
+from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.prompting.chat_template import choose as choose_template
-from dlbench.prompting.tokenize import Prompted, tokenise, waves
+from dlbench.prompting.tokenize import Prompted, tokenise
 from dlbench.registry import methods as registry
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.method_fitter import Learner, blaming
@@ -61,7 +63,7 @@ class Job:
     @cached_property
     def fit_documents(self) -> tuple[list[Document], str]:
         """The fit split and its hash: read once, however many settings are fitted."""
-        documents = marked(self.place.task.documents("fit", chat=self.chat), self.thinking)
+        documents = with_thinking(self.place.task.documents("fit", chat=self.chat), self.thinking)
         return documents, plan.documents_sha256(documents)
 
     @property
@@ -137,10 +139,10 @@ class Planner:
         chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
         thinking = None
         if not task.is_loglikelihood:
-            thinking = choose_thinking(self.spec.think_end_token, backbone.tokenizer, chat)
+            thinking = choose_thinking(self.spec.think_end_token, backbone.tokenizer, chat is not None)
         if thinking is not None:
             self._tell_thinking(task, backbone, thinking)
-        everything = marked(task.documents("test", chat=chat), thinking)
+        everything = with_thinking(task.documents("test", chat=chat), thinking)
         documents = self._chosen(everything)
         prompted = tokenise(engine, documents)
         self._tell_cuts(task, backbone, prompted)
