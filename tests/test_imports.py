@@ -137,7 +137,16 @@ def test_the_leaderboard_never_reaches_torch(module, path):
 
 @pytest.mark.parametrize(
     "module",
-    ["cli", "run.config", "data.loader", "registry.methods", "data.suites", "data.task", "records.schema", "train.spec"],
+    [
+        "cli",
+        "run.config",
+        "data.loader",
+        "registry.methods",
+        "data.suites",
+        "data.task",
+        "records.schema",
+        "train.spec",
+    ],
 )
 def test_these_import_nothing_heavy(module):
     code = f"import sys, dlbench.{module}; print(*sorted({HEAVY!r} & set(sys.modules)))"

@@ -18,7 +18,8 @@ from dlbench.method import Method
 from dlbench.models.backbone import Backbone
 from dlbench.models.batch_size import most_rows
 from dlbench.models.loading import load
-from dlbench.prompting.tokenize import tokenise, waves
+from dlbench.prompting.batching import waves
+from dlbench.prompting.tokenize import tokenise
 
 LM_EVAL, OURS = "lm-eval hf", "dlbench"
 _WARM = 4

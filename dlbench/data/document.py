@@ -1,11 +1,11 @@
-"""One document of a task, and the texts around it."""
+"""One document of a task."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dlbench.data.thinking import Thinking
@@ -20,47 +20,47 @@ Chat = Callable[..., str]
 
 @dataclass(frozen=True)
 class Document:
-    """One prompt, what may answer it, and when to stop."""
+    """A prompt, its references, and when to stop."""
 
     id: str
     """Unique within the task and split."""
     prompt: str
     references: tuple[str, ...]
     limit: int
-    """Most new tokens; 1 where answers are weighed, and nothing is written."""
+    """Maximum number of new tokens; 1 for documents that are scored by loglikelihood."""
     stop: tuple[str, ...]
-    """Texts that end the output; they are no part of it."""
+    """Stop texts; the output ends before them."""
     index: int
-    """Place within the split's rows."""
+    """Index within the split."""
     difficulty: int | None
     split: Split = "test"
     pairs: tuple[tuple[str, str], ...] = ()
-    """Context and continuation of every answer to weigh; empty where the model writes."""
+    """Context and continuation of every answer, for scoring by loglikelihood; empty where the model generates."""
     chance: float = 0.0
-    """Score of a blind guess."""
+    """Expected score of a random guess."""
     delimiter: str = " "
-    """Stands between the prompt and what answers it."""
+    """Text between the prompt and its answer."""
     prompt_tokens: int | None = None
-    """Most tokens of the prompt, where the task has such a limit."""
+    """Maximum number of prompt tokens, where the task has such a limit."""
     body: tuple[int, int] | None = None
-    """The part of the prompt that may lose its end where that is too long; None: the prompt loses its beginning."""
+    """Start and end of the part of a long prompt that is cut at its end; None: the prompt is cut at its beginning."""
     line: int | None = field(default=None, compare=False)
-    """Where it stands in its file, from 1; None where it comes of no file of documents."""
+    """Line in the file of documents, from 1; None where it is from no such file."""
     source: str | None = None
-    """Hash of what it was taken from, such as a passage; documents that share one are no independent ones."""
+    """Hash of the source, such as a passage; documents with the same source are not independent."""
     thinking: Thinking | None = None
-    """How the model thinks before it answers; None where all that it writes is the answer."""
+    """Marks of the thinking before the answer; None where the whole output is the answer."""
 
     @property
     def named(self) -> str:
-        """What a message calls it."""
+        """Name in messages."""
         return f"document {self.id}" + (f" (line {self.line} of its file)" if self.line is not None else "")
 
     def check(self) -> None:
-        """Check that its texts can be tokenised, and written to a file.
+        """Check that its texts can be encoded, to be tokenised and written to files.
 
         Raises:
-            DlbenchError: one of them holds half of a surrogate pair, which is no text in any encoding.
+            DlbenchError: a text has a lone surrogate, which no encoding can represent.
         """
         contexts = (part for pair in self.pairs for part in pair)
         for what, texts in (("prompt", (self.prompt,)), ("reference", self.references), ("answer", contexts)):
@@ -69,12 +69,12 @@ class Document:
                     raise DlbenchError(f"{self.named}: its {what} holds {fault}: mend the data")
 
     def answer(self, output: str) -> str:
-        """What is scored of an output: no thinking, and nothing from the first stop text on."""
+        """The scored part of an output: without thinking, up to the first stop text."""
         return cut(output if self.thinking is None else self.thinking.answer(output), self.stop)
 
 
 def no_text(text: str) -> str | None:
-    """What a string holds that no encoding has, and where; None where it is a text."""
+    """Describe a lone surrogate in a string and where it is; None where there is none."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -104,3 +104,10 @@ def documents_sha256(documents: Sequence[Document]) -> str:
 def _marks(document: Document) -> list[object]:
     thinking = document.thinking
     return [] if thinking is None else [thinking.start, thinking.end, thinking.opened]
+
+
+def with_thinking(documents: Iterable[Document], thinking: Thinking | None) -> list[Document]:
+    """Give documents the marks of the model's thinking; None: the whole output is the answer."""
+    if thinking is None:
+        return list(documents)
+    return [replace(d, thinking=thinking.after(d.prompt)) for d in documents]

@@ -1,8 +1,8 @@
-"""Thinking before the answer: where it ends, and what is then the answer.
+"""Thinking before the answer: which marks enclose it, and which part of an output is the answer.
 
-What a model writes up to the last end of its thinking is paid for, kept in samples and shown, but it is no answer:
-metrics do not see it, and stop texts do not act in it. Of an output whose thinking does not end there is no answer.
-Thinking begins at the beginning, or anew right after its end; a mark of it that stands further on is mentioned.
+Everything up to the last end mark is thinking: it is charged, kept in samples and shown, but metrics and stop texts
+ignore it. An output whose thinking does not end has no answer. Thinking begins at the start of the output, or directly
+after an end mark; a start mark further on is part of the answer.
 """
 
 from __future__ import annotations
@@ -12,13 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.errors import DlbenchError
-
-if TYPE_CHECKING:
-    from dlbench.data.document import Document
-    from dlbench.prompting.chat_template import ChatTemplate
 
 PAIRS = (
     ("<think>", "</think>"),  # DeepSeek-R1 and its distillates, Qwen3, QwQ, SmolLM3, Phi-4-reasoning, OLMo
@@ -28,34 +24,36 @@ PAIRS = (
     ("◁think▷", "◁/think▷"),  # Kimi
     ("<|inner_prefix|>", "<|inner_suffix|>"),  # Apertus
 )
-"""What begins and ends the thinking of known models."""
+"""Start and end marks of known models."""
 
 
 @dataclass(frozen=True)
 class Thinking:
-    """How one model thinks, before one prompt's answer."""
+    """The marks around a model's thinking, for one prompt."""
 
     start: str
-    """Empty where it is not known: the output then begins within."""
+    """Start mark; empty where it is not known: the output is then taken to begin inside the thinking."""
     end: str
+    """End mark."""
     opened: bool = False
-    """Whether the output begins within."""
+    """Whether the output begins inside the thinking."""
     special: tuple[int, ...] = ()
-    """Token ids of the marks that are special tokens, which a text is otherwise decoded without."""
+    """Token ids of the marks that are special tokens; other special tokens are left out when decoding."""
 
     def after(self, prompt: str) -> Thinking:
-        """The same after a prompt: many chat templates begin the thinking themselves."""
+        """The same for a prompt; many chat templates end in the start mark."""
         return dataclasses.replace(self, opened=not self.start or prompt.rstrip().endswith(self.start))
 
     def answer(self, output: str) -> str:
-        """What follows the last end of the thinking, without leading white space; all, where there was none."""
-        return self._parted(output)[0]
+        """The output after the last end mark, without leading white space; all of it where there is no thinking."""
+        return self._split(output)[0]
 
     def unfinished(self, output: str) -> bool:
         """Whether the thinking of an output does not end."""
-        return self._parted(output)[1]
+        return self._split(output)[1]
 
-    def _parted(self, output: str) -> tuple[str, bool]:
+    def _split(self, output: str) -> tuple[str, bool]:
+        """The answer, and whether the thinking does not end."""
         _, ended, rest = output.rpartition(self.end)
         if self.opened and not ended:
             return "", True
@@ -63,26 +61,26 @@ class Thinking:
         return ("", True) if self.start and answer.startswith(self.start) else (answer, False)
 
     def text(self, tokenizer: Any, tokens: Sequence[int]) -> str:
-        """Decode tokens without special ones, but with the marks of thinking."""
+        """Decode tokens without special tokens, except the marks."""
         if not self.special:
             return str(tokenizer.decode(tokens, skip_special_tokens=True))
         runs = groupby(tokens, self.special.__contains__)
         return "".join(tokenizer.decode(list(run), skip_special_tokens=not mark) for mark, run in runs)
 
 
-def choose(asked: str, tokenizer: Any, chat: ChatTemplate | None) -> Thinking | None:
-    """How a model thinks; None where all that it writes is scored.
+def choose(asked: str, tokenizer: Any, chat: bool) -> Thinking | None:
+    """The marks of a model's thinking; None where the whole output is the answer.
 
     Args:
-        asked: the mark that ends thinking, or a number as its token id; "off" for none; "auto" looks whether the chat
-            template names a mark that is known, or the tokenizer has it as a token of its own.
+        asked: the end mark, or a number as its token id; "off" for none; "auto" searches the chat template, then the
+            tokenizer's added tokens, for a known mark.
         tokenizer: the model's.
-        chat: None where prompts stand in no chat template: a model is not taken to think there by itself.
+        chat: whether prompts go into a chat template; without one, "auto" finds no thinking.
 
     Raises:
-        DlbenchError: a token id is none of the tokenizer's, or no text by itself.
+        DlbenchError: a token id is not the tokenizer's, or decodes to no text by itself.
     """
-    if asked == "off" or (asked == "auto" and chat is None):
+    if asked == "off" or (asked == "auto" and not chat):
         return None
     if asked == "auto":
         template, added = str(tokenizer.chat_template), tokenizer.get_added_vocab()
@@ -92,7 +90,7 @@ def choose(asked: str, tokenizer: Any, chat: ChatTemplate | None) -> Thinking | 
         start, end = known[0]
     else:
         end = _spelled(int(asked), tokenizer) if asked.isdecimal() else asked
-        # Of a mark that nobody knows it is not known what begins the thinking, unless it is like a tag.
+        # An unknown end mark has an unknown start mark, unless it looks like a closing tag.
         start = {end: start for start, end in PAIRS}.get(end, end.replace("/", "", 1) if "/" in end else "")
     ids = {i for mark in (start, end) for i in tokenizer(mark, add_special_tokens=False)["input_ids"]}
     skipped = [i for i in ids if tokenizer.decode([i]) and not tokenizer.decode([i], skip_special_tokens=True)]
@@ -100,9 +98,9 @@ def choose(asked: str, tokenizer: Any, chat: ChatTemplate | None) -> Thinking | 
 
 
 def mentioned(outputs: Iterable[str]) -> tuple[int, str]:
-    """How many outputs hold a known mark that ends thinking, or begin with one that begins it; the mark most have."""
-    found = Counter(end for text in outputs for start, end in PAIRS if end in text or text.lstrip().startswith(start))
-    return (found.total(), found.most_common(1)[0][0]) if found else (0, "")
+    """Count outputs that contain a known end mark or begin with a known start mark; and the most frequent end mark."""
+    ends = Counter(end for text in outputs for start, end in PAIRS if end in text or text.lstrip().startswith(start))
+    return (ends.total(), ends.most_common(1)[0][0]) if ends else (0, "")
 
 
 def _spelled(token: int, tokenizer: Any) -> str:
@@ -113,10 +111,3 @@ def _spelled(token: int, tokenizer: Any) -> str:
             "for: give another id, or a mark such as </think>"
         )
     return text
-
-
-def marked(documents: Iterable[Document], thinking: Thinking | None) -> list[Document]:
-    """The documents of a model that thinks, or as they are."""
-    if thinking is None:
-        return list(documents)
-    return [dataclasses.replace(d, thinking=thinking.after(d.prompt)) for d in documents]

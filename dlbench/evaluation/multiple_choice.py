@@ -3,58 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.engine.flops.costs import CATEGORIES
 from dlbench.engine.loglikelihood import weigh
-from dlbench.engine.requests import Question, Verdict
-from dlbench.errors import DlbenchError
+from dlbench.engine.requests import Verdict
 from dlbench.method import Method
-from dlbench.models.backbone import Backbone
+from dlbench.prompting.tokenize import Encoded
 from dlbench.records.schema import Flops, Sample, Tokens
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The answers of a document as token ids."""
-
-    question: Question
-    truncated: bool
-    """Whether a context lost its beginning."""
-
-    @property
-    def longest(self) -> tuple[int, ...]:
-        """Tokens of the longest answer with its context, but for the last: what has to fit the memory."""
-        return max(((*context, *answer)[:-1] for context, answer in self.question.answers), key=len)
-
-
-def encode(backbone: Backbone, document: Document) -> Encoded:
-    """Token ids of contexts and continuations, parted as lm-eval parts them.
-
-    White space at the end of a context goes to the continuation, and an empty context becomes the token that begins a
-    text. A context that does not fit the model's loses its beginning.
-
-    Raises:
-        DlbenchError: a continuation has no token, or does not fit the model's context, or the model has no embedding
-            for a token.
-    """
-    pairs, truncated = [], False
-    for context, continuation in document.pairs:
-        stripped, text = context.rstrip(), context + continuation
-        before = backbone.encode(stripped) if stripped else backbone.start
-        answer = backbone.encode(text)[len(before) :] if stripped else backbone.plain(text)
-        limit = backbone.context
-        if not answer or len(answer) > limit:
-            what = "is empty" if not answer else f"does not fit a context of {limit} tokens"
-            raise DlbenchError(f"{document.named}: the answer {continuation!r} {what}")
-        # The last token of an answer is read off and never runs.
-        if len(before) + len(answer) - 1 > limit:
-            before, truncated = backbone.shorten(before, limit - len(answer) + 1), True
-        backbone.check_ids([*before, *answer], f"{document.named}: an answer with its context")
-        pairs.append((tuple(before), tuple(answer)))
-    return Encoded(Question(document.id, tuple(pairs)), truncated)
 
 
 def samples(

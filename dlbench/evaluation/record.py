@@ -9,8 +9,7 @@ from dlbench.data.thinking import mentioned
 from dlbench.evaluation.aggregate import Evaluation, clustered, compute, mean_chance, reached, sample_quality
 from dlbench.evaluation.settings import Conditions, Setting, source_sha256
 from dlbench.fit.artifacts import Facts
-from dlbench.records.schema import Backbone, Compute, Fit, MethodUsed, Quality, Record, Run, Sample
-from dlbench.records.schema import Task as TaskUsed
+from dlbench.records.schema import BackboneInfo, Compute, Fit, MethodUsed, Quality, Record, Run, Sample, TaskUsed
 
 Kind = Literal["method", "oracle", "dense"]
 
@@ -100,9 +99,9 @@ def _sample_notes(evaluation: Evaluation, samples: Sequence[Sample], cost: Compu
     return notes
 
 
-def _backbone(conditions: Conditions) -> Backbone:
+def _backbone(conditions: Conditions) -> BackboneInfo:
     backbone = conditions.backbone
-    return Backbone(
+    return BackboneInfo(
         name=backbone.name,
         family=backbone.kind,
         layers=backbone.depth,

@@ -1,1 +1,1 @@
-"""Backbones: loading them, the table of families, exit heads, quantisation, batch sizes."""
+"""Backbones: names and families, loading, exit heads, quantisation, batch sizes."""

@@ -16,7 +16,7 @@ def most_slots(device: str) -> int:
 
 
 def most_rows(slots: int, documents: int, processes: int) -> int:
-    """Rows of a wave where memory sets no limit; fewer where every process would not get some."""
+    """Rows of a wave where memory sets no limit, at most a process's equal share of the documents."""
     return min((1 + WAITING) * slots, -(-documents // processes))
 
 

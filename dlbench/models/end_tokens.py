@@ -1,7 +1,6 @@
-"""What ends a text: tokens that the generation_config names, and the tokenizer's own end token, as lm-eval has it.
+"""End tokens: those of the generation_config, and the tokenizer's end-of-text token, as in lm-eval.
 
-What stands in config.json counts as for `generate`: where transformers took it for the generation_config, because the
-model has no generation_config.json.
+Without a generation_config.json, transformers takes the generation_config from config.json, as `generate` does.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Ends:
-    """The ends of one model's texts."""
+    """The end tokens of one model."""
 
     named: tuple[int, ...]
-    """Those of the generation_config, in its order."""
+    """Of the generation_config, in its order."""
     own: int | None
-    """The tokenizer's."""
+    """The tokenizer's end-of-text token."""
     spelled: str
-    """The same in letters, which end a text too; empty where it has none."""
+    """The text of that token, which also ends an output; empty where there is none."""
 
     @property
     def ids(self) -> frozenset[int]:
@@ -28,16 +27,16 @@ class Ends:
 
     @property
     def learnt(self) -> int | None:
-        """The token that ends a text to learn from: the tokenizer's, else the first that is named; None for none."""
+        """End token of texts to learn from: the tokenizer's, else the first of the generation_config; None for none."""
         return self.own if self.own is not None else next(iter(self.named), None)
 
     def cut(self, text: str) -> str:
-        """A text up to an end token in letters."""
+        """Cut a text at the first end token that is spelled out in it."""
         return text.split(self.spelled, 1)[0] if self.spelled else text
 
 
 def ends_of(model: Any, tokenizer: Any) -> Ends:
-    """The ends of a loaded transformers model with its tokenizer, which may be None."""
+    """End tokens of a loaded transformers model with its tokenizer, which may be None."""
     ids = model.generation_config.eos_token_id
     named = () if ids is None else tuple(ids) if isinstance(ids, list | tuple) else (ids,)
     own: int | None = getattr(tokenizer, "eos_token_id", None)

@@ -1,7 +1,7 @@
-"""The families of stock transformers decoders that the engine can gate: one row each, paths instead of model code.
+"""Supported families of transformers decoders: one row each, with the paths of their modules.
 
-A family needs a row, nothing else, if its decoder layers take the hidden state first, write keys and values through
-the library's cache, and hold attention and feed-forward as modules (or the feed-forward as two linear maps in a row).
+A family needs only a row if its decoder layers take the hidden state as first argument, write keys and values through
+the library's cache, and have attention and feed-forward as modules (or the feed-forward as two linear maps in a row).
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Family:
-    """Where one family keeps what the engine needs; paths are dotted attributes."""
+    """Where one family has the modules that the engine needs; paths are dotted attributes."""
 
     layers: str
-    """The list of decoder layers, from the model."""
+    """The list of decoder layers, relative to the model."""
     head: tuple[str, ...]
-    """Modules that turn the last state into logits, in order; those that are None are passed over."""
+    """Modules from the last state to logits, in order; a module that is None is left out."""
     attention: str = "self_attn"
     """The attention module of a layer."""
     mlp: tuple[str, ...] = ("mlp",)
-    """The feed-forward of a layer: one module, or the first and the last linear map of one that is written inline."""
+    """The feed-forward of a layer: its module, or its first and last linear map where it is written inline."""
     fill: tuple[str, ...] = ("self_attn.k_proj", "self_attn.v_proj")
-    """Projections of a layer that must run for its keys and values."""
+    """Projections of a layer that compute its keys and values."""
     query: str | None = "self_attn.q_proj"
-    """A separate query projection of a layer, not needed for keys and values; None where it is one with the others."""
+    """The query projection of a layer; None where one projection computes queries, keys and values."""
     inputs: tuple[str, ...] = ()
     """Projections between the embedding and the first layer."""
     adds_residual: bool = False
-    """Whether attention and feed-forward are handed the residual and add it themselves."""
+    """Whether attention and feed-forward receive the residual and add it themselves."""
     counts_keys: bool = False
-    """Whether attention takes a token's position from the number of keys that it is handed."""
+    """Whether attention derives a token's position from the number of keys."""
     returns_tuple: bool = False
     """Whether a layer returns (state, attention weights) instead of the state."""
     reads_again: bool = False
-    """Whether `generate` reads a text again, from its beginning, where longrope's angles change."""
+    """Whether `generate` prefills the text again at the length where longrope switches its angles."""
 
 
 _LLAMA = Family(layers="model.layers", head=("model.norm", "lm_head"))
@@ -87,18 +87,18 @@ FAMILIES: dict[str, Family] = {
         returns_tuple=True,
     ),
 }
-"""transformers' model types."""
+"""By transformers' `model_type`."""
 
 
 def resolve(module: Any, path: str) -> Any:
-    """Follow dotted attributes."""
+    """The module at a path of dotted attributes."""
     for name in path.split("."):
         module = getattr(module, name)
     return module
 
 
 def unsupported(name: str, kind: str) -> str:
-    """One line for a model of another type: what there is, and how to add it."""
+    """Message for a model of another type: the supported ones, and how to add one."""
     return (
         f"model {name!r} is of type {kind!r}; supported are {', '.join(sorted(FAMILIES))}. "
         "A family is one row of FAMILIES in dlbench/models/families.py."

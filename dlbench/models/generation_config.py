@@ -1,9 +1,9 @@
-"""What a model's generation_config asks for: what is done of it, what is set aside, and what is refused.
+"""Settings of a model's generation_config: which are applied, which have no effect, and which are an error.
 
-Full depth is `generate(do_sample=False)` of the model as it is published, which is also what lm-eval's `hf` model runs.
-So what changes the likeliest token, or ends a text, is done, through transformers' own processors. What greedy decoding
-leaves without a meaning is set aside: it is named in the records, and told where somebody may have counted on it. And
-what would be another way of decoding is refused, since a text that the model would not have written is no baseline.
+Full depth equals `generate(do_sample=False)` of the model as published, which lm-eval's `hf` model also runs. So
+settings that change the most likely token or end a text are applied, through transformers' own processors. Settings
+without an effect in greedy decoding are set aside: records name them, and the terminal too where users may expect an
+effect. Settings that ask for another decoding algorithm are refused, since then full depth would be no baseline.
 
     done      repetition_penalty, encoder_repetition_penalty, no_repeat_ngram_size, encoder_no_repeat_ngram_size,
               bad_words_ids, sequence_bias, suppress_tokens, begin_suppress_tokens, forced_bos_token_id,
@@ -11,15 +11,15 @@ what would be another way of decoding is refused, since a text that the model wo
               renormalize_logits, watermarking_config (of green tokens), stop_strings (in what is written), eos_token_id
     aside     do_sample, and with it temperature, top_k, top_p, min_p, top_h, typical_p, epsilon_cutoff, eta_cutoff;
               num_return_sequences; max_time; prompt_lookup_num_tokens, assistant_early_exit, use_mtp, speculation_type,
-              which write the same text in another time; cache_implementation = quantized
-    silently  max_length, max_new_tokens (the task's limit rules), other caches, how a forward is compiled, and what
-              `generate` returns beside the text: aside too, but nobody is told
+              which give the same text faster or slower; cache_implementation = quantized
+    silent    max_length, max_new_tokens (the task's limit applies), other caches, compilation, and what `generate`
+              returns beside the text: aside too, but not shown in the terminal
     refused   num_beams, constraints, force_words_ids, penalty_alpha with top_k, dola_layers, guidance_scale (a second
-              forward per token), token_healing (another prompt), watermarking_config of SynthID (a memory of its own)
-    nothing   what `generate` does not look at either: settings of beams where there is one beam, of sampling where
-              nothing is drawn, and entries that transformers does not know
+              forward per token), token_healing (changes the prompt), watermarking_config of SynthID (has a state)
+    ignored   what `generate` ignores too: beam settings with one beam, sampling settings without sampling, and entries
+              that transformers does not know
 
-Lengths count from the row's own prompt, padding never counts.
+Lengths are counted from the row's own prompt, without padding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PROCESSED: dict[str, Any] = {
     "watermarking_config": None,
     "renormalize_logits": False,
 }
-"""What transformers' processors do, each with the value that changes nothing."""
+"""Settings that transformers' processors apply, with the value that has no effect."""
 _STOPS = "stop_strings"
 _SAMPLING: dict[str, Any] = {
     "temperature": 1.0,
@@ -95,63 +95,63 @@ _ELSEWHERE = frozenset((
     "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold",
     "max_matching_ngram_size", "assistant_lookbehind", "target_lookbehind", "assistant_ensemble_weight",
 ))  # fmt: skip
-"""What is read by name, and what means something beside beams or an assistant only."""
+"""Settings that are read by name, and those of beam search and assisted decoding only."""
 _SHOWN = 40
-"""Longest value that is named."""
+"""Characters of the longest value that is shown."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What one model asks for; field → value, in transformers' own order."""
+    """Settings of one model; name → value, in transformers' own order."""
 
     done: dict[str, Any] = field(default_factory=dict)
     aside: dict[str, Any] = field(default_factory=dict)
     silent: dict[str, Any] = field(default_factory=dict)
-    """Set aside too, and nobody has counted on it."""
+    """Set aside too, without a message."""
     refused: str = ""
-    """What cannot be done, with its value; empty where all can."""
+    """The first unsupported setting, with its value; empty where there is none."""
 
     @property
     def processed(self) -> dict[str, Any]:
-        """What changes logits."""
+        """Settings that change logits."""
         return {name: value for name, value in self.done.items() if name != _STOPS}
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """Texts that end every text."""
+        """Stop strings."""
         given = self.done.get(_STOPS, ())
         return (given,) if isinstance(given, str) else tuple(given)
 
     @property
     def line(self) -> str:
-        """For a record: what was done, and what was set aside; empty where nothing was asked for."""
+        """For records: settings that were done and set aside; empty where there are none."""
         aside = named({**self.aside, **self.silent})
         parts = [named(self.done), f"set aside: {aside}" if aside else ""]
         return "; ".join(filter(None, parts))[:500]
 
     @property
     def digest(self) -> str:
-        """Tells apart what is done; empty where nothing is."""
+        """Hash of the settings that are done; empty where there are none."""
         if not self.done:
             return ""
         content = {name: _plain(value) for name, value in self.done.items()}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def told(self, name: str) -> str:
-        """One line for whoever runs a model of that name; empty where there is nothing to tell."""
+        """One line for the terminal about a model of that name; empty where there is nothing to say."""
         parts = [f"does {named(self.done)}" if self.done else ""]
         parts += [f"sets aside {named(self.aside)}, as decoding is greedy" if self.aside else ""]
         said = " and ".join(filter(None, parts))
         return f"{name}: of its generation_config, this run {said}" if said else ""
 
     def heed(self, name: str) -> None:
-        """Refuse a model that asks for another way of decoding.
+        """Check that the model asks for no other decoding algorithm.
 
         Args:
             name: the model's.
 
         Raises:
-            DlbenchError: it does.
+            DlbenchError: it asks for one.
         """
         if self.refused:
             raise DlbenchError(
@@ -161,7 +161,7 @@ class Wishes:
 
 
 def wishes(model: Any) -> Wishes:
-    """Read the generation_config of a loaded transformers model; one that has none asks for nothing."""
+    """Read the generation_config of a loaded transformers model; a model without one has no settings."""
     config = getattr(model, "generation_config", None)
     if config is None:
         return Wishes()
@@ -170,24 +170,26 @@ def wishes(model: Any) -> Wishes:
     if given.get("do_sample"):
         aside |= _set(given, _SAMPLING)
     silent = _set(given, _SILENT)
-    if silent.get("cache_implementation") == "quantized":  # the one that changes what is written
+    if silent.get("cache_implementation") == "quantized":  # the only cache that changes the text
         aside["cache_implementation"] = silent.pop("cache_implementation")
     known = {*PROCESSED, _STOPS, *_SAMPLING, *_ASIDE, *_SILENT, *_ELSEWHERE}
-    # fields that another release of transformers has, and that this module has not been told of
+    # settings of another release of transformers, which this module does not know
     aside |= _set(given, {name: value for name, value in vars(type(config)()).items() if name not in known})
     return Wishes(_set(given, {**PROCESSED, _STOPS: None}), aside, silent, _refused(given))
 
 
 def _set(given: Mapping[str, Any], neutral: Mapping[str, Any]) -> dict[str, Any]:
-    """The given fields among some, where their value changes something."""
-    found = {name: given[name] for name, value in neutral.items() if name in given and given[name] != value}
-    return {name: value for name, value in found.items() if not (isinstance(value, list | tuple | dict) and not value)}
+    """Those of the given settings whose value differs from the neutral one and is not empty."""
+    changed = {name: given[name] for name, value in neutral.items() if name in given and given[name] != value}
+    return {
+        name: value for name, value in changed.items() if not (isinstance(value, list | tuple | dict) and not value)
+    }
 
 
 def _refused(given: Mapping[str, Any]) -> str:
-    """The first thing that cannot be done, in words."""
+    """Describe the first unsupported setting; empty where there is none."""
     watermark = given.get("watermarking_config")
-    # transformers takes a top_k of 50 where none is given
+    # transformers' default top_k is 50
     contrastive = given.get("penalty_alpha", 0) > 0 and given.get("top_k", 50) > 1
     reasons = {
         "num_beams": ("beam search", given.get("num_beams", 1) > 1),
@@ -203,20 +205,20 @@ def _refused(given: Mapping[str, Any]) -> str:
 
 
 def named(fields: Mapping[str, Any]) -> str:
-    """Fields with their values, on one line; a long value by its length."""
-    found = []
+    """Settings with their values, on one line; a long value by its number of entries."""
+    parts = []
     for name, value in fields.items():
         plain = _plain(value)
-        text = json.dumps(plain)  # escapes what is not printable
+        text = json.dumps(plain)  # escapes unprintable characters
         if len(text) > _SHOWN:
-            found.append(f"{name} ({len(plain)} entries)" if isinstance(plain, list | dict) else name)
+            parts.append(f"{name} ({len(plain)} entries)" if isinstance(plain, list | dict) else name)
         else:
-            found.append(f"{name}={text}")
-    return ", ".join(found)
+            parts.append(f"{name}={text}")
+    return ", ".join(parts)
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can hold it."""
+    """Convert a value to JSON types."""
     if isinstance(value, dict):
         return {str(key): _plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):

@@ -1,7 +1,7 @@
-"""Weight-only int8 of the decoder layers, by torchao: their linear maps keep int8 weights with a scale per output.
+"""Weight-only int8 of the decoder layers with torchao: linear maps have int8 weights with one scale per output.
 
-Embedding, norms and the LM head stay as they are, and activations keep the dtype that the model was loaded in. It saves
-memory; outside of a compiler each product first turns its weights back into that dtype, so it saves no time.
+Embedding, norms and LM head are not quantised, and activations keep the dtype that the model was loaded in. This saves
+memory but no time: without a compiler each product first converts its weights back to that dtype.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from dlbench.terminal.quiet import quiet_torchao
 
 
 def torchao() -> Any:
-    """The module of torchao that quantises.
+    """Import `torchao.quantization`.
 
     Raises:
-        DlbenchError: it is not installed, or does not work with this torch.
+        DlbenchError: torchao is not installed, or does not work with this torch.
     """
     try:
         with quiet_torchao():
@@ -33,16 +33,16 @@ def torchao() -> Any:
 
 @torch.no_grad()
 def to_int8(layers: nn.ModuleList) -> None:
-    """Quantise every linear map of these layers in place; GPT-2's and Falcon's own kinds become plain ones first."""
+    """Quantise every linear map of these layers in place; the linear classes of GPT-2 and Falcon become nn.Linear."""
     from transformers.models.falcon.modeling_falcon import FalconLinear
 
-    found = torchao()
+    quantization = torchao()
     for parent in list(layers.modules()):
         for name, child in parent.named_children():
             if isinstance(child, (Conv1D, FalconLinear)):
                 setattr(parent, name, _plain(child))
     with quiet_torchao():
-        found.quantize_(layers, found.Int8WeightOnlyConfig(set_inductor_config=False))
+        quantization.quantize_(layers, quantization.Int8WeightOnlyConfig(set_inductor_config=False))
 
 
 def _plain(module: Conv1D | nn.Linear) -> nn.Linear:

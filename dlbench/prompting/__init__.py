@@ -1,1 +1,1 @@
-"""From documents to token ids: chat template, tokenising, batches, teacher forcing."""
+"""From documents to token ids: chat templates, tokenising, batches, teacher forcing."""

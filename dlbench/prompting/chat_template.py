@@ -1,4 +1,4 @@
-"""Chat templates: whether a prompt goes into one, and rendering it."""
+"""Chat templates: whether a task's prompts use one, and rendering them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class ChatTemplate:
 
     tokenizer: Any
     sha256: str
-    """Of the template's text."""
+    """Hash of the template's text."""
 
     def __call__(self, messages: list[dict[str, str]], *, add_generation_prompt: bool = True) -> str:
-        """Render messages; without a generation prompt, so that the last one can be continued.
+        """Render messages. Without a generation prompt the last message is left open, to be continued.
 
         Raises:
-            DlbenchError: the template refuses the messages.
+            DlbenchError: the template rejects the messages.
         """
         try:
             return str(
@@ -34,22 +34,22 @@ class ChatTemplate:
                     continue_final_message=not add_generation_prompt,
                 )
             )
-        except Exception as error:  # jinja's errors, and whatever a template raises by itself
+        except Exception as error:  # jinja's errors, and any that a template raises
             text = " ".join(str(error).split()) or type(error).__name__
             raise DlbenchError(f"the model's chat template refuses a prompt: {text}; --chat-template off") from error
 
 
 def choose(name: str, tokenizer: Any, wanted: bool, policy: Policy) -> ChatTemplate | None:
-    """The template to put a task's prompts into; None where they stay as they are.
+    """The chat template for a task's prompts; None for plain prompts.
 
     Args:
         name: the model's, for messages.
         tokenizer: the model's.
-        wanted: whether the task says that its prompts belong into one.
-        policy: "auto" follows the task where the tokenizer has a template; "on" and "off" overrule it.
+        wanted: whether the task asks for a chat template.
+        policy: "auto" follows the task where the tokenizer has a template; "on" and "off" override it.
 
     Raises:
-        DlbenchError: a template is asked for, and the tokenizer has none.
+        DlbenchError: the policy is "on" and the tokenizer has no template.
     """
     template = getattr(tokenizer, "chat_template", None)
     if policy == "on" and not template:

@@ -1,13 +1,13 @@
-"""Texts under teacher forcing: a prompt and one of its references in a single forward, and gates around the layers.
+"""Teacher forcing: a prompt and one of its references in a single forward, equal to what decoding does later.
 
-What is learnt this way must be what decoding does later. A decode forward reads one new token to predict the next, so
-the tokens of a target but the last are decode forwards; the prompt's last token, which predicts the first of the
-target, belongs to the prefill. A layer that a token passes by still sees the token's state under the kv policy
-"project": so every layer runs on the whole text, and where a gate is closed its result is not taken.
+A decode forward reads one new token and predicts the next. So all tokens of a target but the last are decode forwards;
+the last token of the prompt, which predicts the first target, belongs to the prefill. With kv policy "project" a
+skipped layer still computes the token's keys and values from its state: so every layer runs on the whole text, and the
+output of a closed gate is discarded.
 
-Where rotary angles depend on the length of the text, each token has those that decoding gives it. One thing cannot be
-had in a single forward: a text that decoding reads twice (see `engine.decoding.Run`) has other angles before and after.
-Such a text has those of the second reading from its beginning on.
+Where rotary angles depend on the length of the text, each token has the angles that it has in decoding. One case does
+not fit a single forward: a text that decoding prefills again (see `engine.decoding.Run`) changes its angles there. Such
+a text has the angles of the second prefill from its beginning.
 """
 
 from __future__ import annotations
@@ -30,16 +30,15 @@ from dlbench.models.layer_patch import shadowed
 from dlbench.prompting.tokenize import limited_prompt
 
 IGNORED = -100
-"""Label of positions that predict nothing."""
+"""Label of positions without a target."""
 
 
 class Example(NamedTuple):
-    """Token ids of a prompt and of one of its references."""
+    """Token ids of a prompt and one of its references."""
 
     prompt: list[int]
     target: list[int]
-    """What parts it from the prompt comes first, the end token last, where the model has one; what the context cannot
-    hold is cut."""
+    """Delimiter, reference and the end token, where the model has one; cut to the context."""
 
 
 def example(backbone: Backbone, document: Document, reference: int) -> Example:
@@ -52,7 +51,7 @@ def example(backbone: Backbone, document: Document, reference: int) -> Example:
     both = backbone.encode(document.prompt + document.delimiter + document.references[reference].strip())
     end = backbone.ends.learnt
     target = both[len(whole) :]
-    if end is not None and end < backbone.vocabulary:  # the model can write no other
+    if end is not None and end < backbone.vocabulary:  # the model can predict no other
         target.append(end)
     prompt = limited_prompt(backbone, document, whole)
     target = target[: max(0, backbone.context - len(prompt))]
@@ -68,9 +67,9 @@ class Batch:
     mask: Tensor
     """1 on tokens, 0 on padding."""
     labels: Tensor
-    """The target at its own place (the forward before it predicts it), IGNORED elsewhere."""
+    """Target tokens at their own positions (each is predicted one position earlier), IGNORED elsewhere."""
     routed: Tensor
-    """1 on decode forwards: the tokens that predict every target but the first."""
+    """1 on decode forwards: the positions that predict all targets but the first."""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Batch:
@@ -90,12 +89,12 @@ class Batch:
 
     @property
     def prompts(self) -> Tensor:
-        """Tokens of each prompt: [rows]."""
+        """Number of tokens of each prompt: [rows]."""
         return self.mask.sum(1) - (self.labels != IGNORED).sum(1)
 
     @property
     def read(self) -> Tensor:
-        """Tokens of each text that decoding reads, all but the last: [rows]."""
+        """Number of tokens of each text that decoding reads, all but the last: [rows]."""
         return self.mask.sum(1) - 1
 
     def to(self, device: torch.device) -> Batch:
@@ -105,21 +104,21 @@ class Batch:
 
 @dataclass(frozen=True)
 class Parted:
-    """Texts parted where decoding begins: what a gate cannot change, then what it can."""
+    """Texts split where decoding begins: prompts, which no gate changes, and decode forwards."""
 
     prompt: Tensor
     """Padded on the left: [rows, longest prompt]."""
     prompt_mask: Tensor
     """1 on tokens, 0 on padding."""
     ids: Tensor
-    """Tokens that decode forwards read, all targets but the last, padded on the right: [rows, steps]."""
+    """Input of the decode forwards, all targets but the last, padded on the right: [rows, steps]."""
     mask: Tensor
     labels: Tensor
-    """What each is to predict; IGNORED on padding."""
+    """Target of each decode forward; IGNORED on padding."""
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Parted:
-        """Pad both parts to their longest; at least one target must have two tokens."""
+        """Pad prompts and decode forwards each to the longest; at least one target must have two tokens."""
         rows = len(examples)
         columns, steps = max(len(p) for p, _ in examples), max(len(t) - 1 for _, t in examples)
         prompt, prompt_mask = (torch.zeros(rows, columns, dtype=torch.long) for _ in range(2))
@@ -136,12 +135,12 @@ class Parted:
 
     @property
     def prompts(self) -> Tensor:
-        """Tokens of each prompt: [rows]."""
+        """Number of tokens of each prompt: [rows]."""
         return self.prompt_mask.sum(1)
 
     @property
     def read(self) -> Tensor:
-        """Tokens of each text that decoding reads, all but the last: [rows]."""
+        """Number of tokens of each text that decoding reads, all but the last: [rows]."""
         return self.prompts + self.mask.sum(1)
 
     def to(self, device: torch.device) -> Parted:
@@ -155,12 +154,12 @@ class Parted:
 
     @property
     def positions(self) -> Tensor:
-        """Place of each token in its sequence, prompt included: [rows, steps]."""
+        """Position of each token, prompt included: [rows, steps]."""
         return self.prompt_mask.sum(1, keepdim=True) + self.steps
 
     @property
     def tokens(self) -> int:
-        """How many there are, without padding."""
+        """Number of tokens, without padding."""
         return int(self.prompt_mask.sum() + self.mask.sum())
 
 
@@ -170,13 +169,13 @@ def read_apart(
     prompts: AbstractContextManager[Any],
     decoding: AbstractContextManager[Any],
 ) -> Tensor:
-    """Logits of decode forwards, [rows, steps, vocabulary], over prompts that were read before, without a gradient.
+    """Read the prompts without a gradient, then the decode forwards; logits of these: [rows, steps, vocabulary].
 
     Args:
         backbone: the model.
         batch: the texts.
-        prompts: entered while the prompts are read.
-        decoding: entered while the rest is.
+        prompts: context entered while the prompts are read.
+        decoding: context entered while the decode forwards run.
     """
     past = DynamicCache(config=backbone.model.config)
 
@@ -202,11 +201,11 @@ def read_apart(
 
 @contextlib.contextmanager
 def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
-    """Let forwards over a batch have the rotary angles that decoding has, whatever stands beside a text.
+    """Give forwards over a batch the rotary angles of decoding, whatever other texts are in the batch.
 
     Args:
-        backbone: where its angles depend on the position alone, nothing is done.
-        batch: the forwards are over all its rows.
+        backbone: unchanged where its angles depend on the position alone.
+        batch: the rows of the forwards.
     """
     angles = RowAngles.of(backbone)
     if angles is None:
@@ -216,7 +215,7 @@ def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
 
     def around(_: int, __: Any, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, ...]:
         positions = position_ids.expand(len(prompts), -1)
-        lengths = torch.maximum(prompts, positions + 1)  # of a prompt the whole, later the text up to the token
+        lengths = torch.maximum(prompts, positions + 1)  # of the whole prompt, later of the text up to the token
         if turn is not None:
             lengths = torch.where((prompts <= turn) & (read > turn), lengths.clamp(min=turn + 1), lengths)
         return angles.at(x, positions, lengths, () if layer_type is None else (layer_type,))

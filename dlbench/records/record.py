@@ -23,7 +23,7 @@ from dlbench.records.fields import (
 from dlbench.records.jsonl import JsonLine, Part
 
 
-class Backbone(Part):
+class BackboneInfo(Part):
     """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash."""
 
     name: Name
@@ -51,7 +51,7 @@ class MethodUsed(Part):
     scope: Literal["static", "sequence", "token"] = "token"
 
 
-class Task(Part):
+class TaskUsed(Part):
     """The task and its documents.
 
     Attributes:
@@ -216,9 +216,9 @@ class Record(JsonLine):
     schema_: Literal["dlbench.record/1"] = Field(default="dlbench.record/1", alias="schema")
     key: Key
     track: Name
-    backbone: Backbone
+    backbone: BackboneInfo
     method: MethodUsed
-    task: Task
+    task: TaskUsed
     run: Run
     quality: Quality | None
     compute: Compute | None

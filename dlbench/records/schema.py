@@ -18,7 +18,7 @@ from __future__ import annotations
 from dlbench.records.fields import Trust
 from dlbench.records.jsonl import parse_line, read_lines, write_lines
 from dlbench.records.record import (
-    Backbone,
+    BackboneInfo,
     Compute,
     Fit,
     Flops,
@@ -27,7 +27,7 @@ from dlbench.records.record import (
     Record,
     Run,
     Speculation,
-    Task,
+    TaskUsed,
     Timing,
     Tokens,
 )
@@ -35,7 +35,7 @@ from dlbench.records.sample import Asked, CandidateScore, Sample, Scores, Shared
 
 __all__ = [
     "Asked",
-    "Backbone",
+    "BackboneInfo",
     "CandidateScore",
     "Compute",
     "Fit",
@@ -48,7 +48,7 @@ __all__ = [
     "Scores",
     "SharedSources",
     "Speculation",
-    "Task",
+    "TaskUsed",
     "Timing",
     "Tokens",
     "Trust",

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dlbench.data.document import documents_sha256
+from dlbench.data.document import documents_sha256, with_thinking
 from dlbench.data.task import Document
-from dlbench.data.thinking import Thinking, marked
+from dlbench.data.thinking import Thinking
 from dlbench.engine import Engine
 from dlbench.evaluation.settings import Conditions, Setting
 from dlbench.method import Method, Oracle
@@ -43,7 +43,7 @@ class Job:
     @cached_property
     def fit_documents(self) -> tuple[list[Document], str]:
         """The documents of the fit split and their hash, read once however many settings are fitted."""
-        documents = marked(self.conditions.task.documents("fit", chat=self.chat), self.thinking)
+        documents = with_thinking(self.conditions.task.documents("fit", chat=self.chat), self.thinking)
         return documents, documents_sha256(documents)
 
     @property

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import get_args
 from uuid import uuid4
 
-from dlbench.data.document import documents_sha256
+from dlbench.data.document import documents_sha256, with_thinking
 from dlbench.data.loader import load_task
 from dlbench.data.splits import sample
 from dlbench.data.task import Document, Task
 from dlbench.data.thinking import choose as choose_thinking
-from dlbench.data.thinking import marked
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Conditions, Setting, full, oracle_settings, variants
@@ -20,8 +19,9 @@ from dlbench.method import Method, Oracle
 from dlbench.method.actions import Scope
 from dlbench.models.batch_size import most_rows, most_slots
 from dlbench.models.loading import EMBEDDED, load, plain_dtype
+from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import choose as choose_template
-from dlbench.prompting.tokenize import tokenise, waves
+from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.job import Job
@@ -113,10 +113,10 @@ class Planner:
         chat = choose_template(backbone.name, backbone.tokenizer, task.wants_chat, self.spec.chat_template)
         thinking = None
         if not task.is_loglikelihood:
-            thinking = choose_thinking(self.spec.think_end_token, backbone.tokenizer, chat)
+            thinking = choose_thinking(self.spec.think_end_token, backbone.tokenizer, chat is not None)
         if thinking is not None:
             self.notices.thinking(task, backbone, thinking)
-        split = marked(task.documents("test", chat=chat), thinking)
+        split = with_thinking(task.documents("test", chat=chat), thinking)
         documents = self._limited(split)
         prompted = tokenise(engine, documents)
         self.notices.cut_prompts(task, backbone, prompted, official=self.spec.official)

@@ -9,7 +9,8 @@ from dlbench.data.task import Document, Task
 from dlbench.engine import Engine
 from dlbench.method import Method
 from dlbench.models import batch_size
-from dlbench.prompting.tokenize import Prompted, tokenise, waves
+from dlbench.prompting.batching import waves
+from dlbench.prompting.tokenize import Prompted, tokenise
 from dlbench.registry import methods as registry
 from dlbench.system import device_memory
 

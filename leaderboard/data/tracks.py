@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlbench.leaderboard.formatting import slug
-from dlbench.records.schema import Record, Task, Timing
+from dlbench.records.schema import Record, TaskUsed, Timing
 from dlbench.stats.resample import FloatArray
 
 Role = Literal["full", "dense", "method", "oracle"]
@@ -81,7 +81,7 @@ class Track:
 
     name: str
     anchor: str
-    task: Task
+    task: TaskUsed
     rows: tuple[Row, ...]
     deployable: tuple[Row, ...] = field(init=False)
     oracles: tuple[Row, ...] = field(init=False)

@@ -14,8 +14,8 @@ from dlbench.data import loader
 from dlbench.data.task import cut
 from dlbench.engine import Engine
 from dlbench.engine.loglikelihood import weigh
-from dlbench.evaluation.multiple_choice import encode
 from dlbench.models.loading import embedded_folder, load
+from dlbench.prompting.tokenize import encode
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
 

@@ -7,8 +7,8 @@ import toy_task
 from lm_eval.models.utils import postprocess_generated_text
 
 from dlbench.cli import main
-from dlbench.data.document import Document, cut, documents_sha256
-from dlbench.data.thinking import PAIRS, Thinking, choose, marked, mentioned
+from dlbench.data.document import Document, cut, documents_sha256, with_thinking
+from dlbench.data.thinking import PAIRS, Thinking, choose, mentioned
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import wrap
@@ -93,11 +93,11 @@ def chat(tokenizer, template, monkeypatch):
     ],
 )
 def test_chat_templates_say_whether_a_model_thinks(template, found, tokenizer, monkeypatch):
-    template = chat(tokenizer, template, monkeypatch)
-    chosen = choose("auto", tokenizer, template)
+    chat(tokenizer, template, monkeypatch)
+    chosen = choose("auto", tokenizer, True)
     assert (None if chosen is None else (chosen.start, chosen.end)) == found
-    assert choose("off", tokenizer, template) is None
-    assert choose("auto", tokenizer, None) is None  # a prompt outside of it is continued, not answered
+    assert choose("off", tokenizer, True) is None
+    assert choose("auto", tokenizer, False) is None  # a prompt outside of it is continued, not answered
 
 
 def test_templates_that_begin_the_thinking_are_noticed(tokenizer, monkeypatch):
@@ -105,7 +105,7 @@ def test_templates_that_begin_the_thinking_are_noticed(tokenizer, monkeypatch):
         template = chat(tokenizer, source, monkeypatch)
         prompt = template([{"role": "user", "content": "2 + 2?"}])
         document = Document("a", prompt, ("4",), 8, ("\n",), 0, None)
-        (thinks,) = marked([document], choose("auto", tokenizer, template))
+        (thinks,) = with_thinking([document], choose("auto", tokenizer, True))
         assert thinks.thinking.opened == opened
         assert thinks.answer("four</think>\n\n4\nmore") == "4" and document.answer("four</think>\n4") == "four</think>"
 
@@ -115,7 +115,7 @@ def test_templates_that_begin_the_thinking_are_noticed(tokenizer, monkeypatch):
     [("</think>", "<think>"), ("[/THINK]", "[THINK]"), ("</reason>", "<reason>"), ("Answer:", ""), ("END", "")],
 )
 def test_a_mark_of_ones_own_needs_no_template(asked, start, tokenizer):
-    chosen = choose(asked, tokenizer, None)
+    chosen = choose(asked, tokenizer, False)
     assert (chosen.start, chosen.end) == (start, asked)
     assert chosen.after("x").opened == (not start)
 
@@ -129,10 +129,10 @@ def test_marks_that_are_tokens_of_their_own_are_found_and_kept_in_texts(tmp_path
         names = ["[THINK]", "[/THINK]"]
         tokenizer.add_tokens(names, special_tokens=special)
         begin, end = tokenizer.convert_tokens_to_ids(names)
-        template = chat(tokenizer, PLAIN, monkeypatch)
-        chosen = choose("auto", tokenizer, template)
+        chat(tokenizer, PLAIN, monkeypatch)
+        chosen = choose("auto", tokenizer, True)
         assert (chosen.start, chosen.end) == ("[THINK]", "[/THINK]")
-        assert choose(str(end), tokenizer, None) == chosen
+        assert choose(str(end), tokenizer, False) == chosen
         assert chosen.special == ((begin, end) if special else ())
         words = tokenizer(" let me see", add_special_tokens=False)["input_ids"]
         stop = [tokenizer.eos_token_id]
@@ -148,7 +148,7 @@ def test_an_id_that_is_no_mark_is_refused_in_one_line(tokenizer):
     space, part = tokenizer.convert_tokens_to_ids(["Ġ", "Ã"])  # white space, and half of a character
     for asked in ("99999999", str(10**30), str(space), str(part)):
         with pytest.raises(DlbenchError, match=f"think end token {asked}: .* give another id, or a mark") as error:
-            choose(asked, tokenizer, None)
+            choose(asked, tokenizer, False)
         assert "\n" not in str(error.value)
 
 

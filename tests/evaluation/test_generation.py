@@ -19,7 +19,8 @@ from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models import batch_size
 from dlbench.models.backbone import wrap
-from dlbench.prompting.tokenize import tokenise, waves
+from dlbench.prompting.batching import waves
+from dlbench.prompting.tokenize import tokenise
 from dlbench.records.run_folder import Store
 from dlbench.system import device_memory
 

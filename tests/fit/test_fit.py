@@ -398,6 +398,26 @@ def test_free_texts_are_scored_and_counted(backbone, documents):
     assert probe.tokens > 0 and probe.likeness("a b c", "a b d") == pytest.approx(2 / 3)
 
 
+def test_a_probe_takes_plans_and_routers_only(backbone, documents):
+    """Plugins see methods of any kind in its signatures, so a wrong kind must be told and not train something else."""
+    probe = probe_of(backbone, documents[:6], documents[6:])
+    with pytest.raises(TypeError, match="nll takes a static plan, not HiddenRouter"):
+        probe.nll(HiddenRouter())
+    with pytest.raises(TypeError, match="train takes a Router, not StaticSkip"):
+        probe.train(StaticSkip(share=0.4), steps=1, lr=0.1, weight=1.0)
+    with pytest.raises(TypeError, match="rounds"):
+        probe.train(HiddenRouter(), steps=1, lr=0.1, weight=1.0, rounds=2)
+
+
+def test_the_tokens_of_a_probe_are_those_of_both_halves(backbone, documents):
+    probe = probe_of(backbone, documents[:6], documents[6:])
+    forced = sum(len(text.states[0]) for text in probe.texts())
+    assert probe.tokens == probe.references.tokens >= forced > 0
+    probe.run(None)
+    prompts = sum(len(backbone.encode(d.prompt)) for d in probe.documents("tune"))
+    assert probe.tokens > probe.references.tokens + prompts
+
+
 @pytest.mark.parametrize("method", [StaticSkip(share=0.4), RandomSkip(share=0.5, per="sequence"), LayerSet((1, 3))])
 def test_free_texts_are_written_from_prompts_that_the_policy_routes(backbone, documents, method):
     """Against the engine's own routed prompts; what can't route prompts writes from full ones under either policy."""

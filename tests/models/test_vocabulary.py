@@ -14,10 +14,9 @@ from dlbench.engine import Engine, Request
 from dlbench.engine.loglikelihood import weigh
 from dlbench.engine.requests import Question
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.multiple_choice import encode
 from dlbench.models.loading import load
 from dlbench.prompting.teacher_forcing import Batch, example
-from dlbench.prompting.tokenize import tokenise
+from dlbench.prompting.tokenize import encode, tokenise
 
 ROWS = 1024
 

@@ -7,9 +7,9 @@ import toy_task
 from dlbench.data.task import Document
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
-from dlbench.evaluation.multiple_choice import encode
 from dlbench.models.backbone import wrap
-from dlbench.prompting.tokenize import tokenise, waves
+from dlbench.prompting.batching import waves
+from dlbench.prompting.tokenize import encode, tokenise
 
 TEXT = "".join(chr(33 + i % 50) for i in range(200))
 

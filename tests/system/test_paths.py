@@ -13,7 +13,7 @@ from dlbench.errors import DlbenchError
 from dlbench.models import catalog
 from dlbench.models.checkpoint.hashes import fingerprint
 from dlbench.models.loading import embedded_folder, load
-from dlbench.records.schema import Backbone
+from dlbench.records.schema import BackboneInfo
 from dlbench.run import config as spec
 from dlbench.system.paths import model_folder, record_name
 from dlbench.train.spec import TrainSpec
@@ -132,8 +132,8 @@ def test_a_long_name_is_one_line(ran, home, capsys):
 def test_records_take_the_name_of_any_folder(folder, tmp_path):
     (tmp_path / folder).mkdir()
     name = record_name(tmp_path / folder)
-    made = Backbone(name=name, family="llama", layers=4, dtype="float32", sha256=SHA, base_sha256=SHA)
-    assert made.name == name and Backbone.model_validate_json(made.model_dump_json()) == made
+    made = BackboneInfo(name=name, family="llama", layers=4, dtype="float32", sha256=SHA, base_sha256=SHA)
+    assert made.name == name and BackboneInfo.model_validate_json(made.model_dump_json()) == made
     plain = folder.encode("utf-8", "replace").decode()
     assert name == plain or not folder.isprintable() or len(folder) > 200
 

@@ -1,4 +1,4 @@
-"""Buffers that no file holds, of models that bring code of their own."""
+"""Non-persistent buffers of models that come with their own code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import nn
 
 @torch.no_grad()
 def fill(model: Any) -> None:
-    """Make a loaded model's unsaved buffers again, as its own code makes them; those of stock models are right.
+    """Recompute a loaded model's non-persistent buffers with its own code; those of transformers' models are right.
 
-    transformers builds a model without memory for its weights, and then makes again what no file holds, such as the
-    angles of rotary embeddings, for the modules that it knows. For others it leaves whatever stood in the memory.
+    transformers builds a model without memory for its weights and then initialises what no file has, such as rotary
+    angles, for the modules that it knows. Buffers of other modules keep whatever was in the memory.
 
     Args:
-        model: as transformers loaded it; buffers that wait elsewhere stay as they are.
+        model: as transformers loaded it; offloaded buffers are left alone.
     """
     if not type(model).__module__.startswith("transformers_modules."):
         return
@@ -29,17 +29,17 @@ def fill(model: Any) -> None:
     before = torch.get_default_dtype()
     torch.set_default_dtype(next(p.dtype for p in model.parameters() if p.is_floating_point()))
     try:
-        with torch.random.fork_rng(), no_init_weights():  # weights take no memory as long as nobody writes them
+        with torch.random.fork_rng(), no_init_weights():  # memory of the weights is never written, so never taken
             made = dict(type(model)(copy.deepcopy(model.config)).named_modules())
     finally:
         torch.set_default_dtype(before)
     for name in owners.keys() & made.keys():
         with torch.random.fork_rng():
-            model._init_weights(made[name])  # some are not made before this
+            model._init_weights(made[name])  # some buffers are only set here
         for buffer, value in _unsaved(made[name]).items():
-            there = getattr(owners[name], buffer)
-            if not there.is_meta:
-                there.copy_(value)
+            loaded = getattr(owners[name], buffer)
+            if not loaded.is_meta:
+                loaded.copy_(value)
 
 
 def _unsaved(module: nn.Module) -> dict[str, torch.Tensor]:

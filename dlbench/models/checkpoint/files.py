@@ -1,4 +1,4 @@
-"""The files that a model is read from: which they are, and whether they are what their names say."""
+"""Files of a checkpoint: which of them hold the weights, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, BinaryIO
 from dlbench.errors import DlbenchError
 
 ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
-"""What PEFT saves beside, or in place of, a model's weights."""
+"""Files that PEFT saves beside, or instead of, a model's weights."""
 _ZEROS = 256
-"""Bytes of zeros at the end of a tensor that are more than chance."""
+"""Zero bytes at the end of a tensor that are no chance."""
 _POINTER = b"version https://git-lfs"
 _FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0", "F4")
 _DTYPES = (*_FLOATS, "C64", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-"""What safetensors calls the dtypes that torch has."""
+"""Names in safetensors of the dtypes that torch has."""
 
 
 class FileError(DlbenchError):
@@ -25,10 +25,10 @@ class FileError(DlbenchError):
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads a model's weights from, there or not; an empty list where it finds none.
+    """The files that transformers would read the weights from, whether they exist or not; empty where it finds none.
 
     Raises:
-        FileError: an index of files cannot be read.
+        FileError: an index of weight files cannot be read.
     """
     named = read_json(folder / "config.json", {}).get("transformers_weights")
     names = ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"]
@@ -44,14 +44,14 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path, absent: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-    """A file that holds a JSON object.
+    """Read a JSON object from a file.
 
     Args:
         path: the file.
-        absent: what to take where there is none; None: that is an error too.
+        absent: result where there is no such file; None: a missing file is an error.
 
     Raises:
-        FileError: it cannot be read, or holds something else.
+        FileError: it cannot be read, or is no JSON object.
     """
     if absent is not None and not path.exists():
         return absent
@@ -67,12 +67,14 @@ def read_json(path: Path, absent: Mapping[str, Any] | None = None) -> Mapping[st
 
 
 def contradiction(paths: Sequence[Path], wanted: Collection[str]) -> str:
-    """Say where files of weights contradict themselves or each other, though they can be read; empty where not.
+    """Describe a fault in weight files that reads without an error; empty where there is none.
+
+    Such are a copy that broke off, a failed checksum, one weight in two files, and a wrong dtype.
 
     Args:
-        paths: the files, all there.
-        wanted: names of weights that are floating-point numbers in the model; a file may leave the first part off, or
-            have one more.
+        paths: the files, all of which exist.
+        wanted: names of the model's floating-point weights; a file may leave the first part of a name off, or have one
+            part more.
 
     Raises:
         FileError: the header of a file cannot be read.
@@ -94,15 +96,15 @@ def contradiction(paths: Sequence[Path], wanted: Collection[str]) -> str:
 
 
 def _altered(path: Path) -> str | None:
-    """The first part of a file of torch's that does not have its own checksum."""
-    if not zipfile.is_zipfile(path):  # as releases before 1.6 saved
+    """The first part of a file saved by torch whose checksum fails; None where all are right."""
+    if not zipfile.is_zipfile(path):  # saved by a release before 1.6
         return None
     with zipfile.ZipFile(path) as parts:
         return parts.testzip()
 
 
 def _dtypes(path: Path) -> dict[str, str]:
-    """Name of each tensor → dtype, as safetensors calls it, where it is known."""
+    """Name of each tensor → dtype, by its name in safetensors where it has one."""
     if path.suffix == ".safetensors":
         return {name: str(entry["dtype"]) for name, entry in _tensors(path).items()}
     import torch
@@ -113,31 +115,31 @@ def _dtypes(path: Path) -> dict[str, str]:
 
 
 def _tensors(path: Path) -> dict[str, Any]:
-    """What the header of a safetensors file says of each tensor."""
+    """Name of each tensor → its entry in the header of a safetensors file."""
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return {name: entry for name, entry in header.items() if name != "__metadata__"}
 
 
 def broken_off(path: Path) -> str:
-    """Say how a safetensors file is damaged where its header still fits its length; empty where it is not.
+    """Describe a copy that broke off in a safetensors file of the right length; empty where there is none.
 
-    A copy that breaks off in a file whose room was set aside leaves zeros from some byte on: the last tensors are all
-    zero, and the one before them from its middle. Tensors that were made zero begin where they begin.
+    A copy into preallocated space that breaks off leaves zeros from some byte on, usually from the middle of a tensor.
+    Weights that really are zero fill whole tensors.
     """
     with path.open("rb") as file:
         first, last = 8 + int.from_bytes(file.read(8), "little"), file.seek(0, 2)
         zeros = _trailing_zeros(file, first, last)
     spans = sorted((*entry["data_offsets"], name) for name, entry in _tensors(path).items())
     cut = last - zeros - first
-    partly = [(end, name) for begin, end, name in spans if begin < cut <= end - _ZEROS]
-    if not partly or partly[0][0] >= max(end for _, end, _ in spans):
+    cut_tensors = [(end, name) for begin, end, name in spans if begin < cut <= end - _ZEROS]
+    if not cut_tensors or cut_tensors[0][0] >= max(end for _, end, _ in spans):
         return ""
-    return f"{path} ends in {zeros:,} zero bytes, which begin inside {partly[0][1]}: its copying broke off"
+    return f"{path} ends in {zeros:,} zero bytes, which begin inside {cut_tensors[0][1]}: its copying broke off"
 
 
 def _trailing_zeros(file: BinaryIO, first: int, last: int) -> int:
-    """Zero bytes at the end of a file, down to the byte `first`."""
+    """Number of zero bytes at the end of a file, not counting those before byte `first`."""
     end = last
     while end > first:
         start = max(first, end - (1 << 20))
@@ -149,10 +151,10 @@ def _trailing_zeros(file: BinaryIO, first: int, last: int) -> int:
 
 
 def whole(path: Path) -> None:
-    """Refuse a file that is not what its name says.
+    """Check that a file is complete and of the kind that its name says.
 
     Raises:
-        FileError: it is empty, cut off, or something else.
+        FileError: it is empty, cut off, or of another kind.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What tells models apart: a hash over a model's files, and one over the weights that are in memory."""
+"""Hashes that identify a model: over its files, and over its weights in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dlbench.models.checkpoint.files import weight_files
 from dlbench.system.processes import cores
 
 PIECE = 1 << 24
-"""Bytes that are hashed, or copied from a GPU, at once."""
+"""Bytes that are hashed, or copied from a GPU, at a time."""
 _THREADS = 4
 _SETTINGS = re.compile(
     r"config\.json|generation_config\.json|tokenizer.*|.*vocab.*|merges\.txt|.*tokens.*\.json|chat_template.*|.*\.model"
@@ -27,17 +27,17 @@ _SETTINGS = re.compile(
 def fingerprint(folder: Path, *, code: bool = False) -> str:
     """sha256 over the weight, configuration and tokenizer files of a model folder, by name and content.
 
-    Logs, curves and cards beside them do not change what a model writes, and do not count. Neither does an index, which
-    says where the weights are: the files that it names count, in other folders too.
+    Logs, curves and cards do not change the model's output and are left out. So is an index of weight files; the files
+    that it names count, in other folders too.
 
     Args:
-        folder: the model's.
+        folder: the model's folder.
         code: whether Python files count too.
     """
     digest = hashlib.sha256()
     suffixes = (".safetensors", ".bin", ".py") if code else (".safetensors", ".bin")
-    found = {p for p in folder.iterdir() if p.suffix in suffixes or _SETTINGS.fullmatch(p.name)}
-    for path in sorted(p for p in found.union(weight_files(folder)) if p.is_file()):
+    chosen = {p for p in folder.iterdir() if p.suffix in suffixes or _SETTINGS.fullmatch(p.name)}
+    for path in sorted(p for p in chosen.union(weight_files(folder)) if p.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()}\0{path.stat().st_size}\0".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -47,13 +47,13 @@ def fingerprint(folder: Path, *, code: bool = False) -> str:
 
 @torch.no_grad()
 def weights_sha256(model: Any, files: str) -> str:
-    """sha256 over a model's state dict as it is in memory: names, dtypes, shapes and values.
+    """sha256 over a model's state dict in memory: names, dtypes, shapes and values.
 
-    Values that two names share are read once, so that a head counts alike whether it is tied or an equal copy.
+    Tied weights are hashed once, and a head gives the same hash whether it is tied or an equal copy.
 
     Args:
         model: a loaded transformers model, before anything in it is changed.
-        files: stands in, by a hash of the files, for values that wait on a disk.
+        files: hash of the files, used for values that are offloaded to a disk.
     """
     tensors = [part for name, value in sorted(model.state_dict().items()) for part in _plain(name, value)]
     pieces: dict[tuple[Any, ...], list[Future[bytes]]] = {}
@@ -72,7 +72,7 @@ def weights_sha256(model: Any, files: str) -> str:
 
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The plain tensors of an entry: those within a quantised one, nothing of what is no tensor."""
+    """The plain tensors of an entry: the parts of a quantised tensor, none for an entry that is no tensor."""
     if hasattr(value, "__tensor_flatten__"):
         for inner in value.__tensor_flatten__()[0]:
             yield from _plain(f"{name}.{inner}", getattr(value, inner))
@@ -81,12 +81,12 @@ def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
-    """Where a tensor's values are: equal for tied ones."""
+    """Memory of a tensor's values: equal for tied tensors."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _pieces(tensor: Tensor) -> Iterator[Callable[[], bytes]]:
-    """Hash a tensor's bytes, PIECE by PIECE; hashing lets other threads run."""
+    """Functions that hash a tensor's bytes, PIECE by PIECE; hashing releases the GIL."""
     values = tensor.contiguous().reshape(-1)
     step = max(1, PIECE // values.element_size())
 

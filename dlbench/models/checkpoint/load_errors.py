@@ -1,4 +1,4 @@
-"""Why a model could not be loaded: the true cause and what to do, told from the error and from the files."""
+"""Why a model could not be loaded and what to do, derived from the error and from the model's files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dlbench.models.families import FAMILIES, unsupported
 from dlbench.system.paths import brief
 
 Stage = Literal["configuration", "tokenizer", "weights"]
-"""What was being read."""
+"""The part that was being read."""
 _UNREACHABLE = (
     *("OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ProxyError", "SSLError"),
     *("ConnectError", "ReadError", "ConnectTimeout", "ReadTimeout", "PoolTimeout", "RemoteProtocolError"),
 )
-"""Exceptions of the hub's library and of those that carry its requests, which have no class in common."""
+"""Exceptions of the hub's library and of the HTTP libraries below it, which have no common class."""
 _GIVE = "give nano, nano-half, a folder, or a hub name"
 NO_TOKENIZER = (
     "it has no vocabulary of a tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt): copy the "
@@ -32,18 +32,18 @@ _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "tekken
 
 
 def explain(name: str, error: Exception, stage: Stage, folder: Path | None) -> DlbenchError:
-    """Make the one line that tells why.
+    """Make a one-line error with the cause.
 
     Args:
-        name: the model's, as it was asked for.
-        error: what was raised.
-        stage: what was being read.
-        folder: where the files are; None where a hub has not given them.
+        name: the model, as the user gave it.
+        error: the exception.
+        stage: the part that was being read.
+        folder: folder of the files; None where nothing was downloaded.
     """
     try:
         reason = _of_error(error) or (None if folder is None else _of_files(name, error, stage, folder))
-    except FileError as found:
-        reason = str(found)
+    except FileError as damage:
+        reason = str(damage)
     if reason is None:
         what = {"configuration": "config.json", "tokenizer": "its tokenizer", "weights": "its weights"}[stage]
         reason = f"{what} cannot be read: {text_of(error)}"
@@ -51,25 +51,25 @@ def explain(name: str, error: Exception, stage: Stage, folder: Path | None) -> D
 
 
 def cannot(name: str, reason: str) -> str:
-    """How a refusal begins."""
+    """Begin a message about a model that cannot be loaded."""
     return f"cannot load model {brief(name)!r}: {reason}"
 
 
 def text_of(error: BaseException) -> str:
-    """What an error says, on one line."""
+    """The message of an error, on one line."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
     plain = type(error) in (OSError, ValueError, RuntimeError)
     return brief(text if text and plain else ": ".join(filter(None, (type(error).__name__, text))), 300)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those that it was raised from, or while handling."""
+    """An error and the errors that caused it."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-# ---- told by the error alone
+# ---- causes known from the error alone
 
 
 def _of_error(error: Exception) -> str | None:
@@ -98,11 +98,11 @@ def _silence() -> str:
     return "is not asked (offline)" if constants.HF_HUB_OFFLINE else "cannot be reached"
 
 
-# ---- told by the files
+# ---- causes found in the files
 
 
 def _of_files(name: str, error: Exception, stage: Stage, folder: Path) -> str | None:
-    """What is wrong with the files of a model.
+    """Describe what is wrong with the files of a model; None where nothing is found.
 
     Raises:
         FileError: one of them cannot be read.
@@ -121,13 +121,13 @@ def _of_files(name: str, error: Exception, stage: Stage, folder: Path) -> str | 
 
 
 def _no_config(folder: Path) -> str:
-    within = next(
+    inner = next(
         (p.parent for p in sorted([*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")])), None
     )
-    found = (
-        f"; {within} has one: give that folder" if within else ", so it is no folder that transformers saved a model in"
+    advice = (
+        f"; {inner} has one: give that folder" if inner else ", so it is no folder that transformers saved a model in"
     )
-    return f"it has no config.json{found}"
+    return f"it has no config.json{advice}"
 
 
 def _of_tokenizer(folder: Path) -> str | None:
@@ -156,7 +156,7 @@ def _of_tokenizer(folder: Path) -> str | None:
 def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that it is in
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
@@ -181,7 +181,7 @@ def _of_weights(error: Exception, folder: Path, config: Mapping[str, Any]) -> st
 
 
 def _of_config(config: Mapping[str, Any], folder: Path) -> str | None:
-    """Why no model can be built from a configuration; None where one can."""
+    """Describe why no model can be built from a configuration; None where one can."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

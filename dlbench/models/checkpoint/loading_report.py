@@ -1,7 +1,7 @@
-"""Whether a model that was loaded is what its files hold.
+"""Check that the weights of a loaded model and the weights in its files are the same.
 
-transformers gives weights that no file has random values, and passes over what the model has no place for; it tells
-both in a report. Here that report is read: what the architecture explains is let pass, everything else is refused.
+transformers initialises weights that no file has with random values, and ignores weights in the files that the model
+does not have; it lists both in a report. Those that the architecture explains are fine, all others are an error.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from dlbench.errors import DlbenchError
 from dlbench.system.paths import brief
 
 _UNUSED = re.compile(
-    # buffers of older releases of transformers, which are made again from config.json
+    # buffers that older releases of transformers saved, and that are recomputed from config.json
     r"(^|\.)((maybe_)?rotary(_emb)?\.(original_)?(inv_freq|cos_cached|sin_cached)|position_ids|decoder\.version"
     r"|attn\.(attention\.)?(masked_)?bias|attention\.(masked_)?bias|scale_mask_softmax\.causal_mask)$"
-    # heads of other tasks, and what reads pictures and sound: a text goes past them
+    # heads of other tasks, and encoders of images and sound: text does not use them
     r"|^(score|classifier|qa_outputs|multiple_choice_head|v_head|value_head|reward_head)\."
     r"|(^|\.)(vision_tower|vision_model|visual|audio_tower|mm_projector|multi_modal_projector|image_newline)(\.|$)"
-    # layers and heads that foretell several tokens at once, beside the model's own
+    # extra layers and heads that predict several tokens at once
     r"|(^|\.)(mtp|mtp_layers|medusa_head)\."
 )
-"""Names that a decoder of text may leave unread."""
+"""Names of weights that a text decoder may ignore."""
 _WRAPPERS = {
     "_orig_mod": "a compiled model",
     "module": "a wrapper that shares work among devices",
     "_fsdp_wrapped_module": "a model that FSDP had sharded",
     "_checkpoint_wrapped_module": "a model with checkpointed activations",
 }
-"""Modules that torch puts around others, which then stand in the names of the weights."""
+"""Wrapper modules of torch, whose names appear in the names of the weights."""
 _ADAPTED = re.compile(r"^base_model\.model\.|(^|\.)(lora_\w+|base_layer|modules_to_save)\.")
 _QUANTISED = re.compile(
     r"(^|[.:])(qweight|qzeros|g_idx|SCB|absmax|quant_map|quant_state\..*|weight_(scale|packed)\w*|qdata)$"
@@ -39,37 +39,37 @@ _QUANTISED = re.compile(
 
 
 def judge(name: str, model: Any, layers: str, report: Mapping[str, Any]) -> None:
-    """Refuse a model that is not what its files hold.
+    """Check the report on a loaded model.
 
     Args:
         name: the model's, for the message.
         model: as transformers loaded it.
         layers: path of its list of layers.
-        report: transformers' report of the loading.
+        report: transformers' loading report.
 
     Raises:
-        DlbenchError: weights are missing, have another shape, or have no place, and the architecture does not say why.
+        DlbenchError: weights are missing, superfluous or of another shape, and the architecture does not explain it.
     """
     missing = sorted(report["missing_keys"])
     strange = sorted(key for key in report["unexpected_keys"] if not _UNUSED.search(key))
     expected = list(model.state_dict())
     shapes = {key: f"{_shape(held)} instead of {_shape(wanted)}" for key, held, wanted in report["mismatched_keys"]}
-    found = []
+    faults = []
     if missing:
-        found.append(f"{len(missing)} of its {len(expected)} weights are in none of its files ({_some(missing)})")
+        faults.append(f"{len(missing)} of its {len(expected)} weights are in none of its files ({_some(missing)})")
     if strange:
-        found.append(f"{len(strange)} weights in its files are none of the model's ({_some(strange)})")
+        faults.append(f"{len(strange)} weights in its files are none of the model's ({_some(strange)})")
     if shapes:
-        found.append(f"{len(shapes)} have another shape ({_some(f'{key}: {shapes[key]}' for key in sorted(shapes))})")
-    if found:
+        faults.append(f"{len(shapes)} have another shape ({_some(f'{key}: {shapes[key]}' for key in sorted(shapes))})")
+    if faults:
         advice = _advice(missing, strange, shapes, expected, layers)
-        raise DlbenchError(f"cannot load model {brief(name)!r} whole: {' and '.join(found)}; {advice}")
+        raise DlbenchError(f"cannot load model {brief(name)!r} whole: {' and '.join(faults)}; {advice}")
 
 
 def _advice(
     missing: Sequence[str], strange: Sequence[str], shapes: Collection[str], expected: Iterable[str], layers: str
 ) -> str:
-    """Why that may be, and what to do."""
+    """A probable cause, and what to do."""
     parts = {part for key in strange for part in key.split(".")}
     if wrapper := next((w for w in _WRAPPERS if w in parts), None):
         return f"they were saved from {_WRAPPERS[wrapper]}, hence {wrapper!r}: save again from the module inside"
@@ -92,7 +92,7 @@ def _advice(
 
 
 def _depths(missing: Iterable[str], strange: Iterable[str], expected: Iterable[str], layers: str) -> str:
-    """Say so where files and configuration have different numbers of layers."""
+    """Message where files and configuration have different numbers of layers; empty where they agree."""
     whole, lost, beyond = (_by_layer(keys, layers) for keys in (expected, missing, strange))
     depth = held = max(whole, default=-1) + 1
     if beyond and max(beyond) >= depth:
@@ -105,13 +105,13 @@ def _depths(missing: Iterable[str], strange: Iterable[str], expected: Iterable[s
 
 
 def _by_layer(keys: Iterable[str], layers: str) -> Counter[int]:
-    """How many names each layer has."""
+    """Number of names in each layer."""
     numbers = (re.match(rf"{re.escape(layers)}\.(\d+)\.", key) for key in keys)
-    return Counter(int(found[1]) for found in numbers if found)
+    return Counter(int(match[1]) for match in numbers if match)
 
 
 def _some(names: Iterable[str], most: int = 3) -> str:
-    """The first names of several."""
+    """The first `most` names."""
     listed = [brief(name) for name in names]
     return ", ".join([*listed[:most], "…"] if len(listed) > most else listed)
 

@@ -1,0 +1,21 @@
+"""Batches of prompts of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlbench.prompting.tokenize import Prompted
+
+
+def waves(prompted: Sequence[Prompted], size: int, processes: int = 1) -> list[list[Prompted]]:
+    """Group prompts of similar length, which need little padding.
+
+    Args:
+        prompted: in any order.
+        size: most prompts of a group.
+        processes: processes that take turns; the groups of one round are alike, so that no process waits for another.
+    """
+    ordered = sorted(prompted, key=lambda p: (len(p.request.ids), p.document.index))
+    rounds = (ordered[i : i + size * processes] for i in range(0, len(ordered), size * processes))
+    dealt = (group[i::processes] for group in rounds for i in range(processes))
+    return [batch for batch in dealt if batch]
