@@ -10,7 +10,7 @@ Pair = tuple[str, str]
 MOVED: dict[Pair, list[Pair]] = {
     (
         "dlbench/data/scoring/metric_registry.py",
-        "935d73a7a4072faf6777e0e515bb64b10dd36610d25e5fa68a94361820deaa7c",
+        "5a4edba2f54b3a3350006279c9b4705b5bf54abd70e015d2979817f158c59f69",
     ): [],
     (
         "dlbench/data/scoring/words.py",
@@ -113,7 +113,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/tasks/metrics.py",
-        "859179e1398d56c1ba212bd69ef7573beba9b38171d3039e3d681d6b3595cf19",
+        "5c467cf4cf1800b061eafb3ced984822417e34ab87da534e60e2640c34d76e9f",
     ): [
         (
             "dlbench/tasks/metrics.py",
