@@ -46,17 +46,17 @@ class Questions:
         return hashlib.sha256(json.dumps(parts, default=str).encode()).digest()
 
     def _parts(self, row: Row) -> list[Any]:
-        inner, found = self._inner, {name: read(row) for name, read in self._readers.items()}
-        given = found.get("doc_to_choice", [])
+        inner, fields = self._inner, {name: read(row) for name, read in self._readers.items()}
+        given = fields.get("doc_to_choice", [])
         choices = _listed(given)
         parts = [inner.doc_to_prefix(row)]
         if not getattr(inner, "multiple_input", 0):
-            parts.append(_unordered(found["doc_to_text"], choices))
+            parts.append(_unordered(fields["doc_to_text"], choices))
         elif choices is None:
-            parts.append(found["doc_to_text"])  # else it is the index of the right one among the beginnings
+            parts.append(fields["doc_to_text"])  # else it is the index of the right one among the beginnings
         parts.append(given if choices is None else sorted(choices))
-        if "doc_to_target" in found:
-            parts.append(found["doc_to_target"])
+        if "doc_to_target" in fields:
+            parts.append(fields["doc_to_target"])
         elif self._answered:
             parts.append(_named(inner.doc_to_target(row), inner.doc_to_choice(row)))
         return parts
