@@ -210,7 +210,7 @@ class Runner:
         """Bring the scores of samples that were there before this run up to date."""
         task, keys = job.place.task, [s.key for s in job.everything]
         where = f"{task.name} on {job.engine.backbone.name}"
-        if not any(map(self.store.found, keys)):
+        if not any(map(self.store.from_earlier_run, keys)):
             return
         with self.progress.stage(f"what was there of {where}", "score") as say:
             changed = rescore(task, job.documents, self.store, keys, say)
