@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIMIT = 128
-"""Most new tokens, unless --max-new-tokens says otherwise."""
+"""Most new tokens, without --max-new-tokens."""
 TEMPLATE = "{input}"
 _SPLITS = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 

@@ -1,7 +1,7 @@
 """Load a task through lm-eval: its YAML, or a file of documents, with what a run changes of it.
 
-lm-eval is imported when a task is loaded, not before: its import takes a second. What a name stands for is decided in
-`dlbench.data.resolve`; lm-eval is handed the file.
+lm-eval is imported when a task is loaded, not before: its import takes a second. What a name means is decided in
+`dlbench.data.resolve`; lm-eval is given the file.
 """
 
 from __future__ import annotations
