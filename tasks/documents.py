@@ -1,9 +1,9 @@
-"""One normaliser per dataset of the hub: its rows become documents of an input and its references.
+"""One normaliser per dataset of the hub: it turns rows into documents with an input and its references.
 
-The YAML of a task names the dataset and one of these functions (`process_docs`). A local mirror holds what the function
-gives, line by line, so that prompts and references are the same wherever the rows came from. Rows of the same input are
-one document with several references, where the input first stands; rows without text, or without any reference, are
-none.
+The YAML of a task names the dataset and one of these functions (`process_docs`). A local mirror holds the documents
+that the function gives, so that prompts and references are the same wherever the data comes from. Rows with the same
+input become one document with several references, in the place of the first; rows without text, or without any
+reference, are left out.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ def dialogues(rows: Dataset) -> Dataset:
 
 
 def questions(rows: Dataset) -> Dataset:
-    """rajpurkar/squad: passage and question; the answers that people gave are the references."""
-    found = ((f"{r['context']}\n\nQuestion: {r['question']}", list(dict.fromkeys(r["answers"]["text"]))) for r in rows)
-    return _documents(found, grouped=False)
+    """rajpurkar/squad: passage and question; the annotators' answers are the references."""
+    texts = ((f"{r['context']}\n\nQuestion: {r['question']}", list(dict.fromkeys(r["answers"]["text"]))) for r in rows)
+    return _documents(texts, grouped=False)
 
 
 def passage(doc: Row) -> str:
-    """Return the passage of a document of `questions`: what several questions share."""
+    """The passage of a document of `questions`, which several questions share."""
     return str(doc["input"]).rpartition("\n\nQuestion: ")[0]
 
 
@@ -87,7 +87,7 @@ def instructions(rows: Dataset) -> Dataset:
 
 
 def alpaca(path: str = "tatsu-lab/alpaca", **_: Any) -> Mapping[str, Dataset]:
-    """Load tatsu-lab/alpaca, which has one split only, as 70 / 15 / 15 per cent, shuffled with seed 42.
+    """Load tatsu-lab/alpaca, which has a single split, as three of 70, 15 and 15 per cent, shuffled with seed 42.
 
     Args:
         path: where `datasets` finds it.
@@ -103,7 +103,7 @@ def alpaca(path: str = "tatsu-lab/alpaca", **_: Any) -> Mapping[str, Dataset]:
 COLUMNS: Mapping[str, Callable[[Row], dict[str, Any]]] = {
     "openai/gsm8k": lambda d: {"question": d["input"], "answer": d["references"][0]},
 }
-"""Hub dataset of an lm-eval task → the columns that it reads, of a document: a mirror of documents can stand for it."""
+"""Hub dataset of an lm-eval task → makes the columns that the task reads of a document of a mirror."""
 
 
 def _translations(rows: Dataset, language: str) -> Dataset:
@@ -111,18 +111,18 @@ def _translations(rows: Dataset, language: str) -> Dataset:
     return _documents(((p[language], [p["en"]]) for p in pairs), grouped=False)
 
 
-def _documents(found: Iterable[tuple[str | None, Iterable[str | None]]], *, grouped: bool = True) -> Dataset:
+def _documents(pairs: Iterable[tuple[str | None, Iterable[str | None]]], *, grouped: bool = True) -> Dataset:
     """Documents of (input, references).
 
     Args:
-        found: may hold blanks.
+        pairs: texts may be missing or blank.
         grouped: whether rows of one input are one document.
     """
     from datasets import Dataset
 
     made: list[dict[str, Any]] = []
     places: dict[str, int] = {}
-    for text, several in found:
+    for text, several in pairs:
         references = [r.strip() for r in several if r and r.strip()]
         if not text or not text.strip() or not references:
             continue

@@ -1,6 +1,6 @@
-"""Read a task's documents from the JSON Lines files that ship with the suite.
+"""Read a task's documents from the JSON Lines files that ship with its suite.
 
-The YAML of a task names `read` as its dataset: paths in YAML would be taken from the working directory.
+The YAML of a task names `read` as its dataset, since lm-eval resolves paths in YAML against the working directory.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def read(folder: str, **_: Any) -> dict[str, Dataset]:
 
 
 def _documents(path: Path) -> list[dict[str, Any]]:
-    found = []
+    documents = []
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 document = json.loads(line)
-                found.append(
+                documents.append(
                     {
                         "id": str(document["id"]),
                         "input": str(document["input"]),
@@ -51,6 +51,6 @@ def _documents(path: Path) -> list[dict[str, Any]]:
                 )
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}, line {number}: not a document ({type(error).__name__}: {error})") from error
-    if not found:
+    if not documents:
         raise ValueError(f"{path}: no documents")
-    return found
+    return documents

@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.chrf import CHRF
 
 Pair = tuple[list[str], str]
-"""What corpus metrics need of a document: its references and its output."""
+"""References and output of a document, from which corpus metrics are computed."""
 
 Scores = dict[str, float | Pair]
-"""By metric: a number where documents have one, a pair where only the corpus has."""
+"""Value by name: a number, or a pair where the value is defined for a corpus only."""
 
 _PUNCTUATION = frozenset(string.punctuation)
 _ARTICLES = frozenset(("a", "an", "the"))
@@ -51,13 +51,13 @@ _ROUGE = ("rougeL", "rouge1", "rouge2")
 _ANSWER = re.compile(r"\banswer\s*:\s*(-?\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
 _PLAIN_SIGNS = {wide: wide - 0xFEE0 for wide in range(0xFF01, 0xFF5F)} | {0x2212: "-", 0x066B: ".", 0x066C: ","}
 _PLAIN_SIGNS |= {0x200B: " "}
-"""Full-width characters, the minus sign, what parts an Arabic number and a space of no width, as ASCII has them."""
+"""Character → ASCII: full-width characters, the minus sign, separators in Arabic numbers, the zero-width space."""
 _TOKENIZER: ContextVar[str | None] = ContextVar("_TOKENIZER", default=None)
 
 
 @contextmanager
 def bleu_tokenized_by(tokenizer: str) -> Iterator[None]:
-    """Inside, BLEU takes this tokenizer of sacrebleu for all texts."""
+    """Let BLEU use one tokenizer of sacrebleu, inside, for all texts."""
     before = _TOKENIZER.set(tokenizer)
     try:
         yield
@@ -68,7 +68,8 @@ def bleu_tokenized_by(tokenizer: str) -> Iterator[None]:
 def rouge(output: str, references: Sequence[str]) -> dict[str, float]:
     """ROUGE-L, ROUGE-1 and ROUGE-2 as F1 without stemming, each the best over the references.
 
-    A reference of signs alone, which has no words, is matched by itself; in ASCII not even so, as in rouge-score.
+    A reference without words, only of signs, scores 1 if the output equals it, unless it is in ASCII: there rouge-score
+    gives 0.
     """
     signs = [one for one in references if not one.isascii() and not words_of(one)]
     if signs and exact_match(output, signs):
@@ -78,7 +79,7 @@ def rouge(output: str, references: Sequence[str]) -> dict[str, float]:
 
 
 def sentence_bleu(output: str, references: Sequence[str]) -> float:
-    """BLEU of one output, smoothed, with n-grams only as long as the output allows."""
+    """Smoothed BLEU of one output, with n-grams up to the length of the output (effective order)."""
     return _share(_bleu(_tokenizer(references)).sentence_score(output, list(references)).score)
 
 
@@ -88,20 +89,20 @@ def sentence_chrf(output: str, references: Sequence[str]) -> float:
 
 
 def bleu_tokenizer(references: Iterable[str]) -> str:
-    """Choose a tokenizer of sacrebleu for some references: its default, or one that parts scripts without spaces.
+    """Choose sacrebleu's tokenizer for some references: `13a`, its default, or one for scripts without spaces.
 
-    That is `zh` for Chinese and `char` for the others; to `13a` a clause of theirs is one word.
+    These are `zh` for Chinese and `char` for other scripts, where `13a` takes a whole clause for one word.
     """
     return {"": "13a", "Chinese": "zh", "other": "char"}[unspaced(references)]
 
 
 def answer(text: str) -> Decimal | None:
     """The number after the last `answer:` of a text, in any digits; None where there is none."""
-    found = _ANSWER.findall(text if text.isascii() else text.translate(_PLAIN_SIGNS))
-    if not found:
+    numbers = _ANSWER.findall(text if text.isascii() else text.translate(_PLAIN_SIGNS))
+    if not numbers:
         return None
     try:
-        return Decimal(found[-1].replace(",", ""))
+        return Decimal(numbers[-1].replace(",", ""))
     except InvalidOperation:
         return None
 
@@ -113,7 +114,7 @@ def answer_match(output: str, references: Sequence[str]) -> float:
 
 
 def exact_match(output: str, references: Sequence[str]) -> float:
-    """1.0 where the output is a reference, but for white space."""
+    """1.0 where the output equals a reference except for white space."""
     given = fields(output)
     return float(any(given == fields(reference) for reference in references))
 
@@ -134,7 +135,7 @@ def word_f1(output: str, references: Sequence[str]) -> float:
 
 
 def answer_exact(output: str, references: Sequence[str]) -> float:
-    """1.0 where the words of the output are those of a reference."""
+    """1.0 where the output has the same words as a reference."""
     given = words(output)
     return float(any(given == words(reference) for reference in references))
 
@@ -204,7 +205,7 @@ def score_translation(doc: Mapping[str, Any], results: Sequence[str]) -> Scores:
 
 @metric(EXACT)
 def score_exact(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:
-    """Score a text that must be a reference, but for white space."""
+    """Score a text that must equal a reference except for white space."""
     return {"exact": exact_match(results[0], doc["references"])}
 
 
@@ -252,7 +253,7 @@ def _tokenizer_of(references: References) -> str:
 
 
 def _settings(library: BLEU | CHRF, references: References) -> str:
-    """The library's own signature, which it has once it has scored something."""
+    """The signature of sacrebleu itself, which exists once the metric has scored something."""
     counts = {len(several) for several in references}
     count = str(counts.pop()) if len(counts) == 1 else "var"
     library.corpus_score(["a"], [["a"]])
@@ -284,7 +285,7 @@ def _streams(pairs: Iterable[Pair]) -> tuple[list[list[Any]], list[str]]:
     return [list(stream) for stream in zip_longest(*all_references)], list(outputs)
 
 
-# Imported on use: rouge-score takes nltk along, and neither is needed to list tasks or to count tokens.
+# Imported on use: rouge-score imports nltk, and neither is needed to list tasks or to count tokens.
 @functools.cache
 def _rouge_scorer() -> RougeScorer:
     from rouge_score.rouge_scorer import RougeScorer
@@ -293,7 +294,7 @@ def _rouge_scorer() -> RougeScorer:
 
 
 class _Words:
-    """Parts texts for rouge-score."""
+    """Splits texts for rouge-score."""
 
     def tokenize(self, text: str) -> list[str]:
         return words_of(text)

@@ -25,33 +25,33 @@ def list_methods(as_json: _AsJson = False) -> None:
     """List the methods: built-in ones and those of installed plugins."""
     from dlbench.registry import methods as registry
 
-    found = [registry.describe(name) for name in registry.names()]
+    methods = [registry.describe(name) for name in registry.names()]
     if as_json:
-        print_json([dataclasses.asdict(info) for info in found])
+        print_json([dataclasses.asdict(info) for info in methods])
         return
-    print_table([(info.name, info.summary) for info in found])
+    print_table([(info.name, info.summary) for info in methods])
 
 
 @listing.command("tasks")
 def list_tasks(
     as_json: _AsJson = False,
-    everything: Annotated[bool, typer.Option("--all", help="lm-eval's tasks too, thirteen thousand.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Thirteen thousand tasks of lm-eval too.")] = False,
 ) -> None:
-    """List the tasks of dlbench's suites; those of lm-eval, behind --all, run by their names as well."""
+    """List the tasks of dlbench's suites; --all lists those of lm-eval too, which run by their names as well."""
     from dlbench.data import resolve, suites
 
-    found = resolve.list_tasks(everything)
+    tasks = resolve.list_tasks(everything)
     if as_json:
         print_json(
-            [{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in found]
+            [{**dataclasses.asdict(info), "path": str(info.path or ""), "origin": info.origin} for info in tasks]
         )
         return
-    width = max(len(info.name) for info in found if info.suite)
+    width = max(len(info.name) for info in tasks if info.suite)
     for suite in suites.suites():
         typer.echo(f"{suite}: {suites.about(suite)}")
-        for info in (i for i in found if i.suite == suite):
+        for info in (i for i in tasks if i.suite == suite):
             typer.echo(f"  {info.name:{width}}  {info.metric.partition('@')[0]:11}  {info.about}")
-    if others := [info for info in found if not info.suite]:
+    if others := [info for info in tasks if not info.suite]:
         typer.echo(f"lm-eval: {len(others):,} more, and what they ask of a model")
         typer.echo("\n".join(f"  {info.name:50}  {info.about}".rstrip() for info in others))
 
@@ -61,12 +61,12 @@ def list_models(as_json: _AsJson = False) -> None:
     """List the models that come with dlbench, the families of those that it can load, and the dtypes."""
     from dlbench.models import catalog
 
-    found = catalog.list_models()
+    models = catalog.list_models()
     if as_json:
-        print_json([dataclasses.asdict(info) for info in found])
+        print_json([dataclasses.asdict(info) for info in models])
         return
-    print_table([(info.name, info.about) for info in found if info.kind == "embedded"])
-    families = ", ".join(info.name for info in found if info.kind == "family")
+    print_table([(info.name, info.about) for info in models if info.kind == "embedded"])
+    families = ", ".join(info.name for info in models if info.kind == "family")
     typer.echo("\nOr a folder, or a hub name (ORG/NAME, ORG/NAME@REVISION), of one of these:")
     typer.echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
-    typer.echo(f"\nEach in --dtype {', '.join(found[0].dtypes)} (with dlbench[int8]).")
+    typer.echo(f"\nEach in --dtype {', '.join(models[0].dtypes)} (with dlbench[int8]).")

@@ -11,7 +11,7 @@ from dlbench.commands.terminal import at_home, interrupted, unique
 
 
 def prefetch(
-    tasks: Annotated[list[str], typer.Argument(help="Tasks or suites, of lm-eval too.")],
+    tasks: Annotated[list[str], typer.Argument(help="Tasks or suites, also of lm-eval.")],
     to: Annotated[
         Path, typer.Option(callback=at_home, help="Folder of the mirrors; give it to `dlbench run --data-dir`.")
     ],
@@ -19,7 +19,7 @@ def prefetch(
 ) -> None:
     """Copy the data of tasks into a folder, for machines without a network.
 
-    Beside it stands a lock file with the revision, sha256 and number of lines of everything.
+    A lock file in that folder records the revision, and the sha256 and number of lines of every file.
     """
     from dlbench.data.prefetch import Fetched, fetch
     from dlbench.data.task_options import Sources
@@ -34,4 +34,4 @@ def prefetch(
         sources.check(())
         fetch(tuple(tasks), to, sources, say)
     except KeyboardInterrupt:
-        raise interrupted("what is whole stays; the same command writes the rest") from None
+        raise interrupted("complete mirrors stay; the same command writes the rest") from None

@@ -1,1 +1,1 @@
-"""From the name of a task to its documents."""
+"""From the name of a task to its documents, and from outputs to scores."""

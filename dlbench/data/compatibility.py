@@ -1,4 +1,4 @@
-"""Which tasks of lm-eval dlbench can run truthfully, and how it says what their metrics are."""
+"""Check that an lm-eval task is supported."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 from dlbench.errors import DlbenchError
 
-WRITES = "generate_until"
-WEIGHS = ("multiple_choice", "loglikelihood")
-_WHOLE = ("exact_match", "bypass")
-"""Metrics that are 0 or 1 whatever lm-eval does to them."""
+GENERATES = "generate_until"
+LOGLIKELIHOOD = ("multiple_choice", "loglikelihood")
+_ZERO_OR_ONE = ("exact_match", "bypass")
+"""Metrics that lm-eval's own scoring of several references does not distort: they are 0 or 1."""
 
 
 def check(name: str, inner: Any) -> None:
-    """Refuse what would not be run, or scored, as it is meant.
+    """Raise if dlbench cannot run a task, or cannot score it, as its authors meant it.
 
     Args:
         name: the task's.
@@ -23,25 +23,25 @@ def check(name: str, inner: Any) -> None:
         DlbenchError: the message says why.
     """
     kind = inner.OUTPUT_TYPE
-    if kind not in (WRITES, *WEIGHS):
+    if kind not in (GENERATES, *LOGLIKELIHOOD):
         raise DlbenchError(
-            f"task {name!r} is a {kind} task: dlbench runs tasks that write text ({WRITES}) or weigh answers "
-            f"({', '.join(WEIGHS)})"
+            f"task {name!r} is a {kind} task: dlbench runs tasks that generate text ({GENERATES}) or score "
+            f"given answers ({', '.join(LOGLIKELIHOOD)})"
         )
     if getattr(inner, "UNSAFE_CODE", False) or getattr(inner, "MULTIMODAL", False):
         raise DlbenchError(f"task {name!r} runs generated code or needs images or sound: dlbench runs text only")
     if (times := getattr(inner.config, "repeats", 1) or 1) > 1:
-        raise DlbenchError(f"task {name!r} asks for {times} outputs per document: dlbench writes one")
-    if kind == WRITES and isinstance(_first_request(name, inner), list):
+        raise DlbenchError(f"task {name!r} asks for {times} outputs per document: dlbench generates one")
+    if kind == GENERATES and isinstance(_first_request(name, inner), list):
         raise DlbenchError(f"task {name!r} asks a model several things about one document: dlbench asks one")
     own = callable(inner.config.process_results)
-    rounded = [m for m in getattr(inner, "_metric_fn_list", {}) if m not in _WHOLE]
-    if kind == WRITES and getattr(inner, "multiple_target", 0) and not own and rounded:
+    rounded = [m for m in getattr(inner, "_metric_fn_list", {}) if m not in _ZERO_OR_ONE]
+    if kind == GENERATES and getattr(inner, "multiple_target", 0) and not own and rounded:
         raise DlbenchError(
             f"task {name!r} has several references per document, and of several lm-eval makes 1.0 out of any "
             f"{rounded[0]} above 0: no score to compare by; give the task a process_results of its own"
         )
-    if kind in WEIGHS and not _means(inner):
+    if kind in LOGLIKELIHOOD and not _averaged(inner):
         raise DlbenchError(
             f"task {name!r} has no metric per document, only {', '.join(inner.aggregation())} of a whole corpus: "
             "nothing can be paired"
@@ -49,7 +49,7 @@ def check(name: str, inner: Any) -> None:
 
 
 def _first_request(name: str, inner: Any) -> Any:
-    """What lm-eval would ask a model for the first document."""
+    """The request, or the requests, that lm-eval makes of the first document."""
     try:
         return inner.construct_requests(doc=inner.task_docs[0], ctx="", metadata=(name, 0, 1))
     except Exception as error:
@@ -57,7 +57,8 @@ def _first_request(name: str, inner: Any) -> Any:
         raise DlbenchError(f"task {name!r} makes no request that dlbench understands: {text}") from error
 
 
-def _means(inner: Any) -> list[str]:
+def _averaged(inner: Any) -> list[str]:
+    """The metrics that are a mean over documents."""
     from lm_eval.api.registry import get_aggregation
 
     return [metric for metric, how in inner.aggregation().items() if how is get_aggregation("mean")]

@@ -1,4 +1,4 @@
-"""One document of a task."""
+"""One document of a task: its prompt, its references, and what ends an output."""
 
 from __future__ import annotations
 
@@ -12,69 +12,69 @@ from dlbench.data.thinking import Thinking
 from dlbench.errors import DlbenchError
 
 Split = Literal["test", "fit"]
-"""What documents are for: to be scored, or to fit methods on."""
+"""Use of documents: `test` to be scored, `fit` to fit methods on."""
 
 Chat = Callable[..., str]
-"""Renders messages with a model's chat template: (messages, add_generation_prompt=…) → text."""
+"""Puts messages into a model's chat template: (messages, add_generation_prompt=…) → text."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A prompt, its references, and when to stop."""
+    """One prompt, its references, and when generation stops."""
 
     id: str
     """Unique within the task and split."""
     prompt: str
     references: tuple[str, ...]
     limit: int
-    """Maximum number of new tokens; 1 for documents that are scored by loglikelihood."""
+    """Most new tokens; 1 where given answers are scored and nothing is generated."""
     stop: tuple[str, ...]
-    """Stop texts; the output ends before them."""
+    """Texts that end the output, and are not part of it."""
     index: int
-    """Index within the split."""
+    """Index of its row within the split."""
     difficulty: int | None
     split: Split = "test"
     pairs: tuple[tuple[str, str], ...] = ()
-    """Context and continuation of every answer, for scoring by loglikelihood; empty where the model generates."""
+    """Context and continuation of every given answer; empty where the model generates a text."""
     chance: float = 0.0
-    """Expected score of a random guess."""
+    """Score of a random guess."""
     delimiter: str = " "
-    """Text between the prompt and its answer."""
+    """Text between the prompt and the answer."""
     prompt_tokens: int | None = None
-    """Maximum number of prompt tokens, where the task has such a limit."""
+    """Most tokens of the prompt; None where the task sets no limit."""
     body: tuple[int, int] | None = None
-    """Start and end of the part of a long prompt that is cut at its end; None: the prompt is cut at its beginning."""
+    """Start and end of the part of a prompt whose end is cut if the prompt is too long; None: its beginning is cut."""
     line: int | None = field(default=None, compare=False)
-    """Line in the file of documents, from 1; None where it is from no such file."""
+    """Line number in its file, from 1; None where it is not from a file of documents."""
     source: str | None = None
-    """Hash of the source, such as a passage; documents with the same source are not independent."""
+    """Hash of what it was taken from, such as a passage; documents that share one are not independent."""
     thinking: Thinking | None = None
-    """Marks of the thinking before the answer; None where the whole output is the answer."""
+    """Marks of the model's thinking before the answer; None where the whole output is the answer."""
 
     @property
     def named(self) -> str:
-        """Name in messages."""
+        """The document's name in messages."""
         return f"document {self.id}" + (f" (line {self.line} of its file)" if self.line is not None else "")
 
     def check(self) -> None:
-        """Check that its texts can be encoded, to be tokenised and written to files.
+        """Check that its texts can be tokenised and written to a file.
 
         Raises:
-            DlbenchError: a text has a lone surrogate, which no encoding can represent.
+            DlbenchError: one of them contains half of a surrogate pair, which no encoding can represent.
         """
         contexts = (part for pair in self.pairs for part in pair)
         for what, texts in (("prompt", (self.prompt,)), ("reference", self.references), ("answer", contexts)):
             for text in texts:
                 if (fault := no_text(text)) is not None:
-                    raise DlbenchError(f"{self.named}: its {what} holds {fault}: mend the data")
+                    raise DlbenchError(f"{self.named}: its {what} holds {fault}: correct the data")
 
     def answer(self, output: str) -> str:
-        """The scored part of an output: without thinking, up to the first stop text."""
+        """The part of an output that is scored: without the thinking, and up to the first stop text."""
         return cut(output if self.thinking is None else self.thinking.answer(output), self.stop)
 
 
 def no_text(text: str) -> str | None:
-    """Describe a lone surrogate in a string and where it is; None where there is none."""
+    """What a string contains that no encoding can represent, and where; None where there is nothing."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -83,14 +83,14 @@ def no_text(text: str) -> str | None:
 
 
 def cut(output: str, stop: Sequence[str]) -> str:
-    """The output up to the texts that end it, cut at one after the other in their order, as lm-eval cuts."""
+    """Cut an output at each stop text, one after the other in their order, as lm-eval does."""
     for text in filter(None, stop):
         output = output.split(text, 1)[0]
     return output
 
 
 def documents_sha256(documents: Sequence[Document]) -> str:
-    """sha256 over everything of the documents that a score depends on."""
+    """sha256 over everything in the documents that a score depends on."""
     digest = hashlib.sha256()
     for d in documents:
         content = [d.id, d.prompt, d.references, d.limit, d.stop]

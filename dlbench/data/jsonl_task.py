@@ -1,9 +1,9 @@
-"""A user's own file as a task: `file:PATH.jsonl`, lines of `{"input": …, "references": […]}`.
+"""A file of documents as a task: `file:PATH.jsonl`, with lines `{"input": …, "references": […]}`.
 
-A line may have an `id`, and a `source` where several documents were taken from one.
+A line may have an `id`, and a `source` where several documents were taken from the same text.
 
-All of it is scored but a fifth, chosen by hash, that methods may be fitted on. Where PATH is a folder, its
-`train.jsonl` or `validation.jsonl` is for that, and `test.jsonl` is scored whole.
+All documents are scored but for a fifth, chosen by hash, that methods are fitted on. Where PATH is a folder, methods
+are fitted on its `train.jsonl` or `validation.jsonl`, and all of `test.jsonl` is scored.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIMIT = 128
-"""Most new tokens, unless --max-new-tokens says otherwise."""
+"""Most new tokens, without --max-new-tokens."""
 TEMPLATE = "{input}"
 _SPLITS = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 
 
 def name(task: str) -> str:
-    """What records call the task: the name of the file or folder, marked so that it is never taken for a known task.
+    """The task's name in records: `file:` and the name of the file or folder, so that it is unlike any other task's.
 
     Raises:
         DlbenchError: there is no such file.
@@ -45,7 +45,9 @@ def place(task: str) -> Path:
     given = task.removeprefix("file:")
     path = Path(given).expanduser().resolve()
     if not path.name.isprintable():
-        raise DlbenchError(f"file {path.name!r}: a task has the name of its file, which holds invisible characters")
+        raise DlbenchError(
+            f"file {path.name!r}: a task has the name of its file, and this one holds invisible characters"
+        )
     if path.is_dir():
         Mirror(path).split("test")
     elif not path.is_file() or path.suffix != ".jsonl":
@@ -54,14 +56,14 @@ def place(task: str) -> Path:
 
 
 def config(task: str, sources: Sources) -> dict[str, Any]:
-    """The file as a task of lm-eval.
+    """The file as the configuration of an lm-eval task.
 
     Raises:
         DlbenchError: there is no such file.
     """
     path = place(task)
     chosen = metrics.of_files()[sources.metric or metrics.DEFAULT]
-    # A shell leaves \n as it is typed.
+    # A shell does not turn \n into a new line.
     template = (sources.template or TEMPLATE).replace("\\n", "\n")
     splits = [s for s in _SPLITS if path.is_dir() and (path / f"{s}.jsonl").is_file()] or ["test"]
     listed = [
@@ -82,7 +84,7 @@ def config(task: str, sources: Sources) -> dict[str, Any]:
         ],
         "num_fewshot": 0,
         "metric_list": listed,
-        # The content key holds the documents, prompts included, and the version, but not the metric.
+        # The content key contains the documents, with their prompts, and the version, but not the metric.
         "metadata": {"version": f"1 {chosen.values[0].name}", "chat": True, "source": _source},
     }
 

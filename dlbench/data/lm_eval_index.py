@@ -1,7 +1,7 @@
-"""lm-eval's tasks by name, without importing lm-eval, whose own index reads fourteen thousand files in sixteen seconds.
+"""An index of lm-eval's tasks, groups and tags by name, built without importing lm-eval.
 
-Only the few top-level keys that tell what a file is are read here, and the result is kept on disk under lm-eval's
-version. What a task means, lm-eval alone says, when `dlbench.data.loader` loads the file.
+lm-eval's own index reads fourteen thousand files, in sixteen seconds. Here only the few top-level keys are read that
+decide what a file is, and the result is cached on disk per version of lm-eval.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ class TaskEntry(NamedTuple):
     path: str | None
     """The YAML file; None for a tag."""
     output_type: str = ""
-    """What the model is asked for, such as "generate_until"; empty where the file leaves lm-eval's default."""
+    """The kind of request, such as "generate_until"; empty where the file does not set it."""
     members: tuple[str | None, ...] = ()
     """Names in a group, in its order, or of a tag, sorted; None for a member that the group changes."""
 
 
 class _HeadLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
-    """Reads parts of lm-eval's YAML; what a tag stands for stays unknown."""
+    """Reads parts of lm-eval's YAML; values with a YAML tag, such as functions, become None."""
 
 
 _HeadLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 
 def entries() -> dict[str, TaskEntry]:
-    """Every task, group and tag of the installed lm-eval, from the file that the first call leaves on disk."""
+    """Every task, group and tag of the installed lm-eval; the first call writes a cache file, later ones read it."""
     return _entries(str(_folder()), version("lm_eval"))
 
 
 def refresh() -> dict[str, TaskEntry]:
-    """The same, read anew."""
+    """Build the index again, and the cache file."""
     _cache_file(str(_folder()), version("lm_eval")).unlink(missing_ok=True)
     _entries.cache_clear()
     return entries()
@@ -64,13 +64,13 @@ def scan(root: Path, *, strict: bool = False) -> dict[str, TaskEntry]:
     """Index the task files below a folder.
 
     Args:
-        root: searched through all its levels, in the order of the paths; the first file that takes a name keeps it.
-        strict: whether a file that cannot be read is a fault; lm-eval passes over such files.
+        root: searched recursively, in the order of the paths; of two files with one name the first counts.
+        strict: whether a file that cannot be read is an error; lm-eval skips such files.
 
     Raises:
-        DlbenchError: a file cannot be read, and that is a fault.
+        DlbenchError: a file cannot be read, and `strict` is set.
     """
-    found: dict[str, TaskEntry] = {}
+    entries: dict[str, TaskEntry] = {}
     tags: dict[str, set[str]] = {}
     for path in sorted(_files(root)):
         try:
@@ -82,7 +82,7 @@ def scan(root: Path, *, strict: bool = False) -> dict[str, TaskEntry]:
                 raise DlbenchError(f"{path} is no task YAML: {' '.join(str(error).split())}") from error
             continue
         name = config.get("group", config.get("task")) if "class" not in config else config.get("task")
-        if not isinstance(name, str) or name in found:
+        if not isinstance(name, str) or name in entries:
             continue
         members: tuple[str | None, ...] = ()
         kind: Literal["task", "python", "group"] = "python" if "class" in config else "task"
@@ -90,15 +90,15 @@ def scan(root: Path, *, strict: bool = False) -> dict[str, TaskEntry]:
             listed = config.get("task")
             kind = "group"
             members = tuple(m if isinstance(m, str) else None for m in (listed if isinstance(listed, list) else []))
-        found[name] = TaskEntry(name, kind, path, str(config.get("output_type") or ""), members)
+        entries[name] = TaskEntry(name, kind, path, str(config.get("output_type") or ""), members)
         if kind != "group":
             given = config.get("tag")
             for tag in given if isinstance(given, list) else [given] if given else []:
                 tags.setdefault(str(tag), set()).add(name)
     for tag, names in tags.items():
-        if tag not in found:
-            found[tag] = TaskEntry(tag, "tag", None, "", tuple(sorted(names)))
-    return found
+        if tag not in entries:
+            entries[tag] = TaskEntry(tag, "tag", None, "", tuple(sorted(names)))
+    return entries
 
 
 def _files(root: Path) -> list[str]:
@@ -110,7 +110,7 @@ def _files(root: Path) -> list[str]:
 
 
 def _head(path: str) -> dict[str, Any]:
-    """The wanted keys of a file, those of the files that it includes below its own."""
+    """The wanted keys of a file; its own override those of the files that it includes."""
     config = dict(_own(path))
     included = config.pop("include", None)
     merged: dict[str, Any] = {}
@@ -121,7 +121,7 @@ def _head(path: str) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _own(path: str) -> dict[str, Any]:
-    """The wanted keys of a file: only their lines go through the YAML reader."""
+    """The wanted keys of a file; only their lines are parsed as YAML."""
     with open(path, "rb") as file:
         text = file.read()
     keys = [(m.start(), m.group(2)) for m in _KEY.finditer(text)]
@@ -140,15 +140,15 @@ def _entries(folder: str, release: str) -> dict[str, TaskEntry]:
             name: TaskEntry(name, kind, file and os.path.join(folder, file), output_type, tuple(members))
             for name, kind, file, output_type, members in rows
         }
-    found = scan(Path(folder))
-    # A cache that cannot be written costs the next start a few seconds, nothing else.
+    scanned = scan(Path(folder))
+    # If the cache cannot be written, the next start takes a few seconds longer.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, scratch = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump([_row(entry, folder) for entry in found.values()], file, separators=(",", ":"))
+            json.dump([_row(entry, folder) for entry in scanned.values()], file, separators=(",", ":"))
         os.replace(scratch, path)
-    return found
+    return scanned
 
 
 def _row(entry: TaskEntry, folder: str) -> list[Any]:

@@ -1,7 +1,7 @@
 """Load a task through lm-eval: its YAML, or a file of documents, with what a run changes of it.
 
-lm-eval is imported when a task is loaded, not before: its import takes a second. What a name stands for is decided in
-`dlbench.data.resolve`; lm-eval is handed the file.
+lm-eval is imported when a task is loaded, not before: its import takes a second. What a name means is decided in
+`dlbench.data.resolve`; lm-eval is given the file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 @functools.lru_cache(maxsize=64)
 def load_task(name: str, sources: Sources = _PLAIN) -> Task:
-    """Load a task of dlbench, of lm-eval, of a YAML file, or of a file of documents.
+    """Load a task by its name; see `dlbench.data.resolve`.
 
     Args:
-        name: as `expand_tasks` gives it.
+        name: of a single task.
         sources: where data comes from, and what is changed of the task.
 
     Raises:
-        DlbenchError: there is no such task, its data cannot be had, or it is of a kind that dlbench does not run.
+        DlbenchError: there is no such task, its data cannot be loaded, or it is of a kind that dlbench does not run.
     """
     resolved = resolve(name, sources)
     if resolved.path is None:
@@ -47,7 +47,7 @@ def load_task(name: str, sources: Sources = _PLAIN) -> Task:
 
 def _read_yaml(name: str, path: Path) -> dict[str, Any]:
     """A task's YAML as lm-eval reads it, functions imported."""
-    suites.read(path)  # says what is wrong with a YAML more plainly than lm-eval
+    suites.read(path)  # its messages about broken YAML are clearer than lm-eval's
     with quiet_data_libraries(), _one_line_errors(name, path, None):
         from lm_eval.tasks._yaml_loader import load_yaml
 
@@ -55,7 +55,7 @@ def _read_yaml(name: str, path: Path) -> dict[str, Any]:
 
 
 def _build(name: str, path: Path | None, config: dict[str, Any], sources: Sources) -> Any:
-    """lm-eval's task of a configuration, with what the sources change of it."""
+    """Let lm-eval build a task of its configuration, with the changes that the options make."""
     if "group" in config:
         raise DlbenchError(f"{name!r} is a group of tasks: name one of them")
     if "class" not in config:
@@ -85,11 +85,11 @@ def _changes(config: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
 
 
 def _mirrored(config: Mapping[str, Any], mirror: mirrors.Mirror) -> dict[str, Any]:
-    """Let a mirror answer for the hub's dataset."""
+    """Changes of a configuration that replace the hub's dataset by a mirror."""
     columns = None
     changed: dict[str, Any] = {"dataset_kwargs": {}}
     if mirror.holds_documents():
-        # Documents are what the normaliser of a task of ours makes; tasks of lm-eval read the hub's columns.
+        # Tasks of dlbench normalise the hub's rows to documents; tasks of lm-eval read the hub's columns.
         if "mirror" in (config.get("metadata") or {}):
             changed["process_docs"] = None
         else:
@@ -132,7 +132,7 @@ def _one_line_errors(name: str, path: Path | None, config: Mapping[str, Any] | N
             raise DlbenchError(
                 f"task {name!r}: its data{said} is not on this machine and the hub cannot be reached; {remedy}"
             ) from error
-        # `datasets` says what was wrong with a file one step further in
+        # `datasets` gives the reason in the cause
         cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else error
         text = " ".join(f"{type(cause).__name__}: {cause}".split())
         place = f"task {name!r}" if path is None else f"task {name!r} ({path})"
@@ -140,7 +140,7 @@ def _one_line_errors(name: str, path: Path | None, config: Mapping[str, Any] | N
 
 
 def _unreachable(error: BaseException | None) -> bool:
-    """Whether the hub, or the way to it, is the reason; requests and httpx have no exception in common."""
+    """Whether an error means that the hub cannot be reached; requests and httpx share no exception class."""
     names = ("ConnectionError", "ConnectError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectTimeout")
     while error is not None:
         if type(error).__name__ in names:

@@ -1,8 +1,8 @@
-"""Local mirrors: a task's data as JSON lines, `DIR/<name>/<split>.jsonl`, in place of the hub.
+"""Local mirrors: a task's data as JSON Lines, `DIR/<name>/<split>.jsonl`, in place of the hub.
 
-A line is a document, `{"input": …, "references": […]}`, with an `id` and a `source` if it likes, or a row of the hub's
-dataset as it is there. A lock file beside the mirrors, where `dlbench prefetch` made them, says which revision they
-were made of and what they must hash to. Every fault is told by file and line.
+A line is a document, `{"input": …, "references": […]}` with an optional `id` and `source`, or an unchanged row of the
+hub's dataset. For mirrors that `dlbench prefetch` made, a lock file beside them records the revision and the hash of
+every file. Errors name file and line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Mirror:
         """The file of a split.
 
         Raises:
-            DlbenchError: there is none; the message says which there are.
+            DlbenchError: there is none; the message lists those that exist.
         """
         path = self.folder / f"{name}.jsonl"
         if not path.is_file():
@@ -47,7 +47,7 @@ class Mirror:
         return path
 
     def holds_documents(self) -> bool:
-        """Whether the lines are documents, not rows of the hub's dataset; told by the first of them."""
+        """Whether the lines are documents, not rows of the hub's dataset; the first line decides."""
         first = next(iter(sorted(self.folder.glob("*.jsonl"))), None)
         if first is None:
             return False
@@ -56,20 +56,20 @@ class Mirror:
 
     @property
     def revision(self) -> str | None:
-        """The hub's commit that it was made of, where the lock file tells."""
+        """The hub's commit that the mirror was made from; None where the lock file does not record it."""
         kept = read_lock(self.folder.parent).get(self.folder.name, {})
         return str(kept["revision"]) if kept.get("revision") else None
 
 
 class MirrorSplits(Mapping[str, "Dataset"]):
-    """The splits of a mirror as lm-eval takes them, read when they are asked for."""
+    """The splits of a mirror as lm-eval expects them, read when they are used."""
 
     def __init__(self, mirror: Mirror, columns: Any = None) -> None:
         """Wrap a mirror.
 
         Args:
             mirror: where the files are.
-            columns: makes a row of the hub's dataset of a document; None hands lines on as they are.
+            columns: turns a document into a row of the hub's dataset; None leaves lines as they are.
         """
         self._mirror, self._columns = mirror, columns
         self._read = functools.cache(self._load)
@@ -100,12 +100,12 @@ class MirrorSplits(Mapping[str, "Dataset"]):
 
 
 def names(task: str, dataset: str, config: str | None, metadata: Mapping[str, Any] | None) -> list[str]:
-    """The folders that may hold a task's data, first that which `dlbench prefetch` writes.
+    """Names of the folders that may hold a task's data; `dlbench prefetch` writes the first.
 
     Args:
         task: the task's name.
-        dataset: the hub's, such as "openai/gsm8k".
-        config: which part of it.
+        dataset: name of the dataset on the hub, such as "openai/gsm8k".
+        config: the dataset's configuration.
         metadata: the task's; `mirror` names the folder, so that tasks with the same data share one.
     """
     if own := (metadata or {}).get("mirror"):
@@ -115,7 +115,7 @@ def names(task: str, dataset: str, config: str | None, metadata: Mapping[str, An
 
 
 def find(data_dir: str | None, names: Sequence[str]) -> Mirror | None:
-    """The mirror that stands under the first of these names."""
+    """The first of these folders that exists, as a mirror; None where there is none."""
     if data_dir is None:
         return None
     root = Path(data_dir).expanduser()
@@ -123,13 +123,13 @@ def find(data_dir: str | None, names: Sequence[str]) -> Mirror | None:
 
 
 def read_documents(path: Path) -> list[dict[str, Any]]:
-    """Documents of a file: `input`, `references` and their line, and `id` and `source` where the lines have them.
+    """Read a file of documents: `input`, `references` and the line number, and `id` and `source` where given.
 
     Raises:
-        DlbenchError: a line is not a document, two have one id, only some have one, a source is no text, or
-            there is no line.
+        DlbenchError: a line is not a document, an id is missing or occurs twice, a source is no text, or the file is
+            empty.
     """
-    found: list[dict[str, Any]] = []
+    documents: list[dict[str, Any]] = []
     ids: dict[str, int] = {}
     sources: dict[int, str] = {}
     for number, line in _lines(path):
@@ -154,19 +154,19 @@ def read_documents(path: Path) -> list[dict[str, Any]]:
                 raise DlbenchError(
                     f'{where}: "source" must be a text that is not empty: what the document is taken from'
                 )
-            sources[len(found)] = str(source)
-        if found and ("id" in document) != ("id" in found[0]):
+            sources[len(documents)] = str(source)
+        if documents and ("id" in document) != ("id" in documents[0]):
             raise DlbenchError(f"{where}: either every document has an id, or none")
-        found.append(document)
-    if not found:
+        documents.append(document)
+    if not documents:
         raise DlbenchError(f'{path} is empty: give lines of {{"input": …, "references": […]}}')
-    if sources:  # the first document says which columns there are
-        found = [{**document, "source": sources.get(place)} for place, document in enumerate(found)]
-    return found
+    if sources:  # `datasets` takes the columns from the first document
+        documents = [{**document, "source": sources.get(place)} for place, document in enumerate(documents)]
+    return documents
 
 
 def read_lock(data_dir: Path) -> dict[str, Any]:
-    """What the lock file of a folder of mirrors says, by the mirror's name; empty where there is none.
+    """Read the lock file of a folder of mirrors: mirror's name → entry; empty where there is no lock file.
 
     Raises:
         DlbenchError: it is damaged.
@@ -182,11 +182,11 @@ def read_lock(data_dir: Path) -> dict[str, Any]:
 
 
 def hub_revision(dataset: Mapping[str, Any]) -> str | None:
-    """The hub's commit that splits were loaded from: `datasets` keeps it in the addresses of the files."""
+    """The hub's commit that splits were loaded from, taken from the files' addresses; None if unknown."""
     for split in dataset.values():
         for address in getattr(split.info, "download_checksums", None) or {}:
-            if found := _REVISION.search(str(address)):
-                return found.group(1)
+            if match := _REVISION.search(str(address)):
+                return match.group(1)
     return None
 
 
@@ -201,12 +201,12 @@ def _verify(path: Path) -> None:
     if kept is not None and kept.get("sha256") != sha256(path):
         raise DlbenchError(
             f"{path} is not what {LOCK} says: it was changed after it was made; make it again by `dlbench prefetch`, "
-            "or take its entry out of the lock file"
+            "or remove its entry from the lock file"
         )
 
 
 def _no_text(value: Any) -> str | None:
-    """What any text of a JSON value holds that no encoding has; None where all are texts."""
+    """The first fault that `no_text` finds in the texts of a JSON value; None where there is none."""
     if isinstance(value, str):
         return no_text(value)
     inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
@@ -214,7 +214,7 @@ def _no_text(value: Any) -> str | None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSON Lines file with their line numbers; blank lines are passed over.
+    """The objects of a JSON Lines file with their line numbers; blank lines are skipped.
 
     Raises:
         DlbenchError: the file cannot be read, or a line is no JSON object.

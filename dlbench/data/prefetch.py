@@ -1,10 +1,10 @@
-"""Make local mirrors where there is a network, for machines where there is none.
+"""Make local mirrors of tasks' data, for machines without a network.
 
-    DIR/<name>/<split>.jsonl   what a task reads: documents of our tasks, rows of the hub's dataset for those of lm-eval
-    DIR/dlbench.lock.json      by name: dataset, revision, and every file's sha256 and number of lines
+    DIR/<name>/<split>.jsonl   what a task reads: documents for dlbench's tasks, the hub's rows for those of lm-eval
+    DIR/dlbench.lock.json      by name: dataset, revision, and the sha256 and number of lines of every file
 
-The dataset comes through `datasets`, from the hub, its cache or a local folder of the hub's shape, and goes through the
-task's own normaliser, so that a mirror and the hub give the same prompts.
+`datasets` loads the data from the hub, its cache, or a local folder laid out as on the hub. The task's own normaliser
+is applied, so that a mirror and the hub give the same prompts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dlbench.system.files import write_pieces, write_text
 
 @dataclass(frozen=True)
 class Fetched:
-    """One mirror that was made."""
+    """A mirror that was written."""
 
     task: str
     folder: Path
@@ -39,27 +39,27 @@ def fetch(names: Sequence[str], to: Path, sources: Sources, say: Callable[[Fetch
 
     Args:
         names: tasks and suites.
-        to: folder of mirrors; what stands there already is written anew, other mirrors stay.
-        sources: folders with task YAML of the user's own.
-        say: told of every mirror when it is whole.
+        to: folder of mirrors; mirrors of these tasks are overwritten, others are kept.
+        sources: names folders with task YAML of the user's own.
+        say: called with every mirror once it is complete.
 
     Raises:
         DlbenchError: a task has no dataset on the hub, its data cannot be had, or the folder cannot be written.
     """
-    found = []
+    mirrored = []
     done: set[str] = set()
     for name in resolve.expand_tasks(names, sources):
         made = _mirror(name, to, sources, done)
         if made is not None:
-            found.append(made)
+            mirrored.append(made)
             say(made)
-    return found
+    return mirrored
 
 
 def _mirror(name: str, to: Path, sources: Sources, done: set[str]) -> Fetched | None:
     """Mirror one task; None where another task of this call has the same data."""
     if is_file_task(name):
-        raise DlbenchError(f"{name} is a file already: nothing to fetch")
+        raise DlbenchError(f"{name} is a local file: there is nothing to fetch")
     inner = loader.load_task(name, sources).inner
     config = inner.config
     if not config.dataset_path:
@@ -90,7 +90,7 @@ def _splits(config: Any) -> list[str]:
 
 
 def _rows(inner: Any, split: str) -> Any:
-    """What the task reads of a split: documents, where its normaliser makes such, else the hub's rows."""
+    """What the task reads of a split: documents where its normaliser makes them, else the hub's rows."""
     rows, config = inner.dataset[split], inner.config
     if config.process_docs is None or "mirror" not in (config.metadata or {}):
         return rows

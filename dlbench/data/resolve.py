@@ -1,4 +1,4 @@
-"""What the name of a task stands for; decided here and nowhere else, without importing lm-eval.
+"""What the name of a task means: decided here and nowhere else, without importing lm-eval.
 
 A name is one of these, and the first that fits counts: a file of documents of the user's own (`file:PATH.jsonl`), a
 suite of dlbench, a task of dlbench, a task YAML given by its path, or a task, group or tag of lm-eval or of a folder
@@ -24,7 +24,7 @@ _PLAIN = Sources()
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a name stands for."""
+    """What a name means."""
 
     kind: Literal["file", "suite", "dlbench", "yaml", "lm-eval", "group"]
     """A task of lm-eval counts as `lm-eval` where dlbench's suites list it too, or an included folder holds it; a tag
@@ -32,11 +32,11 @@ class Resolved:
     tasks: tuple[str, ...]
     """Names of the tasks; of a single task its own."""
     path: Path | None = None
-    """The YAML of a single task, or the file of documents; None where the name stands for several tasks."""
+    """The YAML of a single task, or the file of documents; None where the name means several tasks."""
 
 
 def resolve(name: str, sources: Sources = _PLAIN) -> Resolved:
-    """Say what a name stands for.
+    """Decide what a name means.
 
     Args:
         name: as people give it.

@@ -1,12 +1,13 @@
-"""Which documents of a task are scored and which methods are fitted on; the two never share one.
+"""Which documents of a task are scored, and which ones methods are fitted on; no document is in both.
 
-Fitted on is the train split, else validation, else a fifth of the scored split, chosen by the hash of the documents'
-ids, which is then not scored. Of a fit split larger than `FIT_DOCUMENTS` the hash chooses that many.
+Methods are fitted on the train split, else on the validation split, else on a fifth of the scored split, chosen by the
+hash of the documents' ids, which is then not scored. Of a fit split larger than `FIT_DOCUMENTS` that many are chosen by
+the hash.
 
-Splits are told apart by their rows, not by their names. Rows that ask a model the same are one document to it, whatever
-the references: the question, and the answers to choose from where there are such, without examples. What a scored row
-asks is taken out of the fit split; a split of which nothing is left is none. Examples in prompts: see
-`dlbench.data.rows.few_shot`.
+Splits are compared by their rows, not by their names. Two rows are the same document if they ask the same: the question
+without few-shot examples, and the answers to choose from where there are any; references do not matter. Documents of
+the fit split that are scored too are left out of it; a fit split that is empty after that is not used. For few-shot
+examples see `dlbench.data.rows.few_shot`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from dlbench.errors import DlbenchError
 from dlbench.system.seeding import same_draws
 
 FIT_DOCUMENTS = 2000
-"""More than any method learns from; preparing the others would take minutes."""
+"""Most documents to fit on: more than any method learns from; preparing all of a large split would take minutes."""
 FIFTH = "a fifth of {split}, not scored"
 SAMPLE_SEED = 0
-"""Of the documents that a limit takes; not the seed of a run, so that all seeds, and everybody, take the same ones."""
+"""Seed of the sample that a limit takes; fixed, so that every run takes the same documents."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class _FitSide:
     """What methods are fitted on.
 
     Attributes:
-        name: as records have it.
-        rows: of the whole split; None where they cannot be read.
-        places: which of them, at most `FIT_DOCUMENTS`.
-        overlap: documents that were taken out, since they are scored.
-        apart: whether it is a part of the scored split, which is then not scored.
+        name: as in records.
+        rows: all rows of the split; None where they cannot be read.
+        places: indices of the documents among the rows, at most `FIT_DOCUMENTS`.
+        overlap: number of documents left out because they are scored too.
+        apart: whether these are a part of the scored split, which is then not scored.
         fault: why the rows cannot be read.
     """
 
@@ -53,12 +54,12 @@ class _FitSide:
 
 
 class Splits:
-    """The documents of one lm-eval task by their use; nothing is read before it is asked for.
+    """The scored documents of one lm-eval task, and those to fit on; nothing is read before it is needed.
 
     Args:
-        name: for messages.
+        name: the task's, for messages.
         inner: lm-eval's task.
-        sources: gives the source of every scored row, if it has one.
+        sources: gives the source of every row of the scored split, None where a row has none.
     """
 
     def __init__(self, name: str, inner: Any, sources: Callable[[], Sequence[str | None]] = tuple) -> None:
@@ -75,14 +76,14 @@ class Splits:
         return self._side.overlap
 
     def rows(self, split: Split) -> Any:
-        """All rows that the split's documents stand in."""
+        """All rows of the data split that the documents are taken from."""
         return self._test if split == "test" else self._side.rows
 
     def places(self, split: Split, *, whole: bool = False) -> Sequence[int]:
-        """Which of the rows are the split's documents, in their order.
+        """Indices of the documents among the rows, in order.
 
         Args:
-            split: the use.
+            split: `test` for those that are scored, `fit` for those to fit on.
             whole: all of a fit split that is larger than `FIT_DOCUMENTS`.
 
         Raises:
@@ -102,13 +103,13 @@ class Splits:
         return side.places
 
     def ids(self, split: Split) -> list[str]:
-        """The rows' own ids, or their places where they have none that tell them apart."""
+        """The rows' own ids, or ids made of their indices where these are missing or not unique."""
         scored = split == "test" or self._side.apart
         return _ids(self._test if scored else self._side.rows, "test" if scored else "fit")
 
     @property
     def asked(self) -> Sequence[bytes | None]:
-        """What every scored row asks, hashed; None where that is not known."""
+        """The hash of what every row of the scored split asks; None where that is not known."""
         return self._asked[1]
 
     @cached_property
@@ -124,7 +125,7 @@ class Splits:
                 continue
             try:
                 rows = _read(read)
-            except Exception as error:  # whoever fits nothing need not read it
+            except Exception as error:  # an error only if something is fitted
                 return _FitSide(name, None, overlap=overlap, fault=error)
             kept: list[int] = []
             for place in range(len(rows)) if len(rows) <= FIT_DOCUMENTS else _by_hash(_ids(rows, "fit")):
@@ -139,7 +140,7 @@ class Splits:
         return _FitSide(FIFTH.format(split=self._scored[0]), self._test, sorted(self._fifth()), overlap, apart=True)
 
     def _offered(self) -> Iterator[tuple[str, str | None, Callable[[], Any]]]:
-        """The splits to fit on, first choice first: name, name in the data where that is known, rows."""
+        """The splits that could be fitted on, best first: name, name in the data where known, a reader of its rows."""
         inner, config = self._inner, self._inner.config
         if inner.has_training_docs():
             yield str(config.training_split or "train"), config.training_split, inner.training_docs
@@ -148,13 +149,13 @@ class Splits:
 
     @property
     def _scored(self) -> tuple[str, str | None]:
-        """The scored split: its name, and that in the data where it is known."""
+        """The scored split: its name, and its name in the data where known."""
         config, tested = self._inner.config, self._inner.has_test_docs()
         own = config.test_split if tested else config.validation_split
         return str(own or ("test" if tested else "validation")), own
 
     def _fifth(self) -> set[int]:
-        """Places of a fifth of the scored split, by hash; what asks the same, or has one source, stays together."""
+        """Indices of a fifth of the scored split, by hash; rows that ask the same or share a source stay together."""
         ids, groups = _ids(self._test, "test"), self._groups()
         wanted, taken = len(ids) // 5, set[int]()
         order = _by_hash(ids)
@@ -167,7 +168,7 @@ class Splits:
         return taken
 
     def asks(self, row: Any) -> bytes | None:
-        """The hash of what a row asks, in this task; None where that cannot be told."""
+        """The hash of what a row asks, in this task; None where that is not known."""
         return self._asked[0].hash(row)
 
     @cached_property
@@ -186,18 +187,18 @@ class Splits:
 
     @cached_property
     def _asked(self) -> tuple[Questions, list[bytes | None]]:
-        """What every scored row asks. Where prompts tell no rows apart, only the references do."""
+        """What every row of the scored split asks; where all prompts are equal, the references count too."""
         questions = Questions(self._inner)
-        found = [questions.hash(row) for row in self._test]
-        if len(found) == 1 or len(set(found)) > 1 or self._differs(questions, found[0]):
-            return questions, found
+        hashes = [questions.hash(row) for row in self._test]
+        if len(hashes) == 1 or len(set(hashes)) > 1 or self._differs(questions, hashes[0]):
+            return questions, hashes
         questions = Questions(self._inner, answered=True)
         return questions, [questions.hash(row) for row in self._test]
 
     def _differs(self, questions: Questions, asked: bytes | None) -> bool:
-        """Whether any row to fit on asks something else."""
+        """Whether any row that could be fitted on asks something else."""
         for _, _, read in self._offered():
-            with contextlib.suppress(Exception):  # what cannot be read is told where it is needed
+            with contextlib.suppress(Exception):  # an error where the split is needed
                 if any(questions.hash(row) != asked for row in _read(read)):
                     return True
         return False
@@ -206,33 +207,33 @@ class Splits:
         return self.asks(row) in self._in_scored_split
 
     def _groups(self) -> list[list[int]]:
-        """For every scored row the places of all that ask the same, or are of its source."""
+        """For every row of the scored split the indices of all rows that ask the same, or share its source."""
         sources = distinct(self._sources() or [None] * len(self._asked[1]))
         by_key: dict[bytes | str, list[int]] = {}
-        found = []
+        groups = []
         for place, (source, one) in enumerate(zip(sources, self._asked[1], strict=True)):
             key = one if source is None else source
             same = [] if key is None else by_key.setdefault(key, [])
             same.append(place)
-            found.append(same)
-        return found
+            groups.append(same)
+        return groups
 
 
 def sample(ids: Sequence[str], count: int) -> list[int]:
-    """Places of a sample, in order; a larger sample holds a smaller one, and what is not sampled decides nothing.
+    """Indices of a sample, in order; a larger sample contains every smaller one.
 
     Args:
         ids: of the documents.
-        count: how many to take, at most.
+        count: size of the sample, at most.
     """
     return sorted(_by_hash([f"sample {SAMPLE_SEED}: {id_}" for id_ in ids])[:count])
 
 
 def _read(rows: Callable[[], Any]) -> Any:
-    """Rows of a task, the same at every reading; a list where they only come one by one."""
+    """Read rows with fixed seeds, so that every reading gives the same; an iterator becomes a list."""
     with same_draws():
-        found = rows()
-        return found if hasattr(found, "__getitem__") and hasattr(found, "__len__") else list(found)
+        read = rows()
+        return read if hasattr(read, "__getitem__") and hasattr(read, "__len__") else list(read)
 
 
 def _ids(rows: Any, label: str) -> list[str]:
@@ -241,5 +242,5 @@ def _ids(rows: Any, label: str) -> list[str]:
 
 
 def _by_hash(ids: Sequence[str]) -> list[int]:
-    """Places in the order of the ids' hashes."""
+    """Indices in the order of the ids' hashes."""
     return sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())

@@ -1,8 +1,8 @@
-"""The tasks that come with dlbench, read from their YAML without importing lm-eval.
+"""The suites and tasks that come with dlbench, read from their YAML without importing lm-eval.
 
-A suite is a group YAML, a task a task YAML; both stand in a folder of `dlbench.tasks`. A suite may list tasks of
-lm-eval too; what there is to say of those stands in the suite's own file. Only names and descriptions are read here:
-`dlbench.data.loader` hands the same files to lm-eval, which gives them their meaning.
+A suite is a group YAML and a task is a task YAML, each in a folder of `dlbench.tasks`. A suite may list tasks of
+lm-eval too, and describes them in its own file. Only names and descriptions are read here; `dlbench.data.loader` passes
+the same files to lm-eval, which interprets them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class TaskInfo:
 
     @property
     def origin(self) -> str:
-        """Who wrote it."""
+        """Where the task comes from."""
         return "lm-eval" if self.path is None else "dlbench"
 
 
 class _TaskLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML ships no types
-    """Reads lm-eval's YAML; a function stays the text that names it."""
+    """Reads lm-eval's YAML, with functions as the text that names them."""
 
 
 _TaskLoader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
@@ -56,7 +56,7 @@ _TaskLoader.add_constructor("!function", lambda loader, node: loader.construct_s
 
 @functools.cache
 def tasks() -> dict[str, TaskInfo]:
-    """The tasks of all suites by name: suite by suite, in the suite's order."""
+    """All tasks of the suites by name: suite by suite, in the suite's order, then tasks that no suite lists."""
     configs, described = _configs(), _described()
     members: dict[str, str] = {}
     for suite, names in suites().items():
@@ -73,22 +73,22 @@ def tasks() -> dict[str, TaskInfo]:
 
 @functools.cache
 def suites() -> dict[str, tuple[str, ...]]:
-    """The built-in suites by name, each with the names of its tasks."""
-    found = {str(c["group"]): tuple(map(str, c["task"])) for _, c in _files() if "group" in c}
+    """The suites by name, each with the names of its tasks."""
+    listed = {str(c["group"]): tuple(map(str, c["task"])) for _, c in _files() if "group" in c}
     known = {*_configs(), *_described()}
-    for suite, names in found.items():
+    for suite, names in listed.items():
         if missing := [name for name in names if name not in known]:
             raise DlbenchError(f"suite {suite!r} lists {', '.join(missing)}, for which there is no YAML")
-    return found
+    return listed
 
 
 def about(suite: str) -> str:
-    """What a suite is, in a line."""
+    """A suite's description, in one line."""
     return next(str(_metadata(c).get("about", "")) for _, c in _files() if c.get("group") == suite)
 
 
 def folder() -> Path:
-    """Where the suites are."""
+    """The folder of the suites."""
     spec = importlib.util.find_spec(PACKAGE)
     places = spec.submodule_search_locations if spec else None
     if not places:
@@ -98,30 +98,30 @@ def folder() -> Path:
 
 @functools.cache
 def _configs() -> dict[str, tuple[Path, dict[str, Any]]]:
-    found: dict[str, tuple[Path, dict[str, Any]]] = {}
+    configs: dict[str, tuple[Path, dict[str, Any]]] = {}
     for path, config in _files():
         if "group" in config or "task" not in config:
             continue
         name = str(config["task"])
-        if name in found:
-            raise DlbenchError(f"two tasks are named {name!r}: {found[name][0]} and {path}; rename one")
-        found[name] = (path, config)
-    return found
+        if name in configs:
+            raise DlbenchError(f"two tasks are named {name!r}: {configs[name][0]} and {path}; rename one")
+        configs[name] = (path, config)
+    return configs
 
 
 @functools.cache
 def _described() -> dict[str, dict[str, Any]]:
-    """Tasks of lm-eval that suites list, by name, with what the suites say of them."""
-    found: dict[str, dict[str, Any]] = {}
+    """Tasks of lm-eval that suites list: name → the suite's description of it."""
+    described: dict[str, dict[str, Any]] = {}
     for _, config in _files():
         if "group" in config:
-            found.update(_metadata(config).get("tasks") or {})
-    return found
+            described.update(_metadata(config).get("tasks") or {})
+    return described
 
 
 @functools.cache
 def _files() -> tuple[tuple[Path, dict[str, Any]], ...]:
-    # nano first: it is what a run without options takes
+    # nano first: a run without options takes it
     paths = sorted(folder().glob("*/*.yaml"), key=lambda path: (path.parent.name != "nano", path))
     return tuple((path, read(path)) for path in paths)
 
@@ -133,7 +133,7 @@ def read(path: Path) -> dict[str, Any]:
         DlbenchError: it is not YAML, or an included file is missing.
     """
     try:
-        # A subclass of SafeLoader: it constructs plain values only.
+        # A subclass of SafeLoader, which constructs plain values only.
         config = yaml.load(path.read_text(encoding="utf-8"), Loader=_TaskLoader)
     except yaml.YAMLError as error:
         raise DlbenchError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
@@ -151,13 +151,13 @@ def read(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def _part(path: Path) -> dict[str, Any]:
-    """What several YAML files include, read once."""
+    """A YAML that others include, read once."""
     return read(path)
 
 
 def _metadata(config: dict[str, Any]) -> dict[str, Any]:
-    found = config.get("metadata")
-    return found if isinstance(found, dict) else {}
+    metadata = config.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _info(path: Path, config: dict[str, Any], suite: str) -> TaskInfo:

@@ -93,7 +93,7 @@ class Task:
 
     @property
     def wants_chat(self) -> bool:
-        """Whether the task says that its prompts belong into a model's chat template."""
+        """Whether the task asks for a model's chat template around its prompts."""
         return bool(self._metadata.get("chat", False))
 
     @property

@@ -1,4 +1,4 @@
-"""Where tasks come from and what a run changes of them: the options of `dlbench run` that concern tasks."""
+"""Options of `dlbench run` for tasks: where they come from, and what is changed of them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ CHAT = ("auto", "on", "off")
 
 @dataclass(frozen=True)
 class Sources:
-    """Equal sources give equal tasks."""
+    """The options; with equal options, a name gives equal tasks."""
 
     data_dir: str | None = None
-    """A folder of local mirrors; None asks the hub, or what the hub's cache holds."""
+    """Folder of local mirrors; None takes the hub or its cache."""
     include: tuple[str, ...] = ()
     """Folders with task YAML of the user's own."""
     fewshot: int | None = None
-    """Examples in the prompt; None takes the task's own number."""
+    """Few-shot examples in the prompt; None takes the task's own number."""
     max_new_tokens: int | None = None
     """Most new tokens; None takes the task's own limit."""
     template: str | None = None
-    """Prompt of a task that is a file: a text with `{input}` in it."""
+    """Prompt of file tasks: a text that contains `{input}`."""
     metric: str | None = None
-    """Primary metric of a task that is a file."""
+    """Primary metric of file tasks."""
 
     def check(self, tasks: tuple[str, ...]) -> None:
         """Check what can be checked without reading data.
 
         Raises:
-            DlbenchError: a folder is missing, a number is too small, or an option is for files and no task is one.
+            DlbenchError: a folder is missing, a number is too small, or an option for file tasks is given without one.
         """
         if self.data_dir is not None and not Path(self.data_dir).expanduser().is_dir():
             raise DlbenchError(f"no folder {self.data_dir} for --data-dir: give the folder that holds the mirrors")
@@ -56,10 +56,10 @@ class Sources:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Build from what JSON kept of `dataclasses.asdict`."""
+        """Build from `dataclasses.asdict` after a round trip through JSON."""
         return cls(**{**content, "include": tuple(content["include"])})
 
 
 def is_file_task(task: str) -> bool:
-    """Whether a task is a user's own file of documents."""
+    """Whether a task is given as a file of documents (`file:PATH`)."""
     return task.startswith("file:")

@@ -37,7 +37,7 @@ def rescore(
     known: dict[object, list[tuple[float, dict[str, float]]]] = {}
     changed, several = 0, list(dict.fromkeys(keys))
     for number, key in enumerate(several):
-        earlier, samples = store.found(key), store.samples(key)
+        earlier, samples = store.from_earlier_run(key), store.samples(key)
         stale: list[Sample] = []
         for document in documents:
             if document.id in earlier:

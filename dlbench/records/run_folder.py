@@ -78,7 +78,7 @@ class Store:
             self._from_earlier.setdefault(key, frozenset(samples))
         return self._known[key]
 
-    def found(self, key: str) -> frozenset[str]:
+    def from_earlier_run(self, key: str) -> frozenset[str]:
         """Documents whose samples an earlier run has written: those on disk when the key was first read."""
         self.samples(key)
         return self._from_earlier[key]

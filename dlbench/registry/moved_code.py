@@ -180,7 +180,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/tasks/metrics.py",
-        "859179e1398d56c1ba212bd69ef7573beba9b38171d3039e3d681d6b3595cf19",
+        "5c467cf4cf1800b061eafb3ced984822417e34ab87da534e60e2640c34d76e9f",
     ): [
         (
             "dlbench/tasks/metrics.py",

@@ -92,8 +92,8 @@ class Walk:
         if one.level:
             folder = path.parents[min(one.level, len(path.parents)) - 1]
             base = os.path.relpath(folder, path.parent)
-            for found, inner in _below(folder, one.module, one.names):
-                yield found, Path(os.path.normpath(Path(label).parent / base / inner)).as_posix()
+            for loaded, inner in _below(folder, one.module, one.names):
+                yield loaded, Path(os.path.normpath(Path(label).parent / base / inner)).as_posix()
             return
         top = one.module.partition(".")[0]
         if top == _OWN:
@@ -102,7 +102,7 @@ class Walk:
             return
         folders = [] if top in _LARGE else dict.fromkeys([*_homes(top), path.parent])
         local = [f for f in folders if top in self.belonging or not _INSTALLED & set(f.parts)]
-        files = [(found, inner) for folder in local for found, inner in _below(folder, one.module, one.names)]
+        files = [(loaded, inner) for folder in local for loaded, inner in _below(folder, one.module, one.names)]
         yield from files
         if not files and self.releases and (release := _release(top)):
             self.others.add(f"{top} {release}")
@@ -175,9 +175,9 @@ def _whole(home: Path, module: str) -> Iterator[Path]:
     place = home
     for part in module.split("."):
         place = place / part
-        if (found := module_file(place)) is not None:
-            if found.parent != place:
-                yield found
+        if (loaded := module_file(place)) is not None:
+            if loaded.parent != place:
+                yield loaded
                 return
             break
     inside = (p for p in sorted(place.rglob("*")) if p.is_file() and p.suffix != ".pyc")
@@ -208,17 +208,17 @@ def _below(folder: Path, module: str, names: Iterable[str]) -> Iterator[tuple[Pa
     """The files that importing names from a module runs, with those of its packages; none where there is no module."""
     place, parts = folder, list(filter(None, module.split(".")))
     for part in parts:
-        found = module_file(place / part)
-        if found is not None:
-            yield found, found.relative_to(folder).as_posix()
+        loaded = module_file(place / part)
+        if loaded is not None:
+            yield loaded, loaded.relative_to(folder).as_posix()
         place = place / part
-        if found is not None and found.parent != place:
+        if loaded is not None and loaded.parent != place:
             return  # a module, not a package
     for name in names:
         # A star may import any module of the package.
         several = sorted(place.glob("*.py")) if name == "*" else [module_file(place / name)]
-        for found in filter(None, several):
-            yield found, found.relative_to(folder).as_posix()
+        for loaded in filter(None, several):
+            yield loaded, loaded.relative_to(folder).as_posix()
 
 
 def module_file(place: Path) -> Path | None:

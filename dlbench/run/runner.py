@@ -206,7 +206,7 @@ class Runner:
         """Score samples of earlier runs again."""
         task, keys = job.conditions.task, [s.key for s in job.all_settings]
         where = f"{task.name} on {job.engine.backbone.name}"
-        if not any(map(self.store.found, keys)):
+        if not any(map(self.store.from_earlier_run, keys)):
             return
         with self.progress.stage(f"earlier samples of {where}", "score") as say:
             changed = rescore(task, job.documents, self.store, keys, say)

@@ -22,11 +22,11 @@ def expanded(path: Path, option: str) -> Path:
         DlbenchError: there is no such home folder, or no such path can exist.
     """
     try:
-        found = path.expanduser()
-        if "\0" in str(found):
+        expanded_path = path.expanduser()
+        if "\0" in str(expanded_path):
             raise ValueError("it holds a NUL character")
-        found.exists()  # raises where it is too long, or leads through a folder that may not be read
-        return found.resolve() if found.name == ".." else found
+        expanded_path.exists()  # raises where it is too long, or leads through a folder that may not be read
+        return expanded_path.resolve() if expanded_path.name == ".." else expanded_path
     except (OSError, RuntimeError, ValueError) as error:
         raise DlbenchError(f"{option} {brief(str(path))}: {reason(error)}; give another path") from error
 

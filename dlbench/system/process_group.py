@@ -64,8 +64,8 @@ def settle(say: Callable[[str], None], environment: MutableMapping[str, str] = o
         _check(environment)
         ignored = []  # a group was started by other means: MPI's variables do not matter
     else:
-        found = [name for name in (*LAUNCHED, *_OTHERS) if name in environment]
-        ignored += [f"{name}={environment.pop(name)}" for name in found]
+        incomplete = [name for name in (*LAUNCHED, *_OTHERS) if name in environment]
+        ignored += [f"{name}={environment.pop(name)}" for name in incomplete]
     if ignored:
         say(
             f"ignored in the environment: {', '.join(ignored)}; a launcher would set all of {', '.join(LAUNCHED)}; "

@@ -131,5 +131,5 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
                 process.wait()
         if failed:
             reported = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
-            code = f"a process of the {what} failed (exit code {failed[0]}); what it printed stands above"
+            code = f"a process of the {what} failed (exit code {failed[0]}); see what it printed above"
             raise DlbenchError(reported[0] if reported else code)

@@ -1,1 +1,1 @@
-"""What is read off the rows of a data set: duplicates, shared sources, few-shot examples."""
+"""Rows of a data set: the documents made of them, duplicates, shared sources, few-shot examples."""

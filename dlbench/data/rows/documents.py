@@ -138,7 +138,7 @@ class DocumentBuilder:
         )  # fmt: skip
 
     def _body(self, row: Row, prompt: str) -> tuple[int, int] | None:
-        """Where the row's text stands in the prompt, if the task lets that lose its end."""
+        """Start and end of the row's text in the prompt, if the task allows its end to be cut."""
         if self._metadata.get("cut") != "input":
             return None
         start = prompt.rfind(row["input"])

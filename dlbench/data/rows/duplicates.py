@@ -1,7 +1,7 @@
-"""What the rows of a task ask a model: rows that ask the same are one document to it, whatever their references.
+"""Recognise rows that ask a model the same question, whatever their references.
 
-Answers to choose from are the same in any order, beside the question and within it: some tasks shuffle them anew in
-every split.
+The order of the answers to choose from does not matter, neither beside the question nor within it: some tasks shuffle
+them in every split.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ Row = Mapping[str, Any]
 _Read = Callable[[Row], Any]
 
 _MARK = re.compile(r"(?:^|(?<=\s))(?:\(([A-Z])\)|([A-Z])([.):]))[ \t]*", re.MULTILINE)
-"""Before an answer in a text: `A.`, `A)`, `A:`, `(A)`."""
+"""The letter before an answer in a text: `A.`, `A)`, `A:`, `(A)`."""
 _BULLET = re.compile(r"^\W*(?:\w{1,2}[.):]+\s)?\s*")
 _PLAINLY = 3
-"""Answers in a text that are told by their letters alone; two may be the halves of anything."""
+"""Number of lettered items from which a list is taken for answers by the letters alone; two may be anything."""
 
 
 class Questions:
-    """Tells what rows ask, by a hash: the question without examples, and the answers to choose from if there are any.
+    """Hashes what rows ask: the question without few-shot examples, and the answers to choose from if there are any.
 
     Args:
         inner: lm-eval's task.
-        answered: whether the references count too, for tasks whose prompts tell no rows apart.
+        answered: whether the references count too, for tasks where all prompts are equal.
     """
 
     def __init__(self, inner: Any, answered: bool = False) -> None:
         self._inner, self._answered = inner, answered
 
     def hash(self, row: Row) -> bytes | None:
-        """The hash of what a row asks; None where lm-eval makes nothing of it, which is told when it is needed."""
+        """The hash of what a row asks; None where lm-eval fails on the row: an error once its prompt is needed."""
         try:
             parts = self._parts(row)
         except Exception:
@@ -46,17 +46,17 @@ class Questions:
         return hashlib.sha256(json.dumps(parts, default=str).encode()).digest()
 
     def _parts(self, row: Row) -> list[Any]:
-        inner, found = self._inner, {name: read(row) for name, read in self._readers.items()}
-        given = found.get("doc_to_choice", [])
+        inner, fields = self._inner, {name: read(row) for name, read in self._readers.items()}
+        given = fields.get("doc_to_choice", [])
         choices = _listed(given)
         parts = [inner.doc_to_prefix(row)]
         if not getattr(inner, "multiple_input", 0):
-            parts.append(_unordered(found["doc_to_text"], choices))
+            parts.append(_unordered(fields["doc_to_text"], choices))
         elif choices is None:
-            parts.append(found["doc_to_text"])  # else it is the place of the right one among the beginnings
+            parts.append(fields["doc_to_text"])  # else it is the index of the right one among the beginnings
         parts.append(given if choices is None else sorted(choices))
-        if "doc_to_target" in found:
-            parts.append(found["doc_to_target"])
+        if "doc_to_target" in fields:
+            parts.append(fields["doc_to_target"])
         elif self._answered:
             parts.append(_named(inner.doc_to_target(row), inner.doc_to_choice(row)))
         return parts
@@ -68,14 +68,14 @@ class Questions:
         chosen = inner.OUTPUT_TYPE != "generate_until" and inner.config.doc_to_choice is not None
         if chosen:
             names.append("doc_to_choice")
-        # A continuation that is weighed is asked about; so is what follows where the choice is among beginnings.
+        # A continuation that is scored is part of the question; so is what follows where the answers are beginnings.
         asked = inner.OUTPUT_TYPE == "loglikelihood" or getattr(inner, "multiple_input", 0)
         if asked or (self._answered and not chosen):
             names.append("doc_to_target")
         return {name: self._reader(name) for name in names}
 
     def _reader(self, name: str) -> _Read:
-        """What a field of the task makes of a row; a template is compiled once here, and for every row by lm-eval."""
+        """A function that gives a field of the task for a row; a template is compiled once, not once per row."""
         from lm_eval.api.task import ConfigurableTask
         from lm_eval.utils import env
 
@@ -91,7 +91,7 @@ class Questions:
 
 
 def _listed(choices: Any) -> list[str] | None:
-    """Answers to choose from, which a template gives as the text of a list; None where they are no list."""
+    """Answers to choose from as a list; a template gives them as the text of one. None where they are no list."""
     if isinstance(choices, str):
         try:
             choices = ast.literal_eval(choices)
@@ -101,13 +101,13 @@ def _listed(choices: Any) -> list[str] | None:
 
 
 def _named(target: Any, choices: Sequence[Any]) -> list[str]:
-    """The right answers themselves, whatever their places."""
+    """The right answers as text, sorted, whatever their indices."""
     several = target if isinstance(target, list) else [target]
     return sorted(str(choices[one] if isinstance(one, int) else one) for one in several)
 
 
 def _unordered(text: Any, choices: Iterable[str] | None) -> Any:
-    """A question, with the answers that stand in it in an order of their own."""
+    """A question, with the answers that it contains sorted."""
     if not isinstance(text, str):
         return text
     known = {one.strip() for one in choices or ()} - {""}
@@ -125,12 +125,12 @@ def _unordered(text: Any, choices: Iterable[str] | None) -> Any:
     last, newline, rest = text[marks[-1].end() :].partition("\n")
     items.append(last.strip())
     labelled = len(items) > 1 and {_letter(mark) for mark in marks} <= {one.strip("().: ") for one in known}
-    plainly = len(items) >= _PLAINLY and all(mark[3] != ":" for mark in marks)  # `A:` may be somebody who speaks
+    plainly = len(items) >= _PLAINLY and all(mark[3] != ":" for mark in marks)  # `A:` may be a speaker
     return [text[: marks[0].start()], sorted(items), newline + rest] if labelled or plainly else text
 
 
 def _lettered(text: str) -> list[re.Match[str]]:
-    """The longest row of marks in a text, from A on."""
+    """The longest run of consecutive letters before answers, from A on."""
     rows: list[list[re.Match[str]]] = []
     for mark in _MARK.finditer(text):
         letter = _letter(mark)

@@ -1,9 +1,9 @@
-"""Documents that share a source: which they are, and their clusters for the statistics.
+"""Sources that documents share, such as a passage, and the clusters that they form for the statistics.
 
-Questions about one passage stand or fall together, so they are fewer independent answers than there are questions. A
-question that a split asks twice is of one source, and joins the sources that it stands in. The
-YAML of a task names the source in its metadata (`source: <column>`, or a function of the row); of lm-eval's own tasks
-`COLUMNS` knows some. Only a hash of a source is kept: it may be a long text, or one that must not be published.
+Answers to questions about one passage are correlated, so they carry less information than independent ones. A question
+that a split asks twice has one source, and joins the sources of its rows. The YAML of a task names the source in its
+metadata (`source: <column>`, or a function of the row); for lm-eval's tasks see `COLUMNS`. Only a hash of a source is
+kept: it may be a long text, or one that must not be published.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "projecte-aina/xquad-ca": ("context",),
     "skt/kobest_v1": ("paragraph",),
 }
-"""Hub dataset of tasks of lm-eval → columns that hold what a row was taken from; the first that a row has counts."""
+"""Hub dataset of tasks of lm-eval → columns that hold the source; the first that a row has counts."""
 
 
 def source(doc: Mapping[str, Any], named: Any, dataset: str | None, task: str) -> str | None:
-    """The hash of what a row was taken from; None where nothing says so.
+    """The hash of a row's source; None where the row has none, or the task names none.
 
     Args:
         doc: the row.
-        named: what the task's metadata names: a column, `column.field` of a nested one, or a function of the row.
-        dataset: the hub's, for tasks that name nothing.
+        named: the `source` of the task's metadata: a column, `column.field` of a nested one, or a function of the row.
+        dataset: name on the hub, for tasks whose metadata has no `source`.
         task: for messages.
 
     Raises:
@@ -87,14 +87,14 @@ def distinct(sources: Sequence[str | None]) -> list[str | None]:
 
 
 def merged(sources: Sequence[str | None], asked: Sequence[Hashable | None]) -> list[str | None]:
-    """The sources of all rows of a split, where rows that ask the same are of one source, and so are their sources.
+    """Merge the sources of rows that ask the same question.
 
     Args:
         sources: of each row, where it has one; see `distinct` for one that all share.
-        asked: what each row asks; rows of None ask nothing that another does.
+        asked: what each row asks; None where no other row asks the same.
 
     Returns:
-        Sources as they are where no question stands twice.
+        The source of each row; as given where no question occurs twice.
     """
     counts = Counter(one for one in asked if one is not None)
     if not counts or max(counts.values()) == 1:
@@ -130,7 +130,7 @@ def clusters(ids: Sequence[str], sources: Mapping[str, str | None], prefix: str 
     Args:
         ids: of the documents, in order.
         sources: document id → source, as far as they have one.
-        prefix: sets the documents of one task apart from those of another.
+        prefix: distinguishes the documents of one task from those of another.
 
     Returns:
         None where no two documents share a source, and where all share one.

@@ -1,1 +1,1 @@
-"""How the text of an answer is scored."""
+"""Scores of outputs and answers: the registry of metrics, a task's scorer, words, and the hash of scoring code."""

@@ -1,6 +1,6 @@
-"""What the scores of a task depend on beside its documents, as a hash: fits that learn from scores are kept under it.
+"""A hash of how a task is scored, for the content keys of fits that learn from scores.
 
-Samples need none: they are scored again, see `dlbench.evaluation.rescoring`.
+Samples need no such hash: they are scored again, see `dlbench.evaluation.rescoring`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _FIELDS = ("output_type", "process_results", "doc_to_target", "doc_to_choice", "
 
 
 def scoring_sha256(inner: Any, tokenizer: str | None = None) -> str:
-    """sha256 over how a task of lm-eval is configured to score, and over the code that does it.
+    """sha256 over the configuration of a task's scoring, and over the code that it runs.
 
-    Code counts as in `dlbench.registry.provenance`: by what it says where it is local, by its release where it is
-    installed. The suite's own tasks leave other libraries out, so that fits that ship with dlbench are found beside any
-    release.
+    Code counts as in `dlbench.registry.provenance`: local files by their content, installed packages by their release.
+    For dlbench's own tasks other libraries do not count, so that the fits that ship with dlbench are found beside any
+    release of these.
 
     Args:
         inner: lm-eval's task.
-        tokenizer: of BLEU, where the task's references choose it.
+        tokenizer: that of BLEU, where the task's references decide it.
     """
     config = inner.config
     ours = getattr(config.process_results, "__module__", "") == "dlbench.tasks.metrics"
@@ -40,7 +40,7 @@ def scoring_sha256(inner: Any, tokenizer: str | None = None) -> str:
 
 
 def _plain(value: Any, walk: Walk) -> Any:
-    """A setting as JSON has it; the code of what can be called goes to the walk."""
+    """A setting as JSON; the files of callables are added to the walk."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Mapping):
