@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from dlbench.errors import DlbenchError
 from dlbench.records.jsonl import Part, write_text
+from dlbench.records.schema import Count, Sha256
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 CARD_FILE = "dlbench.json"
 """`dlbench.models.backbone.load` reads the base's hash from it."""
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
 
 
 class TrainingSource(Part):
