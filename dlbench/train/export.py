@@ -43,7 +43,7 @@ class Trained:
             after: its quality.
             spec: what was asked for.
         """
-        backbone, totals, recipe = self.backbone, self.trainer.totals, spec.made()
+        backbone, totals, recipe = self.backbone, self.trainer.totals, spec.build_recipe()
         options = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
         if "exits" in options:
             options["exits"] = tuple(recipe.weights(backbone.depth, 0))

@@ -77,7 +77,7 @@ class Training:
             torch.set_num_threads(max(1, cores() // self.accelerator.num_processes))
             device = str(self.accelerator.device)
         self.spec, self.device, self.main = spec, torch.device(device), self.accelerator.is_main_process
-        self.recipe = spec.made()
+        self.recipe = spec.build_recipe()
         self.work = spec.out / WORK
         self.progress = Progress(shown=self.main)
 
