@@ -1,4 +1,4 @@
-"""What is decoded: prompts cut to the context, the same waves whatever the processes, and only what is missing."""
+"""What is decoded: prompts cut to the context, the same batches for any number of processes, only missing samples."""
 
 import numpy as np
 import pytest

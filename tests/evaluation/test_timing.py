@@ -1,4 +1,4 @@
-"""Times: what is measured together, and what becomes of a batch that does not fit the memory."""
+"""Times: settings that are measured together, and batches that do not fit the memory."""
 
 from dataclasses import replace
 
