@@ -1,6 +1,6 @@
-"""The command line: says what is wrong with the options, and hands over; `dlbench.commands` has a file per command.
+"""The command line: parses options, calls a command and reports errors; `dlbench.commands` has a file per command.
 
-Nothing heavy is imported before it is needed: `--help` and `list` answer in a fraction of a second. Exit codes: 0 done,
+Nothing heavy is imported before it is needed: `--help` and `list` take a fraction of a second. Exit codes: 0 done,
 1 a fault of dlbench, 2 a fault in what was asked, 130 interrupted.
 """
 
@@ -34,10 +34,10 @@ app.add_typer(listing, name="list")
 @app.callback(invoke_without_command=True)
 def _root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    # `main` reads --debug itself, so that it may stand anywhere on the line.
+    # `main` reads --debug itself, so that it may be anywhere on the line.
     if version:
         typer.echo(f"dlbench {__version__}")
     elif context.invoked_subcommand is None:
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(str(error))
         return error.exit_code
     except Exception as error:
-        # typer keeps its own copy of click's exceptions in some releases, so they are told by what they offer.
+        # Some releases of typer have their own copy of click's exceptions, so these are recognised by their attributes.
         if callable(message := getattr(error, "format_message", None)):
             say(f"{message()} (see `dlbench --help`)")
             return int(getattr(error, "exit_code", 2))

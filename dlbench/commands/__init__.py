@@ -1,1 +1,1 @@
-"""The commands of dlbench, one file each: options in, one call into the package out. Nothing heavy at import."""
+"""The commands of dlbench, one file each: options in, one call into the package out; importing them is fast."""

@@ -11,21 +11,23 @@ from dlbench.commands.terminal import at_home, interrupted
 
 
 def bench(
-    quick: Annotated[bool, typer.Option("--quick", help="Smaller models, fewer repeats: minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer repeats: takes minutes.")] = False,
     to: Annotated[
         Path | None,
-        typer.Option("--json", metavar="PATH", callback=at_home, help="Write measurements there as they come."),
+        typer.Option(
+            "--json", metavar="PATH", callback=at_home, help="File for the measurements, written as they are made."
+        ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's own choice]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's default]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32; GPU: bfloat16]")] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Of decode, wide, requests, sweep, memory, start. [all]")
+        str | None, typer.Option(metavar="NAME,…", help="Parts: decode, wide, requests, sweep, memory, start. [all]")
     ] = None,
 ) -> None:
     """Measure dlbench's own speed beside transformers' generate and lm-eval, on this machine.
 
-    Leave the machine to it: whatever else runs shows in the times.
+    Leave the machine idle otherwise: other programs make the times longer.
     """
     from dlbench.bench.options import Options
 

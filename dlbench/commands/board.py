@@ -15,7 +15,7 @@ def board(
     run_dir: Annotated[list[Path], typer.Argument(callback=at_home, help="Folders that `dlbench run` wrote.")],
     out: Annotated[
         Path | None,
-        typer.Option(callback=at_home, help="Folder for the site. [site, unless something else is asked for]"),
+        typer.Option(callback=at_home, help="Folder for the site. [site; none with --text, --png, --svg or --index]"),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Print the frontier and the table.")] = False,
     png: Annotated[Path | None, typer.Option(callback=at_home, help="Folder for all charts as PNG.")] = None,
@@ -24,13 +24,13 @@ def board(
         Path | None, typer.Option(callback=at_home, help="File for the board's figures and ranks as JSON.")
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing: fail where the site or index is stale.")
+        bool, typer.Option("--check", help="Write nothing; fail if the site or index is out of date.")
     ] = False,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work. [one, or for a large board one per core]")
+        int | None, typer.Option(min=1, help="Processes that share the work. [one; for a large board one per core]")
     ] = None,
 ) -> None:
-    """Build the leaderboard of one or more runs: static pages that open from the file system."""
+    """Build the leaderboard of one or more runs: static pages that open without a server."""
     for folder in run_dir:
         if not (folder / "records.jsonl").is_file():
             raise DlbenchError(f"{folder} holds no records.jsonl: give a folder that `dlbench run` wrote")
@@ -42,9 +42,9 @@ def board(
     from dlbench.leaderboard.terminal.table import print_board
     from dlbench.leaderboard.workers import Workers, enough
 
-    place = out or (None if index or text or png or svg else Path("site"))
-    if place is not None:
-        site.check_place(run_dir, place)
+    site_out = out or (None if index or text or png or svg else Path("site"))
+    if site_out is not None:
+        site.check_place(run_dir, site_out)
     try:
         with Workers(processes or enough(run_dir)) as workers:
             read = read_board(run_dir, workers)
@@ -57,9 +57,9 @@ def board(
                 typer.echo(f"{len(save_pictures(read, png, 'png'))} charts in {png}")
             if svg is not None:
                 typer.echo(f"{len(save_pictures(read, svg, 'svg'))} charts in {svg}")
-            if place is not None and check:
-                typer.echo(f"{place}: {site.check(read, place, workers)} files, all as these records give them")
-            elif place is not None:
-                typer.echo(site.build(read, place, workers))
+            if site_out is not None and check:
+                typer.echo(f"{site_out}: {site.check(read, site_out, workers)} files, all as these records give them")
+            elif site_out is not None:
+                typer.echo(site.build(read, site_out, workers))
     except KeyboardInterrupt:
         raise interrupted("the same command builds the board again") from None

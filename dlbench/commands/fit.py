@@ -13,30 +13,35 @@ from dlbench.system import process_group
 
 def fit(
     method: Annotated[list[str], typer.Argument(help="Methods, or paths of plugin files.")],
-    model: Annotated[list[str] | None, typer.Option(help="Embedded name, folder or hub name; repeat. [nano]")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Embedded model, folder or hub name; repeatable. [nano]")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
     budget: Annotated[
-        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeat. [0.25 0.5 0.75]")
+        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeatable. [0.25 0.5 0.75]")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeat.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Run folder; `dlbench run --out` there takes the fits.")] = Path(
+    out: Annotated[Path, typer.Option(help="Run folder; a `dlbench run` with the same --out uses the fits.")] = Path(
         "dlbench-out"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the first fit.")] = 0,
-    fit_seeds: Annotated[int, typer.Option(help="Fits of each method that learns.")] = 1,
+    fit_seeds: Annotated[int, typer.Option(help="Number of fits of each method that learns.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
-    kv: Annotated[str | None, typer.Option(help="Policy under which knobs are tuned. [the method's own]")] = None,
+    kv: Annotated[
+        str | None, typer.Option(help="Policy for keys and values of skipped tokens while tuning. [the method's own]")
+    ] = None,
     processes: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that share the fits; auto: as many as `run` takes.")
+        str, typer.Option(metavar="N|auto", help="Processes that share the fits; auto: as many as `run` uses.")
     ] = "auto",
-    again: Annotated[bool, typer.Option("--again", help="Fit anew, though a fit exists.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Fit again even where fits exist.")] = False,
 ) -> None:
     """Learn and tune methods on the fit split, without running them on the test documents.
 
-    What a run would fit is fitted and kept under OUT/fits; a method with nothing to learn or tune is refused.
+    The fits that a run would make are made and kept under OUT/fits; methods with nothing to learn or tune are refused.
     """
     from dlbench.data import resolve
     from dlbench.registry import methods as registry

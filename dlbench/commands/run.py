@@ -15,54 +15,61 @@ from dlbench.tasks import metrics
 
 
 def run(
-    model: Annotated[list[str] | None, typer.Option(help="Embedded name, folder or hub name; repeat. [nano]")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Embedded model, folder or hub name; repeatable. [nano]")
+    ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="Task or suite, of lm-eval too, task YAML, or file:PATH.jsonl of your own; repeat. [nano]"),
+        typer.Option(help="Task or suite (lm-eval's too), task YAML, or your own file:PATH.jsonl; repeatable. [nano]"),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeat. [core]")
+        list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeatable. [core]")
     ] = None,
     budget: Annotated[
-        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeat. [0.25 0.5 0.75]")
+        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeatable. [0.25 0.5 0.75]")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeat.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
     ] = None,
     limit: Annotated[
         str | None,
         typer.Option(
             metavar="N|first:N|all",
-            help="Documents per task: a sample, the same for every run; the first ones; all. [32; official: all]",
+            help="Documents per task: N sampled ones, the same in every run, the first N, or all. [32; official: all]",
         ),
     ] = None,
     data_dir: Annotated[
         str | None,
-        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, asked before the hub (`dlbench prefetch`)."),
+        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
     ] = None,
-    include_path: Annotated[list[str] | None, typer.Option(help="Folder with task YAML of your own; repeat.")] = None,
+    include_path: Annotated[list[str] | None, typer.Option(help="Folder with your own task YAML; repeatable.")] = None,
     template: Annotated[
-        str | None, typer.Option(help="Prompt of file: tasks, with {input} in it; \\n is a new line. [{input}]")
+        str | None, typer.Option(help="Prompt template of file: tasks, with {input}; \\n is a line break. [{input}]")
     ] = None,
     metric: Annotated[
         str | None,
         typer.Option(help=f"Metric of file: tasks: {', '.join(metrics.of_files())}. [{metrics.DEFAULT}]"),
     ] = None,
-    fewshot: Annotated[int | None, typer.Option(help="Examples in the prompt. [the task's own number]")] = None,
+    fewshot: Annotated[
+        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own number]")
+    ] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [the task's own limit]")] = None,
     chat_template: Annotated[
-        str, typer.Option(help="Put prompts into the model's chat template: auto (where the task says so), on, off.")
+        str,
+        typer.Option(help="Put prompts into the model's chat template: auto (where the task asks for it), on, off."),
     ] = "auto",
     think_end_token: Annotated[
         str,
         typer.Option(
             metavar="auto|off|TEXT",
-            help="What ends the thinking before an answer, which is not scored; auto: where the chat template says so.",
+            help="Text that ends the thinking before an answer, which is not scored; auto: as the chat template says.",
         ),
     ] = "auto",
     out: Annotated[Path, typer.Option(help="Folder for records, samples and the site.")] = Path("dlbench-out"),
     batch_size: Annotated[
-        str, typer.Option(metavar="N|auto", help="Documents decoded together; auto: as many as fit, 48 or (GPU) 256.")
+        str,
+        typer.Option(metavar="N|auto", help="Documents decoded together; auto: as many as fit, at most 48 (GPU: 256)."),
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
@@ -78,7 +85,8 @@ def run(
         typer.Option(help=f"Keys and values of skipped tokens: {', '.join(kv_policies.names())}. [the method's own]"),
     ] = None,
     kernels: Annotated[
-        str, typer.Option(help="auto: fused layers where proved equal; stock: the model's own.")
+        str,
+        typer.Option(help="auto: fused layers where they are verified to equal the model's; stock: the model's own."),
     ] = "auto",
     processes: Annotated[
         str,
@@ -87,13 +95,15 @@ def run(
             help="Processes that share documents and fits; auto: one per core for small models on a CPU.",
         ),
     ] = "auto",
-    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again, though fitted ones exist.")] = False,
-    fit_seeds: Annotated[int, typer.Option(help="Fits of each method that learns; each is a row.")] = 1,
-    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times after the quality run.")] = True,
+    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again even where fits exist.")] = False,
+    fit_seeds: Annotated[int, typer.Option(help="Number of fits of each method that learns; each is a row.")] = 1,
+    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times at the end of the run.")] = True,
     official: Annotated[
-        bool, typer.Option("--official", help="All documents, and no prompt cut to the context.")
+        bool, typer.Option("--official", help="Take all documents, and refuse prompts that do not fit the context.")
     ] = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Ask no hub: mirrors, files and caches only.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")
+    ] = False,
     device_map: Annotated[
         str | None, typer.Option(help="Spread the layers over devices: auto, balanced, or a JSON file. [one device]")
     ] = None,
@@ -112,10 +122,7 @@ def run(
 
     try:
         process_group.settle(say)
-        if "{input}" in prompt:
-            if template is not None:
-                raise DlbenchError("--prompt and --template both give a template: give one of them")
-            template, prompt = prompt, "full"
+        prompt, template = _template_of(prompt, template)
         names = unique(task) or ("nano",)
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
         sources.check(names)
@@ -155,3 +162,12 @@ def run(
         execute(asked)
     except KeyboardInterrupt:
         raise interrupted("the same command continues where it stopped") from None
+
+
+def _template_of(prompt: str, template: str | None) -> tuple[str, str | None]:
+    """Take a --prompt with {input} as the --template; return the prompt policy and the template."""
+    if "{input}" not in prompt:
+        return prompt, template
+    if template is not None:
+        raise DlbenchError("--prompt and --template both give a template: give one of them")
+    return "full", prompt

@@ -1,4 +1,4 @@
-"""What commands share: reading options, printing, one line on stderr."""
+"""Parsing of options, and printing, for all commands."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dlbench.errors import DlbenchError
 from dlbench.system.paths import expanded
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
-"""Typer without rich, whose import takes longer than all the rest of the help."""
+"""Typer without rich, whose import takes longer than everything else that `--help` needs."""
 
 
 def unique(values: Sequence[str] | None) -> tuple[str, ...]:
-    """What an option was given, each once."""
+    """Return the values of an option, each once."""
     return tuple(dict.fromkeys(values or ()))
 
 
 def at_home(param: typer.CallbackParam, value: Any) -> Any:
-    """Expand `~` in the path, or in all paths, that an option was given: a shell leaves it alone after `=`."""
+    """Expand `~` in the paths of an option, since a shell does not after `=`."""
     if isinstance(value, Path):
         return expanded(value, param.opts[0])
     return value if value is None else [at_home(param, path) for path in value]
 
 
 def number(what: str, text: str, word: str) -> int | None:
-    """A number, or None for the word that stands in its place."""
+    """Parse a number; None for a word that may be given instead."""
     if text == word:
         return None
     try:
@@ -40,7 +40,7 @@ def number(what: str, text: str, word: str) -> int | None:
 
 
 def limited(text: str) -> tuple[int | None, bool]:
-    """Documents per task, None for all, and whether the first ones are meant: `N`, `first:N` or `all`."""
+    """Parse `N`, `first:N` or `all`: documents per task, None for all, and whether to take the first ones."""
     if text == "all":
         return None, False
     try:
@@ -50,13 +50,13 @@ def limited(text: str) -> tuple[int | None, bool]:
 
 
 def interrupted(rest: str) -> typer.Exit:
-    """What to raise when people press Ctrl-C; `rest` tells what becomes of the work."""
+    """Return what to raise on Ctrl-C, after printing a line; `rest` says what happens to the work done so far."""
     say(f"interrupted; {rest}")
     return typer.Exit(130)
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs."""
+    """Print a value as JSON."""
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 

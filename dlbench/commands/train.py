@@ -14,42 +14,49 @@ from dlbench.system import process_group
 
 def train(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="sorted, layerskip or skip-tuned.")],
-    out: Annotated[Path, typer.Option(help="Folder for the trained model; needed.", show_default=False)],
-    model: Annotated[str, typer.Option(help="Embedded name, folder or hub name.")] = "nano",
-    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeat. [nano]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the trained model.", show_default=False)],
+    model: Annotated[str, typer.Option(help="Embedded model, folder or hub name.")] = "nano",
+    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
     documents: Annotated[
         int | None,
-        typer.Option(help="Documents, in all. [10000 per task that draws fresh ones, else all]"),
+        typer.Option(help="Documents in total. [10000 per task that generates them, else all]"),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Times through them. [1 if all are fresh, else 2]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the documents. [1 if all are generated, else 2]")
+    ] = None,
     exits: Annotated[
         str | None,
-        typer.Option(metavar="N,…", help="sorted: prefixes. [about seven from 1/4 of the depth]"),
+        typer.Option(metavar="N,…", help="sorted: exits, as numbers of layers. [about seven from 1/4 of the depth]"),
     ] = None,
-    layer_dropout: Annotated[float | None, typer.Option(help="layerskip: of the last layer. [0.1]")] = None,
+    layer_dropout: Annotated[float | None, typer.Option(help="layerskip: dropout of the last layer. [0.1]")] = None,
     exit_scale: Annotated[float | None, typer.Option(help="layerskip: weight of early exits. [1.0]")] = None,
     curriculum: Annotated[str | None, typer.Option(help="layerskip: rotational or all. [rotational]")] = None,
     exit_stride: Annotated[int | None, typer.Option(help="layerskip: layers between exits. [1/4 of the depth]")] = None,
     method: Annotated[str | None, typer.Option(help="skip-tuned: a static method. [static_skip]")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME.PARAM=VALUE", help="skip-tuned: of it; repeat.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="skip-tuned: set its parameter; repeatable."),
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(help="skip-tuned: full: prompts run every layer; routed: the set. [full]")
+        str | None, typer.Option(help="skip-tuned: full: prompts run every layer; routed: the method's layers. [full]")
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak rate of AdamW. [2e-5; below 50 M parameters 2e-3]")] = None,
-    warmup: Annotated[float, typer.Option(help="Share of the steps; then a cosine.")] = 0.03,
-    weight_decay: Annotated[float, typer.Option(help="Of matrices.")] = 0.0,
-    batch_tokens: Annotated[int, typer.Option(help="Tokens of a step, all processes together.")] = 4096,
-    micro_tokens: Annotated[int, typer.Option(help="Tokens of a forward: what fits the memory.")] = 2048,
-    score: Annotated[int, typer.Option(help="Documents per task to measure on, before and after.")] = 48,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate of AdamW. [2e-5; below 50 M parameters 2e-3]")
+    ] = None,
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises; then a cosine.")] = 0.03,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of matrices.")] = 0.0,
+    batch_tokens: Annotated[int, typer.Option(help="Tokens per step, over all processes.")] = 4096,
+    micro_tokens: Annotated[int, typer.Option(help="Tokens per forward: as many as fit the memory.")] = 2048,
+    score: Annotated[int, typer.Option(help="Documents per task to measure quality on, before and after.")] = 48,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Of products: auto, float32 or bfloat16; weights: float32.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Of matrix products: auto, float32 or bfloat16; weights are float32.")
+    ] = "auto",
     processes: Annotated[int, typer.Option(help="Processes that share the documents.")] = 1,
     save_minutes: Annotated[float, typer.Option(help="Minutes between checkpoints.")] = 5.0,
 ) -> None:
-    """Train a backbone for a way of skipping layers; the result is a model folder with a card.
+    """Train a backbone so that it can skip layers; the result is a model folder with a card.
 
     The same command started again continues where it stopped.
     """

@@ -15,7 +15,7 @@ from dlbench.evaluation.text_stats import beside
 from dlbench.records.schema import Compute, Flops, Quality, Sample, Speculation, Tokens
 from dlbench.stats import retained
 
-Samples = Mapping[str, Sample]
+SamplesById = Mapping[str, Sample]
 """Document id → sample."""
 
 
@@ -25,7 +25,7 @@ class Reference:
 
     depth: int
     costs: Costs
-    samples: Samples
+    samples: SamplesById
     stand_in: bool = False
     """True where the base did not run, and the derived backbone's own full depth replaces it for the shares."""
 

@@ -144,9 +144,9 @@ class QualityRun:
                 generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
                 if same is not None:
                     finished[same] = generations
-            made = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
+            decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
             known = self.store.samples(setting.key)
-            self.store.append(setting.key, self.process, [s for s in made if s.id not in known])
+            self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
             done(len(batch))
 
     def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:

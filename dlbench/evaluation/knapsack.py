@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from dlbench.stats.resample import FloatArray
+
 IntArray = npt.NDArray[np.int64]
 
 _SLACK = 1e-9  # tolerance for float rounding of an average depth or a mean score

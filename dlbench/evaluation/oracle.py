@@ -17,14 +17,15 @@ import numpy as np
 
 from dlbench.data.task import Document
 from dlbench.evaluation.aggregate import Evaluation, clustered, quality
-from dlbench.evaluation.knapsack import FloatArray, IntArray, Knapsack, best_of, cross
+from dlbench.evaluation.knapsack import IntArray, Knapsack, best_of, cross
 from dlbench.evaluation.record import build
 from dlbench.evaluation.settings import Setting
 from dlbench.method import Oracle
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import CandidateScore, Record, Sample
+from dlbench.stats.resample import FloatArray
 
-Table = Mapping[str, Mapping[str, Sample]]
+SampleTable = Mapping[str, Mapping[str, Sample]]
 """Setting key → document id → sample."""
 
 
@@ -38,7 +39,7 @@ class OracleRows:
     oracle: Oracle
     settings: Sequence[Setting]
     """The candidates and the sampled full-depth outputs."""
-    samples: Table
+    samples: SampleTable
     """Of all settings."""
     store: Store
     """Where chosen samples and candidate scores are written."""
@@ -80,7 +81,7 @@ class OracleRows:
     @cached_property
     def candidates(self) -> list[Setting]:
         """The settings that are chosen among."""
-        return [s for s in self.settings if s.part == "candidate"]
+        return [s for s in self.settings if s.purpose == "candidate"]
 
     @cached_property
     def fulls(self) -> list[Setting]:

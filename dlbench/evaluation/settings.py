@@ -22,7 +22,7 @@ from dlbench.system.versions import versions
 PROTOCOL = 3
 """Raised whenever a change of dlbench may change outputs or scores: rows of different protocols never share a track."""
 
-Part = Literal["row", "candidate", "sampled"]
+Purpose = Literal["row", "candidate", "sampled"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Setting:
     """Target layer share; None where there is no target."""
     seed: int = 0
     """Seed of the method's random decisions and of its fit."""
-    part: Part = "row"
+    purpose: Purpose = "row"
     """A row of the board, or one of the runs that oracle rows are computed from."""
     sample: int | None = None
     """Number of the random stream that tokens are sampled with; None decodes greedily."""

@@ -102,7 +102,7 @@ class DeviceTimer:
 
 
 @dataclass
-class Item:
+class TimedSetting:
     """One setting to be timed on its backbone."""
 
     facts: dict[str, Any]
@@ -125,7 +125,7 @@ class _Runs:
     forwards: int = 1
     """Decode forwards of one run, over all rows."""
 
-    def timing(self, item: Item, batch: int, task: str, *, is_base: bool) -> Timing:
+    def timing(self, item: TimedSetting, batch: int, task: str, *, is_base: bool) -> Timing:
         """Sum the runs up."""
         median = float(np.median(self.seconds))
         low, high = np.percentile(self.seconds, [25, 75])
@@ -148,7 +148,7 @@ class _Runs:
         )
 
 
-def measure(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> list[Timing]:
+def measure(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: str) -> list[Timing]:
     """Return the times of every setting at one batch size.
 
     Args:
@@ -183,7 +183,7 @@ def measure(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> li
     ]
 
 
-def _prefilled(items: Sequence[Item], batch: int, timer: DeviceTimer, *, routed: bool) -> list[_Runs]:
+def _prefilled(items: Sequence[TimedSetting], batch: int, timer: DeviceTimer, *, routed: bool) -> list[_Runs]:
     """Prefill every setting's prompts: once per backbone where prompts run every layer."""
     reads: set[int] = set()
     for item in items:
@@ -204,7 +204,7 @@ def _prefilled(items: Sequence[Item], batch: int, timer: DeviceTimer, *, routed:
     return runs
 
 
-def attempt(items: Sequence[Item], batch: int, *, routed: bool, task: str) -> list[Timing] | None:
+def attempt(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: str) -> list[Timing] | None:
     """Return what `measure` does; None where that batch does not fit the memory."""
     try:
         return measure(items, batch, routed=routed, task=task)
@@ -233,7 +233,7 @@ def main(path: Path) -> None:
     for task in job["tasks"]:
         prompts = {model: [_request(p) for p in several] for model, several in task["prompts"].items()}
         items = [
-            Item(facts, engines[facts["model"]], prompts[facts["model"]], _method(facts, job["sources"]))
+            TimedSetting(facts, engines[facts["model"]], prompts[facts["model"]], _method(facts, job["sources"]))
             for facts in task["settings"]
         ]
         for batch in BATCHES:

@@ -221,12 +221,16 @@ class Planner:
         shutil.rmtree(turns.folder, ignore_errors=True)
 
 
-def check_any_fit(fitters: Sequence[MethodFitter]) -> None:
+def check_any_fit(spec: RunSpec, fitters: Sequence[MethodFitter]) -> None:
     """Refuse to fit where no method needs a fit.
+
+    Args:
+        spec: the run.
+        fitters: of its methods.
 
     Raises:
         DlbenchError: nothing is learnt, and no knob needs tuning.
     """
     if not any(fitter.needs_fit() for fitter in fitters):
-        named = ", ".join(dict.fromkeys(fitter.name for fitter in fitters)) or "these methods"
+        named = ", ".join(map(registry.name_of, spec.methods))
         raise DlbenchError(f"{named}: nothing to fit: nothing is learnt, no knob needs tuning")

@@ -139,7 +139,7 @@ class Runner:
         planner = self._planner()
         jobs = planner.load()
         fitters = planner.fitters(jobs)
-        check_any_fit(fitters)
+        check_any_fit(self.spec, fitters)
         self._open()
         with self.progress:
             planner.fit(fitters)

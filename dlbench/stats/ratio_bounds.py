@@ -94,7 +94,8 @@ class _Ratios:
     @property
     def below(self) -> FloatArray:
         """Sums of the bottom over each unit, [units]."""
-        return self._totals[-1]
+        sums: FloatArray = self._totals[-1]
+        return sums
 
     @cached_property
     def residuals(self) -> FloatArray:

@@ -22,7 +22,7 @@ MOST_PAIRED = 400
 FEW = 50
 """Documents (or sources) up to which Student's t is too certain for scores that take few values."""
 BoolArray = npt.NDArray[np.bool_]
-IntArray = npt.NDArray[np.intp]
+IndexArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +43,7 @@ class Pairs:
     high: FloatArray
     p: FloatArray
     corrected: FloatArray
-    won: IntArray
+    won: IndexArray
     different: BoolArray
 
 
@@ -133,7 +133,7 @@ class Table:
             different=square(different, different, 0.0).astype(np.bool_),
         )
 
-    def _bounds(self, first: IntArray, second: IntArray, difference: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _bounds(self, first: IndexArray, second: IndexArray, difference: FloatArray) -> tuple[FloatArray, FloatArray]:
         span = np.full(len(difference), self._greatest - self._least)
         samples = Samples(
             values=difference,
@@ -146,7 +146,7 @@ class Table:
         low, high, _ = mean_bounds(samples, lambda some: draws[first[some]] - draws[second[some]], self.level)
         return low, high
 
-    def _p(self, first: IntArray, second: IntArray, difference: FloatArray) -> FloatArray:
+    def _p(self, first: IndexArray, second: IndexArray, difference: FloatArray) -> FloatArray:
         """Return the p value of every pair: exact where that is cheap, from shared random swaps otherwise."""
         codes = self.resample.codes
         rows = self.scores if codes is None else cluster_totals(self.scores, codes)
@@ -175,7 +175,7 @@ class Table:
                 p[some] = drawn_p(swapped[first[some]] - swapped[second[some]], seen, total)
         return p
 
-    def _differing(self) -> IntArray:
+    def _differing(self) -> IndexArray:
         """Return on how many documents (or sources) every two rows differ, [rows, rows]."""
         codes = self.resample.codes
         rows = self.scores if codes is None else cluster_totals(self.scores, codes)

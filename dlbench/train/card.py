@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
 from dlbench.errors import DlbenchError
+from dlbench.records.fields import Count, Sha256
 from dlbench.records.jsonl import Part
 from dlbench.system.files import write_text
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 CARD_FILE = "dlbench.json"
 """`dlbench.models.loading.load` reads the base's hash from it."""
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
 
 
 class TrainingSource(Part):

@@ -19,7 +19,7 @@ from dlbench.train.data import Corpus
 from dlbench.train.loop import Trainer
 from dlbench.train.spec import TrainSpec
 
-Quality = dict[str, dict[str, float]]
+MeasuredQuality = dict[str, dict[str, float]]
 """Task → layer set → mean score."""
 
 
@@ -32,11 +32,11 @@ class Trained:
     tasks: Mapping[Task, Sequence[Document]]
     """The tasks, with the documents that quality is measured on."""
     corpus: Corpus
-    before: Quality
+    before: MeasuredQuality
     """Quality before the training; empty where none was measured."""
     trainer: Trainer
 
-    def card(self, exported: Backbone, after: Quality, spec: TrainSpec) -> Card:
+    def card(self, exported: Backbone, after: MeasuredQuality, spec: TrainSpec) -> Card:
         """Return the card.
 
         Args:
@@ -44,7 +44,7 @@ class Trained:
             after: its quality.
             spec: what was asked for.
         """
-        backbone, totals, recipe = self.backbone, self.trainer.totals, spec.made()
+        backbone, totals, recipe = self.backbone, self.trainer.totals, spec.build_recipe()
         options = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
         if "exits" in options:
             options["exits"] = tuple(recipe.weights(backbone.depth, 0))
@@ -71,7 +71,7 @@ class Trained:
             versions=versions("accelerate"),
         )
 
-    def _quality(self, after: Quality, sets: Mapping[str, frozenset[int]]) -> tuple[Measured, ...]:
+    def _quality(self, after: MeasuredQuality, sets: Mapping[str, frozenset[int]]) -> tuple[Measured, ...]:
         """Quality before and after, of every layer set on every task."""
         if not self.before:
             return ()

@@ -33,7 +33,7 @@ from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop
 from dlbench.train.card import CARD_FILE, Card, read_card, rich_table, write_card
-from dlbench.train.export import Quality, Trained, save_model
+from dlbench.train.export import MeasuredQuality, Trained, save_model
 from dlbench.train.measure import measure
 from dlbench.train.objective import Objective
 from dlbench.train.spec import TRAIN_FILE, TrainSpec
@@ -78,7 +78,7 @@ class Training:
             torch.set_num_threads(max(1, cores() // self.accelerator.num_processes))
             device = str(self.accelerator.device)
         self.spec, self.device, self.main = spec, torch.device(device), self.accelerator.is_main_process
-        self.recipe = spec.made()
+        self.recipe = spec.build_recipe()
         self.work = spec.out / WORK
         self.progress = Progress(shown=self.main)
 
@@ -144,13 +144,13 @@ class Training:
 
     def _begin(
         self, marker: dict[str, Any] | None, backbone: Backbone, tasks: dict[Task, list[Document]], corpus: data.Corpus
-    ) -> Quality:
+    ) -> MeasuredQuality:
         """Mark the output folder, with the quality before the training; return that quality."""
         facts = {"parent": backbone.sha256, **{s.task: s.sha256 for s in corpus.sources}}
         if marker is not None:
             self._compare(marker["facts"], facts)
             return dict(marker["before"])
-        before: Quality = {}
+        before: MeasuredQuality = {}
         if self.main:
             before = self._measure(backbone, tasks)
             content = {"dlbench": __version__, "spec": self.spec.content, "facts": facts, "before": before}
@@ -159,7 +159,7 @@ class Training:
         self.accelerator.wait_for_everyone()
         return before
 
-    def _measure(self, backbone: Backbone, tasks: Mapping[Task, Sequence[Document]]) -> Quality:
+    def _measure(self, backbone: Backbone, tasks: Mapping[Task, Sequence[Document]]) -> MeasuredQuality:
         if not self.spec.score:
             return {}
         sets = self.recipe.measured(backbone.depth)

@@ -90,9 +90,9 @@ class TrainSpec:
             if name not in own:
                 owner = next(r for r, cls in RECIPES.items() if name in {f.name for f in dataclasses.fields(cls)})
                 raise DlbenchError(f"{OPTIONS[name]} is an option of recipe {owner}, not of {self.recipe}")
-        made = self.made()
-        if isinstance(made, LayerSkip) and made.curriculum not in ("rotational", "all"):
-            raise unknown("curriculum", made.curriculum, ("rotational", "all"))
+        recipe = self.build_recipe()
+        if isinstance(recipe, LayerSkip) and recipe.curriculum not in ("rotational", "all"):
+            raise unknown("curriculum", recipe.curriculum, ("rotational", "all"))
         if (prompt := self.options.get("prompt", "full")) not in ("full", "routed"):
             raise unknown("prompt policy", prompt, ("full", "routed"))
         if "method" in self.options:
@@ -113,7 +113,7 @@ class TrainSpec:
         if not 0 <= self.seed < 2**63:
             raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
 
-    def made(self) -> Recipe:
+    def build_recipe(self) -> Recipe:
         """Return the recipe with its options."""
         return RECIPES[self.recipe](**self.options)
 

@@ -66,11 +66,11 @@ class PretrainingState:
     seconds: float = 0.0
 
 
-Batch = list[tuple[torch.Tensor, torch.Tensor]]
+TokenBatch = list[tuple[torch.Tensor, torch.Tensor]]
 """Micro-batches of ids [rows, length] and labels [rows, length]; -100 where nothing is learned."""
 
 
-def pool(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast, index: int) -> list[Batch]:
+def pool(recipe: PretrainingRecipe, tokenizer: PreTrainedTokenizerFast, index: int) -> list[TokenBatch]:
     """Make the batches of `pool_steps` steps; the same for the same recipe and index."""
     rng = Random(f"{recipe.seed}/{index}")
     wanted = recipe.pool_steps * recipe.micro * recipe.rows
@@ -127,7 +127,7 @@ class Pretrainer:
         done = min(self.progress.tokens / self.recipe.tokens, 1.0)
         return min(1.0, (done + 1e-3) / self.recipe.warmup) * (1.0 - done)
 
-    def step(self, batch: Batch) -> float:
+    def step(self, batch: TokenBatch) -> float:
         """Take one optimizer step and return the mean loss per target token."""
         started = time.monotonic()
         targets = sum(int((labels >= 0).sum()) for _, labels in batch)
@@ -158,7 +158,7 @@ class Pretrainer:
             for name, p in self.model.named_parameters():
                 p.copy_(self.masters[name])
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[TokenBatch]:
         """Yield the batches from the current step on, until the tokens are used up."""
         while True:
             index, offset = divmod(self.progress.step, self.recipe.pool_steps)

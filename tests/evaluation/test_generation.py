@@ -1,4 +1,4 @@
-"""What is decoded: prompts cut to the context, the same waves whatever the processes, and only what is missing."""
+"""What is decoded: prompts cut to the context, the same batches for any number of processes, only missing samples."""
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def settings(place_):
         Setting("static_exit", "static_exit", StaticExit(share=0.5), 0.5),
         Setting("static_skip", "static_skip", StaticSkip(only=(0, 1)), None),
         Setting("random_skip", "random_skip", RandomSkip(), 0.5),
-        Setting("full", "full", Full(), None, part="sampled", sample=1),
+        Setting("full", "full", Full(), None, purpose="sampled", sample=1),
     ]
     return [place_.with_key(s) for s in chosen]
 

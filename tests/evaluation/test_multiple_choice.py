@@ -1,4 +1,4 @@
-"""Tasks whose answers are weighed: a track of their own, only with routed prompts, corrected for chance."""
+"""Multiple-choice tasks: a track of their own, only with routed prompts, corrected for chance."""
 
 import json
 

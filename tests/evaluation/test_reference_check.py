@@ -1,4 +1,4 @@
-"""A metric that cannot read a task's references is told of before the run and in every record."""
+"""A metric that cannot read a task's references is reported before the run and in every record."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Samples keep outputs and are scored again: an edited scoring never leaves old scores in force."""
+"""Stored outputs are scored again: after an edit of the scoring no old score remains."""
 
 import json
 import sys

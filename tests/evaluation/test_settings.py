@@ -1,4 +1,4 @@
-"""Settings: which of them decode alike, and what their content keys depend on."""
+"""Settings: which of them give the same outputs, and what their content keys depend on."""
 
 import dataclasses
 import importlib.util

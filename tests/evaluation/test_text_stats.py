@@ -1,4 +1,4 @@
-"""What stands beside a mean, by hand."""
+"""Statistics of texts that records give beside the mean score, computed by hand."""
 
 import pytest
 

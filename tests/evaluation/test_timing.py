@@ -1,4 +1,4 @@
-"""Times: what is measured together, and what becomes of a batch that does not fit the memory."""
+"""Times: settings that are measured together, and batches that do not fit the memory."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import tiny_models
 import torch
 
 from dlbench.engine import Engine, Request
-from dlbench.evaluation.timing import DeviceTimer, Item, attempt
+from dlbench.evaluation.timing import DeviceTimer, TimedSetting, attempt
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
@@ -21,9 +21,8 @@ def items(count=16):
         {"key": f"{i}" * 32, "name": name, "budget": None, "seed": 0, "forwards": 3.0, "kv": "project"}
         for i, name in enumerate(("full", "s"))
     ]
-    return [
-        Item(fact, engine, prompts, method) for fact, method in zip(facts, (None, StaticSkip(share=0.5)), strict=True)
-    ]
+    methods = (None, StaticSkip(share=0.5))
+    return [TimedSetting(fact, engine, prompts, method) for fact, method in zip(facts, methods, strict=True)]
 
 
 def test_times_stand_beside_those_of_full():

@@ -46,7 +46,7 @@ def test_each_candidate_runs_as_a_static_method_beside_as_many_full_outputs(dept
     oracle = SequenceOracle()
     candidates = oracle.candidates(depth)
     settings = oracle_settings(oracle, depth, 0)
-    shown = [s for s in settings if s.part == "candidate"]
+    shown = [s for s in settings if s.purpose == "candidate"]
     assert {s.candidate for s in shown} == set(candidates) and len(shown) == len(candidates)
     for s in shown:
         ran = s.method.live(depth)

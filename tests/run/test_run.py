@@ -400,10 +400,11 @@ def test_a_closed_form_needs_no_knob(tiny: Path, tmp_path: Path, capsys: pytest.
     assert "method 'some': at(0.75, 4) gives no setting, and there is no knob to tune" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("methods", [["static_skip"], ["static_skip", "static_exit"]])
+@pytest.mark.parametrize("methods", [["static_skip"], ["static_skip", "static_exit"], ["full"]])
 def test_what_meets_budgets_in_closed_form_is_not_fitted(
     methods: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["fit", *methods, "--model", str(tiny), "--task", "nano_summary", "--out", str(tmp_path / "out")]
     assert main([*line, "--processes", "1"]) == 2
     assert f"{', '.join(methods)}: nothing to fit: nothing is learnt, no knob needs tuning" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

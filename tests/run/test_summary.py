@@ -1,4 +1,4 @@
-"""The end of a run tells where its layers did not run as fast as was tried."""
+"""The end-of-run summary says which layers ran on slower kernels than were tried."""
 
 import numpy as np
 from record_factory import _timing, record

@@ -1,4 +1,4 @@
-"""The compute that is enough: no setting is named by luck, and those that truly keep the share are found."""
+"""The least compute that keeps a share of quality: seldom named by luck, and found where it is truly kept."""
 
 import numpy as np
 import pytest

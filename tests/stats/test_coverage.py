@@ -1,4 +1,4 @@
-"""Simulations with known truth: intervals cover, false discoveries stay rare, pairing finds what is there."""
+"""Simulations with known truth: intervals cover, false discoveries stay rare, paired tests have power."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""All rank intervals of a table hold at once, in at least 93 of 100 tables, and still part rows that are apart."""
+"""Rank intervals hold jointly in at least 93 of 100 tables, and still separate rows that differ."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Most documents differ a little and few collapse: where a bootstrap sees too little, intervals still cover."""
+"""Most documents differ a little and few collapse: intervals cover even where a bootstrap sees no collapse."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What is learnt from: drawn or of the fit split, never what is tested or measured on; and how it is cut into steps."""
+"""Training texts: generated or of the fit split, never scored or measured on; and how they are cut into steps."""
 
 import itertools
 from collections.abc import Sequence

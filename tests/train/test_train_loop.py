@@ -1,4 +1,4 @@
-"""The loop on tiny models: it learns, goes on where it stopped, and refuses what is broken."""
+"""The training loop on tiny models: it learns, resumes, and refuses damaged checkpoints."""
 
 import json
 
