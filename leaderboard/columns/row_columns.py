@@ -324,7 +324,7 @@ ROWS: Table[RowLine] = (
     RowColumn(key="retained_ci95", value=lambda line: line.bounds, json=RowCell("retained_ci95")),
     _shares,
     RowColumn(key="costs", value=lambda line: dict(sorted(line.entry.costs.items())), json=RowCell("costs")),
-    _field("pareto", lambda line: line.entry.first.pareto),
+    _field("pareto", lambda line: line.front and line.front[0]),
     _times,
     RowColumn(
         key="rank",

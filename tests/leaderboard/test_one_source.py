@@ -255,6 +255,28 @@ def test_the_rank_is_one_and_the_best_is_who_ranks_first(reruns):
     assert reruns.headline() == f"At half of the layers, static_exit keeps most: {kept:.0f} % of full depth’s quality"
 
 
+# ---- on the front
+
+
+def test_the_front_is_one_and_holds_deployable_rows_that_met_their_budget_and_are_not_beaten():
+    """The smaller dense model is left out of it everywhere: once the CSV file held it, and so nothing that it beats."""
+    dense = {"name": "nano-half", "layers": 8, "sha256": sha("nano-half")}
+    shown = Shown(
+        full(),
+        row("full", FULL + 0.05, None, total=0.3, backbone=dense),
+        row("good", 0.9 * FULL, total=0.5),
+        row("beaten", 0.8 * FULL, total=0.6),
+        row("equal_but_dearer", 0.9 * FULL, total=0.7),
+        row("missed", FULL + 0.1, total=0.1, status="unreachable"),
+        row("oracle", FULL + 0.1, total=0.2),
+    )
+    marked = {attrs["data-s"] for attrs, cells in page_rows(shown.page) if any("◆" in text for text in cells)}
+    assert marked == {"full", "good"}
+    assert {one["label"] for one in shown.rows.values() if one["on_front"]} == marked
+    assert {one["label"] for one in shown.csv if one["pareto"] == "True"} == marked
+    assert {one["label"] for one in shown.csv if not one["pareto"]} == {"nano-half", "missed", "oracle"}
+
+
 # ---- seeds
 
 TWO = [{"params": {"threshold": threshold}, "knob": "threshold"} for threshold in (0.3, 0.4)]  # settings, no seeds
