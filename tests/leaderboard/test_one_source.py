@@ -38,7 +38,7 @@ def row(name, scores, budget=0.5, layers=None, total=None, against=FULL, **chang
         scores=scores,
         full=against,
         **{
-            "run": {"budget": budget, "seed": changes.pop("seed", 0)},
+            "run": {"budget": budget, "seed": changes.pop("seed", 0), "kv": changes.pop("kv", "project")},
             "compute": {"layer_share": layers or 1.0, "flop_share_total": total or layers or 1.0},
             "backbone": {"layers": 16} | changes.pop("backbone", {}),
         },
@@ -135,6 +135,23 @@ def test_the_gap_closed_has_one_slack():
     assert shown.of_csv("hidden_router", "gap_closed") is None
     assert "gap, %" not in shown.text
     assert shown.line("the gap from random routing") == ""
+
+
+def test_the_gap_closed_is_measured_under_the_policy_of_the_method():
+    """Not against the variant whose name comes first, which evicts: that would be another control."""
+    evict, project = 0.2 * FULL + NOISE["sequence"], TOKEN
+    variants = [
+        row("random_skip", scores, kv=kv, method={"params": {"per": "token"}, "kind": "control"})
+        for kv, scores in (("evict", evict), ("project", project))
+    ]
+    routers = [row("hidden_router", ROUTER, kv="project"), row("hidden_router", ROUTER - 0.02, kv="evict")]
+    oracle = row("oracle_cross", ORACLE, against=OTHER_FULL, method={"scope": "static"})
+    shown = Shown(full(), *routers, *variants, oracle)
+    best = ORACLE.mean() / OTHER_FULL.mean()
+    for kv, router, random in (("project", ROUTER, project), ("evict", ROUTER - 0.02, evict)):
+        kept, low = (scores.mean() / FULL.mean() for scores in (router, random))
+        closed = shown.methods[f"hidden_router · kv={kv}"]["gap_closed"]["0.5"]["estimate"]
+        assert closed == pytest.approx((kept - low) / (best - low), rel=1e-4)
 
 
 # ---- controls
