@@ -13,7 +13,7 @@ import dlbench
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.columns.column import Column, Line, TableInfo
 from dlbench.leaderboard.columns.method_columns import method_columns
-from dlbench.leaderboard.columns.row_columns import RowColumn, RowLine, entry_lines, record_line, row_columns
+from dlbench.leaderboard.columns.row_columns import RowColumn, RowLine, entry_lines, record_lines, row_columns
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.data.views import BoardView, series
@@ -21,16 +21,21 @@ from dlbench.leaderboard.formatting import NOTHING
 from dlbench.records.jsonl import format_line
 
 
-def table_csv(tracks: Iterable[Track]) -> str:
-    """Return all rows of all tracks as one flat CSV table, for spreadsheets."""
+def table_csv(views: Iterable[BoardView], standings: Mapping[str, Standings]) -> str:
+    """Return all records as one flat CSV table, for spreadsheets: a line per record, with the figures of its setting.
+
+    Args:
+        views: of one task each; others are left out, since their tasks stand alone too.
+        standings: the statistics of the views, by slug.
+    """
     lines = []
     columns: dict[tuple[int, ...], list[RowColumn]] = {}
-    for track in tracks:
-        for row in track.rows:
-            batches = tuple(sorted(row.timings))
+    single = sorted((view for view in views if not view.suite), key=lambda view: _track_order(view.tracks[0]))
+    for view in single:
+        for line in record_lines(view, standings[view.slug]):
+            batches = tuple(sorted(line.entry.clocks))
             if batches not in columns:
                 columns[batches] = row_columns("csv", TableInfo(batches=batches))
-            line = record_line(row, track)
             lines.append({one.cell("csv").title: _cell(one.read("csv", line)) for one in columns[batches]})
     names = list(dict.fromkeys(name for line in lines for name in line))
     buffer = io.StringIO()
@@ -38,6 +43,10 @@ def table_csv(tracks: Iterable[Track]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return buffer.getvalue()
+
+
+def _track_order(track: Track) -> tuple[str, str, str, str]:
+    return track.task.name, track.task.version, track.name, track.task.metric
 
 
 def _cell(value: object) -> object:

@@ -4,7 +4,8 @@ Honest is the oracle that is scored on references that it did not choose by (`or
 the method's layer share on the curve of its own settings, and so does the oracle; the end of a curve still stands for a
 share that lies at most `SLACK` beyond it, as wherever the board compares with a control. Of the variants of random
 routing it is the one per token, where it ran: a gap has one lower end, and the variant that did best on the test
-documents would be high by luck. Only rows that met their budget take part, as in charts and areas.
+documents would be high by luck. Only rows that met their budget take part, as in charts and areas, and both ends ran
+under the KV policy of the method, where they have use for one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
-from dlbench.leaderboard.data.paired_scores import SLACK, usual
+from dlbench.leaderboard.data.paired_scores import SLACK, policy_of, same_policy, usual
 from dlbench.leaderboard.data.views import BoardEntry, kind_of, series
 from dlbench.stats.resample import FloatArray
 
@@ -37,16 +38,24 @@ class BestGap:
     closed: stats.Interval
 
 
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The curves of one KV policy: random routing, by the label of the variant, and the honest oracle."""
+
+    control: str | None
+    random: stats.Curve | None
+    oracle: stats.Curve | None
+
+
 class GapCurves:
     """The two ends of the gap over the realised layer share: random routing below, the honest oracle above."""
 
     def __init__(self, matrix: ScoreMatrix) -> None:
         self._matrix = matrix
         there = [entry for entry in matrix.entries if entry.ok and "layers" in entry.costs]
-        variants = series(entry for entry in there if entry.method == "random_skip")
-        self.control = usual(variants)
-        self._random = self._curve(variants.get(self.control or "", ()))
-        self._oracle = self._curve(entry for entry in there if entry.method == "oracle_cross")
+        self._random = [entry for entry in there if entry.method == "random_skip"]
+        self._oracle = [entry for entry in there if entry.method == "oracle_cross"]
+        self._by_policy: dict[str, _Ends] = {}
 
     def closed(self, entry: BoardEntry, level: float = stats.LEVEL) -> stats.Interval | None:
         """Return the share of the gap that an entry closes.
@@ -72,14 +81,28 @@ class GapCurves:
     def _rows(self, entry: BoardEntry) -> list[FloatArray] | None:
         """Return the scores of the entry, of random routing and of the oracle, each [fit seeds, documents]."""
         share = entry.costs.get("layers")
-        if self._random is None or self._oracle is None or share is None or entry.budget is None or not entry.ok:
+        if share is None or entry.budget is None or not entry.ok or entry.id not in self._matrix.rows:
             return None
-        if entry.label == self.control or entry.id not in self._matrix.rows:
+        ends = self._ends(entry)
+        if ends.random is None or ends.oracle is None or entry.label == ends.control:
             return None
-        low, high = (curve.at(share, slack=SLACK) for curve in (self._random, self._oracle))
+        low, high = (curve.at(share, slack=SLACK) for curve in (ends.random, ends.oracle))
         if low is None or high is None:
             return None
         return [self._matrix.rows[entry.id], np.atleast_2d(low.scores), np.atleast_2d(high.scores)]
+
+    def _ends(self, entry: BoardEntry) -> _Ends:
+        """Return the two curves that an entry is compared with."""
+        policy = policy_of(entry.first)
+        if policy not in self._by_policy:
+            variants = series(one for one in self._random if same_policy(one.first, entry.first))
+            control = usual(variants)
+            self._by_policy[policy] = _Ends(
+                control=control,
+                random=self._curve(variants.get(control or "", ())),
+                oracle=self._curve(one for one in self._oracle if same_policy(one.first, entry.first)),
+            )
+        return self._by_policy[policy]
 
     def _curve(self, entries: Iterable[BoardEntry]) -> stats.Curve | None:
         points = [self._matrix.point(entry, "layers") for entry in entries]

@@ -9,7 +9,9 @@ from markupsafe import Markup
 
 from dlbench import stats
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.enough import Enough
 from dlbench.leaderboard.analysis.method_stats import Summary
+from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.columns.column import Cell, Column, Output, Table, TableInfo, columns_of
 
 MethodColumn = Column[Summary]
@@ -27,6 +29,20 @@ def _enough(summary: Summary) -> dict[str, Any]:
         f"{target:g}": {"layers": least.layers, "total": least.total, "reason": least.reason}
         for target, least in sorted(summary.enough.items())
     }
+
+
+def _rank_text(place: RankedPlace) -> str:
+    return f"{place.rank}" if place.low == place.high else f"{place.rank} ({place.low}–{place.high})"
+
+
+def _enough_text(least: Enough) -> str:
+    if least.total is None:
+        return "not reached"
+    return f"{formatting.hundredths(least.total)} ({formatting.hundredths(least.layers)})"
+
+
+def _gap_text(gap: stats.Interval) -> str:
+    return formatting.hundredths(gap.estimate)
 
 
 def _at(figures: Callable[[Summary], Mapping[float, Any]], at: float) -> Callable[[Summary], Any]:
@@ -47,6 +63,7 @@ def _targets(info: TableInfo) -> Iterable[MethodColumn]:
             value=_at(lambda summary: summary.enough, target),
             help=_ENOUGH,
             page=MethodCell(title, macro="enough"),
+            terminal=MethodCell(f"{formatting.whole(target)} at FLOPs\n(layers), %", format=_enough_text),
         )
 
 
@@ -70,6 +87,7 @@ def _gaps(info: TableInfo) -> Iterable[MethodColumn]:
             best="most",
             left=True,
             page=MethodCell(f"Gap closed\nat {formatting.number(100 * budget)} %", macro="gap"),
+            terminal=MethodCell(f"gap, %\nat {formatting.number(100 * budget)} %", format=_gap_text),
         )
 
 
@@ -79,13 +97,21 @@ METHODS: Table[Summary] = (
         value=lambda summary: summary.label,
         left=True,
         page=MethodCell("Method", macro="method"),
+        terminal=MethodCell("method", before="rank"),
         json=MethodCell("label"),
     ),
-    MethodColumn(key="kind", value=lambda summary: summary.kind, json=MethodCell("kind")),
+    MethodColumn(
+        key="kind",
+        value=lambda summary: summary.kind,
+        left=True,
+        terminal=MethodCell("kind", before="rank"),
+        json=MethodCell("kind"),
+    ),
     MethodColumn(
         key="rank",
         value=lambda summary: summary.place and summary.place.rank,
         page=MethodCell("Rank", lambda summary: summary.place, macro="place", span=2, before="name"),
+        terminal=MethodCell("rank", lambda summary: summary.place, _rank_text),
         json=MethodCell("rank"),
     ),
     MethodColumn(
@@ -99,6 +125,7 @@ METHODS: Table[Summary] = (
         best="most",
         left=True,
         page=MethodCell("Area under its frontier\n[95 %]", macro="area"),
+        terminal=MethodCell("area", format=lambda area: f"{area.estimate:.3f}"),
         json=MethodCell("area", lambda summary: _interval(summary.area)),
     ),
     _targets,

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from dlbench import stats
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.enough import Enough
+from dlbench.leaderboard.analysis.method_stats import Summary
 from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.columns.column import Cell, Column, Output, Table, TableInfo, columns_of
@@ -21,11 +24,18 @@ _ALONE = Standings()
 
 @dataclass(frozen=True, slots=True)
 class RowLine:
-    """A line of a table of rows: an entry of a view with its statistics, or one record, which has none."""
+    """A line of a table of rows: an entry of a view, or one record, with the statistics of the view.
+
+    Attributes:
+        entry: what the line shows.
+        setting: of one record, the entry of the view to which it belongs, with all its fit seeds; ranks and the like
+            are those of the entry.
+    """
 
     entry: BoardEntry
     track: Track
     standings: Standings = _ALONE
+    setting: BoardEntry | None = None
 
     @property
     def record(self) -> Record:
@@ -35,17 +45,34 @@ class RowLine:
     @property
     def place(self) -> RankedPlace | None:
         """Its rank among the rows of its budget."""
-        return self.standings.places.get(self.entry.id)
+        return self.standings.places.get((self.setting or self.entry).id)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """95 % interval of the quality kept."""
-        return self.entry.bounds or self.standings.bounds.get(self.entry.id)
+        """95 % interval of the quality kept: of one record, its own."""
+        return self.entry.bounds or (None if self.setting else self.standings.bounds.get(self.entry.id))
 
     @property
     def front(self) -> tuple[bool, float | None] | None:
         """Whether it is on the front as measured, and how likely it is; None where it cannot be."""
-        return self.standings.fronts.get(self.entry.id)
+        return self.standings.fronts.get((self.setting or self.entry).id)
+
+    @property
+    def summary(self) -> Summary | None:
+        """Its method over all budgets, of methods and controls."""
+        label = self.entry.label
+        return next((one for one in self.standings.summaries if one.label == label), None)
+
+    @property
+    def enough(self) -> Enough | None:
+        """The cheapest setting of its method that surely keeps 95 % of full depth's quality."""
+        return None if self.summary is None else self.summary.enough.get(0.95)
+
+    @property
+    def gap(self) -> stats.Interval | None:
+        """The share of the gap to the honest oracle that its method closes at its budget."""
+        gaps = {} if self.summary is None else self.summary.gaps
+        return None if self.entry.budget is None else gaps.get(self.entry.budget)
 
 
 def entry_lines(view: BoardView, entries: Iterable[BoardEntry], standings: Standings = _ALONE) -> list[RowLine]:
@@ -54,8 +81,15 @@ def entry_lines(view: BoardView, entries: Iterable[BoardEntry], standings: Stand
 
 
 def record_line(row: Row, track: Track) -> RowLine:
-    """Return the line of one record."""
+    """Return the line of one record, without statistics."""
     return RowLine(record_entry(row), track)
+
+
+def record_lines(view: BoardView, standings: Standings) -> list[RowLine]:
+    """Return the lines of all records of a view of one task, in the order of its track."""
+    (track,) = view.tracks
+    settings = {row.anchor: entry for entry in view.entries for rows in entry.rows for row in rows}
+    return [RowLine(record_entry(row), track, standings, settings[row.anchor]) for row in track.rows]
 
 
 class _Kept(NamedTuple):
@@ -225,7 +259,7 @@ ROWS: Table[RowLine] = (
         json=RowCell("label"),
     ),
     RowColumn(key="method", value=lambda line: line.entry.method, csv=RowCell("method"), json=RowCell("method")),
-    RowColumn(key="kind", value=lambda line: kind_of(line.entry), json=RowCell("kind")),
+    RowColumn(key="kind", value=lambda line: kind_of(line.entry), csv=RowCell("kind"), json=RowCell("kind")),
     _field("deployable", lambda line: line.record.method.deployable),
     _field("backbone", lambda line: line.record.backbone.name),
     _field("dtype", lambda line: line.record.backbone.dtype),
@@ -290,15 +324,23 @@ ROWS: Table[RowLine] = (
     RowColumn(key="retained_ci95", value=lambda line: line.bounds, json=RowCell("retained_ci95")),
     _shares,
     RowColumn(key="costs", value=lambda line: dict(sorted(line.entry.costs.items())), json=RowCell("costs")),
-    _field("pareto", lambda line: line.entry.first.pareto),
+    _field("pareto", lambda line: line.front and line.front[0]),
     _times,
     RowColumn(
         key="rank",
         value=lambda line: line.place and line.place.rank,
         help="Place among the rows of one budget, with the places that the data leave open for all of them together",
         page=RowCell("Rank", lambda line: line.place, macro="place", span=2, before="name"),
+        csv=RowCell("rank"),
         json=RowCell("rank"),
     ),
+    _field("rank_low", lambda line: line.place and line.place.low),
+    _field("rank_high", lambda line: line.place and line.place.high),
+    _field("gap_closed", lambda line: line.gap and line.gap.estimate),
+    _field("gap_closed_low", lambda line: line.gap and line.gap.low),
+    _field("gap_closed_high", lambda line: line.gap and line.gap.high),
+    _field("method_enough_95_flops", lambda line: line.enough and line.enough.total),
+    _field("method_enough_95_layers", lambda line: line.enough and line.enough.layers),
     RowColumn(
         key="rank_interval",
         value=lambda line: line.place and (line.place.low, line.place.high),

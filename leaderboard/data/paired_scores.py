@@ -58,8 +58,7 @@ class ScoredEntry:
     def where(self) -> tuple[float | None, str, str, str]:
         """Budget, backbone, dtype and KV policy; the policy is empty where it changes nothing."""
         record = self.row.record
-        policy = record.run.kv if record.method.scope == "token" else ""
-        return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy
+        return record.run.budget, record.backbone.sha256, record.backbone.dtype, policy_of(self.row)
 
 
 def scored_entries(
@@ -87,9 +86,18 @@ def scored_entries(
 
 def comparable(entry: ScoredEntry, other: ScoredEntry) -> bool:
     """Return whether two entries ran on one backbone, in one dtype and under one KV policy, where they have one."""
-    *mine, policy = entry.where[1:]
-    *its, other_policy = other.where[1:]
-    return mine == its and (not policy or not other_policy or policy == other_policy)
+    return entry.where[1:3] == other.where[1:3] and same_policy(entry.row, other.row)
+
+
+def policy_of(row: Row) -> str:
+    """Return the KV policy of a row; empty where it changes nothing, since the method does not decide per token."""
+    return row.record.run.kv if row.record.method.scope == "token" else ""
+
+
+def same_policy(row: Row, other: Row) -> bool:
+    """Return whether two rows ran under one KV policy; a row that has no use for one goes with each."""
+    mine, its = policy_of(row), policy_of(other)
+    return not mine or not its or mine == its
 
 
 def matched(entry: ScoredEntry, controls: Iterable[ScoredEntry]) -> tuple[ScoredEntry, ...]:

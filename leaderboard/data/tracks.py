@@ -30,7 +30,6 @@ class Row:
         label: the method's name, and what sets it apart from its namesakes in the track.
         setting: its other parameters, in words.
         timings: by batch size.
-        pareto: no deployable row of the track is both cheaper (total FLOPs) and better.
         anchor: an id for links, unique on the page.
     """
 
@@ -39,7 +38,6 @@ class Row:
     label: str
     setting: str
     timings: Mapping[int, Timing]
-    pareto: bool
     anchor: str
 
     @property
@@ -140,7 +138,6 @@ def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]]
     base_names = {record.backbone.name for record in base}
     dtype = _reference_dtype(base or members)
     telling = _telling(members)
-    front = _pareto(members)
     policies: dict[str, set[str]] = defaultdict(set)
     prepared: list[tuple[Record, Role, str]] = []
     for record in members:
@@ -161,7 +158,6 @@ def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]]
             label=label,
             setting=_setting(record, telling[record.method.name, record.backbone.name]),
             timings=clocked.get(record.key, {}),
-            pareto=place_of(record) in front,
             anchor=f"{anchor}-{number}",
         )
         for number, (record, role, label) in enumerate(prepared, start=1)
@@ -243,23 +239,3 @@ def _short(value: object) -> str:
     if isinstance(value, tuple):
         return " ".join(_short(one) for one in value)
     return str(value)
-
-
-def place_of(record: Record) -> tuple[str, float | None, str]:
-    """Return what identifies a record within its track."""
-    return record.key, record.run.budget, record.method.name
-
-
-def _pareto(members: Iterable[Record]) -> set[tuple[str, float | None, str]]:
-    points = [
-        (record.compute.flop_share_total, -record.quality.mean, place_of(record))
-        for record in members
-        if record.method.deployable and record.status == "ok" and record.quality and record.compute
-    ]
-    front: set[tuple[str, float | None, str]] = set()
-    best = float("inf")
-    for _, loss, place in sorted(points, key=lambda point: point[:2]):
-        if loss < best:
-            best = loss
-            front.add(place)
-    return front

@@ -45,7 +45,7 @@ def _files(board: Board, workers: Workers) -> Iterator[File]:
     runs, site = board.runs, _site(board)
     pages = workers.run(_page_calls(board, site))
     yield "records.jsonl", _lines(runs.records)
-    yield "records.csv", table_csv(board.tracks)
+    yield "records.csv", table_csv(board.views, board.standings)
     yield "board.json", board_json(runs, board.views, board.standings)
     if runs.timings:
         yield "timing.jsonl", _lines(runs.timings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -11,11 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, style
 from dlbench.leaderboard.columns.column import TableInfo
+from dlbench.leaderboard.columns.method_columns import method_columns
 from dlbench.leaderboard.columns.row_columns import record_line, row_columns
 from dlbench.leaderboard.data.tracks import Row, Track
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.terminal.plot import plot
 
 
@@ -33,6 +37,10 @@ def print_board(board: Board, console: Console | None = None) -> None:
         console.print(plot(view, data, marks, axis, min(console.width, 110)))
     console.print()
     console.print(closing_table(board.tracks, console.width))
+    for view in board.views:
+        if not view.suite and board.standings[view.slug].summaries:
+            console.print(Text(f"Methods over all budgets, {view.title} on {view.backbone}", style="bold"))
+            console.print(methods_table(view, board.standings[view.slug]))
 
 
 def closing_table(tracks: Sequence[Track], width: int = 100) -> Table:
@@ -55,6 +63,23 @@ def closing_table(tracks: Sequence[Track], width: int = 100) -> Table:
         _add_track(table, track, info)
         if any(not row.ok for row in track.rows):
             table.caption = "† unreachable: the budget is missed; the closest setting that was found is shown"
+    return table
+
+
+def methods_table(view: BoardView, standings: Standings) -> Table:
+    """Return a line per method of a view: its rank, what is enough for 95 % of full, and the gap that it closes."""
+    summaries = standings.summaries
+    budgets = sorted({budget for summary in summaries for budget in summary.gaps})
+    info = TableInfo(targets=(0.95,), gap_budgets=budgets)
+    columns = method_columns("terminal", info)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in columns:
+        name = column.key == "name"
+        justify: Literal["left", "right"] = "left" if column.left else "right"
+        table.add_column(column.cell("terminal").title, justify=justify, no_wrap=not name, overflow="fold")
+    for summary in summaries:
+        # Text, not str: a method's name must not be read as markup.
+        table.add_row(*(Text(column.text("terminal", summary)) for column in columns))
     return table
 
 

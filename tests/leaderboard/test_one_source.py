@@ -1,10 +1,12 @@
-"""Every figure on the board has one source: pages, sentences and files agree, also where two rules would differ.
+"""Every figure on the board has one source: page, sentences, JSON, CSV and terminal agree where two rules would differ.
 
 Each board here was made so that two definitions of a figure, which once stood side by side, give different answers. The
 figure is worked out in the test from the records alone.
 """
 
 import ast
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import numpy as np
 import pytest
 from page_tables import page_rows, page_table
 from record_factory import board_from, record, sha
+from rich.console import Console
 
 from dlbench.leaderboard.data.fit_seeds import group_seeds
 from dlbench.leaderboard.data.paired_scores import scored_entries
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
 from dlbench.leaderboard.pages.site_files import site_files
+from dlbench.leaderboard.terminal.table import print_board
 
 ROOT = Path(__file__).parent.parent.parent / "leaderboard"
 N = 300
@@ -34,7 +38,7 @@ def row(name, scores, budget=0.5, layers=None, total=None, against=FULL, **chang
         scores=scores,
         full=against,
         **{
-            "run": {"budget": budget, "seed": changes.pop("seed", 0)},
+            "run": {"budget": budget, "seed": changes.pop("seed", 0), "kv": changes.pop("kv", "project")},
             "compute": {"layer_share": layers or 1.0, "flop_share_total": total or layers or 1.0},
             "backbone": {"layers": 16} | changes.pop("backbone", {}),
         },
@@ -55,7 +59,11 @@ class Shown:
         (view,) = json.loads(files["board.json"])["views"]
         self.methods = {one["label"]: one for one in view["methods"]}
         self.rows = {one["id"]: one for one in view["rows"]}
+        self.csv = list(csv.DictReader(io.StringIO(files["records.csv"].decode())))
         self.lines = self.board.headlines()
+        console = Console(width=160, file=io.StringIO(), color_system=None)
+        print_board(self.board, console)
+        self.text = console.file.getvalue().split("Methods over all budgets")[1]
 
     def line(self, words):
         """Return the sentence that holds these words; empty where there is none."""
@@ -69,6 +77,16 @@ class Shown:
         """Return a method's cell of the page's table of methods; None without such a column."""
         lines = {attrs["data-s"]: cells for attrs, cells in page_table(self.page, "summary")}
         return lines[label].get(heading)
+
+    def of_csv(self, label, column, budget=0.5):
+        """Return a figure of the CSV file; None where the field is empty."""
+        (value,) = {one[column] for one in self.csv if one["label"] == label and one["budget"] == str(budget)}
+        return float(value) if value else None
+
+    def terminal(self, label):
+        """Return the words of a method's line in the terminal: name, kind, rank, area, enough for 95 %, gap closed."""
+        (line,) = [line.split() for line in self.text.splitlines() if line.split()[:1] == [label]]
+        return line
 
 
 def full(scores=FULL):
@@ -103,6 +121,8 @@ def test_the_gap_closed_is_one_figure_over_one_variant():
     assert shown.methods["hidden_router"]["gap_closed"]["0.5"]["estimate"] == pytest.approx(gap, rel=1e-4)
     assert shown.cell("hidden_router", "Gap closed at 50 %").startswith(f"{100 * gap:.1f} [")
     assert f"is closed to {100 * gap:.0f} % [" in shown.line("the gap from random routing")
+    assert shown.of_csv("hidden_router", "gap_closed") == pytest.approx(gap)
+    assert shown.terminal("hidden_router")[-1] == f"{100 * gap:.1f}"
     (standing,) = shown.board.standings.values()
     assert standing.gap.closed.estimate == standing.summaries[0].gaps[0.5].estimate
 
@@ -112,7 +132,26 @@ def test_the_gap_closed_has_one_slack():
     shown = gap_board(0.035)
     assert shown.methods["hidden_router"]["gap_closed"] == {}
     assert shown.cell("hidden_router", "Gap closed at 50 %") is None
+    assert shown.of_csv("hidden_router", "gap_closed") is None
+    assert "gap, %" not in shown.text
     assert shown.line("the gap from random routing") == ""
+
+
+def test_the_gap_closed_is_measured_under_the_policy_of_the_method():
+    """Not against the variant whose name comes first, which evicts: that would be another control."""
+    evict, project = 0.2 * FULL + NOISE["sequence"], TOKEN
+    variants = [
+        row("random_skip", scores, kv=kv, method={"params": {"per": "token"}, "kind": "control"})
+        for kv, scores in (("evict", evict), ("project", project))
+    ]
+    routers = [row("hidden_router", ROUTER, kv="project"), row("hidden_router", ROUTER - 0.02, kv="evict")]
+    oracle = row("oracle_cross", ORACLE, against=OTHER_FULL, method={"scope": "static"})
+    shown = Shown(full(), *routers, *variants, oracle)
+    best = ORACLE.mean() / OTHER_FULL.mean()
+    for kv, router, random in (("project", ROUTER, project), ("evict", ROUTER - 0.02, evict)):
+        kept, low = (scores.mean() / FULL.mean() for scores in (router, random))
+        closed = shown.methods[f"hidden_router · kv={kv}"]["gap_closed"]["0.5"]["estimate"]
+        assert closed == pytest.approx((kept - low) / (best - low), rel=1e-4)
 
 
 # ---- controls
@@ -141,8 +180,10 @@ def test_a_control_is_one_everywhere(coin):
     for label in ("coin_flip", "static_skip", "random_skip"):
         assert kinds[label] == summed[label] == coin.methods[label]["kind"] == "control"
         assert {one["kind"] for one in coin.rows.values() if one["label"] == label} == {"control"}
+        assert {one["kind"] for one in coin.csv if one["label"] == label} == {coin.terminal(label)[1]} == {"control"}
     for label in ("static_exit", "hidden_router"):
-        assert kinds[label] == summed[label] == coin.methods[label]["kind"] == "method"
+        assert kinds[label] == summed[label] == coin.methods[label]["kind"] == coin.terminal(label)[1] == "method"
+        assert {one["kind"] for one in coin.csv if one["label"] == label} == {"method"}
 
 
 def test_a_control_is_never_credited_as_a_method(coin):
@@ -191,6 +232,10 @@ def test_enough_is_chosen_by_flops_and_says_so(axes):
         "With all methods tested together, 95 % of full is surely kept by hidden_router at 60 % of full's FLOPs "
         "(50 % of the layers) on nano_summary."
     )
+    assert axes.of_csv("hidden_router", "method_enough_95_flops") == total
+    assert axes.of_csv("hidden_router", "method_enough_95_layers") == layers
+    assert axes.terminal("hidden_router")[-2:] == [f"{100 * total:.1f}", f"({100 * layers:.1f})"]
+    assert "95 % at FLOPs" in axes.text and "(layers), %" in axes.text
     assert "the cheapest setting, by total FLOPs, that keeps 95 %" in " ".join(axes.page.split())
 
 
@@ -221,8 +266,32 @@ def test_the_rank_is_one_and_the_best_is_who_ranks_first(reruns):
     summed = {attrs["data-s"]: cells[0] for attrs, cells in page_rows(reruns.page, "summary")}
     assert summed == {name: "–" if ranks[name] is None else str(ranks[name]) for name in summed}
     assert {name: one["rank"] for name, one in reruns.methods.items()} == {name: ranks[name] for name in summed}
+    assert {one["label"]: int(one["rank"]) if one["rank"] else None for one in reruns.csv} == ranks
+    assert {name: reruns.terminal(name)[2] for name in summed} == summed
     kept = 100 * means["static_exit"] / FULL.mean()
     assert reruns.headline() == f"At half of the layers, static_exit keeps most: {kept:.0f} % of full depth’s quality"
+
+
+# ---- on the front
+
+
+def test_the_front_is_one_and_holds_deployable_rows_that_met_their_budget_and_are_not_beaten():
+    """The smaller dense model is left out of it everywhere: once the CSV file held it, and so nothing that it beats."""
+    dense = {"name": "nano-half", "layers": 8, "sha256": sha("nano-half")}
+    shown = Shown(
+        full(),
+        row("full", FULL + 0.05, None, total=0.3, backbone=dense),
+        row("good", 0.9 * FULL, total=0.5),
+        row("beaten", 0.8 * FULL, total=0.6),
+        row("equal_but_dearer", 0.9 * FULL, total=0.7),
+        row("missed", FULL + 0.1, total=0.1, status="unreachable"),
+        row("oracle", FULL + 0.1, total=0.2),
+    )
+    marked = {attrs["data-s"] for attrs, cells in page_rows(shown.page) if any("◆" in text for text in cells)}
+    assert marked == {"full", "good"}
+    assert {one["label"] for one in shown.rows.values() if one["on_front"]} == marked
+    assert {one["label"] for one in shown.csv if one["pareto"] == "True"} == marked
+    assert {one["label"] for one in shown.csv if not one["pareto"]} == {"nano-half", "missed", "oracle"}
 
 
 # ---- seeds

@@ -1,4 +1,3 @@
-import numpy as np
 from record_factory import TASKS, record, synthetic_run
 
 from dlbench.leaderboard.data.tracks import build_tracks, cut_prompts
@@ -88,21 +87,6 @@ def test_rows_that_differ_in_their_kv_policy_only_are_named_by_it():
         "random_skip · token · kv=evict",
         "random_skip · token · kv=project",
     ]
-
-
-def test_pareto_rows_are_deployable_reached_and_not_beaten():
-    def row(name, cost, score, **more):
-        return record(name, scores=np.full(5, score), compute={"flop_share_total": cost}, **more)
-
-    rows = [
-        row("full", 1.0, 0.8),
-        row("good", 0.5, 0.7),
-        row("beaten", 0.6, 0.65),
-        row("equal_but_dearer", 0.7, 0.7),
-        row("missed", 0.1, 0.9, status="unreachable"),
-        row("oracle", 0.2, 0.95),
-    ]
-    assert {one.label for one in build_tracks(rows)[0].rows if one.pareto} == {"full", "good"}
 
 
 def test_two_budgets_that_end_at_one_setting_stay_two_rows():
