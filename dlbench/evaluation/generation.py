@@ -74,7 +74,7 @@ class QualityRun:
             layers = max(self._kept(s) for s in settings)
             backbone = self.engine.backbone
             free = device_memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
-            copied = self.engine.turning(requests) > 0
+            copied = self.engine.may_be_reread(requests) > 0
             rows = min(
                 rows, device_memory.rows_that_fit(backbone, longest, new, layers, self.slots, free, copied=copied)
             )

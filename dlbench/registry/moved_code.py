@@ -100,7 +100,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "3a5848dfe9d080c85f297f8a88733d5a7daa0bb266bb93b153e4da607331b3db",
+        "275f6d8e0d1cf88c16ec18fda05f6604887823a3cff3cd03d9c8280dddfd1473",
     ): [
         (
             "dlbench/teacher/teacher.py",

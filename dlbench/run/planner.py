@@ -186,7 +186,7 @@ class Planner:
         Raises:
             DlbenchError: it asks for what is not done.
         """
-        engine.heed()
+        engine.check_generation_config()
         line = engine.wishes.told(engine.backbone.name)
         if line and line not in self._told:
             self.progress.note(line)
@@ -224,11 +224,11 @@ class Planner:
 
     def _tell_turns(self, task: Task, engine: Engine, prompted: Sequence[Prompted]) -> None:
         """Say how many texts may be read again while they are written."""
-        count = 0 if task.is_loglikelihood else engine.turning([p.request for p in prompted])
+        count = 0 if task.is_loglikelihood else engine.may_be_reread([p.request for p in prompted])
         if count:
             self.progress.note(
                 f"{task.name} on {engine.backbone.name}: {count} of {len(prompted)} texts may outgrow the original "
-                f"context of {engine.turn} tokens; those that do are read again there, as by generate, and pay for it"
+                f"context of {engine.reread_after} tokens; those that do are read again there, as by generate, and pay for it"
             )
 
     def _backbones(self) -> list[tuple[str, str]]:
