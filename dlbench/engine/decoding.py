@@ -89,10 +89,10 @@ class DecodeLoop(ABC):
 
     def _read_again(self) -> None:
         """Read texts again whose next token is the first beyond the original context."""
-        cache, turn = self.cache, self.wave.turn
-        if turn is None:
+        cache, limit = self.cache, self.wave.reread_after
+        if limit is None:
             return
-        for slot in np.flatnonzero(cache.seen - cache.starts[: cache.alive] == turn).tolist():
+        for slot in np.flatnonzero(cache.seen - cache.starts[: cache.alive] == limit).tolist():
             row = int(cache.order[slot])
             written = self.written[row][:-1]
             source = self.wave.read_again(row, [*self.wave.requests[row].ids, *written], self.again)

@@ -62,7 +62,7 @@ class Engine:
         """What the model's generation_config asks for."""
         return self.runtime.wishes
 
-    def heed(self) -> None:
+    def check_generation_config(self) -> None:
         """Refuse at once what a run of some prompts would refuse.
 
         Raises:
@@ -74,11 +74,11 @@ class Engine:
             processors(logits, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     @property
-    def turn(self) -> int | None:
+    def reread_after(self) -> int | None:
         """Tokens after which a text is read again with other rotary angles, as `generate` does; None: never."""
         return self.runtime.reread_after
 
-    def turning(self, requests: Sequence[Request]) -> int:
+    def may_be_reread(self, requests: Sequence[Request]) -> int:
         """How many texts may be read again while they are written."""
         return self.runtime.may_be_reread(requests)
 

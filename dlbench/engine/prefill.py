@@ -101,7 +101,7 @@ class Wave:
             self.method, self.seed = routed
         rows = len(requests)
         self.slots = min(slots, rows)
-        self.turn = runtime.reread_after
+        self.reread_after = runtime.reread_after
         self.lengths = np.array([len(r.ids) for r in requests], dtype=np.int64)
         self.limits = np.array([r.limit for r in requests], dtype=np.int64)
         self.keys = np.array([keyed_rng.key_of(r.id) for r in requests], dtype=np.uint64)

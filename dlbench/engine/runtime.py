@@ -65,7 +65,7 @@ class Runtime:
     @property
     def reread_after(self) -> int | None:
         """Tokens after which a text is read again with other rotary angles, as `generate` does; None: never."""
-        return None if self.gates.rotary is None else self.gates.rotary.turn
+        return None if self.gates.rotary is None else self.gates.rotary.reread_after
 
     def may_be_reread(self, requests: Sequence[Request]) -> int:
         """How many texts may be read again while they are written; the last token that is written is never read."""

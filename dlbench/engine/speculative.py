@@ -86,8 +86,8 @@ class Speculating(DecodeLoop):
         """Inputs and drafts, [alive] each, states after the drafting layers, and how many drafts each row has."""
         cache = self.cache
         room = np.array([self.wave.requests[row].limit - len(self.written[row]) for row in rows.tolist()])
-        if self.wave.turn is not None:  # texts are read again before a round, not within one
-            left = self.wave.turn - (cache.seen - cache.starts[: len(rows)])
+        if self.wave.reread_after is not None:  # texts are read again before a round, not within one
+            left = self.wave.reread_after - (cache.seen - cache.starts[: len(rows)])
             room = np.where(left > 0, np.minimum(room, left), room)
         lengths = np.zeros(len(rows), dtype=np.int64)
         going = np.ones(len(rows), dtype=bool)

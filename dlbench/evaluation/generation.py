@@ -76,7 +76,7 @@ class QualityRun:
             layers = max(self._cached_layers(s) for s in settings)
             backbone = self.engine.backbone
             free = device_memory.free_bytes(backbone.device, self.processes) + self.engine.idle_bytes()
-            copied = self.engine.turning(requests) > 0
+            copied = self.engine.may_be_reread(requests) > 0
             rows = min(rows, batch_size.rows_that_fit(backbone, longest, new, layers, self.slots, free, copied=copied))
         size = -(-len(batch) // -(-len(batch) // rows))
         return [batch[i : i + size] for i in range(0, len(batch), size)]

@@ -211,7 +211,7 @@ def angles_of(backbone: Backbone, batch: Batch | Parted) -> Iterator[None]:
     if angles is None:
         yield
         return
-    prompts, read, turn = batch.prompts[:, None], batch.read[:, None], angles.turn
+    prompts, read, turn = batch.prompts[:, None], batch.read[:, None], angles.reread_after
 
     def around(_: int, __: Any, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, ...]:
         positions = position_ids.expand(len(prompts), -1)

@@ -171,7 +171,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "1953a10de39a0baa576bbab978e8b1ad81f124be1c07000a1d9b4e51ab248b45",
+        "faad0067bdb971cac7d974fbec54001c2d93e9dce90bf6f97eae24c0698365d5",
     ): [
         (
             "dlbench/teacher/teacher.py",

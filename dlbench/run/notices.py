@@ -45,7 +45,7 @@ class Notices:
         Raises:
             DlbenchError: it asks for something that is not supported.
         """
-        engine.heed()
+        engine.check_generation_config()
         line = engine.wishes.told(engine.backbone.name)
         if line and line not in self._generation_configs:
             self.progress.note(line)
@@ -83,9 +83,9 @@ class Notices:
 
     def rereading(self, task: Task, engine: Engine, prompted: Sequence[Prompted]) -> None:
         """Say how many texts may have to be read again while they are generated."""
-        count = 0 if task.is_loglikelihood else engine.turning([p.request for p in prompted])
+        count = 0 if task.is_loglikelihood else engine.may_be_reread([p.request for p in prompted])
         if count:
             self.progress.note(
                 f"{task.name} on {engine.backbone.name}: {count} of {len(prompted)} texts may outgrow the original "
-                f"context of {engine.turn} tokens; those that do are read again there, as by generate, and pay for it"
+                f"context of {engine.reread_after} tokens; those that do are read again there, as by generate, and pay for it"
             )

@@ -299,7 +299,7 @@ def test_reading_again_costs_what_a_prompt_costs(method):
 @pytest.mark.parametrize("family", [*STEADY, *tiny_models.FAMILIES, "gemma3", "falcon-alibi"])
 def test_angles_that_do_not_depend_on_the_length_are_made_as_ever(family):
     backbone = tiny_models.backbone(family, DEPTH)
-    assert RowAngles.of(backbone) is None and Engine(backbone).turn is None
+    assert RowAngles.of(backbone) is None and Engine(backbone).reread_after is None
 
 
 def test_dynamic_scaling_stretches_the_context():

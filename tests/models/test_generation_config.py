@@ -97,7 +97,7 @@ def test_what_models_of_the_hub_ask_for(tmp_path, name):
     assert wishes(model) == Wishes(done, aside, silent)
     ends = content.get("eos_token_id", [])
     assert wrap(model).eos == set(ends if isinstance(ends, list) else [ends])
-    Engine(wrap(model)).heed()
+    Engine(wrap(model)).check_generation_config()
 
 
 def test_lines_for_a_record_and_for_people():

@@ -47,7 +47,7 @@ class RowAngles:
         self._tables: dict[Any, tuple[Tensor, ...]] = {}
         self._reads, self._least = False, 0
         switches = [self._original(kind) for kind, name in self._types.items() if name == "longrope"]
-        self.turn = min(switches) if switches and backbone.family.reads_again else None
+        self.reread_after = min(switches) if switches and backbone.family.reads_again else None
         """Most tokens of a text before the whole text is read again; None where it never is."""
 
     @classmethod
