@@ -87,5 +87,6 @@ class Notices:
         if count:
             self.progress.note(
                 f"{task.name} on {engine.backbone.name}: {count} of {len(prompted)} texts may outgrow the original "
-                f"context of {engine.reread_after} tokens; those that do are read again there, as by generate, and pay for it"
+                f"context of {engine.reread_after} tokens; those that do are read again there, as by generate, and pay "
+                "for it"
             )
