@@ -18,7 +18,7 @@ def test_names_are_checked_without_torch():
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(("device", "hint"), [("gpu", "auto"), ("cuda:x", "cuda"), ("", "cpu")])
-def test_a_device_that_is_none_is_an_error(device, hint):
-    with pytest.raises(DlbenchError, match=hint):
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", ""])
+def test_a_device_that_is_none_is_an_error(device):
+    with pytest.raises(DlbenchError, match=f"unknown device '{device}'"):
         catalog.check_device(device)
