@@ -13,7 +13,8 @@ import dlbench
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.columns.column import Column, Line, TableInfo
 from dlbench.leaderboard.columns.method_columns import method_columns
-from dlbench.leaderboard.columns.row_columns import RowColumn, RowLine, entry_lines, record_line, row_columns
+from dlbench.leaderboard.columns.row_columns import RowColumn, row_columns
+from dlbench.leaderboard.columns.row_line import RowLine, entry_lines, record_line
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.data.views import BoardView, series

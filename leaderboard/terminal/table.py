@@ -14,7 +14,8 @@ from dlbench.leaderboard import formatting
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, style
 from dlbench.leaderboard.columns.column import TableInfo
-from dlbench.leaderboard.columns.row_columns import record_line, row_columns
+from dlbench.leaderboard.columns.row_columns import row_columns
+from dlbench.leaderboard.columns.row_line import record_line
 from dlbench.leaderboard.data.tracks import Row, Track, build_tracks
 from dlbench.leaderboard.terminal.plot import plot
 from dlbench.records.schema import Record, Timing
