@@ -42,14 +42,14 @@ def table_csv(tracks: Iterable[Track]) -> str:
 
 
 def _cell(value: object) -> object:
-    # A spreadsheet would run such text as a formula.
+    # A spreadsheet would run a text that starts so as a formula.
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return "" if value is None else value
 
 
 def digests(runs: Runs) -> dict[str, str]:
-    """Return SHA-256 of what a board is made of: the records, the times, the scores."""
+    """Return the SHA-256 of all records, of all times and of all scores."""
     parts = {
         "records": (format_line(record) for record in runs.records),
         "timing": (format_line(timing) for timing in runs.timings),
@@ -132,7 +132,7 @@ _SPECIAL = {
 
 
 def tex(text: str) -> str:
-    """Return a text for LaTeX: nothing in it is a command."""
+    """Escape a text for LaTeX."""
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
@@ -174,7 +174,7 @@ def _latex_cell(column: RowColumn, line: RowLine) -> str:
 
 
 def bibtex(runs: Runs, papers: Iterable[str]) -> str:
-    """Return what to cite: this board, named by its records, and the papers that its methods name."""
+    """Return BibTeX entries for this board, named by the hash of its records, and for the papers of its methods."""
     digest = digests(runs)["records"]
     entries = [
         f"@misc{{dlbench-board-{digest[:8]},\n"

@@ -13,7 +13,7 @@ from dlbench.leaderboard.analysis.headlines import headlines
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
-from dlbench.leaderboard.charts import style as looks
+from dlbench.leaderboard.charts.style import site_marks
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardView, shown
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
@@ -21,7 +21,7 @@ from dlbench.leaderboard.pages.environment import style
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
 from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards
 from dlbench.leaderboard.pages.row_table import MOST_ROWS
-from dlbench.leaderboard.pages.sample_pages import Shelf, entry_files
+from dlbench.leaderboard.pages.sample_pages import SampleIndex, entry_files
 from dlbench.leaderboard.pages.site_context import File, Site, ViewLink, file_of
 from dlbench.leaderboard.pages.task_page import view_page
 from dlbench.leaderboard.workers import ALONE, Workers
@@ -106,64 +106,70 @@ def _site(board: Board) -> Site:
     return Site(
         views=tuple(ViewLink(view.slug, view.title, view.backbone) for view in board.views),
         records=len(runs.records),
-        marks=looks.site_marks(board.views),
+        marks=site_marks(board.views),
         pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
         downloads=tuple(downloads),
         provenance=_provenance(runs),
-        usual=trusts.pop() if len(trusts) == 1 else "",
+        common_trust=trusts.pop() if len(trusts) == 1 else "",
         warnings=tuple(warnings),
     )
 
 
 def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    values_of: dict[str, Counter[str]] = defaultdict(Counter)
     for record in runs.records:
         for name, value in record.env.items():
-            found[name][value] += 1
+            values_of[name][value] += 1
     for timing in runs.timings:
-        found["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
-    # A run on many machines may have any number of values.
-    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(found.items())[:40])
+        values_of["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
+    # Limited, since a run on many machines may have any number of values.
+    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(values_of.items())[:40])
 
 
 def view_files(
-    site: Site, view: BoardView, found: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
+    site: Site, view: BoardView, standings: Standings, runs: Runs, asked: Mapping[str, Asked], claimed: Sequence[Claim]
 ) -> list[File]:
     """Return the files of a view, its page last.
 
     Args:
         site: what all pages have in common.
-        view: what is shown.
-        found: its statistics.
-        runs: where it comes from.
+        view: the view.
+        standings: its statistics.
+        runs: its records, scores and samples.
         asked: prompts and references, by document id.
-        claimed: single comparisons.
+        claimed: comparisons of single methods.
     """
-    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, found))]
-    shelves: dict[str, Shelf] = {}
-    for entry, shelf, written in entry_files(site, view, runs, asked):
-        shelves[entry.id] = shelf
+    files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, standings))]
+    indices: dict[str, SampleIndex] = {}
+    for entry, index, written in entry_files(site, view, runs, asked):
+        indices[entry.id] = index
         files += written
-    svg = None
-    if view.axes:
-        axis = view.axes[0]
-        spec = frontier.specification(
-            view, frontier.datasets(view, site.marks, axis, found.frontiers.get(axis.key, {})), axis
-        )
-        title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
-        drawn = vega.draw(spec)
-        svg = vega.inline_svg(drawn, "frontier", title, _described(view))
-        files.append((f"charts/{view.slug}.svg", vega.alone_svg(drawn)))
-        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, found.frontiers)))
-    if found.compared is not None:
-        files += pair_shards(view, found.compared)
-        files.append((f"data/{view.slug}.docs.js", document_shard(view, found.compared, shelves)))
+    svg, drawn = _chart_files(site, view, standings) if view.axes else (None, [])
+    files += drawn
+    if standings.compared is not None:
+        files += pair_shards(view, standings.compared)
+        files.append((f"data/{view.slug}.docs.js", document_shard(view, standings.compared, indices)))
     records = [row.record for track in view.tracks for row in track.rows]
-    said = headlines(records, runs.scores, runs.sources) if view.suite else [], claimed
-    samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
+    sentences = headlines(records, runs.scores, runs.sources) if view.suite else []
+    samples = {id_: f"{index.file}.html" for id_, index in indices.items()}
+    page = partial(view_page, site, view, standings, (sentences, claimed), svg, samples)
     if len(view.entries) > MOST_ROWS:
-        files.append((f"{view.slug}-all.html", view_page(site, view, found, said, svg, samples, whole=True)))
-    return [*files, (file_of(site, view), view_page(site, view, found, said, svg, samples))]
+        files.append((f"{view.slug}-all.html", page(whole=True)))
+    return [*files, (file_of(site, view), page())]
+
+
+def _chart_files(site: Site, view: BoardView, standings: Standings) -> tuple[str, list[File]]:
+    """Return the chart of a view as part of its page, and the files of the chart."""
+    axis = view.axes[0]
+    data = frontier.datasets(view, site.marks, axis, standings.frontiers.get(axis.key, {}))
+    spec = frontier.specification(view, data, axis)
+    drawn = vega.draw(spec)
+    title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
+    files: list[File] = [
+        (f"charts/{view.slug}.svg", vega.alone_svg(drawn)),
+        (f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings.frontiers)),
+    ]
+    return vega.inline_svg(drawn, "frontier", title, _described(view)), files
 
 
 def _described(view: BoardView) -> str:

@@ -1,4 +1,4 @@
-"""The board's terminal twin: the table that ends a run."""
+"""The board in a terminal: a chart, and the table that also ends a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def print_board(board: Board, console: Console | None = None) -> None:
     """Print the board: the chart of its first view, then the table of every task."""
     console = console or Console()
     if not console.is_terminal and console.width < 110:
-        console = Console(width=110, file=console.file)  # a log has no edge to wrap at
+        console = Console(width=110, file=console.file)  # wide enough for all columns: a log does not wrap
     marks = style.site_marks(board.views)
     view = board.views[0]
     console.print(Text(f"{view.title} on {view.backbone}", style="bold"))
