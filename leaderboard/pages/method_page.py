@@ -10,7 +10,8 @@ from markupsafe import Markup
 from dlbench.leaderboard.analysis import compute_breakdown
 from dlbench.leaderboard.charts import method_curves, style, vega
 from dlbench.leaderboard.columns.column import TableInfo
-from dlbench.leaderboard.columns.row_columns import entry_lines, row_columns
+from dlbench.leaderboard.columns.row_columns import row_columns
+from dlbench.leaderboard.columns.row_line import entry_lines
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
 from dlbench.leaderboard.exports import bibtex

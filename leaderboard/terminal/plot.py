@@ -124,13 +124,13 @@ def _ticks(low: float, high: float, height: int, share: bool) -> dict[int, str]:
     rough = (high - low) / 7
     size = 10.0 ** floor(log10(rough)) if rough > 0 else 1.0
     step = next((size * times for times in (1, 2, 5) if size * times >= rough), size * 10)
-    found = {}
+    labels = {}
     value = ceil(low / step) * step
     while value <= high:
         row = min(height - 1, int((high - value) / (high - low) * height))
-        found[row] = f"{100 * value:.0f}%" if share else f"{value:.3g}"
+        labels[row] = f"{100 * value:.0f}%" if share else f"{value:.3g}"
         value += step
-    return found
+    return labels
 
 
 def _rank(point: Datum) -> float:
@@ -138,14 +138,14 @@ def _rank(point: Datum) -> float:
 
 
 def _styles(labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Style]:
-    found = {}
+    styles = {}
     methods = [label for label in labels if marks[label].kind == "method"]
     for label in labels:
         if label in methods:
-            found[label] = Style(color=_COLOURS[methods.index(label) % len(_COLOURS)])
+            styles[label] = Style(color=_COLOURS[methods.index(label) % len(_COLOURS)])
         else:
-            found[label] = Style(bold=True) if marks[label].kind in ("full", "dense") else Style(dim=True)
-    return found
+            styles[label] = Style(bold=True) if marks[label].kind in ("full", "dense") else Style(dim=True)
+    return styles
 
 
 def _sign(mark: Mark) -> str:
