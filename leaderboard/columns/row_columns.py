@@ -180,7 +180,9 @@ ROWS: Table[RowLine] = (
         json=RowCell("label"),
     ),
     RowColumn(key="method", value=lambda line: line.entry.method, csv=RowCell("method"), json=RowCell("method")),
-    RowColumn(key="kind", value=lambda line: kind_of(line.entry), csv=RowCell("kind"), json=RowCell("kind")),
+    RowColumn(
+        key="kind", value=lambda line: kind_of(line.entry), csv=RowCell("kind", before="rank"), json=RowCell("kind")
+    ),
     _field("deployable", lambda line: line.record.method.deployable),
     _field("backbone", lambda line: line.record.backbone.name),
     _field("dtype", lambda line: line.record.backbone.dtype),
