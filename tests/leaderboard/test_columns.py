@@ -14,9 +14,9 @@ from dlbench.leaderboard import site as sites
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.columns import method_columns, row_columns
 from dlbench.leaderboard.columns.column import OUTPUTS, Cell, Column, TableInfo, columns_of
+from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.row_line import entry_lines
 from dlbench.leaderboard.pages.environment import environment
-from dlbench.leaderboard.pages.html_table import html_table
 from dlbench.leaderboard.terminal.table import closing_table
 
 INFO = TableInfo(
