@@ -13,7 +13,8 @@ import dlbench
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.columns.column import Column, Line, TableInfo
 from dlbench.leaderboard.columns.method_columns import method_columns
-from dlbench.leaderboard.columns.row_columns import RowColumn, RowLine, entry_lines, record_lines, row_columns
+from dlbench.leaderboard.columns.row_columns import RowColumn, row_columns
+from dlbench.leaderboard.columns.row_line import RowLine, entry_lines, record_lines
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.data.views import BoardView, series
@@ -50,14 +51,14 @@ def _track_order(track: Track) -> tuple[str, str, str, str]:
 
 
 def _cell(value: object) -> object:
-    # A spreadsheet would run such text as a formula.
+    # A spreadsheet would run a text that starts so as a formula.
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return "" if value is None else value
 
 
 def digests(runs: Runs) -> dict[str, str]:
-    """Return SHA-256 of what a board is made of: the records, the times, the scores."""
+    """Return the SHA-256 of all records, of all times and of all scores."""
     parts = {
         "records": (format_line(record) for record in runs.records),
         "timing": (format_line(timing) for timing in runs.timings),
@@ -140,7 +141,7 @@ _SPECIAL = {
 
 
 def tex(text: str) -> str:
-    """Return a text for LaTeX: nothing in it is a command."""
+    """Escape a text for LaTeX."""
     return "".join(_SPECIAL.get(letter, letter) for letter in text)
 
 
@@ -182,7 +183,7 @@ def _latex_cell(column: RowColumn, line: RowLine) -> str:
 
 
 def bibtex(runs: Runs, papers: Iterable[str]) -> str:
-    """Return what to cite: this board, named by its records, and the papers that its methods name."""
+    """Return BibTeX entries for this board, named by the hash of its records, and for the papers of its methods."""
     digest = digests(runs)["records"]
     entries = [
         f"@misc{{dlbench-board-{digest[:8]},\n"

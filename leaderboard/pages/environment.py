@@ -1,4 +1,4 @@
-"""The templates of all pages, and what they are given: figures, colours, words."""
+"""The templates of all pages, with their filters and globals, and the style sheet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import dlbench
 from dlbench.leaderboard import formatting
-from dlbench.leaderboard.charts import style as looks
+from dlbench.leaderboard.charts.style import COLOURS, PAPER
 from dlbench.leaderboard.data.views import kind_of
 
 TRUSTS = {
@@ -37,7 +37,7 @@ THEME = (
 
 @cache
 def environment() -> Environment:
-    """Return the templates, with the board's ways of writing figures."""
+    """Return the templates; their filters write figures as the tables and sentences do."""
     made = Environment(
         loader=PackageLoader("dlbench.leaderboard"),
         autoescape=True,
@@ -57,11 +57,11 @@ def environment() -> Environment:
         counted=formatting.counted,
         kind_of=kind_of,
         trusts=TRUSTS,
-        paper=looks.PAPER[0],
+        paper=PAPER[0],
     )
     return made
 
 
 def style() -> str:
     """Return the style sheet of all pages."""
-    return environment().get_template("board.css").render(theme=THEME, colours=looks.COLOURS)
+    return environment().get_template("board.css").render(theme=THEME, colours=COLOURS)

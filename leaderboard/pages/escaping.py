@@ -1,4 +1,4 @@
-"""Make any text fit to be shown: nothing in it may hide, turn the direction of what follows, or go on for ever."""
+"""Escape untrusted text for a page: no markup, no invisible or direction-changing characters, a limited length."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 import unicodedata
 
 LONGEST = 4000
-"""Letters of a prompt, reference or output that a page shows."""
+"""Characters of a prompt, reference or output that a page shows."""
 _PLAIN = re.compile(r"[\w .,:;!?()/+*=-]*", re.ASCII)
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 
 
 def shorten(text: str, longest: int = LONGEST) -> tuple[str, int]:
-    """Return the beginning of a text, and how many letters are left out."""
+    """Return the beginning of a text, and how many characters are left out."""
     return text[:longest], max(0, len(text) - longest)
 
 
 def html(text: str) -> str:
     """Return a text as HTML: escaped, with control, format and unpaired characters named in place of themselves.
 
-    Sample pages hold hundreds of thousands of pieces, hence plain strings, and a short way for plain words.
+    Sample pages hold hundreds of thousands of pieces, so this returns plain strings and is fast on plain words.
     """
     if _PLAIN.fullmatch(text):
         return text

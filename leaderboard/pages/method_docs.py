@@ -1,4 +1,4 @@
-"""What a board says of a method: its file's own words, read without running it."""
+"""What a page says about a method: docstring and parameters of its file, read without importing it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _PAPER = re.compile(r"arXiv[:\s]*(\d{4}\.\d{4,5})")
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """A method as its page introduces it.
+    """What a method's file says about it.
 
     Attributes:
         summary: one line.
         text: the file's docstring as HTML; empty where the file is not here.
-        papers: arXiv numbers, in the order they are cited.
+        papers: arXiv numbers, in the order in which they are cited.
         parameters: fields of its dataclass.
         knob: the parameter that is tuned to a budget.
-        same: the source here is the one that the records ran; None where there is none here.
+        same: whether the file here is the one that the records ran; None where there is no file here.
     """
 
     summary: str
@@ -47,20 +47,20 @@ NOTHING = About("", Markup(""), (), (), None, None)
 
 
 def about(name: str, sources: Iterable[str]) -> About:
-    """Introduce a method by what is built in or installed under its name.
+    """Return what the file of a built-in or installed method says.
 
     Args:
-        name: as records have it. It comes from outside, so it is looked up and never taken for a path.
-        sources: SHA-256 of the sources that ran.
+        name: as records have it. Records are untrusted, so it is looked up in a list and never used as a path.
+        sources: SHA-256 of the method files that the records ran.
     """
     try:
         path, sha256 = _source("oracle" if name in ("oracle@full", "oracle_cross") else name)
-        read_file = None if path is None else (path.read_bytes(), outline.read(path))
+        file = None if path is None else (path.read_bytes(), outline.read(path))
     except (OSError, SyntaxError):
-        read_file = None
-    if read_file is None:
+        file = None
+    if file is None:
         return NOTHING
-    raw, read = read_file
+    raw, read = file
     docstring = ast.get_docstring(ast.parse(raw)) or ""
     return About(
         summary=read.summary,
@@ -68,14 +68,15 @@ def about(name: str, sources: Iterable[str]) -> About:
         papers=tuple(dict.fromkeys(_PAPER.findall(docstring))),
         parameters=read.parameters,
         knob=read.knob,
-        same=bool({sha256, hashlib.sha256(raw).hexdigest()} & set(sources)),  # records of old: of the file as it is
+        # Older records hold the hash of the file, newer ones that of its code.
+        same=bool({sha256, hashlib.sha256(raw).hexdigest()} & set(sources)),
     )
 
 
 def _source(name: str) -> tuple[Path | None, str]:
     """Return the file of a built-in or installed method, and the hash of its code as a run records it.
 
-    The registry could too, but can import methods, and torch.
+    The registry is not asked, since it may import methods, and torch with them.
     """
     spec = importlib.util.find_spec("dlbench.methods")
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
@@ -90,7 +91,7 @@ def _source(name: str) -> tuple[Path | None, str]:
 
 
 def prose(text: str) -> Markup:
-    """Return plain text as HTML: paragraphs, indented blocks as they stand, papers linked."""
+    """Return plain text as HTML: paragraphs, indented blocks preformatted, papers linked."""
     blocks = []
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.split("\n")
@@ -101,13 +102,13 @@ def prose(text: str) -> Markup:
 
 
 def _linked(text: str) -> Markup:
-    parts = []
+    pieces = []
     at = 0
     for match in _PAPER.finditer(text):
         address = f"https://arxiv.org/abs/{match.group(1)}"
-        parts += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match.group())]
+        pieces += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match.group())]
         at = match.end()
-    return Markup("").join([*parts, escape(text[at:])])
+    return Markup("").join([*pieces, escape(text[at:])])
 
 
 def command(entries: Iterable[BoardEntry], method: str) -> str:
@@ -131,7 +132,7 @@ def command(entries: Iterable[BoardEntry], method: str) -> str:
 
 
 def _limit(rows: Iterable[Record]) -> str:
-    """Return how many documents were taken; records that do not say which took the first ones, or all."""
+    """Return `--limit`; records that do not say which documents were drawn took the first ones, or all."""
     most = max((record.task for record in rows), key=lambda task: task.n)
     return {"all": "all", "sample": str(most.n)}.get(most.drawn or "", f"first:{most.n}")
 

@@ -10,12 +10,13 @@ from markupsafe import Markup
 from dlbench.leaderboard.analysis import compute_breakdown
 from dlbench.leaderboard.charts import method_curves, style, vega
 from dlbench.leaderboard.columns.column import TableInfo
-from dlbench.leaderboard.columns.row_columns import entry_lines, row_columns
+from dlbench.leaderboard.columns.html_table import html_table
+from dlbench.leaderboard.columns.row_columns import row_columns
+from dlbench.leaderboard.columns.row_line import entry_lines
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
 from dlbench.leaderboard.exports import bibtex
 from dlbench.leaderboard.pages.environment import environment
-from dlbench.leaderboard.pages.html_table import html_table
 from dlbench.leaderboard.pages.method_docs import About, about, command
 from dlbench.leaderboard.pages.sample_pages import first_page
 from dlbench.leaderboard.pages.site_context import File, Site, file_of

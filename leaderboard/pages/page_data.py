@@ -1,4 +1,4 @@
-"""Data that a page loads when it needs it: scripts, since a page opened from a folder may fetch nothing else."""
+"""Data that a page loads when it needs it: as scripts, since a page opened from a folder may load nothing else."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from dlbench.leaderboard.charts import frontier
 from dlbench.leaderboard.charts.style import COLOURS, Mark
 from dlbench.leaderboard.columns.row_columns import unit_of
 from dlbench.leaderboard.data.views import BoardView
-from dlbench.leaderboard.pages.sample_pages import Shelf
+from dlbench.leaderboard.pages.sample_pages import SampleIndex
 
 
 def script(name: str, value: Any) -> str:
-    """Return a script that hands a value over by name."""
+    """Return a script that stores a value under a name, for the page's own scripts."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # U+2028 and U+2029 are fine in JSON and, since 2019, in scripts; older engines take them for line ends.
     text = text.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -30,7 +30,7 @@ def script(name: str, value: Any) -> str:
 def chart_shard(
     view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
 ) -> str:
-    """Return all that the lively chart of a view needs: its specification, and the data on every axis."""
+    """Return what the interactive chart of a view needs: its specification, and the data on every axis."""
     base: dict[str, dict[str, Any]] = {}
     charts = {}
     for axis in view.axes:
@@ -52,18 +52,18 @@ def chart_shard(
 
 
 CELLS = 40_000
-"""Comparisons in one file: what a click loads."""
+"""Most comparisons in one file, which a click loads."""
 MOST_DOCUMENTS = 3000
-"""Documents whose wins and losses can be laid side by side."""
+"""Documents on which rows can be compared one by one."""
 
 
 def pair_shards(view: BoardView, compared: Compared) -> Iterator[tuple[str, str]]:
-    """Yield the files of all pairwise tests of a view: in percentage points of full's quality, p corrected."""
+    """Yield the files of all pairwise tests of a view: differences in points of full's quality, corrected p values."""
     entries = list(compared.place)
     if len(entries) < 2:
         return
     pairs = compared.pairs
-    percent, p = 100.0, 1e4  # two decimals of a point, four of a p value: whole numbers are shorter
+    percent, p = 100.0, 1e4  # as whole numbers, which are shorter: hundredths of a point, p times 10,000
     arrays = {
         "d": np.rint(100 * percent * pairs.estimate),
         "lo": np.rint(100 * percent * pairs.low),
@@ -86,22 +86,22 @@ def pair_shards(view: BoardView, compared: Compared) -> Iterator[tuple[str, str]
     yield f"data/{view.slug}.pairs.js", script(f"pairs:{view.slug}", index)
 
 
-def document_shard(view: BoardView, compared: Compared, shelves: Mapping[str, Shelf]) -> str:
-    """Return who beats whom on which document: ranks per document, so that equal scores stay equal.
+def document_shard(view: BoardView, compared: Compared, samples: Mapping[str, SampleIndex]) -> str:
+    """Return the rank of every row on every document; equal scores have equal ranks.
 
     Args:
-        view: what is shown.
+        view: the view.
         compared: its rows with their scores.
-        shelves: entry → where its samples stand.
+        samples: entry → the pages of its samples.
     """
     ranks = rankdata(compared.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
     documents = compared.documents[:MOST_DOCUMENTS]
     pages = {}
     for entry in compared.place:
-        shelf = shelves.get(entry)
-        if shelf is not None:
-            shards = [shelf.shard.get(one, -1) for one in documents]
-            pages[entry] = {"file": shelf.file, "shard": shards if any(shards) else None}
+        index = samples.get(entry)
+        if index is not None:
+            numbers = [index.page_of.get(document, -1) for document in documents]
+            pages[entry] = {"file": index.file, "shard": numbers if any(numbers) else None}
     return script(
         f"docs:{view.slug}",
         {

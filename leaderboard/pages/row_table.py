@@ -10,9 +10,10 @@ from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.ranking import RERUN
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.columns.column import TableInfo
-from dlbench.leaderboard.columns.row_columns import RowLine, entry_lines, row_columns
+from dlbench.leaderboard.columns.html_table import html_table
+from dlbench.leaderboard.columns.row_columns import row_columns
+from dlbench.leaderboard.columns.row_line import RowLine, entry_lines
 from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
-from dlbench.leaderboard.pages.html_table import html_table
 from dlbench.leaderboard.pages.site_context import Site
 
 MOST_ROWS = 150
@@ -39,12 +40,12 @@ def row_section(
         samples=bool(samples),
     )
     return {
-        "rank_note": _rank_note(view, site.usual),
+        "rank_note": _rank_note(view, site.common_trust),
         "kinds": _kinds(view),
         "row_table": html_table(row_columns("page", info), "page"),
         "sections": _sections(view, view.entries if every else _one_each(view), standings),
         "samples": samples,
-        "usual": site.usual,
+        "common_trust": site.common_trust,
         "beyond": None if every else f"{view.slug}-all.html",
         "missing": _missing(view),
     }
@@ -56,14 +57,14 @@ def _kinds(view: BoardView) -> list[tuple[str, str]]:
     return [(kind, title) for kind, title in titles.items() if kind in there] if len(there) > 1 else []
 
 
-def _rank_note(view: BoardView, usual: str) -> str:
+def _rank_note(view: BoardView, common_trust: str) -> str:
     said = (
         "Ranked by quality within each budget, with the ranks that the data leave open, all of them together; "
         "rows that share a letter cannot be told apart."
     )
     trusts = {entry.trust for entry in view.entries}
     if not trusts & RERUN:
-        return f"{said} All rows are {usual or 'self-reported or validated'}: nobody has rerun them yet."
+        return f"{said} All rows are {common_trust or 'self-reported or validated'}: nobody has rerun them yet."
     if trusts - RERUN:
         return f"{said} Only rows that were rerun are ranked; the others stand below them."
     return said

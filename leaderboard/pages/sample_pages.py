@@ -33,16 +33,16 @@ _NO_TEXT = frozenset({"oracle_cross"})
 
 
 @dataclass(slots=True)
-class Shelf:
-    """On which pages the samples of one entry stand.
+class SampleIndex:
+    """On which pages the samples of one entry are.
 
     Attributes:
         file: path of the first page, without the ending.
-        shard: document id → number of the page, from 0.
+        page_of: document id → number of the page, from 0.
     """
 
     file: str
-    shard: dict[str, int] = field(default_factory=dict)
+    page_of: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def first_page(view: BoardView, entry: BoardEntry, runs: Runs) -> str | None:
 
 def entry_files(
     site: Site, view: BoardView, runs: Runs, asked: Mapping[str, Asked]
-) -> Iterator[tuple[BoardEntry, Shelf, list[File]]]:
+) -> Iterator[tuple[BoardEntry, SampleIndex, list[File]]]:
     """Yield, for every entry of a view with published samples, on which pages they stand, and these pages.
 
     Args:
@@ -131,10 +131,10 @@ def _read(path: Path, wanted: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 def _entry_pages(
     site: Site, view: BoardView, entry: BoardEntry, order: Sequence[str], runs: Runs, same: _SameForAllRows
-) -> tuple[BoardEntry, Shelf, list[File]]:
+) -> tuple[BoardEntry, SampleIndex, list[File]]:
     changes = _changes(runs.scores[_key(entry)], same.full_scores)
     largest = max((abs(changes[id_]) for id_ in order), default=0.0) or 1.0
-    shelf = Shelf(first_page(view, entry, runs) or "")
+    index = SampleIndex(first_page(view, entry, runs) or "")
     render = environment().get_template("document.html.j2").module.article  # type: ignore[attr-defined]  # a macro
     pages: list[list[str]] = [[]]
     bars: list[_Bar] = []
@@ -146,7 +146,7 @@ def _entry_pages(
             pages.append([])
             size = len(article.encode())
         pages[-1].append(article)
-        shelf.shard[document.id] = len(pages) - 1
+        index.page_of[document.id] = len(pages) - 1
         height = 1 + round(7 * abs(changes[document.id]) / largest)
         bars.append(_Bar(document.anchor, document.verdict, height, len(pages) - 1))
     context = {
@@ -161,7 +161,7 @@ def _entry_pages(
         "left_out": len(changes) - len(order),
         "siblings": _siblings(view, entry, runs),
     }
-    return entry, shelf, list(_files(shelf, entry, pages, bars, context))
+    return entry, index, list(_files(index, entry, pages, bars, context))
 
 
 def _documents(
@@ -193,7 +193,11 @@ def _siblings(view: BoardView, entry: BoardEntry, runs: Runs) -> list[tuple[str,
 
 
 def _files(
-    shelf: Shelf, entry: BoardEntry, pages: Sequence[Sequence[str]], bars: Sequence[_Bar], context: Mapping[str, Any]
+    index: SampleIndex,
+    entry: BoardEntry,
+    pages: Sequence[Sequence[str]],
+    bars: Sequence[_Bar],
+    context: Mapping[str, Any],
 ) -> Iterator[File]:
     template = environment().get_template("samples.html.j2")
     for number, articles in enumerate(pages):
@@ -202,7 +206,7 @@ def _files(
             "marks": [(bar.anchor, bar.verdict, bar.height, _address(entry.id, bar.page, number)) for bar in bars],
             "links": [(page + 1, _address(entry.id, page), page == number) for page in range(len(pages))],
         }
-        yield _file(shelf.file, number), template.render({**context, **on_page})
+        yield _file(index.file, number), template.render({**context, **on_page})
 
 
 def _file(stem: str, number: int) -> str:

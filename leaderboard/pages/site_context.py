@@ -26,12 +26,12 @@ class Site:
     """What all pages of a site have in common; small, since every worker gets it with every view.
 
     Attributes:
-        records: how many there are.
+        records: number of records.
         pages: a method's name → the stem of its page.
         downloads: file names with what they hold.
-        provenance: what the records say about where they come from.
-        usual: the trust that needs no badge, since all rows have it.
-        warnings: banners.
+        provenance: versions and machines that the records name, each with its values.
+        common_trust: the trust of all rows, which then needs no badge; empty where rows differ.
+        warnings: lines above every view.
     """
 
     views: tuple[ViewLink, ...]
@@ -40,7 +40,7 @@ class Site:
     pages: Mapping[str, str]
     downloads: tuple[tuple[str, str], ...]
     provenance: tuple[tuple[str, tuple[str, ...]], ...]
-    usual: str
+    common_trust: str
     warnings: tuple[str, ...]
 
 

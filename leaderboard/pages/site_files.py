@@ -12,7 +12,7 @@ from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
-from dlbench.leaderboard.charts import style as looks
+from dlbench.leaderboard.charts.style import site_marks
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardView, shown
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
@@ -20,7 +20,7 @@ from dlbench.leaderboard.pages.environment import style
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
 from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards
 from dlbench.leaderboard.pages.row_table import MOST_ROWS
-from dlbench.leaderboard.pages.sample_pages import Shelf, entry_files
+from dlbench.leaderboard.pages.sample_pages import SampleIndex, entry_files
 from dlbench.leaderboard.pages.site_context import File, Site, ViewLink, file_of
 from dlbench.leaderboard.pages.task_page import view_page
 from dlbench.leaderboard.workers import ALONE, Workers
@@ -106,11 +106,11 @@ def _site(board: Board) -> Site:
     return Site(
         views=tuple(ViewLink(view.slug, view.title, view.backbone) for view in board.views),
         records=len(runs.records),
-        marks=looks.site_marks(board.views),
+        marks=site_marks(board.views),
         pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
         downloads=tuple(downloads),
         provenance=_provenance(runs),
-        usual=trusts.pop() if len(trusts) == 1 else "",
+        common_trust=trusts.pop() if len(trusts) == 1 else "",
         warnings=tuple(warnings),
     )
 
@@ -122,7 +122,7 @@ def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
             values_of[name][value] += 1
     for timing in runs.timings:
         values_of["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
-    # A run on many machines may have any number of values.
+    # Limited, since a run on many machines may have any number of values.
     return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(values_of.items())[:40])
 
 
@@ -138,35 +138,41 @@ def view_files(
 
     Args:
         site: what all pages have in common.
-        view: what is shown.
+        view: the view.
         standings: its statistics.
-        runs: where it comes from.
+        runs: its records, scores and samples.
         asked: prompts and references, by document id.
-        said: lines about it, and single comparisons.
+        said: lines about it, and comparisons of single methods.
     """
     files: list[File] = [(f"tables/{view.slug}.tex", table_latex(view, standings))]
-    shelves: dict[str, Shelf] = {}
-    for entry, shelf, written in entry_files(site, view, runs, asked):
-        shelves[entry.id] = shelf
+    indices: dict[str, SampleIndex] = {}
+    for entry, index, written in entry_files(site, view, runs, asked):
+        indices[entry.id] = index
         files += written
-    svg = None
-    if view.axes:
-        axis = view.axes[0]
-        spec = frontier.specification(
-            view, frontier.datasets(view, site.marks, axis, standings.frontiers.get(axis.key, {})), axis
-        )
-        title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
-        drawn = vega.draw(spec)
-        svg = vega.inline_svg(drawn, "frontier", title, _described(view))
-        files.append((f"charts/{view.slug}.svg", vega.alone_svg(drawn)))
-        files.append((f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings.frontiers)))
+    svg, drawn = _chart_files(site, view, standings) if view.axes else (None, [])
+    files += drawn
     if standings.compared is not None:
         files += pair_shards(view, standings.compared)
-        files.append((f"data/{view.slug}.docs.js", document_shard(view, standings.compared, shelves)))
-    samples = {id_: f"{shelf.file}.html" for id_, shelf in shelves.items()}
+        files.append((f"data/{view.slug}.docs.js", document_shard(view, standings.compared, indices)))
+    samples = {id_: f"{index.file}.html" for id_, index in indices.items()}
+    page = partial(view_page, site, view, standings, said, svg, samples)
     if len(view.entries) > MOST_ROWS:
-        files.append((f"{view.slug}-all.html", view_page(site, view, standings, said, svg, samples, whole=True)))
-    return [*files, (file_of(site, view), view_page(site, view, standings, said, svg, samples))]
+        files.append((f"{view.slug}-all.html", page(whole=True)))
+    return [*files, (file_of(site, view), page())]
+
+
+def _chart_files(site: Site, view: BoardView, standings: Standings) -> tuple[str, list[File]]:
+    """Return the chart of a view as part of its page, and the files of the chart."""
+    axis = view.axes[0]
+    data = frontier.datasets(view, site.marks, axis, standings.frontiers.get(axis.key, {}))
+    spec = frontier.specification(view, data, axis)
+    drawn = vega.draw(spec)
+    title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
+    files: list[File] = [
+        (f"charts/{view.slug}.svg", vega.alone_svg(drawn)),
+        (f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings.frontiers)),
+    ]
+    return vega.inline_svg(drawn, "frontier", title, _described(view)), files
 
 
 def _described(view: BoardView) -> str:

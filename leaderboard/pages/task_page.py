@@ -13,12 +13,12 @@ from dlbench.leaderboard.analysis.headlines import chart_headline
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts.style import view_marks
 from dlbench.leaderboard.columns.column import TableInfo
+from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.method_columns import method_columns
 from dlbench.leaderboard.data.tracks import cut_prompts
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.chart_text import caption, chart_facts, legend
 from dlbench.leaderboard.pages.environment import environment
-from dlbench.leaderboard.pages.html_table import html_table
 from dlbench.leaderboard.pages.row_table import row_section
 from dlbench.leaderboard.pages.site_context import Site, ViewLink, file_of
 

@@ -1,4 +1,4 @@
-"""Which words two texts share, in order: the longest common subsequence, found on bits."""
+"""Which words two texts share, in order: the longest common subsequence, computed on bits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-// The chart made lively: the same specification that the page's picture was drawn from, drawn again by Vega from the
-// site's own folder, with another cost on the axis if asked, hints, a brush, and links to the rows.
+// The interactive chart: Vega draws the specification of the page's picture again, with the cost that is asked for on
+// the axis, hints, a brush, and links to the rows. All of it comes from the site's own folder.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const { state, make } = dlbench;
@@ -104,7 +104,7 @@ document.addEventListener("DOMContentLoaded", () => {
       view = made.view;
       plot.querySelector(".live-chart")?.remove();
       place.className = "live-chart";
-      // Its table twin is below; a hundred unlabelled shapes would help nobody who listens.
+      // The table below has the same figures; a hundred unlabelled shapes would not help with a screen reader.
       place.setAttribute("role", "img");
       place.setAttribute("aria-label", plot.querySelector("svg.chart title").textContent);
       place.querySelector("svg").setAttribute("aria-hidden", "true");
@@ -142,7 +142,7 @@ document.addEventListener("DOMContentLoaded", () => {
   document.addEventListener("dlbench:hot", (event) => heat(event.detail.length ? event.detail : ticked));
   document.addEventListener("dlbench:ticked", (event) => heat((ticked = event.detail)));
 
-  // ---- start: the picture that is there already is replaced when all is at hand
+  // ---- start: the picture on the page is replaced as soon as everything has loaded
 
   const start = async () => {
     await dlbench.load(`data/${slug}.chart.js`);

@@ -1,5 +1,5 @@
-// Choose a row, and every other row is shown against it, from tests that were made when the site was built. Tick rows,
-// and their lines and documents are laid over each other.
+// Compare every row with a chosen one, from tests that were made when the site was built, and ticked rows with each
+// other, in the chart and document by document.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const { state, make, announce } = dlbench;

@@ -3,9 +3,9 @@
 document.documentElement.classList.add("js");
 
 const dlbench = (window.dlbench = {
-  /** Data that files under data/ hand over, by name. */
+  /** Data of the files under data/, by name. */
   data: {},
-  /** A handle for the small things that must not fail where storage or history are closed. */
+  /** Call a function that may fail where storage or history is blocked; undefined where it does. */
   quietly(what) {
     try {
       return what();
@@ -51,7 +51,7 @@ dlbench.state = {
     const text = this.get(name);
     return text ? text.split(",") : [];
   },
-  /** Change some of it; what is empty is left out. Others hear of it through `dlbench:state`. */
+  /** Change some of it; empty values are left out. Fires `dlbench:state`. */
   set(changes) {
     const now = this.read();
     for (const [name, value] of Object.entries(changes)) {
@@ -68,7 +68,7 @@ dlbench.state = {
 };
 addEventListener("hashchange", () => document.dispatchEvent(new Event("dlbench:state")));
 
-// ---- data on demand: pages opened from a folder may not fetch, but they may add a script of their own
+// ---- data on demand: a page opened from a folder may not fetch files, but may load its own scripts
 
 {
   const asked = new Map();

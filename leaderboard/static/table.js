@@ -1,15 +1,14 @@
-// Tables that sort, and the big one that is searched, filtered and linked to the chart. Works on the rows that the page
-// came with: what is shown is what is sorted.
+// Sorting of tables; search, filters and links to the chart of the table of rows. Works on the rows of the page.
 "use strict";
 document.addEventListener("DOMContentLoaded", () => {
   const { state, make, announce } = dlbench;
 
   // ---- sorting
 
-  /** The column of a heading's cells: headings span, cells do not. */
+  /** Heading and number of the column by sort key. Headings may span columns and rows, other cells do not. */
   const columnsOf = (table) => {
     const filled = [];
-    const found = new Map();
+    const byKey = new Map();
     [...table.tHead.rows].forEach((row, y) => {
       filled[y] ??= [];
       let x = 0;
@@ -17,11 +16,11 @@ document.addEventListener("DOMContentLoaded", () => {
         while (filled[y][x]) x += 1;
         for (let dy = 0; dy < cell.rowSpan; dy += 1)
           for (let dx = 0; dx < cell.colSpan; dx += 1) (filled[y + dy] ??= [])[x + dx] = true;
-        if (cell.dataset.sort) found.set(cell.dataset.sort, { heading: cell, index: x });
+        if (cell.dataset.sort) byKey.set(cell.dataset.sort, { heading: cell, index: x });
         x += cell.colSpan;
       }
     });
-    return found;
+    return byKey;
   };
 
   /** What a cell sorts by: its first number, else its text; null where there is nothing. */
@@ -46,12 +45,12 @@ document.addEventListener("DOMContentLoaded", () => {
     const columns = columnsOf(table);
     // A method's name is not a number, whatever it starts with.
     const cells = (row, name) => {
-      // compare.js adds cells of its own, which the headings of the page know nothing of.
+      // Cells that compare.js has added are not counted by columnsOf.
       const own = [...row.cells].filter((cell) => !cell.classList.contains("do") && !cell.classList.contains("versus"));
       const cell = own[columns.get(name).index];
       return name === "name" ? cell.textContent.trim().toLowerCase() : valueOf(cell);
     };
-    // Sorted from the best end first: the first click on a cost asks for the cheapest.
+    // The first click puts the best end on top, which the heading names: the most of a quality, the least of a cost.
     const first = (name) => (columns.get(name).heading.dataset.best === "most" ? "descending" : "ascending");
     const cached = new Map();
     const apply = (sort) => {

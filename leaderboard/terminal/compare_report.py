@@ -16,12 +16,17 @@ from dlbench.leaderboard.formatting import NOTHING, decimals
 _STYLES = {1: "green", -1: "red", 0: "dim"}
 
 
-def report(found: Sequence[Comparison], title: str, width: int = 100) -> RenderableType:
+def report(comparisons: Sequence[Comparison], title: str, width: int = 100) -> RenderableType:
     """Return all that is to be shown of a comparison, for a terminal of that width."""
-    parts: list[RenderableType] = [Text(title, style="bold"), _verdict(found), _differences(found), _certainty(found)]
-    parts += _remarks(found)
-    if any(one.flips for one in found):
-        parts += [Text(), Text("Documents that differ most", style="bold"), *_examples(found, width)]
+    parts: list[RenderableType] = [
+        Text(title, style="bold"),
+        _verdict(comparisons),
+        _differences(comparisons),
+        _certainty(comparisons),
+    ]
+    parts += _remarks(comparisons)
+    if any(one.flips for one in comparisons):
+        parts += [Text(), Text("Documents that differ most", style="bold"), *_examples(comparisons, width)]
     return Group(*parts)
 
 
@@ -33,21 +38,21 @@ def _table(*headers: str) -> Table:
     return table
 
 
-def _verdict(found: Sequence[Comparison]) -> Text:
-    names = {verdict: [one.task for one in found if one.verdict == verdict] for verdict in (1, -1, 0)}
+def _verdict(comparisons: Sequence[Comparison]) -> Text:
+    names = {verdict: [one.task for one in comparisons if one.verdict == verdict] for verdict in (1, -1, 0)}
     words = {1: "A is better on", -1: "B is better on", 0: "not told apart on"}
     said = []
     for verdict, tasks in names.items():
         if tasks:
-            which = f"all {len(tasks)} tasks" if len(tasks) == len(found) > 1 else ", ".join(tasks)
+            which = f"all {len(tasks)} tasks" if len(tasks) == len(comparisons) > 1 else ", ".join(tasks)
             said.append(f"{words[verdict]} {which}")
     text = "; ".join(said) + "."
     return Text(text[:1].upper() + text[1:])
 
 
-def _differences(found: Sequence[Comparison]) -> Table:
+def _differences(comparisons: Sequence[Comparison]) -> Table:
     table = _table("task", "n", "A", "B", "A − B", "95 % interval", "won", "lost", "tied")
-    for one in found:
+    for one in comparisons:
         places = decimals([one.a.mean, one.b.mean])
         style = _STYLES[one.verdict]
         difference = one.difference
@@ -65,9 +70,9 @@ def _differences(found: Sequence[Comparison]) -> Table:
     return table
 
 
-def _certainty(found: Sequence[Comparison]) -> Table:
+def _certainty(comparisons: Sequence[Comparison]) -> Table:
     table = _table("task", "p", "corrected", "detectable", "layers\nA, %", "\nB, %", "FLOPs\nA, %", "\nB, %")
-    for one in found:
+    for one in comparisons:
         places = decimals([one.a.mean, one.b.mean])
         table.add_row(
             Text(one.task),
@@ -96,23 +101,23 @@ def _p(value: float) -> str:
     return "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def _remarks(found: Sequence[Comparison]) -> list[Text]:
-    methods = sorted({one.difference.method for one in found})
+def _remarks(comparisons: Sequence[Comparison]) -> list[Text]:
+    methods = sorted({one.difference.method for one in comparisons})
     lines = [
         f"Intervals: {', '.join(methods)}. p: paired permutation test, corrected over the tasks (Benjamini-Hochberg).",
         "Detectable: the least true difference that this many documents show four times in five. "
         "Layers, total FLOPs: realised, of full depth.",
     ]
-    shared = [f"{one.sources:,} sources on {one.task}" for one in found if one.sources is not None]
+    shared = [f"{one.sources:,} sources on {one.task}" for one in comparisons if one.sources is not None]
     if shared:
         lines.append(f"Documents that share a source are resampled and swapped together: {', '.join(shared)}.")
-    if any(side.unreachable for one in found for side in (one.a, one.b)):
+    if any(side.unreachable for one in comparisons for side in (one.a, one.b)):
         lines.append("† unreachable: the budget is missed; the closest setting that was found is compared.")
     return [Text(line, style="dim") for line in lines]
 
 
-def _examples(found: Sequence[Comparison], width: int) -> Iterator[RenderableType]:
-    for one in found:
+def _examples(comparisons: Sequence[Comparison], width: int) -> Iterator[RenderableType]:
+    for one in comparisons:
         if not one.flips:
             continue
         places = decimals([value for flip in one.flips for value in (flip.a, flip.b)])

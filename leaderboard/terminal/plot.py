@@ -112,11 +112,16 @@ def plot(
     ticks = _ticks(low["y"], high["y"], height, relative(view.entries))
     for row in range(height):
         lines.append(Text.assemble((f"{ticks.get(row, ''):>5}", "dim"), ("│", "dim"), canvas.text(row)))
-    ends = [f"{100 * x:.0f}%" if axis.share else f"{x:.3g}" for x in (low["x"], (low["x"] + high["x"]) / 2, high["x"])]
-    rule = "     └" + "─" * columns
-    scale = ends[0] + ends[1].center(columns - len(ends[0]) - len(ends[2])) + ends[2]
-    lines += [Text(one, style="dim") for one in (rule, " " * _MARGIN + scale, axis.title.rjust(columns + _MARGIN))]
+    lines += _cost_axis(axis, low["x"], high["x"], columns)
     return Group(*lines, _legend(labels, marks, styles, points, width))
+
+
+def _cost_axis(axis: Axis, low: float, high: float, columns: int) -> list[Text]:
+    """Return the lines below the chart: the rule, three costs, and what they are."""
+    costs = [f"{100 * x:.0f}%" if axis.share else f"{x:.3g}" for x in (low, (low + high) / 2, high)]
+    scale = costs[0] + costs[1].center(columns - len(costs[0]) - len(costs[2])) + costs[2]
+    lines = ("     └" + "─" * columns, " " * _MARGIN + scale, axis.title.rjust(columns + _MARGIN))
+    return [Text(line, style="dim") for line in lines]
 
 
 def _ticks(low: float, high: float, height: int, share: bool) -> dict[int, str]:
@@ -124,13 +129,13 @@ def _ticks(low: float, high: float, height: int, share: bool) -> dict[int, str]:
     rough = (high - low) / 7
     size = 10.0 ** floor(log10(rough)) if rough > 0 else 1.0
     step = next((size * times for times in (1, 2, 5) if size * times >= rough), size * 10)
-    found = {}
+    labels = {}
     value = ceil(low / step) * step
     while value <= high:
         row = min(height - 1, int((high - value) / (high - low) * height))
-        found[row] = f"{100 * value:.0f}%" if share else f"{value:.3g}"
+        labels[row] = f"{100 * value:.0f}%" if share else f"{value:.3g}"
         value += step
-    return found
+    return labels
 
 
 def _rank(point: Datum) -> float:
@@ -138,14 +143,14 @@ def _rank(point: Datum) -> float:
 
 
 def _styles(labels: Sequence[str], marks: Mapping[str, Mark]) -> dict[str, Style]:
-    found = {}
+    styles = {}
     methods = [label for label in labels if marks[label].kind == "method"]
     for label in labels:
         if label in methods:
-            found[label] = Style(color=_COLOURS[methods.index(label) % len(_COLOURS)])
+            styles[label] = Style(color=_COLOURS[methods.index(label) % len(_COLOURS)])
         else:
-            found[label] = Style(bold=True) if marks[label].kind in ("full", "dense") else Style(dim=True)
-    return found
+            styles[label] = Style(bold=True) if marks[label].kind in ("full", "dense") else Style(dim=True)
+    return styles
 
 
 def _sign(mark: Mark) -> str:

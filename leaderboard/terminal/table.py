@@ -1,4 +1,4 @@
-"""The board's terminal twin: the table that ends a run."""
+"""The board in a terminal: a chart, and the table that also ends a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, style
 from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.method_columns import method_columns
-from dlbench.leaderboard.columns.row_columns import record_line, row_columns
+from dlbench.leaderboard.columns.row_columns import row_columns
+from dlbench.leaderboard.columns.row_line import record_line
 from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.terminal.plot import plot
@@ -27,7 +28,7 @@ def print_board(board: Board, console: Console | None = None) -> None:
     """Print the board: the chart of its first view, then the table of every task."""
     console = console or Console()
     if not console.is_terminal and console.width < 110:
-        console = Console(width=110, file=console.file)  # a log has no edge to wrap at
+        console = Console(width=110, file=console.file)  # wide enough for all columns: a log does not wrap
     marks = style.site_marks(board.views)
     view = board.views[0]
     console.print(Text(f"{view.title} on {view.backbone}", style="bold"))

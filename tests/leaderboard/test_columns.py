@@ -14,8 +14,9 @@ from dlbench.leaderboard import site as sites
 from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.columns import method_columns, row_columns
 from dlbench.leaderboard.columns.column import OUTPUTS, Cell, Column, TableInfo, columns_of
+from dlbench.leaderboard.columns.html_table import html_table
+from dlbench.leaderboard.columns.row_line import entry_lines
 from dlbench.leaderboard.pages.environment import environment
-from dlbench.leaderboard.pages.html_table import html_table
 from dlbench.leaderboard.terminal.table import closing_table
 
 INFO = TableInfo(
@@ -107,7 +108,7 @@ def site(board, tmp_path_factory):
 def lines(board):
     """Entry id → its line, on the page of one task."""
     view = next(view for view in board.views if view.slug == "nano-summary")
-    return {line.entry.id: line for line in row_columns.entry_lines(view, view.entries)}
+    return {line.entry.id: line for line in entry_lines(view, view.entries)}
 
 
 def written(line):
