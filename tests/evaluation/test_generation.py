@@ -225,9 +225,9 @@ def test_waves_are_cut_to_the_free_memory(tmp_path, monkeypatch):
 def test_static_sets_need_less_where_the_prompt_is_routed(tmp_path):
     run = QualityRun(engine(), Length(), Store(tmp_path), True)
     made = settings(conditions(Length(), prompt="routed"))
-    assert [run._kept(s) for s in made[:4]] == [4, 2, 2, 4]
+    assert [run._cached_layers(s) for s in made[:4]] == [4, 2, 2, 4]
     run.routed = False
-    assert [run._kept(s) for s in made[:4]] == [4, 4, 4, 4]
+    assert [run._cached_layers(s) for s in made[:4]] == [4, 4, 4, 4]
 
 
 def test_texts_that_end_at_once_are_samples(tmp_path):
