@@ -16,7 +16,7 @@ from dlbench.engine.flops.costs import Costs
 from dlbench.errors import DlbenchError
 from dlbench.fit import calibration
 from dlbench.fit.references import Readings, References
-from dlbench.fit.router_training import Training, train
+from dlbench.fit.router_training import TrainingOptions, train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.method.base import TrainOptions
 from dlbench.models.backbone import Backbone
@@ -109,7 +109,7 @@ class FitProbe:
     def train(self, router: Method, **options: Unpack[TrainOptions]) -> list[float]:
         if not isinstance(router, Router):
             raise TypeError(f"train takes a Router, not {type(router).__name__}")
-        return train(self.references, router, Training(**options), self.say)
+        return train(self.references, router, TrainingOptions(**options), self.say)
 
     # ---- free-running
 

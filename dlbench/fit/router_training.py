@@ -27,7 +27,7 @@ from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingOptions:
     """How a router is trained; see `dlbench.method.base.TrainOptions`."""
 
     steps: int
@@ -43,7 +43,9 @@ class Training:
         return self.weight * math.sin(math.pi / 2 * step / self.steps) if self.rises else self.weight
 
 
-def train(references: References, router: Router, options: Training, say: Callable[[int, int], None]) -> list[float]:
+def train(
+    references: References, router: Router, options: TrainingOptions, say: Callable[[int, int], None]
+) -> list[float]:
     """Train a router's module in place; see `dlbench.method.Probe.train`.
 
     Args:
