@@ -7,7 +7,7 @@ import small_model
 import tiny_models
 import torch
 import toy_task
-from record_samples import FakeTask, place
+from record_samples import FakeTask, conditions
 from transformers import GenerationConfig, WatermarkingConfig
 
 from dlbench.cli import main
@@ -157,10 +157,10 @@ def test_digests_tell_what_is_done_apart():
 
 
 def test_what_is_done_is_in_the_key_and_the_track():
-    setting, plain = Setting("full", "full", Full(), None), place()
+    setting, plain = Setting("full", "full", Full(), None), conditions()
     keys, tracks = {plain.key(setting)}, {plain.track}
     for fields in ({"repetition_penalty": 1.1}, {"repetition_penalty": 1.2}):
-        other = place()
+        other = conditions()
         other.backbone.model.generation_config = GenerationConfig(**fields)
         keys.add(other.key(setting))
         tracks.add(other.track)
@@ -173,7 +173,7 @@ def test_where_answers_are_weighed_nothing_of_it_matters():
     class Weighs(FakeTask):
         is_loglikelihood = True
 
-    plain, other = place(Weighs()), place(Weighs())
+    plain, other = conditions(Weighs()), conditions(Weighs())
     other.backbone.model.generation_config = GenerationConfig(num_beams=4, repetition_penalty=1.2)
     setting = Setting("full", "full", Full(), None)
     assert other.key(setting) == plain.key(setting) and other.track == plain.track

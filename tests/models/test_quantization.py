@@ -6,7 +6,7 @@ import pytest
 import replay
 import tiny_models
 import torch
-from record_samples import place
+from record_samples import conditions
 
 from dlbench.engine import Engine, Request
 from dlbench.engine.flops.costs import Costs
@@ -72,12 +72,12 @@ def test_nano_in_int8_is_derived_from_nano():
 
 
 def test_its_rows_have_keys_of_their_own():
-    here = place()
+    here = conditions()
     full = Setting("full", "full", StaticExit(share=1.0), None)
     key = here.key(full)
     here.backbone.dtype = INT8
     assert here.key(full) != key
-    assert "torchao" in here.versions and "torchao" not in place().versions
+    assert "torchao" in here.versions and "torchao" not in conditions().versions
 
 
 @pytest.mark.parametrize(

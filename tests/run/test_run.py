@@ -91,7 +91,7 @@ def test_a_second_run_decodes_nothing(finished: Path, tiny: Path, monkeypatch: p
     def refuse(*_: object) -> None:
         raise AssertionError("decoded what was there")
 
-    monkeypatch.setattr(QualityRun, "_wave", refuse)
+    monkeypatch.setattr(QualityRun, "_decode_batch", refuse)
     assert main(command(tiny, finished, "--no-timing")) == 0
     assert (finished / "records.jsonl").read_bytes() == before
 
