@@ -337,7 +337,7 @@ def test_the_board_says_so_too():
         "intervals that hold together",
         "Methods that ran at every budget are also ranked over all of them, by the area under their curve",
         "*Enough for 95 %* is the setting that costs the fewest total FLOPs down to which, from the dearest, each "
-        "so much beyond doubt",
+        "keeps so much beyond doubt",
         "at most 400 rows of a page",
         "one process per core, at most four",
         "Of large runs (8 MB and more)",
