@@ -10,9 +10,9 @@ from typing import Any
 
 from dlbench.bench.clock import Stopwatch, Times, race
 from dlbench.bench.workbench import Workbench
+from dlbench.data.document import Document, cut
 from dlbench.data.loader import load_task
 from dlbench.data.resolve import expand_tasks
-from dlbench.data.task import Document, cut
 from dlbench.engine import Engine
 from dlbench.method import Method
 from dlbench.models.backbone import Backbone

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlbench.bench.models import random_llama, random_texts, word_tokenizer
 from dlbench.bench.requests import LM_EVAL, OURS, LmEval, Ours, compare, race_of
 from dlbench.bench.workbench import Workbench
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.method import Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.hidden_router import HiddenRouter

@@ -53,13 +53,6 @@ def entries() -> dict[str, TaskEntry]:
     return _entries(str(_folder()), version("lm_eval"))
 
 
-def refresh() -> dict[str, TaskEntry]:
-    """Build the index again, and the cache file."""
-    _cache_file(str(_folder()), version("lm_eval")).unlink(missing_ok=True)
-    _entries.cache_clear()
-    return entries()
-
-
 def scan(root: Path, *, strict: bool = False) -> dict[str, TaskEntry]:
     """Index the task files below a folder.
 

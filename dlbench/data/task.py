@@ -11,14 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from dlbench.data import compatibility, mirrors
-from dlbench.data.document import Chat, Document, Split, cut
+from dlbench.data.document import Chat, Document, Split
 from dlbench.data.rows.documents import DocumentBuilder
 from dlbench.data.scoring.code_hash import scoring_sha256
 from dlbench.data.scoring.scorer import Scorer
 from dlbench.data.splits import Splits
 from dlbench.terminal.quiet import quiet_data_libraries
-
-__all__ = ["Chat", "Document", "Split", "Task", "cut"]
 
 
 class Task:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dlbench.data.document import Document
 from dlbench.data.rows.sources import clusters
-from dlbench.data.task import Document
 from dlbench.engine.flops.costs import CATEGORIES, Costs
 from dlbench.evaluation.settings import Conditions
 from dlbench.evaluation.text_stats import beside

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlbench.data.task import Document, Task
+from dlbench.data.document import Document
+from dlbench.data.task import Task
 from dlbench.engine import Engine
 from dlbench.engine.flops.costs import CATEGORIES
 from dlbench.engine.loglikelihood import weigh

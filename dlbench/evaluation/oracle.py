@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.evaluation.aggregate import Evaluation, clustered, quality
 from dlbench.evaluation.knapsack import IntArray, Knapsack, best_of, cross
 from dlbench.evaluation.record import build

@@ -13,8 +13,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from dlbench.data.document import Document
 from dlbench.data.scoring.words import letters, unspaced
-from dlbench.data.task import Document, Task
+from dlbench.data.task import Task
 from dlbench.terminal.quiet import quiet_data_libraries
 
 DOCUMENTS = 50

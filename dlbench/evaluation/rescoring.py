@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from dlbench.data.task import Document, Task
+from dlbench.data.document import Document
+from dlbench.data.task import Task
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Sample
 

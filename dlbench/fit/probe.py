@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlbench.data.task import Document, Task
+from dlbench.data.document import Document
+from dlbench.data.task import Task
 from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.engine.flops.costs import Costs
 from dlbench.errors import DlbenchError

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine import Engine, Request, Wave
 from dlbench.engine.keyed_rng import Words, key_of
 from dlbench.errors import DlbenchError

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine.layers.rotary_tables import RowAngles
 from dlbench.models.attention import rotary_module
 from dlbench.models.backbone import Backbone

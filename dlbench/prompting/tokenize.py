@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine import Engine, Request
 from dlbench.engine.requests import Question
 from dlbench.errors import DlbenchError

@@ -59,7 +59,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/probe.py",
-        "b7f99285491d6b5d6003ed27b97f66bedcaab7ce450c6f30d5aa37ba584f254a",
+        "a7d05197f30b0626939d22f5da9e96f810196abb59b3cd4d29c3b35f9c1d1ed8",
     ): [
         (
             "dlbench/fit/probe.py",
@@ -68,7 +68,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/references.py",
-        "4e7413b91dc972ba2a71427afd9e4c7ca2739b6c903a6bb763aca051b24e9b5a",
+        "744ade098ff50d21db3b5f331a63c510e94aa98e5f5496dbbd89f01de4c0e07e",
     ): [],
     (
         "dlbench/fit/router_training.py",
@@ -171,7 +171,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "faad0067bdb971cac7d974fbec54001c2d93e9dce90bf6f97eae24c0698365d5",
+        "8574c4a5cc59c7564d6941d7a85abfe0d258a98f4c32f2a77dc958d3ddd6e48c",
     ): [
         (
             "dlbench/teacher/teacher.py",

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from dlbench.data.document import documents_sha256, with_thinking
-from dlbench.data.task import Document
+from dlbench.data.document import Document, documents_sha256, with_thinking
 from dlbench.data.thinking import Thinking
 from dlbench.engine import Engine
 from dlbench.evaluation.settings import Conditions, Setting

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune

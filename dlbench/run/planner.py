@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import get_args
 from uuid import uuid4
 
-from dlbench.data.document import documents_sha256, with_thinking
+from dlbench.data.document import Document, documents_sha256, with_thinking
 from dlbench.data.loader import load_task
 from dlbench.data.splits import sample
-from dlbench.data.task import Document, Task
+from dlbench.data.task import Task
 from dlbench.data.thinking import choose as choose_thinking
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError

@@ -12,8 +12,8 @@ from importlib import import_module
 from random import Random
 from typing import Any
 
-from dlbench.data.document import documents_sha256
-from dlbench.data.task import Document, Task
+from dlbench.data.document import Document, documents_sha256
+from dlbench.data.task import Task
 from dlbench.errors import DlbenchError
 from dlbench.fit import halves
 from dlbench.models.backbone import Backbone

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from dlbench.data.task import Document, Task
+from dlbench.data.document import Document
+from dlbench.data.task import Task
 from dlbench.models.backbone import Backbone
 from dlbench.models.loading import EMBEDDED, embedded_folder
 from dlbench.system.paths import model_folder

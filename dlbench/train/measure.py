@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
-from dlbench.data.task import Document, Task
+from dlbench.data.document import Document
+from dlbench.data.task import Task
 from dlbench.engine import Engine
 from dlbench.method import Method
 from dlbench.models import batch_size

@@ -19,8 +19,9 @@ from accelerate import Accelerator, DistributedType
 from accelerate.utils import InitProcessGroupKwargs
 
 from dlbench import __version__
+from dlbench.data.document import Document
 from dlbench.data.loader import load_task
-from dlbench.data.task import Document, Task
+from dlbench.data.task import Task
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone

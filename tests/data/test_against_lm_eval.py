@@ -11,7 +11,7 @@ import pytest
 
 from dlbench.cli import main
 from dlbench.data import loader
-from dlbench.data.task import cut
+from dlbench.data.document import cut
 from dlbench.engine import Engine
 from dlbench.engine.loglikelihood import weigh
 from dlbench.models.loading import embedded_folder, load

@@ -7,7 +7,7 @@ import torch
 import toy_task
 from record_samples import FakeTask, conditions, document
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.generation import QualityRun, total

@@ -15,7 +15,7 @@ import toy_task
 from ready import ready
 from tiny_models import without
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine import Engine, Request
 from dlbench.engine.decoding import Decoding
 from dlbench.engine.flops.costs import Costs

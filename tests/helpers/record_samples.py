@@ -2,7 +2,7 @@
 
 import tiny_models
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.evaluation.settings import Conditions
 from dlbench.models.backbone import wrap
 from dlbench.records.schema import Flops, Sample, Tokens

@@ -3,7 +3,7 @@
 import tiny_models
 import torch
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 
 
 class Characters:

@@ -12,7 +12,7 @@ from test_against_lm_eval import quiet, theirs, write  # noqa: F401 (a fixture)
 
 from dlbench.cli import main
 from dlbench.data import loader
-from dlbench.data.task import cut
+from dlbench.data.document import cut
 from dlbench.models.loading import embedded_folder
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample

@@ -9,7 +9,7 @@ from checkpoints import copy
 from transformers import AutoTokenizer
 
 from dlbench.cli import main
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine import Engine, Request
 from dlbench.engine.loglikelihood import weigh
 from dlbench.engine.requests import Question

@@ -5,7 +5,7 @@ import tiny_models
 import torch
 import toy_task
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.models.backbone import wrap
 from dlbench.models.layer_patch import shadowed, state_of, with_state
 from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, example

@@ -4,7 +4,7 @@ import pytest
 import tiny_models
 import toy_task
 
-from dlbench.data.task import Document
+from dlbench.data.document import Document
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import wrap

@@ -7,8 +7,8 @@ import pytest
 import tiny_models
 import toy_task
 
+from dlbench.data.document import Document
 from dlbench.data.loader import load_task
-from dlbench.data.task import Document
 from dlbench.errors import DlbenchError
 from dlbench.fit import halves
 from dlbench.models.backbone import wrap
