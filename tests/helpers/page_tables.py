@@ -3,35 +3,40 @@
 from html.parser import HTMLParser
 
 
-class _Table(HTMLParser):
-    def __init__(self, name):
+class Tables(HTMLParser):
+    """The tables of a page by their id: their lines as (attributes, cells), cells as (attributes, pieces of text)."""
+
+    def __init__(self, html):
         super().__init__()
-        self.name, self.inside, self.cell = name, False, None
-        self.rows = []  # (attributes of the row, [[attributes of the cell, text]])
+        self.tables, self.lines, self.cell = {}, None, None
+        self.feed(html)
 
     def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
+        attributes = dict(attrs)
         if tag == "table":
-            self.inside = attrs.get("id") == self.name
-        if not self.inside:
-            return
-        if tag == "tr":
-            self.rows.append((attrs, []))
-        elif tag in ("td", "th"):
-            self.cell = [attrs, ""]
-            self.rows[-1][1].append(self.cell)
+            self.lines = self.tables.setdefault(attributes.get("id", str(len(self.tables))), [])
+        elif tag == "tr" and self.lines is not None:
+            self.lines.append((attributes, []))
+        elif tag in ("td", "th") and self.lines:
+            self.cell = (attributes, [])
+            self.lines[-1][1].append(self.cell)
         elif tag in ("small", "span", "br", "i") and self.cell:
-            self.cell[1] += " "
+            self.cell[1].append(" ")
 
     def handle_endtag(self, tag):
         if tag in ("td", "th"):
             self.cell = None
         elif tag == "table":
-            self.inside = False
+            self.lines = None
 
     def handle_data(self, data):
-        if self.cell is not None:
-            self.cell[1] += data
+        if self.cell:
+            self.cell[1].append(data)
+
+
+def texts(cells):
+    """Return the text of each cell, white space folded."""
+    return [" ".join("".join(pieces).split()) for _, pieces in cells]
 
 
 def page_table(page, name):
@@ -41,21 +46,15 @@ def page_table(page, name):
         page: HTML.
         name: the table's id.
     """
-    table = _Table(name)
-    table.feed(page)
-    head, *lines = table.rows
-    headings = [" ".join(text.split()) for attrs, text in head[1] for _ in range(int(attrs.get("colspan", 1)))]
+    head, *lines = Tables(page).tables[name]
+    spans = [int(attrs.get("colspan", 1)) for attrs, _ in head[1]]
+    headings = [text for text, span in zip(texts(head[1]), spans, strict=True) for _ in range(span)]
     return [
-        (
-            attrs,
-            {heading: " ".join(cell[1].split()) for heading, cell in reversed(list(zip(headings, cells, strict=True)))},
-        )
+        (attrs, {heading: text for heading, text in reversed(list(zip(headings, texts(cells), strict=True)))})
         for attrs, cells in lines
     ]
 
 
 def page_rows(page, name="table"):
     """Return the attributes of the lines of a table, each with the texts of its cells in order."""
-    table = _Table(name)
-    table.feed(page)
-    return [(attrs, [" ".join(text.split()) for _, text in cells]) for attrs, cells in table.rows if "data-s" in attrs]
+    return [(attrs, texts(cells)) for attrs, cells in Tables(page).tables[name] if "data-s" in attrs]

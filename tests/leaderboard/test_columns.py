@@ -3,10 +3,10 @@
 import csv
 import io
 import json
-from html.parser import HTMLParser
 
 import pytest
 from browser import Watched, browsing, chromium
+from page_tables import Tables, texts
 from record_factory import synthetic_run
 from rich.console import Console
 
@@ -49,41 +49,6 @@ DUMMY = Column(
     csv=Cell("dummy_csv"),
     json=Cell("dummy_json"),
 )
-
-
-class Tables(HTMLParser):
-    """The tables of a page by their id: the lines of each, as lists of (attributes, text) with spans counted out."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tables, self.lines, self.cell = {}, None, None
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        if tag == "table":
-            self.lines = self.tables.setdefault(attributes.get("id", str(len(self.tables))), [])
-        elif tag == "tr" and self.lines is not None:
-            self.lines.append((attributes, []))
-        elif tag in ("td", "th") and self.lines:
-            self.cell = (attributes, [])
-            self.lines[-1][1].append(self.cell)
-        elif tag == "br" and self.cell:
-            self.cell[1].append(" ")
-
-    def handle_endtag(self, tag):
-        if tag in ("td", "th"):
-            self.cell = None
-        elif tag == "table":
-            self.lines = None
-
-    def handle_data(self, data):
-        if self.cell:
-            self.cell[1].append(data)
-
-
-def texts(cells):
-    return ["".join(text).strip() for _, text in cells]
 
 
 def span(cells, name="colspan"):

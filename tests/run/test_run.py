@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import apart
 import pytest
 import small_model
 
@@ -102,16 +101,8 @@ def test_a_smaller_run_does_not_poison_a_larger_one(finished: Path, tiny: Path, 
     assert records(tmp_path / "out") == records(finished)
 
 
-def run_apart(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "dlbench", *arguments],
-        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more,
-    )  # fmt: skip
-
-
 def test_two_processes_give_the_records_of_one(finished: Path, tiny: Path, tmp_path: Path) -> None:
-    with run_apart(command(tiny, tmp_path / "out", "--no-timing", "--processes", "2")) as process:
+    with apart.start(command(tiny, tmp_path / "out", "--no-timing", "--processes", "2")) as process:
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert list(map(without_padding, records(tmp_path / "out"))) == list(map(without_padding, records(finished)))
@@ -124,7 +115,7 @@ def without_padding(record: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_killed_run_goes_on_with_another_number_of_processes(finished: Path, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with run_apart(command(tiny, out, "--no-timing"), start_new_session=True) as process:
+    with apart.start(command(tiny, out, "--no-timing"), start_new_session=True) as process:
         limit = time.monotonic() + 120
         while not list(out.glob("samples/*.part")):
             assert process.poll() is None and time.monotonic() < limit
@@ -135,7 +126,7 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(finished: Path, t
     part = next(out.glob("samples/*.part"))
     with part.open("a") as file:
         file.write('{"id": "torn')
-    with run_apart(command(tiny, out, "--no-timing", "--processes", "2")) as process:
+    with apart.start(command(tiny, out, "--no-timing", "--processes", "2")) as process:
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert records(out) == records(finished)

@@ -6,13 +6,12 @@ import json
 import os
 import runpy
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import apart
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -156,19 +155,11 @@ def test_skip_tuned_measures_the_set_that_it_trains(tiny: Path, tmp_path: Path) 
 # ---- resuming
 
 
-def start(arguments: list[str], **more: Any) -> subprocess.Popen[str]:
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "dlbench", *arguments],
-        env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more,
-    )  # fmt: skip
-
-
 def test_a_killed_training_ends_with_the_same_weights(finished: Path, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "tiny-sorted"
     arguments = command(tiny, out, "--exits", "2,3", "--save-minutes", "0", "--score", "0")
     checkpoint = out / run.WORK / "checkpoint.pt"
-    with start(arguments) as process:
+    with apart.start(arguments) as process:
         limit = time.monotonic() + 120
         while not checkpoint.is_file():
             assert process.poll() is None and time.monotonic() < limit
@@ -243,7 +234,7 @@ def test_what_is_multiplied_in_follows_the_processor(quick: bool, monkeypatch) -
 @pytest.mark.slow
 def test_two_processes_learn_the_same(finished: Path, tiny: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with start(command(tiny, out, "--exits", "2,3", "--processes", "2", "--score", "0")) as process:
+    with apart.start(command(tiny, out, "--exits", "2,3", "--processes", "2", "--score", "0")) as process:
         said, _ = process.communicate(timeout=240)
     assert process.returncode == 0, said
     card, one = read_card(out), read_card(finished)
