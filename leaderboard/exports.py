@@ -15,9 +15,10 @@ from dlbench.leaderboard.columns.column import Column, Line, TableInfo
 from dlbench.leaderboard.columns.method_columns import method_columns
 from dlbench.leaderboard.columns.row_columns import RowColumn, row_columns
 from dlbench.leaderboard.columns.row_line import RowLine, entry_lines, record_lines
+from dlbench.leaderboard.data.entries import series
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.tracks import Track
-from dlbench.leaderboard.data.views import BoardView, series
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import NOTHING
 from dlbench.records.jsonl import format_line
 

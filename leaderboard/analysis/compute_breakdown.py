@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlbench.leaderboard.data.views import BoardEntry
+from dlbench.leaderboard.data.entries import BoardEntry
 from dlbench.records.schema import Flops, Usage
 
 PARTS = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
-from dlbench.leaderboard.data.views import BoardEntry, kind_of, series
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of, series
 from dlbench.stats.intervals import Bounds, Clusters
 from dlbench.stats.resample import FloatArray
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of, series
 from dlbench.leaderboard.data.paired_scores import SLACK, policy_of, same_policy, usual
-from dlbench.leaderboard.data.views import BoardEntry, kind_of, series
 from dlbench.stats.resample import FloatArray
 
 HALF = 0.5

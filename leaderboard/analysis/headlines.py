@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of, shown
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of, shown
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import decimals, percent, whole
 
 NEAR_HALF = 0.13

@@ -13,7 +13,7 @@ from dlbench.leaderboard.analysis.enough import Enough, enough_of
 from dlbench.leaderboard.analysis.gap_closed import GapCurves, gaps
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
 from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
-from dlbench.leaderboard.data.views import BoardEntry, kind_of, series
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of, series
 from dlbench.stats.resample import FloatArray
 
 AREA = (0.2, 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED
-from dlbench.leaderboard.data.views import BoardEntry
+from dlbench.leaderboard.data.entries import BoardEntry
 
 RERUN = frozenset({"rerun", "reproduced"})
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from dlbench import stats
 from dlbench.data.rows.sources import clusters
+from dlbench.leaderboard.data.entries import BoardEntry
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
 from dlbench.leaderboard.data.tracks import Row
-from dlbench.leaderboard.data.views import BoardEntry, BoardView
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.stats.intervals import metric_range
 from dlbench.stats.resample import FloatArray
 

@@ -14,8 +14,9 @@ from dlbench.leaderboard.analysis.gap_closed import BestGap, best_gap
 from dlbench.leaderboard.analysis.method_stats import Summary, summarise
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
 from dlbench.leaderboard.analysis.score_matrix import Compared, ScoreMatrix
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of, series
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of, series
+from dlbench.leaderboard.data.views import BoardView
 
 GRID = 17
 """Costs at which a frontier is drawn."""

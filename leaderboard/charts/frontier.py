@@ -26,7 +26,9 @@ from dlbench.leaderboard.charts.style import (
     Mark,
     view_marks,
 )
-from dlbench.leaderboard.data.views import Axis, BoardEntry, BoardView, kind_of, relative, shown
+from dlbench.leaderboard.data.cost_axes import Axis
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of, relative, shown
+from dlbench.leaderboard.data.views import BoardView
 
 FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
 WIDTH, HEIGHT = 780, 470

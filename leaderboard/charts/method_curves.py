@@ -11,7 +11,8 @@ import altair as alt
 
 from dlbench.leaderboard.charts.frontier import configured
 from dlbench.leaderboard.charts.style import FULL, OTHER, PAPER, Mark
-from dlbench.leaderboard.data.views import BoardView, kind_of, shown
+from dlbench.leaderboard.data.entries import kind_of, shown
+from dlbench.leaderboard.data.views import BoardView
 
 WIDTH, HEIGHT, ACROSS = 250, 170, 4
 MOST = 8

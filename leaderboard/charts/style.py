@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dlbench.leaderboard.data.views import BoardView, kind_of, shown
+from dlbench.leaderboard.data.entries import kind_of, shown
+from dlbench.leaderboard.data.views import BoardView
 
 # Light and dark colour of each series in turn. Charts are drawn in the light ones; the page's style sheet, and the
 # script for charts that it draws, turn exactly these values into the dark ones: no two may be equal.

@@ -10,7 +10,8 @@ from markupsafe import Markup
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.columns.column import Cell, Column, Output, Table, TableInfo, columns_of
 from dlbench.leaderboard.columns.row_line import RowLine
-from dlbench.leaderboard.data.views import BatchTimes, BoardEntry, kind_of
+from dlbench.leaderboard.data.cost_axes import BatchTimes
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of
 
 
 class _Kept(NamedTuple):

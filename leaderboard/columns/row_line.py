@@ -10,8 +10,9 @@ from dlbench.leaderboard.analysis.enough import Enough
 from dlbench.leaderboard.analysis.method_stats import Summary
 from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.analysis.view_stats import Standings
+from dlbench.leaderboard.data.entries import BoardEntry, record_entry
 from dlbench.leaderboard.data.tracks import Row, Track
-from dlbench.leaderboard.data.views import BoardEntry, BoardView, record_entry
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.records.schema import Record
 
 _ALONE = Standings()

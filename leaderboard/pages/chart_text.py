@@ -8,7 +8,8 @@ from typing import Any
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts.style import Mark
-from dlbench.leaderboard.data.views import BoardView, shown
+from dlbench.leaderboard.data.entries import shown
+from dlbench.leaderboard.data.views import BoardView
 
 
 def chart_facts(view: BoardView) -> str:

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import dlbench
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.charts.style import COLOURS, PAPER
-from dlbench.leaderboard.data.views import kind_of
+from dlbench.leaderboard.data.entries import kind_of
 
 TRUSTS = {
     "self-reported": "its author alone stands for it",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from dlbench.leaderboard.data.views import BoardEntry
+from dlbench.leaderboard.data.entries import BoardEntry
 from dlbench.records.schema import Record
 from dlbench.registry import outline, provenance
 from dlbench.registry.outline import Parameter

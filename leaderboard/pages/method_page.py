@@ -13,8 +13,9 @@ from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.columns.row_line import entry_lines
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.exports import bibtex
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.method_docs import About, about, command

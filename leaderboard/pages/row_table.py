@@ -13,7 +13,8 @@ from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.columns.row_line import RowLine, entry_lines
-from dlbench.leaderboard.data.views import BoardEntry, BoardView, kind_of
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.site_context import Site
 
 MOST_ROWS = 150

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.data.entries import BoardEntry
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import BoardEntry, BoardView
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.escaping import shorten
 from dlbench.leaderboard.pages.sample_document import SampleDocument, prompt_and_references, sample_document

@@ -13,8 +13,9 @@ from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
 from dlbench.leaderboard.charts.style import site_marks
+from dlbench.leaderboard.data.entries import shown
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.views import BoardView, shown
+from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
 from dlbench.leaderboard.pages.method_page import method_files, page_stems

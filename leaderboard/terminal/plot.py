@@ -14,7 +14,9 @@ from rich.text import Text
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.charts.frontier import Datum
 from dlbench.leaderboard.charts.style import Mark
-from dlbench.leaderboard.data.views import Axis, BoardView, relative
+from dlbench.leaderboard.data.cost_axes import Axis
+from dlbench.leaderboard.data.entries import relative
+from dlbench.leaderboard.data.views import BoardView
 
 _SHAPES = {
     "circle": "●○",

@@ -344,7 +344,7 @@ def callers(name):
     ("function", "files"),
     [
         ("build_tracks", {"data/run_files.py"}),
-        ("group_seeds", {"data/paired_scores.py", "data/views.py"}),
+        ("group_seeds", {"data/entries.py", "data/paired_scores.py", "data/views.py"}),
         ("gap_closed", {"analysis/gap_closed.py"}),
         ("compute_at", {"analysis/enough.py"}),
         ("enough", {"analysis/enough.py"}),
