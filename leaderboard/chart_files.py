@@ -29,7 +29,7 @@ def pictures(board: Board, kind: Literal["svg", "png"]) -> Iterator[tuple[str, b
     marks = style.site_marks(board.views)
     for view in board.views:
         for axis in view.axes:
-            frontiers = board.standings[view.slug].frontiers.get(axis.key, {})
-            spec = frontier.specification(view, frontier.datasets(view, marks, axis, frontiers), axis)
+            data = frontier.datasets(view, marks, axis, board.standings[view.slug])
+            spec = frontier.specification(view, data, axis)
             raw = vega.png(spec) if kind == "png" else vega.alone_svg(vega.draw(spec)).encode()
             yield f"{view.slug}.{axis.key}.{kind}", raw

@@ -13,7 +13,7 @@ from dlbench.engine.flops.costs import CATEGORIES, Costs
 from dlbench.evaluation.settings import Conditions
 from dlbench.evaluation.text_stats import beside
 from dlbench.records.schema import Compute, Flops, Quality, Sample, Speculation, Tokens
-from dlbench.stats import retained
+from dlbench.stats import FEWEST_DOCUMENTS, retained
 
 SamplesById = Mapping[str, Sample]
 """Document id → sample."""
@@ -107,12 +107,13 @@ def quality(
         clusters: the source of each document, where documents share one.
     """
     kept = retained(scores, full, chance=chance, same=same, clusters=clusters)
+    independent = len(scores if clusters is None else set(clusters))
     return Quality(
         mean=float(np.mean(scores)),
         corpus=corpus,
         full_mean=float(np.mean(full)),
         retained=None if kept is None else kept.estimate,
-        retained_ci95=None if kept is None else (kept.low, kept.high),
+        retained_ci95=None if kept is None or independent < FEWEST_DOCUMENTS else (kept.low, kept.high),
         extra=dict(extra),
     )
 

@@ -21,6 +21,7 @@ from dlbench.stats.hypothesis_tests import (
     sign_test_p,
 )
 from dlbench.stats.intervals import (
+    FEWEST_DOCUMENTS,
     LEVEL,
     Interval,
     contrast,
@@ -35,6 +36,7 @@ from dlbench.stats.resample import RESAMPLES, Resample
 from dlbench.stats.table import MOST_PAIRED, Pairs, Table
 
 __all__ = [
+    "FEWEST_DOCUMENTS",
     "LEVEL",
     "MOST_PAIRED",
     "RESAMPLES",

@@ -179,13 +179,29 @@ class Curve:
         start, end = max(low, self.span[0]), min(high, self.span[1])
         if end <= start:
             return None
-        weights = np.array([_height(self.costs, heights, start, end) for heights in np.eye(len(self.costs))])
-        values = _mix(self._rows, weights)
+        values = self.heights(start, end)
         if self._spread.any():
             means = np.array([row.mean() for row in self._rows])
             values = values + _cost_slopes(self.costs, means, start, end) @ self._spread
         height = mean_interval(values, bounds=self.bounds, level=level, **drawing)
         return Area(height, start, end)
+
+    def heights(self, start: float, end: float) -> FloatArray:
+        """Return every document's mean height between two costs, [fit seeds, documents].
+
+        Args:
+            start: least cost, within the span.
+            end: greatest cost, within the span.
+
+        Raises:
+            ValueError: the costs are outside the span, or there is no width between them.
+        """
+        if not self.span[0] <= start < end <= self.span[1]:
+            raise ValueError(
+                f"costs {start:g} to {end:g} of a curve that runs from {self.span[0]:g} to {self.span[1]:g}"
+            )
+        weights = np.array([_height(self.costs, heights, start, end) for heights in np.eye(len(self.costs))])
+        return _mix(self._rows, weights)
 
 
 def matched_difference(

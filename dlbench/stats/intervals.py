@@ -22,6 +22,8 @@ from dlbench.stats.ratio_bounds import Limit, ratio_bounds
 from dlbench.stats.resample import Drawing, FloatArray, Resample, as_scores, cluster_codes
 
 LEVEL = 0.95
+FEWEST_DOCUMENTS = 5
+"""Independent documents below which the share that is kept is given without an interval."""
 Bounds = tuple[float, float]
 Clusters = Sequence[Hashable]
 

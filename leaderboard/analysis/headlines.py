@@ -27,22 +27,14 @@ def chart_headline(view: BoardView, standings: Standings) -> str:
     not ranked are not named either. A control is never credited as the best method; where it keeps more than any
     method, that is said. Where no scores are published there are no ranks, and what is kept decides.
     """
-    near = [
-        entry
-        for entry in competitors(view.entries)
-        if shown(entry)
-        and entry.budget is not None
-        and abs(entry.budget - 0.5) < NEAR_HALF
-        and entry.retained is not None
-    ]
     said = f"Quality and cost on {view.backbone}"
-    methods = [entry for entry in near if kind_of(entry) == "method"]
+    methods = [entry for entry in competitors(view.entries) if _near_half(entry)]
     if methods:
         budget = min({entry.budget or 0.0 for entry in methods}, key=lambda one: (abs(one - 0.5), one))
         best = _first([entry for entry in methods if entry.budget == budget], standings.places)
         where = "At half of the layers" if budget == 0.5 else f"At {percent(budget)} of the layers"
-        controls = [entry for entry in near if kind_of(entry) == "control" and entry.budget == budget]
-        ahead = _first([*controls, best], standings.places)
+        controls = [one for one in view.of("method") if kind_of(one) == "control" and one.ok and one.budget == budget]
+        ahead = max([best, *filter(_near_half, controls)], key=lambda one: one.retained or 0.0)
         if ahead is best:
             said = f"{where}, {best.label} keeps most: {whole(best.retained)} of full depth’s quality"
         else:
@@ -52,6 +44,12 @@ def chart_headline(view: BoardView, standings: Standings) -> str:
     if dense:
         said += f"; {dense.label}, trained small, keeps {whole(dense.retained)}"
     return said
+
+
+def _near_half(entry: BoardEntry) -> bool:
+    """Return whether a row has a budget near half of the layers, and a quality that charts show."""
+    near = entry.budget is not None and abs(entry.budget - 0.5) < NEAR_HALF
+    return near and shown(entry) and entry.retained is not None
 
 
 def _first(entries: Sequence[BoardEntry], places: Mapping[str, RankedPlace]) -> BoardEntry:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dlbench import stats
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED
-from dlbench.leaderboard.data.entries import BoardEntry
+from dlbench.leaderboard.data.entries import BoardEntry, kind_of
 
 RERUN = frozenset({"rerun", "reproduced"})
 
@@ -30,8 +30,8 @@ class RankedPlace:
 
 
 def competitors(entries: Iterable[BoardEntry]) -> list[BoardEntry]:
-    """Return the entries that are ranked: as soon as one of the view was rerun, only those that were rerun."""
-    ok = [entry for entry in entries if entry.role == "method" and entry.ok]
+    """Return the entries that are ranked: methods, not controls; once one was rerun, only those that were rerun."""
+    ok = [entry for entry in entries if kind_of(entry) == "method" and entry.ok]
     rerun = [entry for entry in ok if entry.trust in RERUN]
     return rerun or ok
 

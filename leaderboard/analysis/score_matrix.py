@@ -92,6 +92,11 @@ class ScoreMatrix:
         full = [self.rows[entry.id] for entry in self.entries if entry.role == "full"]
         return full[0].mean(axis=0) if full else None
 
+    @property
+    def independent(self) -> int:
+        """How many independent documents there are: those that share a source count once."""
+        return len(self.documents if self.clusters is None else set(self.clusters))
+
     @cached_property
     def compared(self) -> Compared:
         """The first `MOST_COMPARED` entries, tested against each other: the number of tests grows with the square."""

@@ -46,6 +46,10 @@ class Standings:
     enough: BestEnough | None = None
     gap: BestGap | None = None
 
+    def bounds_of(self, entry: BoardEntry) -> tuple[float, float] | None:
+        """Return the 95 % interval of what an entry keeps: its record's own, or that of all its records together."""
+        return entry.bounds or self.bounds.get(entry.id)
+
 
 def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) -> Standings:
     """Work out the statistics of a view.
@@ -71,9 +75,13 @@ def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) ->
 
 
 def _bounds(matrix: ScoreMatrix) -> dict[str, tuple[float, float]]:
-    wanted = [entry for entry in matrix.entries if entry.bounds is None]
+    if matrix.independent < stats.FEWEST_DOCUMENTS:
+        return {}
+    wanted = [entry for entry in matrix.entries if entry.bounds is None and entry.role != "full"]
     kept = matrix.kept([matrix.rows[entry.id] for entry in wanted])
-    return {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
+    bounds = {entry.id: (low, high) for entry, (_, low, high) in zip(wanted, kept, strict=False)}
+    # Of itself full depth keeps all.
+    return bounds | {entry.id: (1.0, 1.0) for entry in matrix.view.of("full") if entry.retained is not None}
 
 
 def _places(matrix: ScoreMatrix) -> dict[str, RankedPlace]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import altair as alt
 
-from dlbench.leaderboard.analysis.frontier_curve import Frontiers
+from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts.style import (
     AXIS,
     FLOOR,
@@ -37,15 +37,19 @@ _LINE, _EM, _ROOM = 15, 6.6, 64
 Datum = dict[str, Any]
 
 
-def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, frontiers: Frontiers) -> dict[str, list[Datum]]:
+def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, standings: Standings) -> dict[str, list[Datum]]:
     """Return all data of a view's chart on one cost axis."""
     entries = [entry for entry in view.entries if shown(entry) and axis.key in entry.costs]
     kept = relative(view.entries)
     told = _told(view, marks)
-    points = [_point(entry, marks[entry.label], axis, view.metric, kept, entry.label in told) for entry in entries]
+    points = [
+        _point(entry, marks[entry.label], axis, kept, entry.label in told, standings.bounds_of(entry))
+        | {"text": describe(entry, axis, view.metric, standings)}
+        for entry in entries
+    ]
     points.sort(key=lambda point: (_DEPTH[point["k"]], point["n"]))  # oracles are drawn first, under the methods
     front = []
-    for name, curve in frontiers.items():
+    for name, curve in standings.frontiers.get(axis.key, {}).items():
         for place in zip(curve.xs, curve.ys, curve.lows, curve.highs, strict=True):
             x, y, low, high = (_short(value) for value in place)
             front.append({"f": name, "x": x, "y": y, "lo": low, "hi": high})
@@ -74,11 +78,13 @@ def _told(view: BoardView, marks: Mapping[str, Mark]) -> set[str]:
     return {*best, *few, *(controls if len(controls) <= TELLING else ())}
 
 
-def _point(entry: BoardEntry, mark: Mark, axis: Axis, metric: str, kept: bool, told: bool) -> Datum:
+def _point(
+    entry: BoardEntry, mark: Mark, axis: Axis, kept: bool, told: bool, bounds: tuple[float, float] | None
+) -> Datum:
     cost = entry.costs[axis.key]
     value = entry.retained if kept else entry.score
     assert value is not None  # `shown`, and `relative` where some have no score
-    low, high = entry.bounds if kept and entry.bounds else (value, value)
+    low, high = bounds if kept and bounds else (value, value)
     colour = mark.colour if told else OTHER[0]
     return {
         "id": entry.id,
@@ -93,11 +99,10 @@ def _point(entry: BoardEntry, mark: Mark, axis: Axis, metric: str, kept: bool, t
         "fill": PAPER[0] if mark.hollow else colour,
         "shape": mark.shape,
         "dash": list(mark.dash or (1, 0)),
-        "text": describe(entry, axis, metric),
     }
 
 
-def describe(entry: BoardEntry, axis: Axis, metric: str) -> str:
+def describe(entry: BoardEntry, axis: Axis, metric: str, standings: Standings) -> str:
     """Say what a point shows, in one line."""
     cost = entry.costs[axis.key]
     budget = "" if entry.budget is None else f" at budget {entry.budget:g}"
@@ -106,7 +111,8 @@ def describe(entry: BoardEntry, axis: Axis, metric: str) -> str:
     if entry.score is not None:
         said += f"{metric} {entry.score:.4g} "
     if entry.retained is not None:
-        bounds = f" [{100 * entry.bounds[0]:.1f}, {100 * entry.bounds[1]:.1f}]" if entry.bounds else ""
+        interval = standings.bounds_of(entry)
+        bounds = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
         said += f"(keeps {100 * entry.retained:.1f} %{bounds}) " if entry.score is not None else ""
         said += "" if entry.score is not None else f"keeps {100 * entry.retained:.1f} %{bounds} "
     return f"{said}at {spent}"

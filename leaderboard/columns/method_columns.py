@@ -124,7 +124,7 @@ METHODS: Table[Summary] = (
         value=lambda summary: summary.area,
         best="most",
         left=True,
-        page=MethodCell("Area under its frontier\n[95 %]", macro="area"),
+        page=MethodCell("Area under its curve\n[95 %]", macro="area"),
         terminal=MethodCell("area", format=lambda area: f"{area.estimate:.3f}"),
         json=MethodCell("area", lambda summary: _interval(summary.area)),
     ),

@@ -46,7 +46,7 @@ class RowLine:
     @property
     def bounds(self) -> tuple[float, float] | None:
         """95 % interval of the quality kept: of one record, its own."""
-        return self.entry.bounds or (None if self.setting else self.standings.bounds.get(self.entry.id))
+        return self.entry.bounds if self.setting else self.standings.bounds_of(self.entry)
 
     @property
     def front(self) -> tuple[bool, float | None] | None:

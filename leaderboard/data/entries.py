@@ -13,6 +13,7 @@ from dlbench.leaderboard.data.cost_axes import BatchTimes, costs_of, mean_of, ti
 from dlbench.leaderboard.data.fit_seeds import SettingKey, group_seeds
 from dlbench.leaderboard.data.tracks import Role, Row
 from dlbench.records.schema import Trust
+from dlbench.stats import FEWEST_DOCUMENTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,16 @@ def build_entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter
         ok=all(row.ok for same in rows for row in same),
         score=None if suite else mean_of(row.record.quality.mean if row.record.quality else None for row in rows[0]),
         retained=retained,
-        bounds=quality.retained_ci95 if single and quality else None,
+        bounds=quality.retained_ci95 if single and quality and _independent(first) else None,
         costs=costs_of(rows),
         clocks=times_of(rows),
     )
+
+
+def _independent(row: Row) -> bool:
+    """Return whether a row has enough independent documents for an interval."""
+    task = row.record.task
+    return min(task.n, task.sources or task.n) >= FEWEST_DOCUMENTS
 
 
 def record_entry(row: Row) -> BoardEntry:

@@ -33,7 +33,9 @@ def caption(view: BoardView, standings: Standings) -> str:
         sentences.append("Blue: the best that methods reach at each cost, with its 95 % band.")
     if "controls" in frontiers:
         sentences.append("Brown: the same of the controls.")
-    return " ".join([*sentences, "Whiskers are 95 % intervals."])
+    if any(standings.bounds_of(entry) for entry in view.entries if shown(entry)):
+        sentences.append("Whiskers are 95 % intervals.")
+    return " ".join(sentences)
 
 
 LegendGroup = tuple[str, str, list[dict[str, Any]]]

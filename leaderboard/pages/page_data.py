@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from dlbench.leaderboard import formatting
-from dlbench.leaderboard.analysis.frontier_curve import Frontiers
 from dlbench.leaderboard.analysis.score_matrix import Compared
+from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts import frontier
 from dlbench.leaderboard.charts.style import COLOURS, Mark
 from dlbench.leaderboard.columns.row_columns import unit_of
@@ -27,14 +27,12 @@ def script(name: str, value: Any) -> str:
     return f"dlbench.data[{json.dumps(name)}]={text};\n"
 
 
-def chart_shard(
-    view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Mark], frontiers: Mapping[str, Frontiers]
-) -> str:
+def chart_shard(view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Mark], standings: Standings) -> str:
     """Return what the interactive chart of a view needs: its specification, and the data on every axis."""
     base: dict[str, dict[str, Any]] = {}
     charts = {}
     for axis in view.axes:
-        data = frontier.datasets(view, marks, axis, frontiers.get(axis.key, {}))
+        data = frontier.datasets(view, marks, axis, standings)
         for point in data["points"]:
             base.setdefault(point["id"], {key: value for key, value in point.items() if key not in ("x", "text")})
         charts[axis.key] = {

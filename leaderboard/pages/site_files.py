@@ -165,22 +165,22 @@ def view_files(
 def _chart_files(site: Site, view: BoardView, standings: Standings) -> tuple[str, list[File]]:
     """Return the chart of a view as part of its page, and the files of the chart."""
     axis = view.axes[0]
-    data = frontier.datasets(view, site.marks, axis, standings.frontiers.get(axis.key, {}))
+    data = frontier.datasets(view, site.marks, axis, standings)
     spec = frontier.specification(view, data, axis)
     drawn = vega.draw(spec)
     title = f"{view.title} on {view.backbone}: {view.metric} against {axis.title}"
     files: list[File] = [
         (f"charts/{view.slug}.svg", vega.alone_svg(drawn)),
-        (f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings.frontiers)),
+        (f"data/{view.slug}.chart.js", chart_shard(view, spec, site.marks, standings)),
     ]
-    return vega.inline_svg(drawn, "frontier", title, _described(view)), files
+    return vega.inline_svg(drawn, "frontier", title, _described(view, standings)), files
 
 
-def _described(view: BoardView) -> str:
+def _described(view: BoardView, standings: Standings) -> str:
     """Say what the chart shows, for people who do not see it."""
     axis = view.axes[0]
     lines = [
-        frontier.describe(entry, axis, view.metric)
+        frontier.describe(entry, axis, view.metric, standings)
         for entry in view.entries
         if shown(entry) and axis.key in entry.costs
     ]

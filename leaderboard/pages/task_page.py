@@ -23,8 +23,9 @@ from dlbench.leaderboard.pages.row_table import row_section
 from dlbench.leaderboard.pages.site_context import Site, ViewLink, file_of
 
 _SUMMARY_NOTE = (
-    "One row per method. The area under its frontier, from 20 to 100 % of full's FLOPs, sums up the whole trade; "
-    "it counts as 0 below a method's cheapest row. “Enough” is the cheapest setting, by total "
+    "One row per method. The area under its curve sums up the whole trade: it is the mean share of full's quality over "
+    "the decoding FLOPs that the methods and controls with a row at every budget all cover. Controls have no rank. "
+    "“Enough” is the cheapest setting, by total "
     "FLOPs, that keeps 95 % of the quality beyond doubt, as do all dearer ones."
 )
 

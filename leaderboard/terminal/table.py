@@ -33,8 +33,7 @@ def print_board(board: Board, console: Console | None = None) -> None:
     view = board.views[0]
     console.print(Text(f"{view.title} on {view.backbone}", style="bold"))
     for axis in view.axes[:1]:
-        frontiers = board.standings[view.slug].frontiers.get(axis.key, {})
-        data = frontier.datasets(view, marks, axis, frontiers)
+        data = frontier.datasets(view, marks, axis, board.standings[view.slug])
         console.print(plot(view, data, marks, axis, min(console.width, 110)))
     console.print()
     console.print(closing_table(board.tracks, console.width))

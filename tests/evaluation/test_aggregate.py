@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from record_samples import SHA, conditions, document, sample
 
@@ -61,12 +62,16 @@ def test_retained_is_a_ratio_of_means():
     found = quality([0.2, 0.4, 0.1, 0.1], [0.4, 0.8, 0.2, 0.2])
     assert found.mean == pytest.approx(0.2) and found.full_mean == pytest.approx(0.4)
     assert found.retained == pytest.approx(0.5)
-    assert found.retained_ci95[0] < 0.1 < 1 < found.retained_ci95[1]  # half in every one, but of four documents only
+    assert found.retained_ci95 is None  # half in every one, but of four documents only
+    scores = np.array([0.2, 0.4, 0.1, 0.1, 0.2])
+    low, high = quality(scores, 2 * scores).retained_ci95
+    assert low < 0.2 < 0.9 < high
+    assert quality(scores, 2 * scores, clusters=("a", "a", "b", "c", "d")).retained_ci95 is None  # of four sources
     nothing = quality([0.0, 0.0], [0.0, 0.0])
     assert nothing.retained is None and nothing.retained_ci95 is None and nothing.full_mean == 0
-    better = quality([0.9, 0.7, 0.8, 0.6], [0.4, 0.8, 0.5, 0.6])
-    assert better.retained == pytest.approx(3 / 2.3)
-    assert better.retained_ci95[0] < 3 / 2.3 < better.retained_ci95[1]
+    better = quality([0.9, 0.7, 0.8, 0.6, 0.5], [0.4, 0.8, 0.5, 0.6, 0.4])
+    assert better.retained == pytest.approx(3.5 / 2.7)
+    assert better.retained_ci95[0] < 3.5 / 2.7 < better.retained_ci95[1]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def made(*settings, full=FULL, chance=CHANCE):
             scores=values,
             task="arc",
             run={"budget": budget},
-            compute={"layer_share": budget or 1.0, "flop_share_total": budget or 1.0},
+            compute=dict.fromkeys(("layer_share", "flop_share_total", "flop_share_decode"), budget or 1.0),
             backbone={"layers": 16},
             quality={
                 "full_mean": float(full.mean()),

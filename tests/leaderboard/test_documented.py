@@ -2,7 +2,6 @@
 
 import re
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.stats import t
 from dlbench.data.rows.sources import merged
 from dlbench.leaderboard import workers
 from dlbench.leaderboard.analysis.against import against, verdict
-from dlbench.leaderboard.analysis.method_stats import AREA, summarise
+from dlbench.leaderboard.analysis.method_stats import summarise
 from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED, ScoreMatrix
 from dlbench.leaderboard.data.paired_scores import SLACK, ScoredEntry, matched
@@ -202,39 +201,67 @@ def made(name, share, total, scores, budget=0.5):
         scores=scores,
         full=FULL,
         run={"budget": budget},
-        compute={"layer_share": share, "flop_share_total": total},
+        compute={"layer_share": share, "flop_share_total": total, "flop_share_decode": total},
     )
 
 
 def summary_of(*settings):
-    """Return the summary of a method from its (budget, total FLOPs, scores)."""
+    """Return the summary of a method from its (budget, FLOPs, scores)."""
+    (summary,) = summaries_of(static_skip=settings)
+    return summary
+
+
+def summaries_of(**methods):
+    """Return the summaries of methods, each from its (budget, FLOPs, scores)."""
+    settings = [(name, *one) for name, some in methods.items() for one in some]
     records: list[Record] = [made("full", 1.0, 1.0, FULL, None)]
-    records += [made("static_skip", budget, total, scores, budget) for budget, total, scores in settings]
+    records += [made(name, budget, total, scores, budget) for name, budget, total, scores in settings]
     rows = [FULL, *(scores for *_, scores in settings)]
     scores = {
         one.key: {f"{place:03}": float(value) for place, value in enumerate(row)}
         for one, row in zip(records, rows, strict=True)
     }
     (view,) = build_views(build_tracks(records))
-    (summary,) = summarise(ScoreMatrix(view, scores))
-    return summary
+    return summarise(ScoreMatrix(view, scores))
 
 
 def test_area():
     said(
         "Area under a curve",
-        "over total FLOP shares 0.2 to 1, divided by 0.8, as a share of full depth's quality above chance",
-        "ends in full depth at 1 and counts as 0 below the method's cheapest row",
+        "over decoding FLOPs, divided by the width, as a share of full depth's quality above chance",
+        "over one span, the costs that all of them cover",
+        "A method that never costs less than full depth has none",
+        "With a single budget the area is what is kept there",
+        "with several that share no costs there is none, and no rank over all budgets",
     )
-    assert AREA == (0.2, 1.0)
-    kept = {0.4: 0.5, 0.7: 0.8}
-    found = summary_of(*((total, total, share * FULL) for total, share in kept.items())).area
-    # By hand: nothing from 0.2 to 0.4, then trapezia over 0.4, 0.7 and 1, where full depth keeps all.
-    knots = [*kept.items(), (1.0, 1.0)]
-    by_hand = sum((right - left) * (low + high) / 2 for (left, low), (right, high) in pairwise(knots)) / 0.8
-    assert found.estimate == pytest.approx(by_hand)
-    assert found.low < found.estimate < found.high < 0.6 / 0.8  # no area is wider than its curve
-    assert summary_of((0.1, 0.1, FULL)).area.estimate == pytest.approx(1)
+    wide = ((0.25, 0.2, 0.1 * FULL), (0.5, 0.4, 0.5 * FULL), (0.75, 0.8, 0.9 * FULL))
+    narrow = ((0.25, 0.3, 0.5 * FULL), (0.5, 0.5, 0.5 * FULL), (0.75, 0.7, 0.6 * FULL))
+    areas = {one.label: one.area for one in summaries_of(static_skip=wide, static_exit=narrow)}
+    # By hand, from 0.3 to 0.7: trapezia between 0.3, 0.4 and 0.7, and between 0.3, 0.5 and 0.7.
+    by_hand = (0.1 * (0.3 + 0.5) / 2 + 0.3 * (0.5 + 0.8) / 2) / 0.4
+    assert areas["static_skip"].estimate == pytest.approx(by_hand)
+    assert areas["static_exit"].estimate == pytest.approx((0.2 * 0.5 + 0.2 * 0.55) / 0.4)
+    assert areas["static_skip"].low < by_hand < areas["static_skip"].high
+    alone = summary_of((0.5, 0.4, 0.5 * FULL))
+    assert (alone.area.estimate, alone.place.rank) == (pytest.approx(0.5), 1)
+
+
+def test_a_control_is_not_ranked_and_nothing_beyond_the_costs_that_ran_is_credited():
+    """What the public board of data-to-text showed: the control first, although the router keeps more at each budget.
+
+    It began at lower costs and counted as 0 below them, and was given full depth's quality up to the cost of full.
+    """
+    router = ((0.25, 0.35, 0.44 * FULL), (0.5, 0.6, 0.81 * FULL), (0.75, 0.83, 0.96 * FULL))
+    control = ((0.25, 0.25, 0.34 * FULL), (0.5, 0.5, 0.65 * FULL), (0.75, 0.75, 0.92 * FULL))
+    dear = ((0.25, 1.1, 0.3 * FULL), (0.5, 1.2, 0.4 * FULL), (0.75, 1.3, 0.5 * FULL))
+    found = {one.label: one for one in summaries_of(static_exit=router, unified_skip=control)}
+    assert found["static_exit"].place.rank == 1 and found["unified_skip"].place is None
+    assert list(found) == ["static_exit", "unified_skip"]
+    # Cheaper control, so at one cost it keeps more; that is what the areas then say, over the costs that both cover.
+    assert found["unified_skip"].area is not None
+    both = {one.label: one for one in summaries_of(static_exit=router, static_skip=dear)}
+    assert both["static_skip"].area is None and both["static_skip"].place is None
+    assert both["static_exit"].area is not None and both["static_exit"].place.rank == 1
 
 
 def test_what_is_enough():
