@@ -35,7 +35,7 @@ def table_csv(views: Iterable[BoardView], standings: Mapping[str, Standings]) ->
     single = sorted((view for view in views if not view.suite), key=lambda view: _track_order(view.tracks[0]))
     for view in single:
         for line in record_lines(view, standings[view.slug]):
-            batches = tuple(sorted(line.entry.clocks))
+            batches = tuple(sorted(line.entry.times))
             if batches not in columns:
                 columns[batches] = row_columns("csv", TableInfo(batches=batches))
             lines.append({one.cell("csv").title: _cell(one.read("csv", line)) for one in columns[batches]})

@@ -128,7 +128,6 @@ class _Runs:
     def timing(self, item: TimedSetting, batch: int, task: str, *, is_base: bool) -> Timing:
         """Sum the runs up."""
         median = float(np.median(self.seconds))
-        low, high = np.percentile(self.seconds, [25, 75])
         per_token = median / self.forwards
         return Timing(
             key=item.facts["key"],
@@ -142,10 +141,17 @@ class _Runs:
             ms_per_document=1e3 * (per_token * item.facts["forwards"] + self.prefill),
             prefill_ms_per_document=1e3 * self.prefill,
             speedup=1.0 if is_base else float(np.median(self.speedups)),
-            spread=float(high - low) / median,
+            spread=_spread(self.seconds),
+            speedup_spread=None if is_base else _spread(self.speedups),
             repeats=ROUNDS,
             kernels=item.engine.kernels,
         )
+
+
+def _spread(values: Sequence[float]) -> float:
+    """Interquartile range over the median."""
+    low, high = np.percentile(values, [25, 75])
+    return float((high - low) / np.median(values))
 
 
 def measure(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: str) -> list[Timing]:

@@ -241,7 +241,8 @@ class Timing(JsonLine):
     """Times of one record's setting at one batch size, on one machine.
 
     `speedup` is full depth's decode time per token over this setting's, measured in alternation in the same process;
-    `spread` is the interquartile range of the repeats over their median. `kernels` is what ran the layers: "stock", the
+    `speedup_spread` is the interquartile range of its repeats over their median, and `spread` that of the times.
+    `kernels` is what ran the layers: "stock", the
     model's own code; "fused"; or "captured", fused layers as CUDA graphs.
     """
 
@@ -261,5 +262,6 @@ class Timing(JsonLine):
     prefill_ms_per_document: Milliseconds
     speedup: Annotated[float, Field(gt=0)] | None
     spread: Annotated[float, Field(ge=0)] | None
+    speedup_spread: Annotated[float, Field(ge=0)] | None = None
     repeats: Annotated[int, Field(ge=1, le=1_000_000)]
     kernels: Name = "stock"

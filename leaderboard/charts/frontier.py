@@ -53,7 +53,7 @@ def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, standings: 
         for place in zip(curve.xs, curve.ys, curve.lows, curve.highs, strict=True):
             x, y, low, high = (_short(value) for value in place)
             front.append({"f": name, "x": x, "y": y, "lo": low, "hi": high})
-    domain = _domains(points, front, axis)
+    domain = _domains(points, front)
     return {
         "points": points,
         "front": front,
@@ -106,7 +106,7 @@ def describe(entry: BoardEntry, axis: Axis, metric: str, standings: Standings) -
     """Say what a point shows, in one line."""
     cost = entry.costs[axis.key]
     budget = "" if entry.budget is None else f" at budget {entry.budget:g}"
-    spent = f"{100 * cost:.1f} % of {_OF[axis.key]}" if axis.share else f"{cost:.3g} {axis.title}"
+    spent = f"{100 * cost:.1f} % of {axis.of}"
     said = f"{entry.label}{budget}: "
     if entry.score is not None:
         said += f"{metric} {entry.score:.4g} "
@@ -118,21 +118,18 @@ def describe(entry: BoardEntry, axis: Axis, metric: str, standings: Standings) -
     return f"{said}at {spent}"
 
 
-_OF = {"total": "full's FLOPs", "decode": "full's decoding FLOPs", "layers": "the layers"}
-
-
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
 
 
-def _domains(points: Sequence[Datum], front: Sequence[Datum], axis: Axis) -> tuple[tuple[float, float], ...]:
+def _domains(points: Sequence[Datum], front: Sequence[Datum]) -> tuple[tuple[float, float], ...]:
     """Return the ranges of both axes: all points and intervals, with room for labels on the right."""
     xs = [point["x"] for point in points] or [0.0, 1.0]
     ys = [bound for point in [*points, *front] for bound in (point["lo"], point["hi"])] or [0.0, 1.0]
     wide = (max(xs) - min(xs)) or 1.0
     high = (max(ys) - min(ys)) or 1.0
     low = 0.0 if 0 <= min(ys) < 0.4 * max(ys) else min(ys) - 0.06 * high
-    left = 0.0 if not axis.share and min(xs) < 0.3 * max(xs) else min(xs) - 0.03 * wide
+    left = min(xs) - 0.03 * wide
     return (_short(left), _short(max(xs) + 0.13 * wide)), (_short(low), _short(max(ys) + 0.05 * high))
 
 
@@ -170,7 +167,7 @@ def specification(view: BoardView, data: Mapping[str, list[Datum]], axis: Axis) 
     kept = relative(view.entries)
     spec: dict[str, Any] = json.loads(_skeleton())
     (left, low), (right, high) = ((corner["x"], corner["y"]) for corner in data["frame"])
-    x_axis = {"title": axis.title, "format": "%" if axis.share else "~g", "tickCount": 8}
+    x_axis = {"title": axis.title, "format": "%", "tickCount": 8}
     y_axis = {
         "title": "quality kept, of full depth" if kept else view.metric,
         "format": "%" if kept else "",

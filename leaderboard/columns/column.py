@@ -49,7 +49,6 @@ class Column(Generic[Line]):
         value: the figure of a line; None where the line has none, which is shown as a dash.
         format: how the figure is written as text.
         help: what the heading says on hover.
-        unit: what a share is a share of, for the hints of the chart.
         best: the end that a first click on the heading puts on top.
         sorts: whether a page can be sorted by it.
         left: aligned to the left, as text is.
@@ -59,7 +58,6 @@ class Column(Generic[Line]):
     value: Callable[[Line], Any]
     format: Callable[[Any], str] = str
     help: str = ""
-    unit: str = ""
     best: Literal["least", "most"] = "least"
     sorts: bool = True
     left: bool = False

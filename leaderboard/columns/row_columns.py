@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from markupsafe import Markup
 
@@ -66,12 +66,11 @@ def _score(info: TableInfo) -> Iterable[RowColumn]:
 _COSTS = "cost, % of full depth"
 
 
-def _share(key: str, unit: str, page: str, terminal: str | None, csv: str, method: str | None = None) -> RowColumn:
+def _share(key: str, page: str, terminal: str | None, csv: str, method: str | None = None) -> RowColumn:
     """Return the column of a cost: a realised share of full depth's.
 
     Args:
         key: of the cost, as charts have it.
-        unit: what it is a share of.
         page: its heading; the others likewise, None where an output leaves it out.
         terminal: likewise.
         csv: name of the field. JSON has all costs in one object.
@@ -81,7 +80,6 @@ def _share(key: str, unit: str, page: str, terminal: str | None, csv: str, metho
         key=key,
         value=lambda line: line.entry.costs.get(key),
         format=formatting.hundredths,
-        unit=unit,
         page=RowCell(page, group=_COSTS),
         method=None if method is None else RowCell(method),
         terminal=None if terminal is None else RowCell(terminal, format=formatting.share),
@@ -91,9 +89,9 @@ def _share(key: str, unit: str, page: str, terminal: str | None, csv: str, metho
 
 def _shares(info: TableInfo) -> Iterable[RowColumn]:
     decode = "FLOPs\ndecode" if info.wide else None
-    yield _share("layers", "the layers", "layers", "layer\nshare", "layer_share", "Layers, %")
-    yield _share("decode", "full’s decoding FLOPs", "FLOPs,\ndecoding", decode, "flop_share_decode")
-    yield _share("total", "full’s FLOPs", "FLOPs,\ntotal", "FLOPs\ntotal", "flop_share_total", "FLOPs total, %")
+    yield _share("layers", "layers", "layer\nshare", "layer_share", "Layers, %")
+    yield _share("decode", "FLOPs,\ndecoding", decode, "flop_share_decode")
+    yield _share("total", "FLOPs,\ntotal", "FLOPs\ntotal", "flop_share_total", "FLOPs total, %")
 
 
 def _times(info: TableInfo) -> Iterable[RowColumn]:
@@ -103,7 +101,7 @@ def _times(info: TableInfo) -> Iterable[RowColumn]:
 
 def _batch_times(batch: int, wide: bool) -> Iterable[RowColumn]:
     def times(line: RowLine) -> BatchTimes | None:
-        return line.entry.clocks.get(batch)
+        return line.entry.times.get(batch)
 
     def speedup(line: RowLine) -> float | None:
         there = times(line)
@@ -113,12 +111,19 @@ def _batch_times(batch: int, wide: bool) -> Iterable[RowColumn]:
         gained, flops = speedup(line), line.entry.costs.get("decode")
         return 1 / gained / flops if gained and flops else None
 
+    def milliseconds(name: Literal["ms_per_token", "ms_per_document"]) -> Callable[[RowLine], float | None]:
+        return lambda line: None if (there := times(line)) is None else getattr(there, name)
+
     group = f"time per token, batch {batch}"
     yield RowColumn(
         key=f"token{batch}",
         value=lambda line: line.entry.costs.get(f"token{batch}"),
-        format=formatting.milliseconds,
-        page=RowCell("ms, % of full", times, macro="time", group=group),
+        help="Share of full's time per token, each run beside one of full; milliseconds are of the row's own runs",
+        page=RowCell("% of full, ms", times, macro="time", group=group),
+    )
+    yield RowColumn(
+        key=f"ms{batch}",
+        value=milliseconds("ms_per_token"),
         terminal=RowCell(f"ms/token\nbatch {batch}", times, _milliseconds_and_speedup) if wide else None,
         csv=RowCell(f"decode_ms_per_token_b{batch}"),
     )
@@ -129,7 +134,7 @@ def _batch_times(batch: int, wide: bool) -> Iterable[RowColumn]:
         help="Share of full's time over share of its FLOPs",
         page=RowCell("time ÷\nFLOPs", group=group),
     )
-    yield _field(f"ms_per_document_b{batch}", lambda line: line.entry.costs.get(f"document{batch}"))
+    yield _field(f"ms_per_document_b{batch}", milliseconds("ms_per_document"))
     yield RowColumn(
         key=f"speedup{batch}",
         value=speedup,
@@ -296,8 +301,3 @@ ROWS: Table[RowLine] = (
 def row_columns(output: Output, info: TableInfo) -> list[RowColumn]:
     """Return the columns of rows that an output shows, in its order."""
     return columns_of(ROWS, output, info)
-
-
-def unit_of(key: str) -> str:
-    """Return what a cost is a share of; empty for times."""
-    return next((column.unit for column in row_columns("csv", TableInfo()) if column.key == key), "")

@@ -78,11 +78,13 @@ def entry_lines(view: BoardView, entries: Iterable[BoardEntry], standings: Stand
 
 def record_line(row: Row, track: Track) -> RowLine:
     """Return the line of one record, without statistics."""
-    return RowLine(record_entry(row), track)
+    return RowLine(record_entry(row, track.first("full")), track)
 
 
 def record_lines(view: BoardView, standings: Standings) -> list[RowLine]:
     """Return the lines of all records of a view of one task, in the order of its track."""
     (track,) = view.tracks
     settings = {row.anchor: entry for entry in view.entries for rows in entry.rows for row in rows}
-    return [RowLine(record_entry(row), track, standings, settings[row.anchor]) for row in track.rows]
+    return [
+        RowLine(record_entry(row, track.first("full")), track, standings, settings[row.anchor]) for row in track.rows
+    ]

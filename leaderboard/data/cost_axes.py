@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, geometric_mean
 
 from dlbench.leaderboard.data.tracks import Row
-from dlbench.records.schema import Compute
+from dlbench.records.schema import Compute, Timing
 
 Rows = Sequence[Sequence[Row]]
 """Rows of an entry: by task; several of one task are repeats under other seeds."""
@@ -15,40 +15,40 @@ Rows = Sequence[Sequence[Row]]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """A cost that charts can show and tables can sort by.
+    """A cost that charts can show and tables can sort by, as a share of full depth's.
 
     Attributes:
         key: in URLs and data.
         short: for a picker.
         title: for an axis of a chart.
-        share: a share of full depth; milliseconds otherwise.
+        of: what it is a share of, for hints.
     """
 
     key: str
     short: str
     title: str
-    share: bool
+    of: str
 
 
 @dataclass(frozen=True, slots=True)
-class ShareAxis:
-    """An axis whose values stand in the records: a share of full depth."""
+class RecordedAxis:
+    """An axis whose values stand in the records."""
 
     axis: Axis
-    of: Callable[[Compute], float | None]
+    value: Callable[[Compute], float | None]
 
 
-SHARES = (
-    ShareAxis(
-        Axis("total", "FLOPs, total", "FLOPs of prompt and output, share of full depth", True),
+RECORDED = (
+    RecordedAxis(
+        Axis("total", "FLOPs, total", "FLOPs of prompt and output, share of full depth", "full’s FLOPs"),
         lambda compute: compute.flop_share_total,
     ),
-    ShareAxis(
-        Axis("decode", "FLOPs, decoding", "FLOPs of decoding, share of full depth", True),
+    RecordedAxis(
+        Axis("decode", "FLOPs, decoding", "FLOPs of decoding, share of full depth", "full’s decoding FLOPs"),
         lambda compute: compute.flop_share_decode,
     ),
-    ShareAxis(
-        Axis("layers", "Layers", "executed layers, share of all", True),
+    RecordedAxis(
+        Axis("layers", "Layers", "executed layers, share of all", "the layers"),
         lambda compute: compute.layer_share,
     ),
 )
@@ -57,19 +57,36 @@ SHARES = (
 
 @dataclass(frozen=True, slots=True)
 class BatchTimes:
-    """Times at one batch size; `speedup` is full's time per token over this one's, in the same process."""
+    """Times at one batch size.
+
+    Attributes:
+        ms_per_token: of decoding, the median of the setting's own runs.
+        ms_per_document: with the prompt.
+        share: time per token as a share of full depth's, each run beside one of full depth in the same process; None
+            where that was not measured.
+        spread: interquartile range of that share over its runs, ÷ its median; None where it is not known.
+        document_share: time per document as a share of full depth's, by `share`.
+    """
 
     ms_per_token: float
     ms_per_document: float
-    speedup: float | None
+    share: float | None
+    spread: float | None
+    document_share: float | None
+
+    @property
+    def speedup(self) -> float | None:
+        """Full depth's time per token over this one's."""
+        return None if self.share is None else 1 / self.share
 
 
 def axes(batches: Iterable[int]) -> list[Axis]:
     """Return all axes that a board with times at these batch sizes may have."""
-    every = [share.axis for share in SHARES]
+    every = [recorded.axis for recorded in RECORDED]
     for batch in batches:
-        every.append(Axis(f"token{batch}", f"ms/token, batch {batch}", f"ms per token, batch {batch}", False))
-        every.append(Axis(f"document{batch}", f"ms/document, batch {batch}", f"ms per document, batch {batch}", False))
+        for key, what in (("token", "token"), ("document", "document")):
+            title = f"time per {what} at batch {batch}, share of full depth"
+            every.append(Axis(f"{key}{batch}", f"Time/{what}, batch {batch}", title, f"full’s time per {what}"))
     return every
 
 
@@ -79,34 +96,60 @@ def mean_of(values: Iterable[float | None]) -> float | None:
     return fmean([one for one in known if one is not None]) if known and None not in known else None
 
 
-def _geometric_mean(values: Sequence[float]) -> float:
-    """Return the geometric mean; of a single value the value itself, without rounding."""
-    return values[0] if len(values) == 1 else geometric_mean(values)
+def costs_of(rows: Rows, times: Mapping[int, BatchTimes]) -> dict[str, float]:
+    """Return the costs that all rows have, by the key of their axis: means over seeds, then over tasks.
 
-
-def costs_of(rows: Rows) -> dict[str, float]:
-    """Return the costs that all rows have, by the key of their axis: means over seeds, then over tasks."""
+    Args:
+        rows: of the entry.
+        times: of the entry, by batch size.
+    """
     costs = {
-        share.axis.key: mean_of(
-            mean_of(share.of(c) if (c := row.record.compute) else None for row in same) for same in rows
+        recorded.axis.key: mean_of(
+            mean_of(recorded.value(c) if (c := row.record.compute) else None for row in same) for same in rows
         )
-        for share in SHARES
+        for recorded in RECORDED
     }
-    for batch, times in times_of(rows).items():
-        costs[f"token{batch}"], costs[f"document{batch}"] = times.ms_per_token, times.ms_per_document
+    for batch, there in times.items():
+        costs[f"token{batch}"], costs[f"document{batch}"] = there.share, there.document_share
     return {key: value for key, value in costs.items() if value is not None}
 
 
-def times_of(rows: Rows) -> dict[int, BatchTimes]:
-    """Return times by batch size, where every row has them: means over rows, of speed-ups the geometric mean."""
+def times_of(rows: Rows, fulls: Sequence[Row | None]) -> dict[int, BatchTimes]:
+    """Return times by batch size, where every row has them: means over rows, of shares the geometric mean.
+
+    Args:
+        rows: of the entry.
+        fulls: by task, full depth's row.
+    """
     flat = [row for same in rows for row in same]
+    full_rows = [full for same, full in zip(rows, fulls, strict=True) for _ in same]
     by_batch = {}
     for batch in sorted(set.intersection(*(set(row.timings) for row in flat))):
         timings = [row.timings[batch] for row in flat]
-        speedups = [one.speedup for one in timings if one.speedup is not None]
+        fulls_there = [None if full is None else full.timings.get(batch) for full in full_rows]
+        spreads = [one.speedup_spread for one in timings]
         by_batch[batch] = BatchTimes(
             ms_per_token=fmean(one.decode_ms_per_token for one in timings),
             ms_per_document=fmean(one.ms_per_document for one in timings),
-            speedup=_geometric_mean(speedups) if len(speedups) == len(timings) else None,
+            share=_geometric_mean([1 / one.speedup if one.speedup else None for one in timings]),
+            spread=mean_of(spreads),
+            document_share=_geometric_mean(list(map(_document_share, timings, fulls_there))),
         )
     return by_batch
+
+
+def _document_share(timing: Timing, full: Timing | None) -> float | None:
+    """Return the time per document as a share of full depth's, decoding by the paired speed-up."""
+    if full is None or timing.speedup is None:
+        return None
+    forwards = (timing.ms_per_document - timing.prefill_ms_per_document) / timing.decode_ms_per_token
+    decoding = forwards * full.decode_ms_per_token / timing.speedup
+    return (decoding + timing.prefill_ms_per_document) / full.ms_per_document
+
+
+def _geometric_mean(values: Sequence[float | None]) -> float | None:
+    """Return the geometric mean, of a single value the value itself; None where one is missing or not above 0."""
+    known = [value for value in values if value is not None and value > 0]
+    if len(known) < len(values):
+        return None
+    return known[0] if len(known) == 1 else geometric_mean(known)

@@ -29,7 +29,7 @@ class BoardEntry:
         retained: share of full depth's quality.
         bounds: 95 % interval of `retained`.
         costs: by the key of the axis.
-        clocks: by batch size.
+        times: by batch size.
     """
 
     id: str
@@ -42,7 +42,7 @@ class BoardEntry:
     retained: float | None
     bounds: tuple[float, float] | None
     costs: Mapping[str, float]
-    clocks: Mapping[int, BatchTimes]
+    times: Mapping[int, BatchTimes]
 
     @property
     def first(self) -> Row:
@@ -90,12 +90,15 @@ class BoardEntry:
         return tuple(dict.fromkeys(lines))
 
 
-def build_entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter[str], suite: bool) -> BoardEntry:
+def build_entry(
+    key: SettingKey, rows: tuple[tuple[Row, ...], ...], fulls: Sequence[Row | None], ids: Counter[str], suite: bool
+) -> BoardEntry:
     """Return the entry of some rows.
 
     Args:
         key: what they have in common.
         rows: by task; several of one task are repeats under other seeds.
+        fulls: by task, full depth's row, with whose times theirs are compared.
         ids: those given to other entries of the view; counted.
         suite: whether the view takes several tasks together.
     """
@@ -107,6 +110,7 @@ def build_entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter
     retained = fmean([one for one in kept if one is not None]) if None not in kept else None
     single = not suite and len(rows[0]) == 1 and first.record.quality is not None
     quality = first.record.quality
+    times = times_of(rows, fulls)
     return BoardEntry(
         id=unique(stem, ids),
         label=label,
@@ -117,8 +121,8 @@ def build_entry(key: SettingKey, rows: tuple[tuple[Row, ...], ...], ids: Counter
         score=None if suite else mean_of(row.record.quality.mean if row.record.quality else None for row in rows[0]),
         retained=retained,
         bounds=quality.retained_ci95 if single and quality and _independent(first) else None,
-        costs=costs_of(rows),
-        clocks=times_of(rows),
+        costs=costs_of(rows, times),
+        times=times,
     )
 
 
@@ -128,10 +132,10 @@ def _independent(row: Row) -> bool:
     return min(task.n, task.sources or task.n) >= FEWEST_DOCUMENTS
 
 
-def record_entry(row: Row) -> BoardEntry:
+def record_entry(row: Row, full: Row | None = None) -> BoardEntry:
     """Return one record as an entry of its own, for tables that list records."""
     ((key, rows),) = group_seeds([row]).items()
-    return build_entry(key, (rows,), Counter(), suite=False)
+    return build_entry(key, (rows,), (full,), Counter(), suite=False)
 
 
 def unique(stem: str, taken: Counter[str]) -> str:

@@ -115,12 +115,15 @@ def _view(slug: str, title: str, backbone: str, tracks: tuple[Track, ...]) -> Bo
     groups = [group_seeds(track.rows) for track in tracks]
     everywhere = [key for key in groups[0] if all(key in group for group in groups)]
     ids: Counter[str] = Counter()
-    entries = [build_entry(key, tuple(group[key] for group in groups), ids, len(tracks) > 1) for key in everywhere]
+    fulls = [track.first("full") for track in tracks]
+    entries = [
+        build_entry(key, tuple(group[key] for group in groups), fulls, ids, len(tracks) > 1) for key in everywhere
+    ]
     entries = [entry for entry in entries if entry.retained is not None] if len(tracks) > 1 else entries
     entries.sort(key=lambda one: (_ORDER[one.role], one.label, one.budget or 2.0, one.id))
     averaged = {key.label for key in everywhere}
     missing = Counter(label for group in groups for label in {key.label for key in group} - averaged)
-    batches = tuple(sorted({batch for entry in entries for batch in entry.clocks}))
+    batches = tuple(sorted({batch for entry in entries for batch in entry.times}))
     return BoardView(
         slug=slug,
         title=title,

@@ -14,7 +14,6 @@ from dlbench.leaderboard.analysis.score_matrix import Compared
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts import frontier
 from dlbench.leaderboard.charts.style import COLOURS, Mark
-from dlbench.leaderboard.columns.row_columns import unit_of
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.sample_pages import SampleIndex
 
@@ -41,7 +40,7 @@ def chart_shard(view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Ma
             "labels": data["labels"],
             "frame": data["frame"],
         }
-    axes = [{"key": axis.key, "title": axis.title, "share": axis.share, "of": unit_of(axis.key)} for axis in view.axes]
+    axes = [{"key": axis.key, "title": axis.title, "of": axis.of} for axis in view.axes]
     bare = {key: value for key, value in spec.items() if key != "datasets"}
     return script(
         f"chart:{view.slug}",

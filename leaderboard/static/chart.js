@@ -18,7 +18,9 @@ document.addEventListener("DOMContentLoaded", () => {
     const { axes } = figures();
     return axes.find((axis) => axis.key === state.get("axis")) ?? axes[0];
   };
-  const cost = (axis, x) => (axis.share ? `${percent(x)} of ${axis.of}` : `${x.toPrecision(3)} ${axis.title}`);
+  const cost = (axis, x) => `${percent(x)} of ${axis.of}`;
+  /** What a point keeps, with its interval where it has one. */
+  const kept = ({ y, lo, hi }) => percent(y) + (lo < hi ? ` [${(100 * lo).toFixed(1)}, ${(100 * hi).toFixed(1)}]` : "");
 
   /** The data sets on one axis. */
   const datasets = (axis) => {
@@ -26,7 +28,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const { x, front, labels, frame } = charts[axis.key];
     const drawn = base
       .filter((point) => point.id in x)
-      .map((point) => ({ ...point, x: x[point.id], text: `${point.s}: ${percent(point.y)} at ${cost(axis, x[point.id])}` }));
+      .map((point) => ({ ...point, x: x[point.id], text: `${point.s}: ${kept(point)} at ${cost(axis, x[point.id])}` }));
     points = new Map(drawn.map((point) => [point.id, point]));
     return { points: drawn, front, labels, frame, full: drawn.filter((point) => point.k === "full").slice(0, 1) };
   };
@@ -48,7 +50,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const { x, y } = layer.encoding;
       if (x) {
         x.scale.domain = [low.x, high.x];
-        Object.assign(x.axis, { title: axis.title, format: axis.share ? "%" : "~g", tickCount: narrow ? 4 : 8 });
+        Object.assign(x.axis, { title: axis.title, format: "%", tickCount: narrow ? 4 : 8 });
       }
       if (y?.scale) y.scale.domain = [low.y, high.y];
       if (layer.name === "points" && fine) {

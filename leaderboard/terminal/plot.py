@@ -120,7 +120,7 @@ def plot(
 
 def _cost_axis(axis: Axis, low: float, high: float, columns: int) -> list[Text]:
     """Return the lines below the chart: the rule, three costs, and what they are."""
-    costs = [f"{100 * x:.0f}%" if axis.share else f"{x:.3g}" for x in (low, (low + high) / 2, high)]
+    costs = [f"{100 * x:.0f}%" for x in (low, (low + high) / 2, high)]
     scale = costs[0] + costs[1].center(columns - len(costs[0]) - len(costs[2])) + costs[2]
     lines = ("     └" + "─" * columns, " " * _MARGIN + scale, axis.title.rjust(columns + _MARGIN))
     return [Text(line, style="dim") for line in lines]

@@ -81,8 +81,11 @@ def test_times_of_one_machine_stand_together():
     clocks = [timing(full, 1, 10.0), timing(skip, 1, 5.0), timing(skip, 16, 2.0), timing(full, 1, 1.0, device="cuda")]
     (view,) = build_views(build_tracks([full, skip], clocks))
     by_label = {entry.label: entry for entry in view.entries}
-    assert by_label["full"].clocks[1].ms_per_token == 10.0
-    assert by_label["static_skip"].costs["document16"] == 100.0
+    assert by_label["full"].times[1].ms_per_token == 10.0
+    skip = by_label["static_skip"]
+    assert skip.costs["token16"] == pytest.approx(0.2) and "document16" not in skip.costs  # full was not timed there
+    # 49.8 forwards of half of full's time, and a prompt, of full's 50 forwards.
+    assert skip.costs["document1"] == pytest.approx((49.8 * 10.0 * 0.5 + 1.0) / 500)
     # One row alone is nothing to compare: the axis is not offered.
     assert [axis.key for axis in view.axes] == ["total", "decode", "layers", "token1", "document1"]
 
@@ -91,8 +94,18 @@ def test_speedups_of_several_tasks_are_averaged_as_factors():
     rows = [row("static_skip", 0.5), row("static_skip", 0.5, "nano_summary")]
     clocks = [timing(rows[0], 1, 5.0, speedup=4.0), timing(rows[1], 1, 7.0, speedup=1.0)]
     suite = build_views(build_tracks(rows, clocks))[0]
-    assert suite.entries[0].clocks[1].speedup == pytest.approx(2.0)
-    assert suite.entries[0].clocks[1].ms_per_token == pytest.approx(6.0)
+    assert suite.entries[0].times[1].speedup == pytest.approx(2.0)
+    assert suite.entries[0].times[1].ms_per_token == pytest.approx(6.0)
+
+
+def test_the_time_axis_holds_the_paired_share_and_not_milliseconds_of_other_moments():
+    """On a machine that slowed down in between, milliseconds and the share of full's time disagree."""
+    full, skip = row("full", 1.0, run={"budget": None}), row("static_skip", 0.5)
+    clocks = [timing(full, 1, 10.0), timing(skip, 1, 12.0, speedup=2.0, speedup_spread=0.1)]
+    (view,) = build_views(build_tracks([full, skip], clocks))
+    skipped = next(entry for entry in view.entries if entry.label == "static_skip")
+    assert skipped.costs["token1"] == 0.5
+    assert (skipped.times[1].ms_per_token, skipped.times[1].spread) == (12.0, 0.1)
 
 
 def test_anchors_are_readable_unique_and_fit_for_an_address():
