@@ -178,7 +178,7 @@ def gap_closed(
     )
 
 
-def pareto_probability(points: Sequence[Point], **drawing: Unpack[Drawing]) -> FloatArray:
+def pareto_probability(points: Sequence[Point], *, slack: float = 0.0, **drawing: Unpack[Drawing]) -> FloatArray:
     """Return for every point the share of resamples in which it is on the Pareto front, [points].
 
     A point is on the front if no other dominates it: is as cheap *and* as good, and better in one of the two.
@@ -186,6 +186,7 @@ def pareto_probability(points: Sequence[Point], **drawing: Unpack[Drawing]) -> F
 
     Args:
         points: settings over the same documents.
+        slack: how much dearer a better point may be and still count as being as cheap.
         drawing: how documents are resampled, see `Drawing`.
 
     Raises:
@@ -208,6 +209,6 @@ def pareto_probability(points: Sequence[Point], **drawing: Unpack[Drawing]) -> F
     front = np.ones(quality.shape, dtype=np.bool_)
     for number in range(len(points)):
         cheaper, better = cost < cost[number], quality > quality[number]
-        no_dearer, no_worse = cost <= cost[number], quality >= quality[number]
+        no_dearer, no_worse = cost <= cost[number] + slack, quality >= quality[number]
         front[number] = ~((cheaper & no_worse) | (no_dearer & better)).any(axis=0)
     return np.asarray(front.mean(axis=1), dtype=np.float64)

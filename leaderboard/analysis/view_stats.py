@@ -20,6 +20,8 @@ from dlbench.leaderboard.data.views import BoardView
 
 GRID = 17
 """Costs at which a frontier is drawn."""
+SAME_COST = 0.01
+"""Costs that differ by no more, in shares of full's, count as equal where it is asked which row is on the front."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +107,27 @@ def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool
         for entry in view.of("full", "method")
         if entry.ok and "total" in entry.costs and entry.retained is not None
     ]
-    best = -np.inf
-    on: set[str] = set()
-    for entry in sorted(entries, key=lambda one: (one.costs["total"], -(one.retained or 0.0))):
-        if (entry.retained or 0.0) > best:
-            best = entry.retained or 0.0
-            on.add(entry.id)
+    on = {entry.id for entry in entries if not any(_beats(other, entry) for other in entries)}
     likely: dict[str, float] = {}
     if matrix is not None:
         known = [entry for entry in entries if entry.id in matrix.rows]
         open_ = [entry for entry in known if not _surely_beaten(matrix, entry, known)]
         likely = {entry.id: 0.0 for entry in known}
         points = [matrix.point(entry, "total") for entry in open_]
-        chances = stats.pareto_probability(points, clusters=matrix.clusters)
+        chances = stats.pareto_probability(points, slack=SAME_COST, clusters=matrix.clusters)
         likely |= {entry.id: float(chance) for entry, chance in zip(open_, chances, strict=True)}
     return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
 
 
+def _beats(one: BoardEntry, other: BoardEntry) -> bool:
+    """Return whether a row, as measured, keeps more than another at its cost or less, or as much for less."""
+    kept, than = one.retained or 0.0, other.retained or 0.0
+    cost, of = one.costs["total"], other.costs["total"]
+    return (kept > than and cost <= of + SAME_COST) or (kept >= than and cost < of)
+
+
 def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
-    """Return whether a row of no greater cost is surely better; then leaving this row out changes no frontier."""
+    """Return whether a row of no greater cost, or the same within `SAME_COST`, is surely better; then leaving this row out changes no frontier."""
     number = matrix.compared.place
     here = number.get(entry.id)
     if here is None:
@@ -132,7 +136,7 @@ def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[Boar
     return any(
         pairs.different[place, here] and pairs.estimate[place, here] > 0
         for one in others
-        if one.costs["total"] <= entry.costs["total"] and (place := number.get(one.id)) is not None
+        if one.costs["total"] <= entry.costs["total"] + SAME_COST and (place := number.get(one.id)) is not None
     )
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from record_factory import record, sha, synthetic_run
 
+from dlbench.leaderboard.analysis.view_stats import standings
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
 from dlbench.records.schema import Timing
@@ -115,3 +116,21 @@ def test_anchors_are_readable_unique_and_fit_for_an_address():
     assert {"full", "nano-half", "static-skip-50", "hidden-router-fixed-input-25", "oracle-full-100"} <= set(ids)
     (foreign,) = build_views(build_tracks([row("深度", 0.5)]))[0].entries
     assert foreign.id == f"{foreign.first.record.key[:10]}-50"
+
+
+def test_a_hundredth_of_cost_does_not_put_a_worse_row_on_the_front():
+    """As on the public board: the learned constant, a tenth of a point cheaper than the router that beats it."""
+    settings = (("full", 1.0, 1.0), ("static_skip", 0.628, 0.826), ("static_exit", 0.801, 0.827), ("calm", 0.6, 0.7))
+    rows = [
+        row(name, kept, run={"budget": None if name == "full" else 0.5}, compute={"flop_share_total": cost})
+        for name, kept, cost in settings
+    ]
+    (view,) = build_views(build_tracks(rows))
+    scores = {
+        one.key: {str(place): float(score) for place, score in enumerate(kept * FULL)}
+        for one, (_, kept, _) in zip(rows, settings, strict=True)
+    }
+    fronts = standings(view, scores).fronts
+    by_label = {entry.label: fronts[entry.id] for entry in view.entries}
+    assert by_label["static_skip"] == (False, 0.0)
+    assert [by_label[label][0] for label in ("full", "static_exit", "calm")] == [True, True, True]
