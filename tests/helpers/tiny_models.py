@@ -252,4 +252,18 @@ def without(backbone, layers):
             for name in {"layer_idx", "layer_id"} & vars(module).keys():
                 setattr(module, name, number)
     model.config.num_hidden_layers = len(layers)
+    if backbone.family.recurrent is not None:
+        _relabel(model.config, [backbone.model.config.layer_types[i] for i in layers])
     return model
+
+
+def _relabel(config, types):
+    """Give the layers of a hybrid their types."""
+    if "layer_types" in vars(config):
+        config.layer_types = types
+        return
+    for period, offset in ((n, i) for n in range(1, 9) for i in range(n)):
+        config.attn_layer_period, config.attn_layer_offset = period, offset
+        if config.layer_types == types:
+            return
+    assert config.model_type != "jamba"
