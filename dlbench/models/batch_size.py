@@ -21,8 +21,9 @@ def most_rows(slots: int, documents: int, processes: int) -> int:
 
 
 def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
-    """Bytes that one row needs: its keys and values, its recurrent states with the copies that a wave keeps for its
-    next run, and the largest intermediate states of its prefill.
+    """Bytes that one row needs: what it caches, and the largest intermediate states of its prefill.
+
+    Recurrent states count twice: a wave keeps a copy for its next run.
 
     Args:
         backbone: the model.

@@ -1,23 +1,33 @@
 """Models with recurrent layers: a skipped layer leaves its state as it was, whatever else happens to the row."""
 
+from types import SimpleNamespace
+
+import pytest
 import replay
 import replay_states
-import pytest
 import tiny_models
 import torch
-from test_families import DEPTH, LIMITS, PROMPTS, Halved, Leaves, Pieces
+from test_families import Halved, Leaves, Pieces
 from test_full_depth import LIMIT, generate
 from tiny_models import HYBRIDS
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
+from dlbench.evaluation.settings import Conditions
 from dlbench.method import Action
+from dlbench.methods.full import Full
+from dlbench.methods.hidden_router import HiddenRouter
 from dlbench.methods.random_skip import RandomSkip
+from dlbench.methods.self_speculation import SelfSpeculation
+from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
 from dlbench.models.exit_head import exit_head
+from dlbench.run.planner import lacks_states
 
+PROMPTS = tiny_models.prompts(4)
+LIMITS = [8, 3, 6, 1]
 COUNT = 9
 MANY = sorted(tiny_models.prompts(COUNT, longest=12), key=len)
 TOLERANCE = 2e-4  # transformers computes states in float32
@@ -57,15 +67,15 @@ def test_full_depth_equals_generate(family, slots):
 def test_static_skip_equals_the_model_without_those_layers(family, layers):
     backbone, method = tiny_models.backbone(family), StaticSkip(only=layers)
     shorter = tiny_models.without(backbone, layers)
-    wave = Engine(backbone).prefill(requests(limits=[LIMIT] * 5), method)
+    wave = Engine(backbone).prefill(requests(limits=[LIMIT] * len(PROMPTS)), method)
     assert [g.tokens for g in wave.decode(method)] == generate(shorter, PROMPTS)
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
 @pytest.mark.parametrize(("method", "kv"), [(Pieces, "project"), (Pieces, "evict"), (Leaves, "recompute")])
-@pytest.mark.parametrize("slots", [None, 2])
-def test_every_logit_equals_the_replay(monkeypatch, family, method, kv, slots):
-    check(monkeypatch, tiny_models.backbone(family), method(), kv, requests(), slots)
+def test_every_logit_equals_the_replay(monkeypatch, family, method, kv):
+    for slots in (None, 2):  # all rows from the beginning, or two at a time
+        check(monkeypatch, tiny_models.backbone(family), method(), kv, requests(), slots)
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
@@ -131,12 +141,33 @@ def test_halves_cost_their_share(family):
     assert g.layers == pytest.approx([2 + share[1] + 1 - share[2]] * 5)
 
 
-def test_what_cannot_be_served_is_refused():
-    from dlbench.methods.self_speculation import SelfSpeculation
+@pytest.mark.parametrize("family", HYBRIDS)
+@pytest.mark.parametrize("tokens", [1, 3, 64, 67])
+def test_executed_flops_of_prompts_of_any_length(family, tokens):
+    engine = Engine(tiny_models.backbone(family, attention="eager"))
+    with FlopCounterMode(display=False) as counter:
+        (g,) = engine.prefill([Request("a", tuple(range(2, 2 + tokens % 50)) + (5,) * (tokens // 50 * 50), 1)]).decode()
+    assert g.prompt_executed == counter.get_total_flops()
 
-    wave = Engine(tiny_models.backbone("jamba")).prefill(requests())
+
+def test_records_name_what_becomes_of_a_state():
+    def state(family, method, kv=None):
+        return Conditions.state(Conditions(tiny_models.backbone(family), SimpleNamespace(), "", kv_policy=kv), method)
+
+    assert state("llama", Full()) is None
+    assert state("jamba", Full()) == state("lfm2", RandomSkip(), "evict") == state("lfm2", RandomSkip()) == "hold"
+    assert state("falcon_h1", Leaves(), "recompute") == "recompute"
+
+
+def test_what_cannot_be_served_is_refused():
+    jamba, lfm2 = (tiny_models.backbone(family) for family in ("jamba", "lfm2"))
     with pytest.raises(DlbenchError, match="SelfSpeculation takes back rejected drafts"):
-        wave.decode(SelfSpeculation())
+        Engine(jamba).prefill(requests()).decode(SelfSpeculation())
+    assert "rejected drafts" in lacks_states(SelfSpeculation(), lfm2)
+    assert "teacher forcing" in lacks_states(HiddenRouter(), lfm2)
+    assert "forgets the first" in lacks_states(ShortGpt(), jamba) and not lacks_states(ShortGpt(), lfm2)
+    assert not any(lacks_states(method, jamba) for method in (Full(), RandomSkip(), StaticSkip()))
+    assert not lacks_states(SelfSpeculation(), tiny_models.backbone("llama"))
     model = tiny_models.build("lfm2")
     model.model.layers[2].conv.in_proj.bias = torch.nn.Parameter(torch.zeros(96))
     with pytest.raises(DlbenchError, match=r"cannot be read in batches: conv.in_proj of layer 2 has a bias"):

@@ -2,6 +2,7 @@
 
 import inspect
 from contextlib import contextmanager
+from copy import deepcopy
 
 import replay
 import torch
@@ -33,8 +34,6 @@ def half(backbone, layer, left_out):
     """A copy of a layer whose mixers or feed-forward add nothing."""
     if left_out == Action.MLP:
         return replay.without(backbone, layer, left_out)
-    from copy import deepcopy
-
     copied = deepcopy(layer)
     vars(copied).pop("forward", None)
     for module in mixers_of(backbone.family, copied):

@@ -197,7 +197,8 @@ EAGER_ONLY = ("gemma2", "gpt_neo", "bloom")
 def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
     """A new model; the same arguments give the same weights."""
     torch.manual_seed(seed)
-    name, options = copy.deepcopy({**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS}[family])  # a configuration changes its parts
+    known = {**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS}
+    name, options = copy.deepcopy(known[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
     if name == "GPTNeoConfig":

@@ -108,9 +108,7 @@ class RecurrentCache(Cache):
         self._store((layer_idx, "conv"), whole[..., -conv_kernel_size:])
         return whole
 
-    def update_recurrent_state(
-        self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: Any
-    ) -> Tensor:
+    def update_recurrent_state(self, recurrent_states: Tensor, layer_idx: int, state_idx: int = 0, **_: Any) -> Tensor:
         """Store what a layer has summed up, [rows, ...], and return it."""
         self._store((layer_idx, "recurrent"), recurrent_states)
         return recurrent_states
