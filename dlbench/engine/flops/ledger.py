@@ -95,7 +95,8 @@ class Ledger:
         linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key if self.costs.attends[index] else 0
         keys, recurrence = context if window is None else np.minimum(context, window), self.costs.recurrences[index]
         dropped = 0 if recurrence is None else recurrence.step - recurrence.token
-        self._charge("kv", rows, linear + per_key * keys, linear + dropped + per_key * padded)
+        executed = np.full(len(rows), linear + dropped + per_key * padded)
+        self._charge("kv", rows, linear + per_key * keys, executed)
 
     def fill(self, index: int, slots: Ints) -> None:
         """Note that keys and values of past tokens are made, one token per entry of `slots`."""
