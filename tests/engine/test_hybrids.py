@@ -26,9 +26,9 @@ from dlbench.models.backbone import wrap
 from dlbench.models.exit_head import exit_head
 from dlbench.run.planner import lacks_states
 
-PROMPTS = tiny_models.prompts(4)
-LIMITS = [8, 3, 6, 1]
-COUNT = 9
+PROMPTS = tiny_models.prompts(3)
+LIMITS = [7, 3, 6]
+COUNT = 5
 MANY = sorted(tiny_models.prompts(COUNT, longest=12), key=len)
 TOLERANCE = 2e-4  # transformers computes states in float32
 
@@ -106,7 +106,7 @@ def test_looking_ahead_leaves_states_as_they_were(family):
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
-@pytest.mark.parametrize(("method", "kv"), [(Pieces, "project"), (Pieces, "evict"), (Leaves, "recompute")])
+@pytest.mark.parametrize(("method", "kv"), [(Pieces, "project"), (Leaves, "recompute")])
 def test_executed_flops_equal_torch(family, method, kv):
     """Of prompts, chunked scans and their padding included, and of decoding."""
     engine = Engine(tiny_models.backbone(family, attention="eager"))
@@ -142,7 +142,7 @@ def test_halves_cost_their_share(family):
 
 
 @pytest.mark.parametrize("family", HYBRIDS)
-@pytest.mark.parametrize("tokens", [1, 3, 64, 67])
+@pytest.mark.parametrize("tokens", [1, 67])
 def test_executed_flops_of_prompts_of_any_length(family, tokens):
     engine = Engine(tiny_models.backbone(family, attention="eager"))
     with FlopCounterMode(display=False) as counter:
