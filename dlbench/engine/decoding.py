@@ -286,6 +286,6 @@ class Decoding(DecodeLoop):
         free = Ledger(self.wave.runtime.costs, len(self.written), metered=False)
         tokens = self.tokens[: self.cache.alive, None]
         options = ForwardOptions(lambda layer, x: states.append(x[:, 0].clone()))
-        self.wave.forward(self.cache, tokens, traffic, free, None, options)
-        self.cache.seen -= 1
+        with self.cache.ahead():
+            self.wave.forward(self.cache, tokens, traffic, free, None, options)
         return states

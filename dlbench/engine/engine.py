@@ -24,10 +24,15 @@ def _pick_loop(wave: Wave, method: Method | None, seed: int, sample: int | None,
     """The loop that decodes a wave under a method.
 
     Raises:
-        DlbenchError: the method does not support sampling, or the KV policy.
+        DlbenchError: the method does not support sampling, the KV policy, or the model's recurrent layers.
     """
     if not isinstance(method, Draft):
         return Decoding(wave, method, seed, sample, kv)
+    if wave.runtime.backbone.recurrent:
+        raise DlbenchError(
+            f"{type(method).__name__} takes back rejected drafts, and a recurrent layer cannot go back to an earlier "
+            f"state: it does not run on {wave.runtime.backbone.kind}"
+        )
     if sample is not None:
         raise DlbenchError(f"{type(method).__name__} verifies greedy drafts: it does not sample")
     return Speculating(wave, method)

@@ -37,7 +37,7 @@ class Plan(ABC):
     bypasses: bool = False
     """Whether `passing` tokens may go through another module instead of a layer."""
     known: Sequence[tuple[Slots, Tensor]] = ()
-    """Slots whose logits need not be computed, with these logits, before the soft cap."""
+    """Slots whose logits need not be computed, with these logits, as the LM head gives them."""
 
     @abstractmethod
     def begin(self, cache: RowCache, ledger: Ledger) -> None:

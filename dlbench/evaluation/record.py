@@ -151,6 +151,7 @@ def _run(conditions: Conditions, setting: Setting) -> Run:
         budget=setting.budget,
         prompt=conditions.prompt,
         kv=conditions.kv(setting.method),
+        state=conditions.state(setting.method),
         seed=setting.seed,
         max_new_tokens=conditions.task.max_new_tokens,
     )

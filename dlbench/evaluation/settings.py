@@ -112,6 +112,12 @@ class Conditions:
         """
         return self.kv_policy if self.kv_policy is not None and method.scope == "token" else method.kv[0]
 
+    def state(self, method: Method) -> Literal["hold", "recompute"] | None:
+        """Return what becomes of recurrent states that a token skips; None for a model without recurrent layers."""
+        if not self.backbone.recurrent:
+            return None
+        return "recompute" if method.scope == "token" and self.kv(method) == "recompute" else "hold"
+
     def key(self, setting: Setting) -> str:
         """Return the content key of a setting: a hash of all that its outputs and scores depend on."""
         weights = hashlib.sha256()

@@ -13,6 +13,7 @@ from dlbench.data.thinking import Thinking
 from dlbench.errors import DlbenchError
 from dlbench.models.end_tokens import Ends, ends_of
 from dlbench.models.families import FAMILIES, Family, resolve, unsupported
+from dlbench.models.recurrence import leaking_padding, recurrence_of
 
 
 @dataclass
@@ -97,6 +98,16 @@ class Backbone:
         if getattr(config, "multi_query", False) and not config.new_decoder_architecture:  # Falcon, the first ones
             kv_heads = 1
         return int(2 * kv_heads * width * next(self.model.parameters()).element_size())
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether some layer keeps a state from token to token."""
+        return any(recurrence_of(self.family, layer) is not None for layer in self.layers)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of one text's states in all recurrent layers, in float32, which some families keep them in."""
+        return 4 * sum(of.floats for layer in self.layers if (of := recurrence_of(self.family, layer)) is not None)
 
     @property
     def vocabulary(self) -> int:
@@ -190,6 +201,12 @@ def wrap(
     kind = model.config.model_type
     if kind not in FAMILIES:
         raise DlbenchError(unsupported(name, kind))
+    for index, layer in enumerate(resolve(model, FAMILIES[kind].layers)):
+        if projection := leaking_padding(FAMILIES[kind], layer):
+            raise DlbenchError(
+                f"model {name!r} cannot be read in batches: {projection} of layer {index} has a bias, so the padding "
+                "before shorter texts would enter their states; only models without this bias are supported"
+            )
     model.eval().requires_grad_(False)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     return Backbone(name, model, tokenizer, FAMILIES[kind], dtype, sha256, base_sha256 or sha256)

@@ -21,7 +21,9 @@ def most_rows(slots: int, documents: int, processes: int) -> int:
 
 
 def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
-    """Bytes that one row needs: its keys and values, and the largest intermediate states of its prefill.
+    """Bytes that one row needs: what it caches, and the largest intermediate states of its prefill.
+
+    Recurrent states count twice: a wave keeps a copy for its next run.
 
     Args:
         backbone: the model.
@@ -35,7 +37,7 @@ def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
     forward = 4 * widest * prompt * size  # of one layer: gate, up projection and product of the feed-forward, and slack
     if config._attn_implementation == "eager":
         forward += 3 * config.num_attention_heads * prompt**2 * 4  # scores, softmax in float32, and slack
-    return int(layers * backbone.cache_bytes * (prompt + new) + forward)
+    return int(layers * backbone.cache_bytes * (prompt + new) + 2 * backbone.state_bytes + forward)
 
 
 def rows_that_fit(
@@ -52,7 +54,7 @@ def rows_that_fit(
         free_bytes: free memory.
         copied: whether decoding copies the prompts' keys and values even where all rows are decoded at once.
     """
-    budget, waiting = int(SHARE * free_bytes), max(1, layers * backbone.cache_bytes * prompt)
+    budget, waiting = int(SHARE * free_bytes), max(1, layers * backbone.cache_bytes * prompt + backbone.state_bytes)
     copy = row_bytes(backbone, prompt, 2 * new, layers)  # the copy has room for twice the new tokens
     together = max(1, budget // max(1, copy + waiting if copied else row_bytes(backbone, prompt, new, layers)))
     if together <= slots:

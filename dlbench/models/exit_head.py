@@ -10,16 +10,22 @@ from dlbench.models.families import resolve
 
 
 def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
-    """Logits of hidden states: the final norm, the LM head with what stands between, and Gemma's soft cap."""
-    return capped(raw_head(backbone, x), soft_cap(backbone))
+    """Logits of hidden states: the final norm, the LM head with what stands between, and what follows it."""
+    return finished(backbone, raw_head(backbone, x))
 
 
 def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
-    """Logits of hidden states before the soft cap."""
+    """Logits of hidden states as the LM head computes them."""
     for path in backbone.family.head:
         module = resolve(backbone.model, path)
         x = x if module is None else module(x)
     return x
+
+
+def finished(backbone: Backbone, x: Tensor) -> Tensor:
+    """What the model makes of the LM head's logits: Falcon-H1 scales them, Gemma has a soft cap."""
+    scale = backbone.family.logit_scale
+    return capped(x if scale is None else x * getattr(backbone.model.config, scale), soft_cap(backbone))
 
 
 def soft_cap(backbone: Backbone) -> float | None:

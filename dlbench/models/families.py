@@ -7,7 +7,7 @@ the library's cache, and have attention and feed-forward as modules (or the feed
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,11 @@ class Family:
     head: tuple[str, ...]
     """Modules from the last state to logits, in order; a module that is None is left out."""
     attention: str = "self_attn"
-    """The attention module of a layer."""
+    """The attention module of a layer; in families with recurrent layers, some layers may lack it."""
+    recurrent: str | None = None
+    """The module that keeps a state from token to token, in place of attention or beside it; None: there is none."""
+    recurrence: Literal["", "conv", "mamba", "mamba2", "delta"] = ""
+    """What that module computes; see `dlbench.models.recurrence`."""
     mlp: tuple[str, ...] = ("mlp",)
     """The feed-forward of a layer: its module, or its first and last linear map where it is written inline."""
     fill: tuple[str, ...] = ("self_attn.k_proj", "self_attn.v_proj")
@@ -34,6 +38,8 @@ class Family:
     """Whether attention derives a token's position from the number of keys."""
     returns_tuple: bool = False
     """Whether a layer returns (state, attention weights) instead of the state."""
+    logit_scale: str | None = None
+    """The setting of the configuration that logits are multiplied by after the LM head; None: they are not."""
     reads_again: bool = False
     """Whether `generate` prefills the text again at the length where longrope switches its angles."""
 
@@ -46,6 +52,7 @@ _GPT = Family(
     fill=("attn.c_attn",),
     query=None,
 )
+_MAMBA = replace(_LLAMA, head=("model.final_layernorm", "lm_head"), mlp=("feed_forward",), recurrent="mamba")
 FAMILIES: dict[str, Family] = {
     **dict.fromkeys(
         ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "smollm3"),
@@ -86,6 +93,19 @@ FAMILIES: dict[str, Family] = {
         adds_residual=True,
         returns_tuple=True,
     ),
+    **dict.fromkeys(
+        ("qwen3_next", "qwen3_5_text"),
+        replace(_LLAMA, recurrent="linear_attn", recurrence="delta"),
+    ),
+    "lfm2": replace(
+        _LLAMA,
+        head=("model.embedding_norm", "lm_head"),
+        mlp=("feed_forward",),
+        recurrent="conv",
+        recurrence="conv",
+    ),
+    "jamba": replace(_MAMBA, recurrence="mamba"),
+    "falcon_h1": replace(_MAMBA, recurrence="mamba2", returns_tuple=True, logit_scale="lm_head_multiplier"),
 }
 """By transformers' `model_type`."""
 
@@ -95,6 +115,23 @@ def resolve(module: Any, path: str) -> Any:
     for name in path.split("."):
         module = getattr(module, name)
     return module
+
+
+def attention_of(family: Family, layer: Any) -> Any:
+    """A layer's attention module; None where a recurrent module stands in its place."""
+    if family.recurrent is not None and not hasattr(layer, family.attention):
+        return None
+    return resolve(layer, family.attention)
+
+
+def recurrent_of(family: Family, layer: Any) -> Any:
+    """A layer's module that keeps a state from token to token; None where it has none."""
+    return None if family.recurrent is None else getattr(layer, family.recurrent, None)
+
+
+def mixers_of(family: Family, layer: Any) -> list[Any]:
+    """What `Action.ATTN` runs of a layer: its attention, its recurrent module, or both."""
+    return [module for module in (attention_of(family, layer), recurrent_of(family, layer)) if module is not None]
 
 
 def unsupported(name: str, kind: str) -> str:

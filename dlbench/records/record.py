@@ -95,12 +95,14 @@ class Run(Part):
     """The settings of the run.
 
     `budget` is the target layer share, None where there was none; `max_new_tokens` is 0 where given answers are scored
-    and nothing is generated.
+    and nothing is generated. `state` says what becomes of the state of a recurrent layer that a token skips: "hold"
+    leaves it as it was, under "recompute" the token runs the layer later; None for models without recurrent layers.
     """
 
     budget: Budget | None
     prompt: Literal["full", "routed"]
     kv: Name
+    state: Literal["hold", "recompute"] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**64)]
     max_new_tokens: Annotated[int, Field(ge=0, le=10_000_000)]
 

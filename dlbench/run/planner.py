@@ -15,8 +15,9 @@ from dlbench.data.thinking import choose as choose_thinking
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Conditions, Setting, full, oracle_settings, variants
-from dlbench.method import Method, Oracle
+from dlbench.method import Draft, Method, Oracle, Router
 from dlbench.method.actions import Scope
+from dlbench.models.backbone import Backbone
 from dlbench.models.batch_size import most_rows, most_slots
 from dlbench.models.loading import EMBEDDED, load, plain_dtype
 from dlbench.prompting.batching import waves
@@ -29,6 +30,19 @@ from dlbench.run.method_fitter import FitContext, MethodFitter, naming_method
 from dlbench.run.notices import Notices
 from dlbench.system.processes import Turns
 from dlbench.terminal.progress import Progress
+
+
+def lacks_states(method: Method, backbone: Backbone) -> str:
+    """Say why a method does not work with a model's recurrent layers; empty where it does, or where there are none."""
+    if not backbone.recurrent:
+        return ""
+    if isinstance(method, Draft):
+        return "takes back rejected drafts, and a recurrent layer cannot go back to an earlier state"
+    if isinstance(method, Router) and method.learns:
+        return "is trained under teacher forcing, where tokens that skip a recurrent layer would enter its state"
+    if backbone.family.recurrence == "mamba" and method.learns:
+        return "is fitted on texts that are read in two parts, and transformers' Mamba forgets the first"
+    return ""
 
 
 class Planner:
@@ -186,6 +200,9 @@ class Planner:
             return []
         if lacking := lacks_policy(method, self.spec.kv):
             self.progress.note(f"{name} {lacking}; it has no row")
+            return []
+        if lacking := lacks_states(method, job.engine.backbone):
+            self.progress.note(f"{name} {lacking}; it has no row on {job.engine.backbone.kind}")
             return []
         seeds = range(self.spec.seed, self.spec.seed + (self.spec.fit_seeds if method.learns else 1))
         return [MethodFitter(self.fits, job, given, method, seed) for seed in seeds]

@@ -57,6 +57,49 @@ _VARIANTS = {
     ),
     "bloom": ("BloomConfig", {"hidden_size": 32}),
 }
+_MAMBA = {"mamba_d_state": 6, "mamba_d_conv": 4, "mamba_expand": 2}
+_DELTA = {
+    **_LLAMA,
+    "head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention", "linear_attention", "linear_attention", "full_attention"],
+    "linear_key_head_dim": 6,
+    "linear_value_head_dim": 5,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "partial_rotary_factor": 0.5,
+}
+_HYBRIDS = {
+    "lfm2": (
+        "Lfm2Config",
+        {**_LLAMA, "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"]},
+    ),
+    "jamba": (
+        "JambaConfig",
+        {**_LLAMA, **_MAMBA, "num_experts": 1, "attn_layer_period": 3, "attn_layer_offset": 1},
+    ),
+    "falcon_h1": (
+        "FalconH1Config",
+        {
+            **_LLAMA,
+            **_MAMBA,
+            "mamba_d_ssm": 24,
+            "mamba_n_heads": 4,
+            "mamba_n_groups": 2,
+            "mamba_chunk_size": 4,
+            "lm_head_multiplier": 0.5,
+            "key_multiplier": 0.7,
+            "ssm_out_multiplier": 0.8,
+        },
+    ),
+    "falcon_h1-norm": (
+        "FalconH1Config",
+        {**_LLAMA, **_MAMBA, "mamba_d_ssm": 24, "mamba_n_heads": 4, "mamba_chunk_size": 8, "mamba_rms_norm": True},
+    ),
+    "qwen3_next": ("Qwen3NextConfig", {**_DELTA, "mlp_only_layers": [0, 1, 2, 3, 4]}),
+    "qwen3_5": ("Qwen3_5TextConfig", _DELTA),
+}
+HYBRIDS = tuple(_HYBRIDS)
+"""Families with recurrent layers; their lists of layers are those of a depth of 5."""
 EVERY = tuple(_VARIANTS)
 """Every family, with its variants."""
 ORIGINAL = 20
@@ -154,7 +197,8 @@ EAGER_ONLY = ("gemma2", "gpt_neo", "bloom")
 def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
     """A new model; the same arguments give the same weights."""
     torch.manual_seed(seed)
-    name, options = copy.deepcopy({**_VARIANTS, **_SCALED, **_STEADY}[family])  # a configuration changes its parts
+    known = {**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS}
+    name, options = copy.deepcopy(known[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
     if name == "GPTNeoConfig":
@@ -209,4 +253,18 @@ def without(backbone, layers):
             for name in {"layer_idx", "layer_id"} & vars(module).keys():
                 setattr(module, name, number)
     model.config.num_hidden_layers = len(layers)
+    if backbone.family.recurrent is not None:
+        _relabel(model.config, [backbone.model.config.layer_types[i] for i in layers])
     return model
+
+
+def _relabel(config, types):
+    """Give the layers of a hybrid their types."""
+    if "layer_types" in vars(config):
+        config.layer_types = types
+        return
+    for period, offset in ((n, i) for n in range(1, 9) for i in range(n)):
+        config.attn_layer_period, config.attn_layer_offset = period, offset
+        if config.layer_types == types:
+            return
+    assert config.model_type != "jamba"

@@ -57,7 +57,7 @@ RECORD = {
         "chat_template": SHA,
         "think_end_token": "</think>",
     },
-    "run": {"budget": 0.5, "prompt": "full", "kv": "project", "seed": 0, "max_new_tokens": 64},
+    "run": {"budget": 0.5, "prompt": "full", "kv": "project", "state": None, "seed": 0, "max_new_tokens": 64},
     "quality": {
         "mean": 0.6,
         "corpus": None,

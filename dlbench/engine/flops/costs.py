@@ -1,7 +1,8 @@
 """What one token costs on a backbone, in FLOPs.
 
 Conventions are those of torch's own counter: a matrix product of [m, k] and [k, n] costs 2·m·k·n, everything else is
-free, and causal attention over a prompt counts the full square.
+free, and causal attention over a prompt counts the full square. `dlbench.models.recurrence` says what a recurrent
+module's convolution and state cost.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from transformers.pytorch_utils import Conv1D
 
 from dlbench.models.attention import windows
 from dlbench.models.backbone import Backbone
-from dlbench.models.families import resolve
+from dlbench.models.families import attention_of, mixers_of, resolve
+from dlbench.models.recurrence import recurrence_of
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")
 Ints = NDArray[np.int64]
@@ -33,17 +35,33 @@ class Costs:
         config, family, model = backbone.model.config, backbone.family, backbone.model
         layers = list(backbone.layers)
         self.windows = windows(config, len(layers))
-        self.spans = {w: [i for i, other in enumerate(self.windows) if other == w] for w in set(self.windows)}
-        """Window -> the layers that have it."""
-        self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64)  # [depth]
-        attention = np.array([linear_flops(resolve(layer, family.attention)) for layer in layers], dtype=np.int64)
+        self.attends = [attention_of(family, layer) is not None for layer in layers]
+        """Per layer, whether it has attention; if not, it keeps no keys and values."""
+        attending = [i for i, attends in enumerate(self.attends) if attends]
+        self.spans = {w: [i for i in attending if self.windows[i] == w] for w in {self.windows[i] for i in attending}}
+        """Window -> the layers with attention that have it."""
+        self.recurrences = [recurrence_of(family, layer) for layer in layers]
+        """Per layer, the sizes of its recurrent module; None where it has none."""
+        recurrent = [i for i, recurrence in enumerate(self.recurrences) if recurrence is not None]
+        self.states = {
+            of: [i for i in recurrent if self.recurrences[i] == of] for of in self.recurrences if of is not None
+        }
+        """Sizes -> the layers that have a recurrent module of these sizes."""
+        token = np.array([0 if of is None else of.token for of in self.recurrences], dtype=np.int64)
+        self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64) + token  # [depth]
+        mixers = [mixers_of(family, layer) for layer in layers]
+        attention = np.array([sum(map(linear_flops, each)) for each in mixers], dtype=np.int64) + token
         mlp, skip = self.layer - attention, np.zeros_like(attention)
         self.parts = np.stack([skip, attention, mlp, self.layer])
-        """Linear FLOPs by Action, from SKIP to RUN, and layer: [4, depth]."""
+        """FLOPs by Action, from SKIP to RUN, and layer, without those that depend on the context: [4, depth]."""
         self.shares = self.parts / self.layer
-        """Share of each part in its layer's linear FLOPs: so much does a sub-layer count in layer shares."""
+        """Share of each part in these FLOPs of its layer: so much does a sub-layer count in layer shares."""
         self.fill = np.array(
-            [sum(linear_flops(resolve(layer, path)) for path in family.fill) for layer in layers], dtype=np.int64
+            [
+                sum(linear_flops(resolve(layer, path)) for path in family.fill) if attends else 0
+                for layer, attends in zip(layers, self.attends, strict=True)
+            ],
+            dtype=np.int64,
         )  # [depth]
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -57,6 +75,9 @@ class Costs:
         """Decode FLOPs of full depth for `generated` tokens after a prompt of `prompt` tokens."""
         forwards = max(generated - 1, 0)
         context = prompt + 1 + np.arange(forwards)
-        keys = sum(int((context if w is None else np.minimum(context, w)).sum()) for w in self.windows)
+        keys = sum(
+            len(layers) * int((context if w is None else np.minimum(context, w)).sum())
+            for w, layers in self.spans.items()
+        )
         linear = int(self.layer.sum()) + self.head + self.input
         return int(forwards * linear + self.attention_per_key * keys)

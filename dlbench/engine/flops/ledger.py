@@ -1,8 +1,9 @@
 """Count executed FLOPs (what the kernels computed, padding included) and credited FLOPs (over the true context).
 
 Both are equal at batch 1 without padding, except for keys that the KV policy "evict" hides: a kernel computes their
-scores and masks them, so they are executed, but they are not part of the context, so they are not credited. Any other
-difference is a bug, or computation that is masked instead of skipped. A forward is only noted while it runs; sums are
+scores and masks them, so they are executed, but they are not part of the context, so they are not credited. Recurrent
+modules compute more than their tokens need, too (`dlbench.models.recurrence`). Any other difference is a bug, or
+computation that is masked instead of skipped. A forward is only noted while it runs; sums are
 made over many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
@@ -91,9 +92,11 @@ class Ledger:
         """Charge past tokens, one per entry of `slots`, that run a layer over the context they had when new."""
         rows, window = self.rows[slots], self.costs.windows[index]
         self._now.again.append(rows)
-        linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key
-        keys = context if window is None else np.minimum(context, window)
-        self._charge("kv", rows, linear + per_key * keys, linear + per_key * padded)
+        linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key if self.costs.attends[index] else 0
+        keys, recurrence = context if window is None else np.minimum(context, window), self.costs.recurrences[index]
+        dropped = 0 if recurrence is None else recurrence.step - recurrence.token
+        executed = np.full(len(rows), linear + dropped + per_key * padded)
+        self._charge("kv", rows, linear + per_key * keys, executed)
 
     def fill(self, index: int, slots: Ints) -> None:
         """Note that keys and values of past tokens are made, one token per entry of `slots`."""
@@ -205,6 +208,11 @@ class Ledger:
         linear = costs.parts[ran, np.arange(len(ran))[:, None]].sum(0)
         self._charge("layers", rows, linear * tokens, linear * columns)
         attended = ran & _ATTN > 0
+        for recurrence, layers in costs.states.items():
+            # `layers` above holds what each token needs; kernels compute more
+            computed = np.where(padded == 0, recurrence.begun(columns), recurrence.step * columns)
+            times = attended[layers].sum(0)
+            self._charge("layers", rows, 0 * times, times * (computed - recurrence.token * columns))
         for window, layers in costs.spans.items():
             times = attended[layers].sum(0) * costs.attention_per_key
             # several new tokens count the full square

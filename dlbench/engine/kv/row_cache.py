@@ -17,8 +17,8 @@ from typing import Any, Protocol, final
 import numpy as np
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
+from dlbench.engine.kv.recurrent_states import RecurrentCache
 from dlbench.engine.kv.storage import KeyValues, Places, Slots, copy_rows, halves
 
 
@@ -37,8 +37,11 @@ class Companion(Protocol):
 
 
 @final
-class RowCache(Cache):
-    """K and V as [B, G, T, D] per layer; `seen` columns are filled, slots 0..alive-1 are alive."""
+class RowCache(RecurrentCache):
+    """K and V as [B, G, T, D] per layer; `seen` columns are filled, slots 0..alive-1 are alive.
+
+    Recurrent layers keep one state per slot (`states`), which follows its row.
+    """
 
     is_compileable = False
 
@@ -50,7 +53,7 @@ class RowCache(Cache):
             slots: B.
             length: T.
         """
-        super().__init__(layers=[])
+        super().__init__(slots)
         self.windows, self.batch, self.length = windows, slots, length
         self.seen = self.alive = 0
         self.order: Slots = np.zeros(slots, dtype=np.int64)
@@ -73,6 +76,8 @@ class RowCache(Cache):
         self._rows: Tensor | None = None
         self._columns: Tensor | None = None
         self._end: int | None = None
+        self._begun: dict[Any, Tensor] | None = None
+        """The states that `rewind` goes back to: decoding overwrites them."""
 
     def seat(self, rows: Slots, lengths: Slots, seen: int) -> None:
         """Fill an empty cache with rows whose tokens before column `seen` are, or will be, written.
@@ -197,10 +202,11 @@ class RowCache(Cache):
 
     @contextmanager
     def only(self, rows: Tensor) -> Iterator[None]:
-        """Limit `update` to these rows."""
+        """Limit keys, values and states to these rows."""
         self._rows = rows
         try:
             yield
+            self._take_back()
         finally:
             self._rows = None
 
@@ -209,13 +215,14 @@ class RowCache(Cache):
         """Let `update` store one past token per batch entry.
 
         Args:
-            rows: slot of each entry, may repeat.
+            rows: slot of each entry; may repeat, but not in a recurrent layer that runs.
             columns: column of each entry.
             end: return the columns before it; None ends the layer once K and V are stored.
         """
         self._rows, self._columns, self._end = rows, columns, end
         try:
             yield
+            self._take_back()
         except KVStored:
             assert end is None
         finally:
@@ -226,8 +233,21 @@ class RowCache(Cache):
         self.seen += positions
         assert self.seen <= self.length
 
+    @contextmanager
+    def ahead(self) -> Iterator[None]:
+        """Let a forward run whose columns the next one overwrites: position and states return to what they were."""
+        seen, states = self.seen, self.states.copies()
+        try:
+            yield
+        finally:
+            self.seen = seen
+            self.states.restore(states)
+
     def rewind(self, length: int) -> None:
-        """Go back to the first `length` columns, with every row alive in the wave's order and no companion."""
+        """Go back to the first `length` columns, with every row alive in the wave's order and no companion.
+
+        States go back to those of the first call, which must come before anything is decoded.
+        """
         assert length <= self.seen and self._rewindable
         back = np.argsort(self.order)
         moved = np.flatnonzero(back != np.arange(self.batch))
@@ -235,6 +255,9 @@ class RowCache(Cache):
         self.seen = length
         if len(moved):
             self._move(moved, back[moved])
+        if self._begun is None:
+            self._begun = self.states.copies()
+        self.states.restore(self._begun)
         self.alive = self.batch
         self._bounds()
 
@@ -256,6 +279,7 @@ class RowCache(Cache):
             if layers is None or layer in layers:
                 into = self.memory.of(layer, theirs.shape[1], theirs)[:, :, end - count : end]
                 copy_rows(into, slots, theirs[:, :, :count], places)
+        self.states.admit(slots, source.states, places, layers)
         self.order[slots] = source.order[places]
         self.starts[slots] = source.starts[places] + (end - count)
         self.bases[slots] = end - decoded
@@ -313,6 +337,7 @@ class RowCache(Cache):
             self.companion.move(target, source)
         for each in (self.order, self.starts, self.bases):
             each[target] = each[source]
+        self.states.move(target, source)
         if self._rewindable:  # slots may swap
             self.memory.permute(target, source, self.seen)
         else:
@@ -320,4 +345,5 @@ class RowCache(Cache):
 
     def nbytes(self) -> int:
         """Memory held, in bytes."""
-        return self.memory.nbytes()
+        copies = sum(states.nbytes for states in (self._begun or {}).values())
+        return self.memory.nbytes() + self.states.nbytes() + copies

@@ -18,6 +18,7 @@ from dlbench.engine.flops.op_counter import counted
 from dlbench.engine.interfaces import FusedStep, Groups, LayerStep, Plan
 from dlbench.engine.kv.masks import add_to_mask, hiding, take
 from dlbench.engine.kv.past_tokens import Owed
+from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.layers.call_args import LayerCall
@@ -29,7 +30,7 @@ from dlbench.engine.layers.sublayers import Sublayers
 from dlbench.method import Action
 from dlbench.models.attention import rotary_module
 from dlbench.models.backbone import Backbone
-from dlbench.models.families import resolve
+from dlbench.models.families import attention_of, recurrent_of, resolve
 
 _ATTN, _RUN = int(Action.ATTN), int(Action.RUN)  # integers: an operator of the enumeration itself takes a microsecond
 Watch = Callable[[int, Tensor], None]
@@ -67,6 +68,11 @@ class Gates:
         self.rotary = RowAngles.of(backbone)
         """Replaces the rotary module where angles depend on the length of the text; else None."""
         self.kinds = list(getattr(backbone.model.config, "layer_types", None) or [""] * self.depth)
+        family, layers = backbone.family, backbone.layers
+        self.keyless = frozenset(i for i, layer in enumerate(layers) if attention_of(family, layer) is None)
+        """Layers without attention: a recurrent module stands in its place."""
+        recurrent = {i for i, layer in enumerate(layers) if recurrent_of(family, layer) is not None}
+        self._by_column = frozenset(range(self.depth) if family.counts_keys else recurrent)
         self.stock: list[StockLayer] = []
         """The stock layers, while the gates are installed."""
         self.routing: Plan | None = None
@@ -119,8 +125,7 @@ class Gates:
             length: least length of text that rotary angles are made for, where whole texts are read.
         """
         self.cache, self.ledger, self.routing, self.watch = cache, ledger, routing, watch
-        by_column = self.backbone.family.counts_keys
-        self._past = PastRunner(cache, ledger, angles, by_column=by_column, additive=self.additive)
+        self._past = PastRunner(cache, ledger, angles, by_column=self._by_column, additive=self.additive)
         self._eased: list[tuple[Any, Any, dict[str, Any]]] = []
         if self.rotary is not None:
             self.rotary.begin(reads=not cache.seen, least=length)
@@ -177,7 +182,7 @@ class Gates:
             return self._whole(index, step, hidden, kwargs)
         if routing.resumes:
             hidden = routing.enters(index, hidden)
-        groups, policy = routing.decide(index, hidden), routing.kv_policy
+        groups, policy = routing.decide(index, hidden), self._policy(index)
         if policy is not None:
             self._past.note_angles(index, step, kwargs)
         everybody = len(groups) == 1 and groups[0][1] is None and groups[0][0] == _RUN
@@ -195,10 +200,20 @@ class Gates:
             routing.ran(slots, hidden)
         if not everybody:
             self.ledger.acted = True
-            self._note_skipped(index, routing, attending, hidden)
+            if policy is not None and (routing.live is None or index in routing.live):
+                self._note_skipped(index, policy, attending, hidden)
             if routing.bypasses:
                 out = self._bypass(index, routing, groups, hidden, out)
         return (out, None) if self.backbone.family.returns_tuple else out
+
+    def _policy(self, index: int) -> KVPolicy | None:
+        """The KV policy of a layer; None where no row ever returns to what it skipped.
+
+        A recurrent layer has no keys and values: a row that skips it leaves its state as it was, unless the policy
+        runs what was skipped.
+        """
+        policy = None if self.routing is None else self.routing.kv_policy
+        return policy if policy is None or policy.reruns or index not in self.keyless else None
 
     def _whole(self, index: int, step: LayerStep, hidden: Tensor, kwargs: dict[str, Any]) -> Any:
         """Run the whole layer for every row."""
@@ -220,7 +235,7 @@ class Gates:
         states = hidden if rows is None else hidden[rows]
         if rows is not None:
             kwargs = take(kwargs, rows, hidden.shape[0])
-        policy = None if self.routing is None else self.routing.kv_policy
+        policy = self._policy(call.index)
         if policy is not None and (visible := policy.visible(call.index, rows)) is not None:
             mask = kwargs.get("attention_mask")
             mask = add_to_mask(mask, visible, additive=self.additive, dtype=hidden.dtype)
@@ -243,10 +258,8 @@ class Gates:
         scale = (scale if rows is None else scale[rows]).to(states)
         return states + scale[:, None, None] * (out - states)
 
-    def _note_skipped(self, index: int, routing: Plan, attending: list[Slots | None], hidden: Tensor) -> None:
-        """Tell the KV policy which rows made no keys and values in a layer, if any row may run it again."""
-        if routing.kv_policy is None or (routing.live is not None and index not in routing.live):
-            return
+    def _note_skipped(self, index: int, policy: KVPolicy, attending: list[Slots | None], hidden: Tensor) -> None:
+        """Tell the KV policy which rows made no keys and values in a layer."""
         rest = None
         if attending:
             absent = np.ones(self.cache.alive, dtype=bool)
@@ -254,7 +267,7 @@ class Gates:
                 absent[slice(None) if slots is None else slots] = False
             rest = np.flatnonzero(absent)
         if rest is None or len(rest):
-            routing.kv_policy.skipped(index, rest, hidden)
+            policy.skipped(index, rest, hidden)
 
     def _bypass(self, index: int, routing: Plan, groups: Groups, hidden: Tensor, out: Tensor) -> Tensor:
         """Put the tokens that skip the layer through the method's module instead."""

@@ -22,14 +22,16 @@ from dlbench.engine.layers.rotary_tables import Angles
 class PastRunner:
     """Runs past tokens, or makes their keys and values, in one forward; what runs is charged."""
 
-    def __init__(self, cache: RowCache, ledger: Ledger, angles: Angles, *, by_column: bool, additive: bool) -> None:
+    def __init__(
+        self, cache: RowCache, ledger: Ledger, angles: Angles, *, by_column: frozenset[int], additive: bool
+    ) -> None:
         """Prepare.
 
         Args:
             cache: holds the living rows.
             ledger: charged per row.
             angles: rotary angles of decoded tokens.
-            by_column: whether tokens of different columns must run one after the other.
+            by_column: layers in which tokens of different columns must run one after the other.
             additive: whether masks are added to scores.
         """
         self.cache, self.ledger, self.angles = cache, ledger, angles
@@ -57,8 +59,8 @@ class PastRunner:
             if one and call.step.merges:
                 return Owed(past.states, kwargs.get("position_embeddings"), past.places)
             call.step.fill_past(past, positions, kwargs)
-        elif self.by_column:
-            for part in past.by_column():  # later columns attend to earlier ones
+        elif call.index in self.by_column:
+            for part in past.by_column():  # later columns need what earlier ones leave
                 self._rerun(call, policy, part, int(part.columns[0]) + 1)
         else:
             self._rerun(call, policy, past, self.cache.seen + 1)
@@ -67,15 +69,16 @@ class PastRunner:
     def _rerun(self, call: LayerCall, policy: KVPolicy, past: Past, end: int) -> None:
         """Run past tokens through the layer, over the columns before `end`, each with the mask it had when new."""
         positions, kwargs = self._arguments(call, past)
-        kwargs["attention_mask"] = past_mask(
-            call.kwargs.get("attention_mask"),
-            past,
-            on(self.starts[past.slots], call.hidden.device),
-            self.cache.windows[call.index],
-            range(self.cache.left, end),
-            len(call.hidden),
-            additive=self.additive,
-        )
+        if self.ledger.costs.attends[call.index]:
+            kwargs["attention_mask"] = past_mask(
+                call.kwargs.get("attention_mask"),
+                past,
+                on(self.starts[past.slots], call.hidden.device),
+                self.cache.windows[call.index],
+                range(self.cache.left, end),
+                len(call.hidden),
+                additive=self.additive,
+            )
         with self.cache.past(past.rows, past.at, end):
             out = call.step(past.states[:, None], **kwargs)
         state: Tensor = out[0] if isinstance(out, tuple) else out

@@ -6,6 +6,7 @@ import inspect
 from functools import partial
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from dlbench.engine.kv.past_tokens import Owed, Past
@@ -13,14 +14,15 @@ from dlbench.engine.kv.storage import Slots
 from dlbench.engine.layers.shadowing import Shadows
 from dlbench.engine.layers.sublayers import Sublayers
 from dlbench.method import Action
-from dlbench.models.families import Family, resolve
+from dlbench.models.families import Family, attention_of, recurrent_of, resolve
 
 _RUN = int(Action.RUN)
 
 
 def cache_name(layer: Any) -> str:
     """The name of the cache among the arguments of a layer's forward."""
-    return "layer_past" if "layer_past" in inspect.signature(type(layer).forward).parameters else "past_key_values"
+    parameters = inspect.signature(type(layer).forward).parameters
+    return next(name for name in ("layer_past", "past_key_values", "cache") if name in parameters)
 
 
 @final
@@ -34,7 +36,9 @@ class StockLayer:
     def __init__(self, index: int, layer: nn.Module, family: Family, sublayers: Sublayers) -> None:
         self.index, self._sublayers = index, sublayers
         self._forward, self._cache = layer.forward, cache_name(layer)
-        self._query = None if family.query is None else resolve(layer, family.query)
+        attends = attention_of(family, layer) is not None
+        self._query = resolve(layer, family.query) if attends and family.query is not None else None
+        self._recurrent = recurrent_of(family, layer) if attends else None
         self.filling = False
         """Whether only keys and values are being made."""
 
@@ -56,9 +60,14 @@ class StockLayer:
             self.filling = False
 
     def install(self, shadows: Shadows) -> None:
-        """Let the query projection do nothing while only keys and values are made."""
+        """Let the query projection, and a state beside keys and values, rest while only these are made."""
         if self._query is not None:
             shadows.put(self._query, partial(self._project_query, self._query.forward, self._query.out_features))
+        if self._recurrent is not None:
+            shadows.put(self._recurrent, partial(self._recur, self._recurrent.forward))
+
+    def _recur(self, forward: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return torch.zeros_like(hidden_states) if self.filling else forward(hidden_states, *args, **kwargs)
 
     def _project_query(self, forward: Any, width: int, hidden: Tensor) -> Any:
         return hidden.new_zeros(*hidden.shape[:-1], width) if self.filling else forward(hidden)

@@ -1,4 +1,7 @@
-"""Run one sub-layer of a stock layer: the attention or the feed-forward adds nothing to the residual stream."""
+"""Run one sub-layer of a stock layer: the attention or the feed-forward adds nothing to the residual stream.
+
+A recurrent module counts as attention, be it in its place or beside it; where it is left out, its state stays.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 from dlbench.engine.layers.shadowing import Forward, Shadows
 from dlbench.method import Action
 from dlbench.models.backbone import Backbone
-from dlbench.models.families import resolve
+from dlbench.models.families import attention_of, recurrent_of, resolve
 
 
 @final
@@ -49,8 +52,10 @@ class Sublayers:
 
     def _install(self, layer: nn.Module) -> None:
         family = self._backbone.family
-        attention = resolve(layer, family.attention)
-        self._shadow(attention, partial(self._attention, attention.forward))
+        if (attention := attention_of(family, layer)) is not None:
+            self._shadow(attention, partial(self._attention, attention.forward))
+        if (recurrent := recurrent_of(family, layer)) is not None:
+            self._shadow(recurrent, partial(self._recurrent, recurrent.forward))
         modules = [resolve(layer, path) for path in family.mlp]
         if len(modules) == 1:
             self._shadow(modules[0], partial(self._mlp, modules[0].forward))
@@ -66,6 +71,11 @@ class Sublayers:
             return (args[1] if len(args) > 1 else kwargs["residual"]), None
         hidden = args[0] if args else kwargs["hidden_states"]
         return torch.zeros_like(hidden), None
+
+    def _recurrent(self, forward: Forward, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if self._left_out & Action.ATTN:
+            return torch.zeros_like(hidden_states)
+        return forward(hidden_states, *args, **kwargs)
 
     def _mlp(self, forward: Forward, hidden: Tensor, *args: Any) -> Any:
         if not self._left_out & Action.MLP:

@@ -20,7 +20,7 @@ from dlbench.engine.logits_processors import Processors
 from dlbench.errors import DlbenchError
 from dlbench.method import View
 from dlbench.models.backbone import Backbone
-from dlbench.models.exit_head import capped, exit_head, raw_head, soft_cap
+from dlbench.models.exit_head import exit_head, finished, raw_head
 
 _PER = {"layer": 0, "token": 1, "sequence": 2}
 
@@ -156,7 +156,7 @@ class LiveView(View):
             with self._uncounted():
                 self.looked = raw_head(self.backbone, self.hidden) if own is None else own(self.hidden.float())
             self._ledger.exit_head(self._rows(), own)
-        return capped(self.looked.clone(), soft_cap(self.backbone))
+        return finished(self.backbone, self.looked.clone())
 
     def foreseen(self, layer: int) -> Tensor:
         if not self.ahead:
