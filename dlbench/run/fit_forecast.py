@@ -23,7 +23,7 @@ from dlbench.prompting.teacher_forcing import Example
 from dlbench.run.fit_speed import Kind, Speed, route_work
 
 CORRECTIONS = 3
-"""Free-running corrections of a knob that are reckoned with (of at most `fit.tune.RUNS`); twice as many without a curve."""
+"""Free-running corrections of a knob that are foretold, of at most `fit.tune.RUNS`; without a curve twice as many."""
 
 Part = str
 
