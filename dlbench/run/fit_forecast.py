@@ -82,10 +82,10 @@ def forecast(probe: FitProbe, speed: Speed, method: Method, budget: float | None
             copy.load_weights(method.weights())
         if budget is not None and copy.knob is not None:
             rehearsal.tune(copy, budget)
-    except Exception:  # of a plugin that does not take zeros for states; the fit itself will tell
+        work = rehearsal.work
+        return Forecast(round(work.tokens), sum(work.flops.values()), speed.seconds(work.flops) + work.seconds)
+    except Exception:  # of a plugin that does not take zeros for states; what else is wrong, the fit itself will tell
         return None
-    work = rehearsal.work
-    return Forecast(round(work.tokens), sum(work.flops.values()), speed.seconds(work.flops) + work.seconds)
 
 
 class Rehearsal:

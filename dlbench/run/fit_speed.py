@@ -93,7 +93,8 @@ def _decode(probe: FitProbe) -> float:
     new = min(WRITTEN, probe.backbone.context - batch.ids.shape[1])
     requests = [Request(str(i), tuple(ids), new) for i, ids in enumerate(batch.ids.tolist())]
     wave = engine.prefill(requests)
-    wave.decode()
+    for _ in range(1 + engine.warm_ups):
+        wave.decode()
     written: list[int] = []
     seconds = _timed(lambda: written.extend(len(g.tokens) - 1 for g in wave.decode()), probe.backbone.device)
     return max(1, sum(written)) * (_body(probe, batch.ids.shape[1]) + Costs(probe.backbone).head) / seconds
