@@ -19,6 +19,9 @@ from dlbench.run.fit_speed import Speed
 from dlbench.run.job import Job
 from dlbench.terminal.progress import Progress
 
+LONG = 60.0
+"""Seconds from which on a fit is announced on a terminal too."""
+
 
 @contextlib.contextmanager
 def naming_method(name: str, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
@@ -185,7 +188,9 @@ class MethodFitter:
             learns = False
         label = f"{self.name} on {probe.task.name}" + (f" for {budget:g}" if budget is not None else "")
         foretold = forecast(probe, self.context.speed(probe), learnt, budget, learns=learns)
-        progress.line(f"fit: {label}: {_taken(probe, learns)}; {foretold or 'what it costs cannot be foretold'}")
+        # on a terminal the bar shows how long a short fit will take
+        tell = progress.note if foretold is not None and foretold.seconds >= LONG else progress.line
+        tell(f"fit: {label}: {_taken(probe, learns)}; {foretold or 'what it costs cannot be foretold'}")
         with progress.stage(label, seconds=None if foretold is None else foretold.seconds) as probe.say:
             start, realised = time.perf_counter(), None
             if learns:
@@ -194,7 +199,7 @@ class MethodFitter:
                 realised = tune(probe, learnt, budget)
             seconds = time.perf_counter() - start
         said = "" if foretold is None else f", {duration(foretold.seconds)} foretold"
-        progress.line(f"fit: {label}: took {duration(seconds)}{said}")
+        tell(f"fit: {label}: took {duration(seconds)}{said}")
         facts = Facts(
             method=self.name,
             task=probe.task.name,
