@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, number, say, unique
+from dlbench.commands.terminal import interrupted, number, say, tokens, unique
+from dlbench.registry import kv_policies
 from dlbench.system import process_group
 
 
@@ -24,15 +25,31 @@ def fit(
         list[str] | None,
         typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
     ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
+    ] = None,
+    fewshot: Annotated[
+        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own number]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder; a `dlbench run` with the same --out uses the fits.")] = Path(
         "dlbench-out"
     ),
     seed: Annotated[int, typer.Option(help="Seed of the first fit.")] = 0,
     fit_seeds: Annotated[int, typer.Option(help="Number of fits of each method that learns.")] = 1,
+    fit_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all", help="Most tokens of the documents that a fit learns from. [each method's bound]"
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
     kv: Annotated[
-        str | None, typer.Option(help="Policy for keys and values of skipped tokens while tuning. [the method's own]")
+        str | None,
+        typer.Option(
+            help=f"Keys and values of skipped tokens while tuning: {', '.join(kv_policies.names())}. [the method's own]"
+        ),
     ] = None,
     processes: Annotated[
         str, typer.Option(metavar="N|auto", help="Processes that share the fits; auto: as many as `run` uses.")
@@ -44,14 +61,17 @@ def fit(
     The fits that a run would make are made and kept under OUT/fits; methods with nothing to learn or tune are refused.
     """
     from dlbench.data import resolve
+    from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
     from dlbench.run.config import RunSpec, check_environment, parse_settings
 
     try:
         process_group.settle(say)
+        names, sources = unique(task) or ("nano",), Sources(data_dir, fewshot=fewshot)
+        sources.check(names)
         asked = RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(resolve.expand_tasks(names, sources)),
             methods=registry.expand(unique(method)),
             budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
             settings=parse_settings(set_ or ()),
@@ -59,12 +79,14 @@ def fit(
             out=out,
             seed=seed,
             fit_seeds=fit_seeds,
+            fit_tokens=tokens(fit_tokens),
             device=device,
             dtype=dtype,
             kv=kv,
             processes=number("processes", processes, "auto"),
             fit=again,
             timing=False,
+            sources=sources,
         )
         asked.check()
         check_environment(asked)

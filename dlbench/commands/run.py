@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, limited, number, say, unique
+from dlbench.commands.terminal import interrupted, limited, number, say, tokens, unique
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies
 from dlbench.system import process_group
@@ -97,6 +97,12 @@ def run(
     ] = "auto",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again even where fits exist.")] = False,
     fit_seeds: Annotated[int, typer.Option(help="Number of fits of each method that learns; each is a row.")] = 1,
+    fit_tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|all", help="Most tokens of the documents that a fit learns from. [each method's bound]"
+        ),
+    ] = None,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times at the end of the run.")] = True,
     official: Annotated[
         bool, typer.Option("--official", help="Take all documents, and refuse prompts that do not fit the context.")
@@ -146,6 +152,7 @@ def run(
             processes=number("processes", processes, "auto"),
             fit=fit,
             fit_seeds=fit_seeds,
+            fit_tokens=tokens(fit_tokens),
             timing=timing,
             sources=sources,
             chat_template=chat_template,  # type: ignore[arg-type]  # checked likewise

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -37,6 +37,13 @@ def number(what: str, text: str, word: str) -> int | None:
         return int(text)
     except ValueError:
         raise DlbenchError(f"{what} {text!r}: give a number, or `{word}`") from None
+
+
+def tokens(text: str | None) -> int | Literal["all"] | None:
+    """Parse the bound of fits, `N` or `all`; None where none was given."""
+    if text is None or text == "all":
+        return text  # type: ignore[return-value]  # "all"
+    return number("fit tokens", text, "all")
 
 
 def limited(text: str) -> tuple[int | None, bool]:

@@ -142,7 +142,15 @@ class Conditions:
             content["generation"] = self.generation
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
-    def fit_key(self, given: str, method: Method, budget: float | None, seed: int, fit_sha256: str) -> str:
+    def fit_key(
+        self,
+        given: str,
+        method: Method,
+        budget: float | None,
+        seed: int,
+        fit_sha256: str,
+        cut: Mapping[str, int] | None = None,
+    ) -> str:
         """Return the content key of a fit: a hash of all that a fitted artifact depends on.
 
         Unlike the key of a setting it includes the code that fits, and no versions of libraries: fits are made once and
@@ -154,6 +162,7 @@ class Conditions:
             budget: that it is fitted for; None for a fit that serves all budgets.
             seed: of the fit.
             fit_sha256: hash of the fit split's documents.
+            cut: number of documents of each part that a bound in tokens leaves, where it leaves out any.
         """
         content: dict[str, Any] = {
             "protocol": PROTOCOL,
@@ -169,6 +178,8 @@ class Conditions:
             "kv": self.kv(method),
             "generation": self.generation,
         }
+        if cut:
+            content["documents"] = dict(cut)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def with_key(self, setting: Setting) -> Setting:

@@ -34,6 +34,8 @@ class Facts:
     tokens: int = 0
     """Tokens that went through the backbone, forward, for learning and tuning."""
     seconds: float = 0.0
+    foretold: float | None = None
+    """Seconds that were foretold; None where that was not possible."""
 
 
 def _shipped() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -13,36 +14,51 @@ from dlbench.engine.layers.sublayers import sublayers_of
 from dlbench.fit.references import References
 from dlbench.method import Action, Static
 from dlbench.models.layer_patch import shadowed, state_of
-from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, read_apart
+from dlbench.prompting.teacher_forcing import IGNORED, Batch, Example, Parted, read_apart, read_targets
 
 
 @torch.no_grad()
 def similarity(references: References, part: Action) -> list[float]:
-    """Mean cosine between the input and the output of each layer, or of a half of it; see `dlbench.method.Probe`."""
-    sums, count = torch.zeros(references.backbone.depth, dtype=torch.float64), 0
-    for batch in references.batches():
-        count += int(batch.mask.sum())
-        sums += _summed_cosines(references, batch, part)
-    return (sums / count).tolist()
+    """Mean cosine between the input and the output of each layer, or of a half of it; see `dlbench.method.Probe`.
+
+    One reading gives the cosines of both halves, and is shared by all fits on the same references.
+    """
+    known = references.readings.similarity
+    if (references.seed, part) not in known:
+        parts = (Action.RUN,) if part == Action.RUN else (Action.ATTN, Action.MLP)
+        sums, count = torch.zeros(len(parts), references.backbone.depth, dtype=torch.float64), 0
+        for batch in references.batches():
+            count += int(batch.mask.sum())
+            sums += _summed_cosines(references, batch, parts)
+        for each, summed in zip(parts, sums, strict=True):
+            known[references.seed, each] = (summed / count).tolist()
+    return known[references.seed, part]
 
 
-def _summed_cosines(references: References, batch: Batch, part: Action) -> Tensor:
-    """Cosines summed over the tokens of a batch: [depth]."""
+def _summed_cosines(references: References, batch: Batch, parts: Sequence[Action]) -> Tensor:
+    """Cosines summed over the tokens of a batch: [parts, depth].
+
+    Args:
+        references: run the backbone.
+        batch: the texts.
+        parts: whole layers, or attention and feed-forward.
+    """
     backbone, real = references.backbone, batch.mask.bool()
-    sums = torch.zeros(backbone.depth, dtype=torch.float64)
+    sums = torch.zeros(len(parts), backbone.depth, dtype=torch.float64)
 
     def around(index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         given = forward(hidden, *args, **kwargs)
-        before, after = hidden, state_of(given)
-        if part != Action.RUN:
-            with parts.only(index, int(Action.ATTN)):
-                between = state_of(forward(hidden, *args, **kwargs))
-            before, after = (hidden, between) if part == Action.ATTN else (between, after)
-        sums[index] = torch.cosine_similarity(before[real].double(), after[real].double(), dim=-1).sum()
+        states = [hidden, state_of(given)]
+        if len(parts) > 1:
+            with halves.only(index, int(Action.ATTN)):
+                states.insert(1, state_of(forward(hidden, *args, **kwargs)))
+        chosen = [state[real].double() for state in states]
+        for number, (before, after) in enumerate(itertools.pairwise(chosen)):
+            sums[number, index] = torch.cosine_similarity(before, after, dim=-1).sum()
         return given
 
-    with sublayers_of(backbone) as parts, shadowed(dict(enumerate(backbone.layers)), around):
-        references.forward(batch)
+    with sublayers_of(backbone) as halves, shadowed(dict(enumerate(backbone.layers)), around):
+        references.forward(batch, 1)
     return sums
 
 
@@ -67,12 +83,29 @@ def nll(references: References, plan: Static, prompt: Literal["full", "routed"],
             with parts.only(index, int(actions[index])):
                 return forward(hidden, *args, **kwargs)
 
-        for examples in references.groups("learn", texts):
-            logits, labels = _predictions(references, examples, prompt, shadowed(incomplete, around))
+        groups = list(references.groups("learn", texts))
+        # one plan is scored after the other, on the same texts
+        keeps = prompt == "full" and references.keeps([e for group in groups for e in group], None)
+        for examples in groups:
+            planned = shadowed(incomplete, around)
+            if keeps:
+                logits, labels = _after_kept(references, examples, planned)
+            else:
+                logits, labels = _predictions(references, examples, prompt, planned)
             flat = logits.flatten(0, 1).float(), labels.flatten()
             total += float(torch.nn.functional.cross_entropy(*flat, ignore_index=IGNORED, reduction="sum"))
             count += int((labels != IGNORED).sum())
     return total / count
+
+
+def _after_kept(
+    references: References, examples: Sequence[Example], planned: AbstractContextManager[None]
+) -> tuple[Tensor, Tensor]:
+    """The same as `_predictions` with prompts at full depth, which are read once for all plans."""
+    parted = Parted.of(examples).to(references.backbone.device)
+    past, _ = references.read_once(examples)
+    references.tokens += int(parted.mask.sum())
+    return read_targets(references.backbone, parted, past, planned), parted.labels
 
 
 def _predictions(

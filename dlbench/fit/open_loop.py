@@ -6,8 +6,9 @@ on the same text; for skips the later states would differ. So tuning starts from
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from dlbench.engine import keyed_rng
 from dlbench.engine.flops.costs import Costs
 from dlbench.fit.references import BATCH, Flags, References, Trace
-from dlbench.method import Action, Method, Prompt, Route, View
+from dlbench.method import Action, Exit, Method, Prompt, Route, View
 from dlbench.prompting.teacher_forcing import Batch
 
 
@@ -30,6 +31,7 @@ def record(references: References) -> Trace | None:
     known = references.readings
     if known.trace is None or known.trace[0] != references.seed:
         known.trace = references.seed, _record(references)
+        known.confidences.clear()
     _, trace = known.trace
     if trace is not None:
         references.tokens += trace.tokens
@@ -96,12 +98,13 @@ class TraceView(View):
     def _pick(self, x: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(x[self._active])
 
-    def _rows(self, x: Tensor) -> Tensor:
+    def rows(self, x: Tensor) -> Tensor:
+        """The tokens shown, of all: [tokens, …] → [active, …]."""
         return x[torch.from_numpy(self._active).to(x.device)]
 
     @property
     def hidden(self) -> Tensor:
-        return self._rows(self._trace.states[self.layer])
+        return self.rows(self._trace.states[self.layer])
 
     @property
     def before(self) -> Tensor | None:
@@ -110,11 +113,11 @@ class TraceView(View):
             return None
         states, last = self._trace.states, torch.from_numpy(self._last).to(self._trace.states.device)
         inputs = states[last.clamp(min=0), torch.arange(states.shape[1], device=states.device)]
-        return self._rows(torch.where((last >= 0)[:, None], inputs, 0))
+        return self.rows(torch.where((last >= 0)[:, None], inputs, 0))
 
     @property
     def embedded(self) -> Tensor:
-        return self._rows(self._trace.states[0])
+        return self.rows(self._trace.states[0])
 
     @property
     def row(self) -> Tensor:
@@ -139,10 +142,10 @@ class TraceView(View):
     def logits(self) -> Tensor:
         if self._logits is None:
             self._logits = self._references.logits(self._trace.states[self.layer])
-        return self._rows(self._logits)
+        return self.rows(self._logits)
 
     def foreseen(self, layer: int) -> Tensor:
-        return self._rows(self._references.logits(self._trace.states[layer]).argmax(-1))
+        return self.rows(self._references.logits(self._trace.states[layer]).argmax(-1))
 
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
         trace, kind = self._trace, {"layer": 0, "token": 1, "sequence": 2}[per]
@@ -156,7 +159,12 @@ class TraceView(View):
 
 @torch.inference_mode()
 def shares(
-    references: References, method: Method, trace: Trace, values: Sequence[float], prompt: Prompt | None = None
+    references: References,
+    method: Method,
+    trace: Trace,
+    values: Sequence[float],
+    prompt: Prompt | None = None,
+    view: TraceView | None = None,
 ) -> list[float]:
     """Open-loop layer share of a method for each value of its knob: mean over texts of the mean over tokens.
 
@@ -166,10 +174,11 @@ def shares(
         trace: the texts.
         values: values of the knob.
         prompt: states of the texts' prompts, where `Method.begin` reads them.
+        view: what the method sees; None for a view of the trace.
     """
     assert method.knob is not None
     costs, n = Costs(references.backbone), len(trace.row)
-    view = TraceView(references, trace)
+    view = view or TraceView(references, trace)
     active = [np.ones(n, dtype=bool) for _ in values]
     last = [np.full(n, -1, dtype=np.int64) for _ in values]
     calls = [np.zeros(n) for _ in values]
@@ -177,6 +186,7 @@ def shares(
     for value in values:
         setattr(method, method.knob.name, value)
         memory.append(None if prompt is None else method.begin(prompt))
+    sure = _confidences(references, method, view) if is_plain_exit(method) else None
     for layer in range(view.depth):
         view.move(layer)
         for i, value in enumerate(values):
@@ -185,7 +195,7 @@ def shares(
             setattr(method, method.knob.name, value)
             view.show(active[i], last[i], memory[i])
             codes = np.zeros(n, dtype=np.int64)
-            codes[active[i]] = _codes(method, view)
+            codes[active[i]] = _codes(method, view, sure)
             for part in (Action.ATTN, Action.MLP, Action.RUN):
                 calls[i][codes == part] += costs.shares[int(part), layer]
             last[i][np.isin(codes, (1, 2, 3))] = layer
@@ -194,8 +204,41 @@ def shares(
     return [float((np.bincount(trace.row, c, trace.texts) / count).mean()) / view.depth for c in calls]
 
 
-def _codes(method: Method, view: TraceView) -> NDArray[np.int64] | int:
-    answer = method.route(view)
+def is_plain_exit(method: Method) -> TypeGuard[Exit]:
+    """Whether only the thresholds of an exit depend on its knob."""
+    return isinstance(method, Exit) and method.knob is not None and method.knob.name == "threshold"
+
+
+def confidence_key(method: Exit) -> str:
+    """Name what the confidences of an exit depend on: all but its threshold."""
+    params = {name: value for name, value in method.params().items() if name != "threshold"}
+    weights = b"".join(tensor.detach().cpu().float().numpy().tobytes() for tensor in method.weights().values())
+    return f"{type(method).__module__}.{type(method).__qualname__} {params} {hashlib.sha256(weights).hexdigest()}"
+
+
+def _confidences(references: References, method: Exit, view: TraceView) -> list[Tensor]:
+    """Confidence of all tokens before each checked layer: [tokens] each; computed once, for all values and budgets."""
+    key, known = confidence_key(method), references.readings.confidences
+    if key not in known:
+        found, everyone = [torch.empty(0)] * view.depth, np.ones(len(view.row), dtype=bool)
+        for layer in method.checked(view.depth):
+            view.move(layer)
+            view.show(everyone, np.full(len(everyone), layer - 1, dtype=np.int64), None)
+            found[layer] = method.confidence(view)
+        known[key] = found
+    return known[key]
+
+
+def _codes(method: Method, view: TraceView, sure: list[Tensor] | None) -> NDArray[np.int64] | int:
+    """Answer of a method for the tokens shown; that of an exit from its confidences, where these are known."""
+    if sure is None:
+        answer = method.route(view)
+    else:
+        assert isinstance(method, Exit)
+        if view.layer not in method.checked(view.depth):
+            return int(Action.RUN)
+        done = view.at_least(view.rows(sure[view.layer]), method.thresholds(view))
+        answer = torch.where(done, int(Action.EXIT), int(Action.RUN))
     codes = answer.codes if isinstance(answer, Route) else answer
     if not isinstance(codes, Tensor):
         return int(codes)

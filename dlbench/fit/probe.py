@@ -8,7 +8,6 @@ from typing import Literal, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dlbench.data.document import Document
 from dlbench.data.task import Task
@@ -16,6 +15,7 @@ from dlbench.engine import Engine, Generation, Request, Wave
 from dlbench.engine.flops.costs import Costs
 from dlbench.errors import DlbenchError
 from dlbench.fit import calibration
+from dlbench.fit.kept_prompts import States
 from dlbench.fit.references import Readings, References
 from dlbench.fit.router_training import TrainingOptions, train
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
@@ -24,26 +24,6 @@ from dlbench.models.backbone import Backbone
 
 SLOTS = 48
 """Rows decoded together."""
-
-
-@dataclass(frozen=True)
-class States:
-    """States of prompts, by layer; see `dlbench.method.Prompt`."""
-
-    depth: int
-    count: int
-    lasts: dict[int, Tensor]
-    means: dict[int, Tensor]
-    normed_means: dict[int, Tensor]
-
-    def last(self, layer: int) -> Tensor:
-        return self.lasts[layer]
-
-    def mean(self, layer: int) -> Tensor:
-        return self.means[layer]
-
-    def normed_mean(self, layer: int) -> Tensor:
-        return self.normed_means[layer]
 
 
 @dataclass
@@ -158,7 +138,7 @@ class FitProbe:
         if self.prompt == "full" or method is None or method.scope == "token" or reads:
             yield from self._prefilled(part, reads)
             return
-        engine, requests = self._engine(), self._prompts_of(part)
+        engine, requests = self.engine(), self._prompts_of(part)
         for i in range(0, len(requests), SLOTS):
             yield engine.prefill(requests[i : i + SLOTS], method, self.seed)
 
@@ -184,17 +164,19 @@ class FitProbe:
         self._free_tokens += sum(len(r.ids) for r in requests)
         return requests
 
-    def _engine(self) -> Engine:
+    def engine(self) -> Engine:
+        """Decodes free-running texts; made on first use, once for all fits that share the readings."""
         self.readings.engine = self.readings.engine or Engine(self.backbone, metered=False)
         return self.readings.engine
 
     def _prefill(self, requests: Sequence[Request], part: str, reads: frozenset[int]) -> list[Wave]:
         known = self.readings
-        if part == "tune" and known.waves is not None and known.waves[0] == reads:
-            return known.waves[1]
-        engine = self._engine()
         if part == "tune":
+            if known.waves is not None and reads <= known.waves[0]:
+                return known.waves[1]
+            reads |= known.reads
             known.waves = None  # free their memory first
+        engine = self.engine()
         waves = [engine.prefill(requests[i : i + SLOTS], reads=reads) for i in range(0, len(requests), SLOTS)]
         if part == "tune":
             known.waves = reads, waves

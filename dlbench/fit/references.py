@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from dlbench.data.document import Document
 from dlbench.engine import Engine, Request, Wave
 from dlbench.engine.keyed_rng import Words, key_of
 from dlbench.errors import DlbenchError
-from dlbench.method import Text
+from dlbench.fit.kept_prompts import KeptPrompts, States
+from dlbench.method import Action, Text
 from dlbench.models.backbone import Backbone
 from dlbench.models.exit_head import exit_head
 from dlbench.models.layer_patch import shadowed, state_of
@@ -71,6 +73,14 @@ class Readings:
     """The last prefill of the prompts to tune on, and the layers whose states it kept."""
     trace: tuple[int, Trace | None] | None = None
     """The last trace of the references to tune on, and the seed that chose the references."""
+    prompts: KeptPrompts = field(default_factory=KeptPrompts)
+    """Prompts that training and likelihoods read once."""
+    similarity: dict[tuple[int, Action], list[float]] = field(default_factory=dict)
+    """Mean cosines around layers or halves, by the seed that chose the references."""
+    confidences: dict[str, list[Tensor]] = field(default_factory=dict)
+    """Confidences of exits on the trace, by the parameters that they depend on; see `fit.open_loop`."""
+    reads: frozenset[int] = frozenset()
+    """Layers before which any method of the run reads prompts to tune on."""
 
 
 @dataclass
@@ -131,10 +141,29 @@ class References:
             self.tokens += int(batch.mask.sum())
             yield batch
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits of a batch: [rows, positions, vocabulary]."""
+    def keeps(self, examples: Sequence[Example], drawn: int | None) -> bool:
+        """Whether prompts are read once and kept: if they have been, or else would be read twice on average.
+
+        Args:
+            examples: whose prompts.
+            drawn: how many texts a fit draws from them; None for many times all.
+        """
+        kept = self.readings.prompts
+        often = drawn is None or drawn >= 2 * len(examples)
+        return (often or not kept.missing(examples)) and kept.can_keep(self.backbone, examples)
+
+    def read_once(self, examples: Sequence[Example]) -> tuple[DynamicCache, States]:
+        """Keys, values and states of prompts; those that have not been kept are read, and counted."""
+        past, states, tokens = self.readings.prompts.of(self.backbone, examples)
+        self.tokens += tokens
+        return past, states
+
+    def forward(self, batch: Batch, keep: int = 0) -> Tensor:
+        """Logits of a batch, of the last `keep` positions or of all: [rows, positions, vocabulary]."""
         with angles_of(self.backbone, batch):
-            out = self.backbone.model(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+            out = self.backbone.model(
+                input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=keep
+            )
         logits: Tensor = out.logits
         return logits
 
@@ -157,7 +186,7 @@ class References:
             return given
 
         with shadowed(dict(enumerate(self.backbone.layers)), around):
-            self.forward(batch)
+            self.forward(batch, 1)
         return Text(tuple(states), lambda layer: self.logits(states[layer]))
 
     @torch.no_grad()

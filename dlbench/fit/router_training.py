@@ -15,15 +15,17 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from dlbench.engine.flops.costs import Costs
 from dlbench.engine.routing.prompt_states import PromptStates
+from dlbench.fit.kept_prompts import States
 from dlbench.fit.references import BATCH, References
-from dlbench.method import Action, Router
+from dlbench.method import Action, Prompt, Router
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
 from dlbench.models.layer_patch import shadowed, state_of, with_state
-from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart
+from dlbench.prompting.teacher_forcing import IGNORED, Parted, read_apart, read_targets
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,19 @@ def train(
     module.requires_grad_(True)
     optimiser = torch.optim.AdamW(module.parameters(), lr=options.lr, weight_decay=0.0)
     order, examples = np.random.default_rng(references.seed + 1), references.examples()
+    keeps = references.keeps(examples, options.steps * min(BATCH, len(examples)))
     losses = []
     for step in range(options.steps):
         picked = order.choice(len(examples), size=min(BATCH, len(examples)), replace=False)
         batch = Parted.of([examples[i] for i in picked]).to(backbone.device)
-        references.tokens += batch.tokens
         gates = SoftGates(backbone, router, batch, noise=options.noise)
-        logits = gates.logits()
+        if keeps:
+            past, states = references.read_once([examples[i] for i in picked])
+            references.tokens += int(batch.mask.sum())
+            logits = gates.logits_after(past, states)
+        else:
+            references.tokens += batch.tokens
+            logits = gates.logits()
         loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED)
         loss = loss + options.weight_at(step) * _cost(gates, options.cost, options.share)
         optimiser.zero_grad()
@@ -113,7 +121,8 @@ class SoftGates:
         spared = router.spared(batch.steps, batch.positions)
         self.always = ~self._routed if spared is None else ~self._routed | spared.to(batch.ids.device)
         """Padding, and decode forwards that run every layer whatever the gates decide: [rows, steps]."""
-        self._prompts = PromptStates(backbone.depth, len(batch.ids), frozenset(self.gated))
+        self._noted = PromptStates(backbone.depth, len(batch.ids), frozenset(self.gated))
+        self._prompts: Prompt = self._noted
         self._starts = (batch.prompt.shape[1] - batch.prompt_mask.sum(1)).cpu().numpy()
         self._inside: Tensor | None = None
 
@@ -122,9 +131,14 @@ class SoftGates:
         noted = self.gated if self.router.scope == "sequence" else {}
         return read_apart(self.backbone, self.batch, shadowed(noted, self._note), self.installed())
 
+    def logits_after(self, past: DynamicCache, states: States) -> Tensor:
+        """Run the decode forwards through the gates after prompts that have been read; see `KeptPrompts.of`."""
+        self._prompts = states
+        return read_targets(self.backbone, self.batch, past, self.installed())
+
     def _note(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Store the prompts' states before a layer, which its gate scores."""
-        self._prompts.note(index, hidden, np.arange(len(self._starts)), self._starts)
+        self._noted.note(index, hidden, np.arange(len(self._starts)), self._starts)
         return forward(hidden, *args, **kwargs)
 
     @contextlib.contextmanager

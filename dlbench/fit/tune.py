@@ -14,7 +14,8 @@ CLOSE = 0.005
 """Distance to the budget at which tuning stops."""
 RUNS = 4
 """Most free-running corrections."""
-_POINTS, _ROUNDS = 9, 4
+POINTS, ROUNDS = 9, 4
+"""Values per grid of the open-loop curve, and grids, each finer than the one before."""
 
 
 def tune(probe: FitProbe, method: Method, budget: float) -> float:
@@ -48,12 +49,12 @@ def _invert(knob: Knob, curve: Callable[[Sequence[float]], list[float]], target:
     """Value of the knob whose open-loop share is nearest to the target, by successively finer grids."""
     low, high = knob.low, knob.high
     best: tuple[float, float] = (np.inf, low)
-    for _ in range(_ROUNDS):
-        values = np.linspace(low, high, _POINTS)
+    for _ in range(ROUNDS):
+        values = np.linspace(low, high, POINTS)
         realised = curve(values.tolist())
         best = min([best, *((abs(s - target), v) for s, v in zip(realised, values.tolist(), strict=True))])
         above = [i for i, s in enumerate(realised) if s >= target]
-        upper = above[0] if above else _POINTS - 1
+        upper = above[0] if above else POINTS - 1
         low, high = float(values[max(upper - 1, 0)]), float(values[upper])
         if low == high:
             break

@@ -163,6 +163,9 @@ class Method(Parameters, ABC):
     """True where `fit` may have to run (or an artifact be loaded) before `route`; see `learns`."""
     fits_budget: ClassVar[bool] = False
     """True where the fit depends on the budget; otherwise one fit serves all budgets."""
+    fit_tokens: ClassVar[int | None] = 32_768
+    """Bound of a fit: most tokens of the documents to learn from, and most of those to tune on, prompts and references
+    together; None takes all documents. By default 128 texts of 256 tokens."""
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         """Accept the former names of attributes, with a warning, in plugins written before they were renamed."""

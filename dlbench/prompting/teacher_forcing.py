@@ -177,26 +177,52 @@ def read_apart(
         prompts: context entered while the prompts are read.
         decoding: context entered while the decode forwards run.
     """
+    return read_targets(backbone, batch, read_prompts(backbone, batch, prompts), decoding)
+
+
+def read_prompts(backbone: Backbone, batch: Parted, entered: AbstractContextManager[Any]) -> DynamicCache:
+    """Read the prompts without a gradient; returns their keys and values, left-padded.
+
+    Args:
+        backbone: the model.
+        batch: the texts.
+        entered: context of the forward.
+    """
     past = DynamicCache(config=backbone.model.config)
+    positions = (batch.prompt_mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad(), entered:
+        _forward(backbone, batch, past, batch.prompt, batch.prompt_mask, positions, 1)
+    return past
 
-    def forward(ids: Tensor, mask: Tensor, positions: Tensor, keep: int) -> Tensor:
-        with angles_of(backbone, batch):
-            out = backbone.model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=past,
-                use_cache=True,
-                logits_to_keep=keep,
-            )
-        logits: Tensor = out.logits
-        return logits
 
-    with torch.no_grad(), prompts:
-        forward(batch.prompt, batch.prompt_mask, (batch.prompt_mask.cumsum(1) - 1).clamp(min=0), 1)
+def read_targets(backbone: Backbone, batch: Parted, past: DynamicCache, entered: AbstractContextManager[Any]) -> Tensor:
+    """Read the decode forwards after their prompts; logits: [rows, steps, vocabulary].
+
+    Args:
+        backbone: the model.
+        batch: the texts.
+        past: keys and values of the prompts, to which those of the decode forwards are added.
+        entered: context of the forward.
+    """
     mask = torch.cat([batch.prompt_mask, batch.mask], 1)
-    with decoding:
-        return forward(batch.ids, mask, batch.positions.clamp(max=backbone.context - 1), 0)
+    with entered:
+        return _forward(backbone, batch, past, batch.ids, mask, batch.positions.clamp(max=backbone.context - 1), 0)
+
+
+def _forward(
+    backbone: Backbone, batch: Parted, past: DynamicCache, ids: Tensor, mask: Tensor, positions: Tensor, keep: int
+) -> Tensor:
+    with angles_of(backbone, batch):
+        out = backbone.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+    logits: Tensor = out.logits
+    return logits
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/__init__.py",
-        "6526957b3ce4d2c046d2e782be8ec22fc500872177f077a3f3e11e0ea086638b",
+        "6f277c26f47deeda3bd5ed3b1c3e78db4810e413c8be0d0409c8cacbe57e3fa0",
     ): [
         (
             "dlbench/fit/__init__.py",
@@ -32,7 +32,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/artifacts.py",
-        "2db29f56608f099bbe4565dc90f131efacf6d523f2e1248c8a1b6bf2fd12c1a0",
+        "852df3cbec359d903558ebe520e76fdeb78003a7c6a17d269ca2244e2fdbc28a",
     ): [
         (
             "dlbench/fit/artifacts.py",
@@ -40,8 +40,12 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/fit/bound.py",
+        "89f9276786a8b8eea348864a8023da2a46c04c74a68ac7d9f4154b88d5233f24",
+    ): [],
+    (
         "dlbench/fit/calibration.py",
-        "db539d1babf855eb9fe3c5e5b535e506a8f35a5022c7175deff27fa1fa4a3a6b",
+        "f7a344023a570ec92f5ebe86e774b75e822a556a299dd909c6876fd15afdcc69",
     ): [
         (
             "dlbench/fit/calibration.py",
@@ -49,8 +53,12 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/fit/kept_prompts.py",
+        "ef2d696a4fc7afbfc21917abca4d21a29b3c88a68fe86141c1603e68141e0a1d",
+    ): [],
+    (
         "dlbench/fit/open_loop.py",
-        "73f5af80ed06bb2e1090a0518f3af6b3ac72ab654676501549735c7255894e72",
+        "eb2f3261426a19ff38e966a3d0ac0914795560361c0ce8620bf6ade49978e877",
     ): [
         (
             "dlbench/fit/trace.py",
@@ -59,7 +67,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/probe.py",
-        "a7d05197f30b0626939d22f5da9e96f810196abb59b3cd4d29c3b35f9c1d1ed8",
+        "ddd404b11a884e2511bfef02e22af6def5a8065e8b820d160b2a12430d754957",
     ): [
         (
             "dlbench/fit/probe.py",
@@ -68,11 +76,11 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/references.py",
-        "744ade098ff50d21db3b5f331a63c510e94aa98e5f5496dbbd89f01de4c0e07e",
+        "294731c5ca90a77a5b309b9f55210c2065998a0753482ef3b23671e625464ee3",
     ): [],
     (
         "dlbench/fit/router_training.py",
-        "22f7ffb6b47b85692ecd8476840db4d443647ae14a5170bb0ed40f6c5133f986",
+        "79a3ec410b138c1ae431cfbdc03507b09ffa88b468133bde5777b71a3ba9be2f",
     ): [
         (
             "dlbench/fit/soft.py",
@@ -81,7 +89,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/tune.py",
-        "0a1dd16d8fbe61bf2b41c415d3fda3c4948a3b7665ac0cc63e7d34321c4bb0b9",
+        "8d31a35220b2ea2cf7bba5f7e6a3f6562fe7f8f25228309fee59d1f5bfee9e95",
     ): [
         (
             "dlbench/fit/tune.py",
@@ -108,7 +116,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/method/base.py",
-        "dd81d8de03a6e2c85e0df3495b82a9749892bb3f641ef9a404882aa7c17dcdd5",
+        "6a5a13eb5592931fac79f7c140c8e4dc844a203e9982298eb03be5048fc3180f",
     ): [
         (
             "dlbench/method/base.py",
@@ -171,7 +179,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/prompting/teacher_forcing/teacher_forcing.py",
-        "8574c4a5cc59c7564d6941d7a85abfe0d258a98f4c32f2a77dc958d3ddd6e48c",
+        "f4e6f1947cbe93b6c56a24b6c96324800d8aba675b2d69272e97ab24748e1081",
     ): [
         (
             "dlbench/teacher/teacher.py",

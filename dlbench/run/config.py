@@ -67,6 +67,8 @@ class RunSpec:
     """Whether methods are fitted again even where a fitted artifact exists."""
     fit_seeds: int = 1
     """Number of fits of each method that learns, with seeds from `seed` on; each is a row."""
+    fit_tokens: int | Literal["all"] | None = None
+    """Most tokens of the documents to learn from, and of those to tune on; None: each method's own bound."""
     timing: bool = True
     sources: Sources = field(default_factory=Sources)
     """Where tasks come from, and options that change them."""
@@ -121,6 +123,8 @@ class RunSpec:
             raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
         if self.fit_seeds < 1:
             raise DlbenchError(f"{self.fit_seeds} fit seeds: give at least 1")
+        if isinstance(self.fit_tokens, int) and self.fit_tokens < 1:
+            raise DlbenchError(f"{self.fit_tokens} fit tokens: give at least 1, or `all`")
         if self.processes is not None and self.processes < 1:
             raise DlbenchError(f"{self.processes} processes: give at least 1")
         if not 0 <= self.seed < 2**63:

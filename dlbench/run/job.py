@@ -10,9 +10,21 @@ from dlbench.data.document import Document, documents_sha256, with_thinking
 from dlbench.data.thinking import Thinking
 from dlbench.engine import Engine
 from dlbench.evaluation.settings import Conditions, Setting
+from dlbench.fit import bounded, halves
 from dlbench.method import Method, Oracle
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.prompting.tokenize import Prompted
+
+
+@dataclass(frozen=True)
+class FitParts:
+    """The documents that a fit takes."""
+
+    learn: list[Document]
+    tune: list[Document]
+    learn_cut: bool
+    """Whether the bound leaves documents out."""
+    tune_cut: bool
 
 
 @dataclass
@@ -38,6 +50,7 @@ class Job:
     """The model's chat template, where prompts are put into one."""
     thinking: Thinking | None = None
     """How the model marks its thinking before an answer; None where it does not."""
+    _fit_parts: dict[int | None, FitParts] = field(default_factory=dict)
 
     @cached_property
     def fit_documents(self) -> tuple[list[Document], str]:
@@ -70,6 +83,26 @@ class Job:
             self.artifacts[setting.key] = artifact
         self.settings.append(setting)
 
-    def fit_key(self, given: str, method: Method, budget: float | None, seed: int) -> str:
-        """Return the content key of a fit on this job's fit split; for the arguments see `Conditions.fit_key`."""
-        return self.conditions.fit_key(given, method, budget, seed, self.fit_documents[1])
+    def fit_parts(self, tokens: int | None) -> FitParts:
+        """The documents that a fit takes under a bound in tokens, None for all; chosen once per bound."""
+        if tokens not in self._fit_parts:
+            learn, tune = halves(self.fit_documents[0])
+            learns, tunes = (bounded(self.engine.backbone, part, tokens) for part in (learn, tune))
+            self._fit_parts[tokens] = FitParts(learns, tunes, len(learns) < len(learn), len(tunes) < len(tune))
+        return self._fit_parts[tokens]
+
+    def fit_key(self, given: str, method: Method, budget: float | None, seed: int, tokens: int | None) -> str:
+        """Return the content key of a fit on this job's fit split; for the arguments see `Conditions.fit_key`.
+
+        Args:
+            given: the method as the user gave it.
+            method: with its parameters before the fit.
+            budget: that it is fitted for.
+            seed: of the fit.
+            tokens: bound of the fit; it counts where it leaves out documents that the fit would use.
+        """
+        parts = self.fit_parts(tokens)
+        cut = {"learn": len(parts.learn)} if parts.learn_cut and method.learns else {}
+        if parts.tune_cut:
+            cut["tune"] = len(parts.tune)
+        return self.conditions.fit_key(given, method, budget, seed, self.fit_documents[1], cut)

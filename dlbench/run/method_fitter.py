@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlbench.data.document import Document
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Setting
-from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit import Facts, FitProbe, Readings, find_artifact, load_artifact, save_artifact, tune
 from dlbench.method import Method
 from dlbench.registry import methods as registry
 from dlbench.run.config import RunSpec
+from dlbench.run.fit_forecast import duration, forecast
+from dlbench.run.fit_speed import Speed
 from dlbench.run.job import Job
 from dlbench.terminal.progress import Progress
+
+LONG = 60.0
+"""Seconds from which on a fit is announced on a terminal too."""
 
 
 @contextlib.contextmanager
@@ -39,19 +43,36 @@ class FitContext:
     progress: Progress
     started: float = field(default_factory=time.time)
     """When the run began: with --fit, older artifacts do not count."""
-    _readings: tuple[Job, Readings] | None = None
-    """What fits on the latest job have read of the backbone."""
+    reads: frozenset[int] = frozenset()
+    """Layers before which any method of the run reads prompts."""
+    _readings: tuple[Job, dict[int | None, Readings], list[Speed]] | None = None
+    """What fits on the latest job have read of the backbone, by their bound in tokens, and how fast the backbone is."""
 
     @property
     def folder(self) -> Path:
         """Where the artifacts of the run go."""
         return self.spec.out / "fits"
 
-    def readings(self, job: Job) -> Readings:
-        """Return what earlier fits on a job have read of the backbone; that of another job is dropped."""
+    def readings(self, job: Job, tokens: int | None) -> Readings:
+        """Return what earlier fits on a job, with the same bound, have read; that of another job is dropped."""
         if self._readings is None or self._readings[0] is not job:
-            self._readings = job, Readings()
-        return self._readings[1]
+            self._readings = job, {}, []
+        return self._readings[1].setdefault(tokens, Readings(reads=self.reads))
+
+    def speed(self, probe: FitProbe) -> Speed:
+        """Return how fast the latest job's backbone is, which is measured once."""
+        assert self._readings is not None
+        speeds = self._readings[2]
+        if not speeds:
+            speeds.append(Speed(probe))
+        return speeds[0]
+
+    def bound(self, method: Method) -> int | None:
+        """Return the bound of a method's fits in tokens: what the run asks for, else its own; None for none."""
+        asked = self.spec.fit_tokens
+        if asked == "all":
+            return None
+        return method.fit_tokens if asked is None else asked
 
     def release(self) -> None:
         """Drop what fits have read: all are made."""
@@ -145,11 +166,11 @@ class MethodFitter:
             learnt: with its learnt parameters, where only the knob is to be tuned.
         """
         job, context = self.job.unquantised, self.context
-        key = job.fit_key(self.given, self.method, budget, self.seed)
+        key = job.fit_key(self.given, self.method, budget, self.seed, context.bound(self.method))
         folder = context.find(key)
         if folder is None:
             folder = context.folder / key
-            self._fit(job, budget, learnt, job.fit_documents[0], folder)
+            self._fit(job, budget, learnt, folder)
         return folder, *load_artifact(folder, type(self.method))
 
     def _learnt(self, fitted: Method) -> tuple[str, ...]:
@@ -158,34 +179,59 @@ class MethodFitter:
         changed = (name for name, value in fitted.params().items() if value != before[name])
         return tuple(sorted(name for name in changed if knob is None or name != knob.name))
 
-    def _fit(
-        self, job: Job, budget: float | None, learnt: Method | None, documents: Sequence[Document], folder: Path
-    ) -> None:
+    def _fit(self, job: Job, budget: float | None, learnt: Method | None, folder: Path) -> None:
         """Learn and tune, and save the result with the facts about it."""
-        learn, rest = halves(documents)
-        context, task = self.context, job.conditions.task
-        label = f"{self.name} on {task.name}" + (f" for {budget:g}" if budget is not None else "")
-        with context.progress.stage(label) as say:
+        probe, progress = self._probe(job, budget), self.context.progress
+        if learnt is None or not learnt.learns or learnt.fits_budget:
+            learnt, learns = type(self.method).from_params(self.method.params()), self.method.learns
+        else:
+            learns = False
+        label = f"{self.name} on {probe.task.name}" + (f" for {budget:g}" if budget is not None else "")
+        foretold = forecast(probe, self.context.speed(probe), learnt, budget, learns=learns)
+        # on a terminal the bar shows how long a short fit will take
+        tell = progress.note if foretold is not None and foretold.seconds >= LONG else progress.line
+        tell(f"fit: {label}: {_taken(probe, learns)}; {foretold or 'what it costs cannot be foretold'}")
+        with progress.stage(label, seconds=None if foretold is None else foretold.seconds) as probe.say:
             start, realised = time.perf_counter(), None
-            kv, readings, prompt = job.conditions.kv(self.method), context.readings(job), context.spec.prompt
-            backbone = job.engine.backbone
-            probe = FitProbe(backbone, task, learn, rest, self.seed, budget, kv, say, readings=readings, prompt=prompt)
-            if learnt is None or not learnt.learns or learnt.fits_budget:
-                learnt = type(self.method).from_params(self.method.params())
-                if learnt.learns:
-                    learnt.fit(probe)
+            if learns:
+                learnt.fit(probe)
             if budget is not None and learnt.knob is not None:
                 realised = tune(probe, learnt, budget)
-            seconds = round(time.perf_counter() - start, 1)
+            seconds = time.perf_counter() - start
+        said = "" if foretold is None else f", {duration(foretold.seconds)} foretold"
+        tell(f"fit: {label}: took {duration(seconds)}{said}")
         facts = Facts(
             method=self.name,
-            task=task.name,
+            task=probe.task.name,
             seed=self.seed,
             budget=budget,
             realised=realised,
-            learnt_from=len(learn) if self.method.learns else 0,
+            learnt_from=len(probe.learn) if self.method.learns else 0,
             tuned_on=0 if realised is None else len(probe.documents("tune")),
             tokens=probe.tokens,
-            seconds=seconds,
+            seconds=round(seconds, 1),
+            foretold=None if foretold is None else round(foretold.seconds, 1),
         )
         save_artifact(folder, learnt, facts)
+
+    def _probe(self, job: Job, budget: float | None) -> FitProbe:
+        tokens = self.context.bound(self.method)
+        parts, conditions = job.fit_parts(tokens), job.conditions
+        return FitProbe(
+            job.engine.backbone,
+            conditions.task,
+            parts.learn,
+            parts.tune,
+            self.seed,
+            budget,
+            conditions.kv(self.method),
+            readings=self.context.readings(job, tokens),
+            prompt=self.context.spec.prompt,
+        )
+
+
+def _taken(probe: FitProbe, learns: bool) -> str:
+    """Say how many documents a fit takes."""
+    return " and ".join(
+        [*([f"{len(probe.learn):,} documents to learn from"] if learns else []), f"{len(probe.tune):,} to tune on"]
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from typing import get_args
@@ -213,6 +214,7 @@ class Planner:
         Raises:
             DlbenchError: a method fails, or refuses a budget.
         """
+        self.fits.reads = frozenset[int]().union(*(fitter.method.reads(fitter.depth) for fitter in fitters))
         if self.processes > 1:
             self._share_fits(fitters)
         for fitter in fitters:
@@ -238,6 +240,35 @@ class Planner:
         shutil.rmtree(turns.folder, ignore_errors=True)
 
 
+DEPTHS = range(1, 129)
+"""Depths at which a method is asked for a closed form while no backbone is loaded."""
+
+
+def check_may_fit(spec: RunSpec) -> None:
+    """Refuse to fit where no method needs a fit, whatever the backbone: before one is loaded.
+
+    Raises:
+        DlbenchError: nothing is learnt, and no knob needs tuning.
+    """
+    for given in spec.methods:
+        cls = registry.load(given)
+        if issubclass(cls, Oracle):
+            continue
+        for params in variants(cls, spec.settings.get(registry.name_of(given), {})):
+            with naming_method(registry.name_of(given)):
+                method = cls.from_params(params)
+            if method.learns or (method.knob is not None and method.tuned and not _is_closed(method, spec.budgets)):
+                return
+    raise _nothing_to_fit(spec)
+
+
+def _is_closed(method: Method, budgets: Sequence[float]) -> bool:
+    """Whether a method meets budgets in closed form at any depth; False where it does not say so."""
+    with contextlib.suppress(Exception):  # it may refuse a depth
+        return all(method.at(budget, depth) is not None for budget in budgets for depth in DEPTHS)
+    return False
+
+
 def check_any_fit(spec: RunSpec, fitters: Sequence[MethodFitter]) -> None:
     """Refuse to fit where no method needs a fit.
 
@@ -249,5 +280,9 @@ def check_any_fit(spec: RunSpec, fitters: Sequence[MethodFitter]) -> None:
         DlbenchError: nothing is learnt, and no knob needs tuning.
     """
     if not any(fitter.needs_fit() for fitter in fitters):
-        named = ", ".join(map(registry.name_of, spec.methods))
-        raise DlbenchError(f"{named}: nothing to fit: nothing is learnt, no knob needs tuning")
+        raise _nothing_to_fit(spec)
+
+
+def _nothing_to_fit(spec: RunSpec) -> DlbenchError:
+    named = ", ".join(map(registry.name_of, spec.methods))
+    return DlbenchError(f"{named}: nothing to fit: nothing is learnt, no knob needs tuning")

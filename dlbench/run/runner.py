@@ -33,7 +33,7 @@ from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked, Record
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
-from dlbench.run.planner import Planner, check_any_fit
+from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import show_fits, show_results
 from dlbench.run.timing_process import measure_times
 from dlbench.system import process_group
@@ -60,6 +60,7 @@ def fit_only(spec: RunSpec) -> None:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
+    check_may_fit(spec)
     if (processes := _processes(spec, None)) > 1:
         launch("dlbench.run.runner", spec, processes, "fit")
     else:

@@ -72,7 +72,7 @@ def show_fits(jobs: Sequence[Job]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("method", no_wrap=True)
     table.add_column("on", no_wrap=True)
-    for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed"):
+    for name in ("budget", "realised", "learnt\nfrom", "tuned\non", "seed", "minutes", "fore-\ntold"):
         table.add_column(name, justify="right", no_wrap=True)
     lone = len({job.conditions.backbone.name for job in jobs if any(s.fit for s in job.settings)}) == 1
     for job in jobs:
@@ -85,5 +85,6 @@ def show_fits(jobs: Sequence[Job]) -> None:
                     [s.name, *(k if v is True else str(v) for k, v in variant.items() if v is not False)]
                 )
                 where = facts.task if lone else f"{facts.task}, {job.conditions.backbone.name}"
-                table.add_row(label, where, *shares, *counts, str(facts.seed))
+                minutes = [f"{x / 60:.1f}" if x is not None else "–" for x in (facts.seconds, facts.foretold)]
+                table.add_row(label, where, *shares, *counts, str(facts.seed), *minutes)
     open_console().print(table)

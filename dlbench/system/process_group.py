@@ -41,6 +41,11 @@ def rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
+def size() -> int:
+    """The number of processes of this process's group; 1 where it is alone."""
+    return int(os.environ["WORLD_SIZE"]) if launched() else 1
+
+
 def settle(say: Callable[[str], None], environment: MutableMapping[str, str] = os.environ) -> None:
     """Remove variables from the environment that would be mistaken for a group of processes.
 

@@ -80,7 +80,8 @@ def test_options_reach_the_run(ran, plugin):
     line = (
         f"run --model nano-half --task nano_math --task nano --method full --method {path} --budget 0.5 --budget 1 "
         "--set mine.share=0.25 --set mine.rows=[1,2] --set mine.mode=b --limit all --out there --batch-size 3 --seed 9 "
-        "--device cpu --dtype bfloat16 --prompt routed --kv project --kernels stock --processes 2 --fit --no-timing"
+        "--device cpu --dtype bfloat16 --prompt routed --kv project --kernels stock --processes 2 --fit --no-timing "
+        "--fit-tokens 500"
     )
     assert cli.main(line.split()) == 0
     (asked,) = ran
@@ -89,7 +90,7 @@ def test_options_reach_the_run(ran, plugin):
     assert asked.settings == {"mine": {"share": 0.25, "rows": [1, 2], "mode": "b"}}
     assert (asked.limit, str(asked.out), asked.batch_size, asked.seed, asked.device) == (None, "there", 3, 9, "cpu")
     assert (asked.dtype, asked.prompt, asked.kv, asked.processes) == ("bfloat16", "routed", "project", 2)
-    assert (asked.kernels, asked.fit, asked.timing) == ("stock", True, False)
+    assert (asked.kernels, asked.fit, asked.timing, asked.fit_tokens) == ("stock", True, False, 500)
 
 
 BAD = [

@@ -116,6 +116,9 @@ def test_the_fits_that_ship_are_those_of_this_source(nano: Backbone) -> None:
         conditions = Conditions(nano, task, documents_sha256(task.documents("test")), spec.prompt, spec.kv)
         for name in ("calm", "hidden_router"):
             cls = registry.load(name)
+            assert issubclass(cls, Method)
+            for part in fit.halves(documents):  # a bound that left documents out would be part of the key
+                assert fit.bounded(nano, part, cls.fit_tokens) == part
             for params in variants(cls, {}):
                 for budget in spec.budgets:
                     method = cls.from_params(params)

@@ -1,0 +1,193 @@
+"""Measure how fast a backbone is at what fits do: read texts, write them, go back through them, look at exit heads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlbench.engine import Request
+from dlbench.engine.flops.costs import Costs
+from dlbench.fit import FitProbe
+from dlbench.fit.open_loop import TraceView, confidence_key, is_plain_exit, shares
+from dlbench.fit.probe import SLOTS
+from dlbench.fit.references import BATCH, Trace
+from dlbench.fit.tune import POINTS, ROUNDS
+from dlbench.method import Method, Prompt
+from dlbench.models.layer_patch import shadowed
+from dlbench.prompting.teacher_forcing import Batch, Example
+
+READ, WRITTEN, TRAINED = 96, 6, 32
+"""Tokens per text that the speeds are measured on."""
+
+
+class Kind(Enum):
+    """Kinds of passes, each with its own speed."""
+
+    READ = "read"
+    DECODE = "decode"
+    TRAIN = "train"
+    HEAD = "head"
+
+
+@dataclass
+class Speed:
+    """FLOPs per second by kind of pass; each kind is measured when it is first asked for."""
+
+    probe: FitProbe
+    rates: dict[Kind, float] = field(default_factory=dict)
+
+    def seconds(self, flops: Mapping[Kind, float]) -> float:
+        """Seconds that some work takes."""
+        total = 0.0
+        for kind, amount in flops.items():
+            if amount:
+                if kind not in self.rates:
+                    self.rates[kind] = _MEASURES[kind](self.probe)
+                total += amount / self.rates[kind]
+        return total
+
+
+def _timed(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of some work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def _batch(probe: FitProbe, tokens: int, rows: int = BATCH) -> Batch:
+    """Texts of exactly so many tokens, made of the fit documents' own."""
+    ids = [id_ for _, request in probe.references.requests("tune") for id_ in request.ids]
+    ids = (ids or [0]) * (1 + tokens * rows // max(1, len(ids)))
+    tokens = min(tokens, probe.backbone.context)
+    texts = [ids[i * tokens : (i + 1) * tokens] for i in range(rows)]
+    return Batch.of([Example(text[:1], text[1:]) for text in texts]).to(probe.backbone.device)
+
+
+def _body(probe: FitProbe, context: float) -> float:
+    costs = Costs(probe.backbone)
+    return float(costs.layer.sum()) + probe.depth * costs.attention_per_key * context
+
+
+@torch.no_grad()
+def _read(probe: FitProbe) -> float:
+    batch = _batch(probe, READ)
+    probe.references.forward(_batch(probe, 2), 1)  # the first forward prepares more than later ones
+    length = batch.ids.shape[1]
+    seconds = _timed(lambda: probe.references.forward(batch, 1), probe.backbone.device)
+    return float(batch.ids.numel() * _body(probe, length) / seconds)
+
+
+def _decode(probe: FitProbe) -> float:
+    engine, batch = probe.engine(), _batch(probe, 16, SLOTS)
+    new = min(WRITTEN, probe.backbone.context - batch.ids.shape[1])
+    requests = [Request(str(i), tuple(ids), new) for i, ids in enumerate(batch.ids.tolist())]
+    wave = engine.prefill(requests)
+    for _ in range(1 + engine.warm_ups):
+        wave.decode()
+    written: list[int] = []
+    seconds = _timed(lambda: written.extend(len(g.tokens) - 1 for g in wave.decode()), probe.backbone.device)
+    return max(1, sum(written)) * (_body(probe, batch.ids.shape[1]) + Costs(probe.backbone).head) / seconds
+
+
+def _train(probe: FitProbe) -> float:
+    batch = _batch(probe, TRAINED)
+
+    def leaf(_: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return forward(hidden.detach().requires_grad_(), *args, **kwargs)
+
+    def step() -> None:
+        with shadowed({0: probe.backbone.layers[0]}, leaf):
+            logits = probe.references.forward(batch).flatten(0, 1).float()
+        torch.nn.functional.cross_entropy(logits, batch.ids.flatten()).backward()  # type: ignore[no-untyped-call]
+
+    step()
+    seconds = _timed(step, probe.backbone.device)
+    length = batch.ids.shape[1]
+    return 2 * batch.ids.numel() * (_body(probe, length) + Costs(probe.backbone).head) / seconds
+
+
+@torch.no_grad()
+def _head(probe: FitProbe) -> float:
+    dtype = next(probe.backbone.model.parameters()).dtype
+    states = torch.randn(256, probe.width, dtype=torch.float32).to(probe.backbone.device, dtype)
+
+    def look() -> None:
+        probe.references.logits(states).float().softmax(-1).topk(2, dim=-1)
+
+    look()
+    return len(states) * Costs(probe.backbone).head / _timed(look, probe.backbone.device)
+
+
+_MEASURES: dict[Kind, Callable[[FitProbe], float]] = {
+    Kind.READ: _read,
+    Kind.DECODE: _decode,
+    Kind.TRAIN: _train,
+    Kind.HEAD: _head,
+}
+
+
+class RouteWork(NamedTuple):
+    """What a method's decisions cost while its knob is tuned."""
+
+    heads: float
+    """Exit heads per token of the trace."""
+    heads_per_token: float
+    """Exit heads per layer that a decoded token runs."""
+    seconds: float
+    """Of the decisions themselves, along the curve."""
+
+
+class _Counting(TraceView):
+    """A view of a trace of zeros that counts the layers whose logits are looked at."""
+
+    looks = 0
+
+    def logits(self) -> Tensor:
+        if self._logits is None:
+            self.looks += 1
+            self._logits = torch.zeros(1, 1).expand(len(self._trace.row), self._references.backbone.vocabulary)
+        return self.rows(self._logits)
+
+
+def route_work(
+    probe: FitProbe, method: Method, steps: Sequence[int], prompt: Prompt | None, corrections: int
+) -> RouteWork:
+    """Try a method's decisions on a trace of zeros.
+
+    Args:
+        probe: of the fit.
+        method: its knob is set to its middle.
+        steps: decode forwards of each text.
+        prompt: states of the texts' prompts, where the method reads them.
+        corrections: free-running corrections of the knob; each needs the curve again.
+    """
+    depth, exits = probe.depth, is_plain_exit(method)
+    rows = np.repeat(np.arange(len(steps)), 1 if exits else steps)
+    ones, keys = np.ones_like(rows), np.arange(len(steps)).astype(np.uint64)
+    states = torch.zeros(1, 1, 1).expand(depth + 1, len(rows), probe.width)
+    trace = Trace(states.to(probe.backbone.device), rows, 0 * ones, ones, 99 * ones, keys, 0)
+    view = _Counting(probe.references, trace)
+    if is_plain_exit(method):
+        everyone = np.ones(len(rows), dtype=bool)
+        for layer in method.checked(depth):
+            view.move(layer)
+            view.show(everyone, np.full(len(rows), layer - 1), None)
+            method.confidence(view)
+        known = confidence_key(method) in probe.readings.confidences
+        return RouteWork(0.0 if known else view.looks, view.looks / depth, 0.0)
+    assert method.knob is not None
+    middle = (method.knob.low + method.knob.high) / 2
+    seconds = _timed(lambda: shares(probe.references, method, trace, [middle], prompt, view), probe.backbone.device)
+    curves = ROUNDS * (1 + corrections)
+    return RouteWork(view.looks * curves, view.looks / depth, seconds * POINTS * curves)
