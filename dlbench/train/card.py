@@ -60,8 +60,8 @@ class Learnt(Part):
             return f"Trained: {share}."
         where = ", ".join(self.modules)
         return (
-            f"Trained: {share} with the adapters, which are LoRA of rank {self.rank}, alpha {self.alpha}, on {where} of "
-            "the decoder layers; embedding, norms and head are the base's. Here they are merged into the weights; "
+            f"Trained: {share} with the adapters, which are LoRA of rank {self.rank}, alpha {self.alpha}, on {where} "
+            "of the decoder layers; embedding, norms and head are the base's. Here they are merged into the weights; "
             "`adapter/` has them alone."
         )
 

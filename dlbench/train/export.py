@@ -17,8 +17,8 @@ from dlbench.system.paths import model_folder
 from dlbench.system.versions import versions
 from dlbench.train.card import Card, Learnt, Measured
 from dlbench.train.data import Corpus
-from dlbench.train.lora import ADAPTER, Adapters
 from dlbench.train.loop import Trainer
+from dlbench.train.lora import ADAPTER, Adapters
 from dlbench.train.spec import TrainSpec
 
 MeasuredQuality = dict[str, dict[str, float]]

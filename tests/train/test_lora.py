@@ -92,7 +92,9 @@ def test_every_linear_map_of_every_layer_has_an_adapter_that_adds_nothing_yet(fa
     plain = wrap(tiny_models.build(family, depth=DEPTH))
     expected = Objective(plain, recipe)(Batch.of(EXAMPLES), 0)
     backbone, adapters = adapted(recipe, family)
-    assert all(torch.equal(x, expected[n]) for n, x in Objective(backbone, recipe, adapted=True)(Batch.of(EXAMPLES), 0).items())
+    assert all(
+        torch.equal(x, expected[n]) for n, x in Objective(backbone, recipe, adapted=True)(Batch.of(EXAMPLES), 0).items()
+    )
     kinds = (torch.nn.Linear, lora.Conv1D)
     linear = [n for n, m in plain.layers.named_modules() if isinstance(m, kinds)]
     with_adapter = [n for n, m in backbone.layers.named_modules() if hasattr(m, "lora_A")]
@@ -181,7 +183,9 @@ def command(tiny: Path, out: Path, *more: str) -> list[str]:
 
 def test_one_command_trains_for_every_set(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "many"
-    arguments = command(tiny, out, "--budget", "0.5", "--budget", "1", "--method", "static_skip", "--method", "static_exit")
+    arguments = command(
+        tiny, out, "--budget", "0.5", "--budget", "1", "--method", "static_skip", "--method", "static_exit"
+    )
     assert main(arguments) == 0
     said = " ".join(capsys.readouterr().out.split())
     folders = [f"many-{method}-{budget}" for method in ("static_skip", "static_exit") for budget in ("0.5", "1")]
@@ -204,6 +208,7 @@ def test_one_command_trains_for_every_set(tiny: Path, tmp_path: Path, capsys: py
     assert capsys.readouterr().out.count("trained already") == 4
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft reads what is renamed
 def test_the_adapter_alone_gives_the_merged_model(tiny: Path, tmp_path: Path) -> None:
     """In peft's own format; the weights differ by their rounding to bfloat16, in which they are stored."""
     out = tmp_path / "out"
