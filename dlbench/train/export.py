@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -135,9 +136,14 @@ def save_model(backbone: Backbone, source: str, folder: Path) -> None:
 
 def stored_dtype(name: str) -> torch.dtype:
     """Return the dtype that a model's weights are stored in."""
+    dtype = stored_config(name).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def stored_config(name: str) -> Any:
+    """Return the configuration of a model that is not loaded."""
     from transformers import AutoConfig
 
     folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
     source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
-    dtype = AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {})).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {}))

@@ -34,7 +34,7 @@ from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop, lora, sets
 from dlbench.train.card import CARD_FILE, Card, read_card, rich_table, write_card
-from dlbench.train.export import MeasuredQuality, Trained, stored_dtype
+from dlbench.train.export import MeasuredQuality, Trained, stored_config, stored_dtype
 from dlbench.train.measure import measure
 from dlbench.train.objective import Objective, learning
 from dlbench.train.spec import TRAIN_FILE, TrainSpec
@@ -50,6 +50,9 @@ def execute(*specs: TrainSpec) -> None:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
+    if len(specs) > 1:
+        for spec in specs:  # a slip in the last is told before the first has taken its time
+            spec.build_recipe().validate(stored_config(spec.model).get_text_config().num_hidden_layers)
     try:
         for number, spec in enumerate(specs, 1):
             if len(specs) > 1 and process_group.rank() == 0:

@@ -241,6 +241,12 @@ def test_a_slip_is_one_clear_line(tiny: Path, tmp_path: Path, capsys, more, mess
     assert line.startswith("dlbench: ") and message in line
 
 
+def test_a_slip_in_one_set_is_told_before_the_first_is_trained(tiny: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(command(tiny, out, "--method", "static_skip", "--method", "short_gpt", "--budget", "0.5")) == 2
+    assert "method 'short_gpt' learns its set" in capsys.readouterr().err and not out.exists()
+
+
 def test_a_budget_is_of_skip_tuned(tiny: Path, tmp_path: Path, capsys) -> None:
     arguments = ["train", "sorted", "--model", str(tiny), "--out", str(tmp_path / "out"), "--budget", "0.5"]
     assert main(arguments) == 2
