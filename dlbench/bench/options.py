@@ -15,7 +15,7 @@ from dlbench.terminal.suggest import unknown
 
 SHOTS = 3
 """Examples in the prompts of models that were not trained on the tasks, as nano was."""
-QUICK_TASKS = ("nano_data2text", "nano_summary")
+QUICK_TASKS = ("nano_data2text",)
 """Tasks of a quick run; otherwise the suite nano."""
 
 

@@ -118,9 +118,9 @@ def _parts(bench: Workbench, parts: Sequence[str]) -> tuple[dict[str, Callable[[
     """What carries out each part, and how long these parts will take."""
     subject = bench.sizes.subject
     if subject is None:
-        return {part: partial(work, bench) for part, work in _RUN.items()}, expected(bench, parts)
+        return {part: partial(work, bench) for part, work in _RUN.items()}, expected(bench.sizes, parts)
     model = ModelBench(bench, subject)
-    takes = f"about {minutes(model.forecast(parts))}: {', '.join(parts)} of {model.backbone.name}"
+    takes = f"at most about {minutes(model.forecast(parts))}: {', '.join(parts)} of {model.backbone.name}"
     return {"decode": model.decode, "requests": model.requests}, takes
 
 

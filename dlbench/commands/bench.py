@@ -34,7 +34,7 @@ def bench(
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="Task or suite to time --model on; repeatable. [nano; --quick: two of its tasks]"),
+        typer.Option(help="Task or suite to time --model on; repeatable. [nano; --quick: one of its tasks]"),
     ] = None,
     fewshot: Annotated[
         int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own; without --task 3]")

@@ -16,7 +16,7 @@ from dlbench.bench.decode import Generate
 from dlbench.bench.models import Sizes, random_requests, sizes
 from dlbench.bench.options import Options, Subject
 from dlbench.bench.run import measure
-from dlbench.bench.targets import BY_NAME, MODEL_PARTS, PARTS
+from dlbench.bench.targets import BY_NAME, MODEL_PARTS
 from dlbench.bench.workbench import Workbench
 from dlbench.data.task_options import Sources
 from dlbench.engine import Engine
@@ -56,7 +56,7 @@ def test_a_model_is_timed_beside_its_peers(subject, tmp_path, capsys):
     assert names >= {("small, 4 requests, batch 16", side) for side in ("lm-eval hf", "dlbench")}
     equal = [note for note in found["notes"] if " equal " in note]
     assert len(equal) == 3 and not any("for no such reason" in n and "0 for no such" not in n for n in equal)
-    assert "takes about" in capsys.readouterr().err and "of 3 promises met" in printed.getvalue()
+    assert "takes at most about" in capsys.readouterr().err and "of 3 promises met" in printed.getvalue()
 
 
 def test_both_sides_write_as_many_tokens_as_they_are_asked_for(folder):
@@ -83,12 +83,14 @@ def test_the_forecast_grows_with_the_work(subject):
     assert forecast(MODEL_PARTS, model_rounds=200) > both
 
 
-def test_the_forecast_of_its_own_models_is_that_of_the_reference_machine_where_that_is_as_fast(monkeypatch):
-    monkeypatch.setattr(duration, "step_ms", lambda *_: 2 * duration.PROBE_MS)
-    bench = Workbench(sizes(quick=False, cuda=False), "cpu", "float32", 1)
-    assert set(duration.FULL) == set(duration.QUICK) == set(PARTS)
-    twice = duration.minutes(2 * (duration.FULL["decode"] + duration.FULL["memory"]))
-    assert duration.expected(bench, ("decode", "memory")) == f"about {twice}: decode, memory"
+@pytest.mark.parametrize("cuda", [False, True])
+def test_races_of_its_own_models_last_as_long_as_their_patience(cuda):
+    whole, quick = sizes(quick=False, cuda=cuda), sizes(quick=True, cuda=cuda)
+    assert "about 4 minutes" in duration.expected(whole, ("decode",))  # two batch sizes
+    wide = 6 if cuda else 4  # on a GPU batch 32 is a race of its own
+    assert f"about {wide} minutes" in duration.expected(whole, ("wide",))
+    assert "about 36 seconds" in duration.expected(quick, ("decode", "sweep"))
+    assert "about 60 seconds" in duration.expected(whole, ("memory",))
     assert (duration.minutes(89), duration.minutes(600)) == ("89 seconds", "10 minutes")
 
 
@@ -119,7 +121,7 @@ def test_options_of_a_model(ran, folder, tmp_path):
     ("options", "tasks", "shots"),
     [
         ("", ("nano_data2text", "nano_math", "nano_summary", "nano_translate"), 3),
-        ("--quick", ("nano_data2text", "nano_summary"), 3),
+        ("--quick", ("nano_data2text",), 3),
         ("--fewshot 0", ("nano_data2text", "nano_math", "nano_summary", "nano_translate"), 0),
         ("--task nano_math", ("nano_math",), None),
     ],
