@@ -22,7 +22,7 @@ from dlbench.models.backbone import Backbone
 UNIT = "ms/step"
 MIXED = (1, 16)
 """Batch sizes at which skipping is measured."""
-_GENERATE, _FULL = "generate", "dlbench"
+GENERATE, FULL = "generate", "dlbench"
 _STOCK, _HALF, _PAID = "dlbench, stock layers", "every second layer", "even and odd in turns"
 _STATIC, _SEQUENCE, _TOKEN, _DENSE = "static 50 %", "sequence 50 %", "token 50 %", "full at batch 8"
 
@@ -94,18 +94,18 @@ def decode(bench: Workbench) -> None:
         generate = Generate(backbone, requests, bench.watch)
         wave, plain = fast.prefill(requests), stock.prefill(requests)
         contenders: dict[str, Callable[[], float]] = {
-            _GENERATE: generate,
-            _FULL: partial(step_ms, wave, None, bench.watch),
+            GENERATE: generate,
+            FULL: partial(step_ms, wave, None, bench.watch),
             _STOCK: partial(step_ms, plain, None, bench.watch),
             _HALF: partial(step_ms, wave, EverySecond(), bench.watch),
             _PAID: partial(step_ms, wave, EverySecond(turns=True), bench.watch),
         }
         times = _race(bench, "decode", shape, fast, batch, contenders, sizes.narrow_rounds)
-        _compare(bench, shape, generate, {_FULL: wave, _STOCK: plain})
-        bench.ratio(f"decode_vs_generate_b{batch}", times.quotients(_GENERATE, _FULL), _path(fast))
-        bench.ratio(f"decode_stock_vs_generate_b{batch}", times.quotients(_GENERATE, _STOCK), _path(stock))
-        bench.ratio(f"half_project_b{batch}", times.quotients(_FULL, _HALF))
-        bench.ratio(f"half_project_paid_b{batch}", times.quotients(_FULL, _PAID))
+        note_tokens(bench, str(shape), generate, {FULL: wave, _STOCK: plain})
+        bench.ratio(f"decode_vs_generate_b{batch}", times.quotients(GENERATE, FULL), path_of(fast))
+        bench.ratio(f"decode_stock_vs_generate_b{batch}", times.quotients(GENERATE, _STOCK), path_of(stock))
+        bench.ratio(f"half_project_b{batch}", times.quotients(FULL, _HALF))
+        bench.ratio(f"half_project_paid_b{batch}", times.quotients(FULL, _PAID))
 
 
 def wide(bench: Workbench) -> None:
@@ -117,20 +117,20 @@ def wide(bench: Workbench) -> None:
     for batch in sorted({*MIXED, *sizes.wide_batches}):
         requests = random_requests(batch, sizes.prompt, sizes.wide_tokens, shape.vocabulary)
         wave = fast.prefill(requests)
-        contenders: dict[str, Callable[[], float]] = {_FULL: partial(step_ms, wave, None, bench.watch)}
+        contenders: dict[str, Callable[[], float]] = {FULL: partial(step_ms, wave, None, bench.watch)}
         generate = Generate(backbone, requests, bench.watch)
         if batch in sizes.wide_batches:
-            contenders = {_GENERATE: generate, **contenders}
+            contenders = {GENERATE: generate, **contenders}
         if batch in MIXED:
             contenders |= {name: partial(step_ms, wave, method, bench.watch) for name, method in _halves().items()}
         if batch == 16:
             contenders[_DENSE] = partial(step_ms, fast.prefill(requests[:8]), None, bench.watch)
         times = _race(bench, "wide", shape, fast, batch, contenders, sizes.wide_rounds)
         if batch in sizes.wide_batches:
-            _compare(bench, shape, generate, {_FULL: wave})
-            bench.ratio(f"decode_vs_generate_wide_b{batch}", times.quotients(_GENERATE, _FULL), _path(fast))
+            note_tokens(bench, str(shape), generate, {FULL: wave})
+            bench.ratio(f"decode_vs_generate_wide_b{batch}", times.quotients(GENERATE, FULL), path_of(fast))
             moved = bytes_per_step(backbone, batch, sizes.prompt + sizes.wide_tokens // 2)
-            shares = [moved / (1e6 * ms) / limit for ms in times.rounds[_FULL]]
+            shares = [moved / (1e6 * ms) / limit for ms in times.rounds[FULL]]
             bench.ratio(f"bandwidth_share_b{batch}", shares, f"{moved / 1e9:.2f} GB per step, limit {limit:.0f} GB/s")
         if batch in MIXED:
             _realised(bench, times, batch, metered.prefill(requests))
@@ -154,7 +154,7 @@ def _realised(bench: Workbench, times: Times, batch: int, wave: Wave) -> None:
     for name, method in _halves().items():
         spent = _flops(wave.decode(method))
         share = sum(spent.values()) / sum(full.values())
-        gains = times.quotients(_FULL, name)
+        gains = times.quotients(FULL, name)
         key = name.split()[0]
         bench.ratio(f"{key}50_b{batch}", gains, f"ideal {1 / share:.2f}, FLOP share {share:.3f}")
         if (key, batch) in (("static", 1), ("static", 16), ("token", 1)):
@@ -189,16 +189,17 @@ def _race(
     return times
 
 
-def _path(engine: Engine) -> str:
+def path_of(engine: Engine) -> str:
+    """Return which layers an engine runs, and why none that are faster."""
     return f"{engine.kernels} kernels" + (f" ({engine.kernels_note})" if engine.kernels_note else "")
 
 
-def _compare(bench: Workbench, shape: Shape, generate: Generate, waves: Mapping[str, Wave]) -> None:
+def note_tokens(bench: Workbench, model: str, generate: Generate, waves: Mapping[str, Wave]) -> None:
     """Note whether generate chose the same tokens; where it did not, a tie closer than rounding must be the reason."""
     for name, wave in waves.items():
         equal, tied = same_tokens(wave.decode(), generate.written)
         rows = len(generate.written)
-        text = f"{name}, {shape}, batch {rows}: {equal} of {rows} rows equal generate's tokens"
+        text = f"{name}, {model}, batch {rows}: {equal} of {rows} rows equal generate's tokens"
         if equal < rows:
             text += f", {tied} part at a near-tie, {rows - equal - tied} for no such reason"
         bench.notes.append(text)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlbench.bench.options import Subject
 from dlbench.engine import Request
 from dlbench.models.backbone import Backbone, wrap
 from dlbench.models.loading import TORCH_DTYPES
@@ -60,13 +61,19 @@ class Sizes:
     sweep_rounds: int = 3
     memory_rounds: int = 2
     start_rounds: int = 2
+    subject: Subject | None = None
+    """The model to benchmark, where one was given; then the sizes below count, beside `prompt`."""
+    model_tokens: int = 33
+    model_rounds: int = 5
+    model_documents: int = 16
+    """Documents of each task."""
     patience: float = 120
     """Seconds after which contenders begin no further round: a slow or busy machine gets fewer repeats."""
 
 
-def sizes(*, quick: bool, cuda: bool) -> Sizes:
-    """Return the sizes for a kind of machine."""
-    chosen = Sizes(quick=quick)
+def sizes(*, quick: bool, cuda: bool, subject: Subject | None = None) -> Sizes:
+    """Return the sizes for a kind of machine, and for the model to benchmark, if one is given."""
+    chosen = Sizes(quick=quick, subject=subject)
     if cuda:
         chosen = replace(chosen, wide=Shape(24, 2048, 16, 5632), wide_batches=(1, 32), wide_tokens=65)
     if quick:
@@ -80,6 +87,8 @@ def sizes(*, quick: bool, cuda: bool) -> Sizes:
             sweep_prompts=16,
             memory_rounds=1,
             start_rounds=1,
+            model_tokens=17,
+            model_rounds=3,
             patience=12,
         )
     return chosen

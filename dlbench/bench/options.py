@@ -3,13 +3,54 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlbench.bench.targets import PARTS
+from dlbench.bench.targets import MODEL_PARTS, PARTS
+from dlbench.data import resolve
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.models.catalog import DTYPES
+from dlbench.models.catalog import DTYPES, check_model
 from dlbench.terminal.suggest import unknown
+
+SHOTS = 3
+"""Examples in the prompts of models that were not trained on the tasks, as nano was."""
+QUICK_TASKS = ("nano_data2text",)
+"""Tasks of a quick run; otherwise the suite nano."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to benchmark, and the tasks for its end-to-end part."""
+
+    model: str
+    """Embedded model, folder or hub name."""
+    tasks: tuple[str, ...] = ()
+    """Names of tasks, with suites already replaced by their tasks."""
+    sources: Sources = field(default_factory=Sources)
+
+    @classmethod
+    def of(
+        cls, model: str, tasks: tuple[str, ...], data_dir: str | None, fewshot: int | None, *, quick: bool
+    ) -> Subject:
+        """Build from what the user gave.
+
+        Args:
+            model: its name.
+            tasks: names; none for QUICK_TASKS, or the suite nano.
+            data_dir: folder of local mirrors.
+            fewshot: examples in the prompts; None for the tasks' own number, or SHOTS where no tasks are given.
+            quick: whether the run is quick.
+
+        Raises:
+            DlbenchError: there is no such model or task, or an option of the tasks is invalid.
+        """
+        check_model(model)
+        shots = SHOTS if fewshot is None and not tasks and not model.startswith("nano") else fewshot
+        sources = Sources(data_dir, fewshot=shots)
+        sources.check(tasks)
+        names = tasks or (QUICK_TASKS if quick else ("nano",))
+        return cls(model, tuple(resolve.expand_tasks(names, sources)), sources)
 
 
 @dataclass(frozen=True)
@@ -26,6 +67,8 @@ class Options:
     """None: float32 on a CPU, bfloat16 on a GPU."""
     only: str | None = None
     """Parts, separated by commas; None for all."""
+    subject: Subject | None = None
+    """The model to benchmark; None: models of random weights, and nano."""
 
     def check(self) -> None:
         """Check all that can be checked without torch, before minutes of measuring.
@@ -51,12 +94,15 @@ class Options:
         Raises:
             DlbenchError: there is no such part, or none is named.
         """
+        parts = PARTS if self.subject is None else MODEL_PARTS
         if self.only is None:
-            return tuple(PARTS)
+            return tuple(parts)
         names = [name.strip() for name in self.only.split(",") if name.strip()]
         if not names:
-            raise DlbenchError(f"--only names nothing: there is {', '.join(PARTS)}")
+            raise DlbenchError(f"--only names nothing: there is {', '.join(parts)}")
         for name in names:
-            if name not in PARTS:
-                raise unknown("part of the benchmark", name, PARTS)
-        return tuple(part for part in PARTS if part in names)
+            if name in PARTS and name not in parts:
+                raise DlbenchError(f"--only {name}: of a --model there is {', '.join(parts)}")
+            if name not in parts:
+                raise unknown("part of the benchmark", name, parts)
+        return tuple(part for part in parts if part in names)

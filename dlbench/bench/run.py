@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import torch
 from rich.console import Console
 
 from dlbench import __version__
+from dlbench.bench.any_model import ModelBench
 from dlbench.bench.decode import decode, wide
+from dlbench.bench.duration import expected, minutes
 from dlbench.bench.memory import memory
 from dlbench.bench.models import Sizes, sizes
 from dlbench.bench.options import Options
@@ -52,7 +55,7 @@ def execute(options: Options) -> None:
     device = resolve_device(options.device)
     cuda = device.startswith("cuda")
     measure(
-        sizes(quick=options.quick, cuda=cuda),
+        sizes(quick=options.quick, cuda=cuda, subject=options.subject),
         device=device,
         dtype=options.dtype or ("bfloat16" if cuda else "float32"),
         threads=options.threads,
@@ -98,15 +101,27 @@ def measure(
                 report.save()
 
             bench.say = say
+            run, takes = _parts(bench, parts)
+            progress.console.print(f"takes {takes}", markup=False, highlight=False)
             for part in parts:
                 begun = time.perf_counter()
-                _RUN[part](bench)
+                run[part]()
                 report.seconds[part] = time.perf_counter() - begun
                 if device.startswith("cuda"):
                     torch.cuda.empty_cache()
                 done(1)
     show(console or Console(), bench, report.machine, report.seconds)
     return report.save(last=True)
+
+
+def _parts(bench: Workbench, parts: Sequence[str]) -> tuple[dict[str, Callable[[], None]], str]:
+    """What carries out each part, and how long these parts will take."""
+    subject = bench.sizes.subject
+    if subject is None:
+        return {part: partial(work, bench) for part, work in _RUN.items()}, expected(bench.sizes, parts)
+    model = ModelBench(bench, subject)
+    takes = f"at most about {minutes(model.forecast(parts))}: {', '.join(parts)} of {model.backbone.name}"
+    return {"decode": model.decode, "requests": model.requests}, takes
 
 
 @dataclass

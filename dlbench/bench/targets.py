@@ -15,6 +15,10 @@ PARTS = {
 """Parts of the benchmark, in the order in which they run."""
 
 
+MODEL_PARTS = ("decode", "requests")
+"""Parts of the benchmark of a given model."""
+
+
 @dataclass(frozen=True)
 class Target:
     """One ratio: higher is better, and at least `bound` is promised."""
@@ -60,6 +64,11 @@ TARGETS = (
     Target("end_to_end_vs_lm_eval", "requests", 2.0, "lm-eval's time for the requests / ours, batch 16"),
     Target("end_to_end_vs_lm_eval_b48", "requests", None, "the same at batch 48"),
     Target("sweep_speedup_vs_lm_eval", "sweep", _SWEEP, "12 lm-eval runs / our sweep of 12 configurations"),
+    Target("model_decode_vs_generate_b1", "decode", 1.2, "generate's time per step / ours, full depth, given model"),
+    Target("model_decode_vs_generate_b16", "decode", 1.2, "the same at batch 16"),
+    Target(
+        "model_end_to_end_vs_lm_eval", "requests", 1.5, "lm-eval's time for the tasks / ours, given model, batch 16"
+    ),
     Target("peak_memory_ratio", "memory", _MEMORY, "generate's peak memory / ours, full depth"),
     Target("cache_static50_routed_ratio", "memory", 1.9, "cache of full / of a static half with routed prompts"),
 )

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, interrupted
+from dlbench.commands.terminal import at_home, interrupted, unique
+from dlbench.errors import DlbenchError
 
 
 def bench(
@@ -22,16 +23,37 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32; GPU: bfloat16]")] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Parts: decode, wide, requests, sweep, memory, start. [all]")
+        str | None,
+        typer.Option(
+            metavar="NAME,…", help="Parts: decode, wide, requests, sweep, memory, start. [all; of --model the 1st, 3rd]"
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Benchmark this model: an embedded one, a folder or a hub name. [models of random weights]"),
+    ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Task or suite to time --model on; repeatable. [nano; --quick: one of its tasks]"),
+    ] = None,
+    fewshot: Annotated[
+        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own; without --task 3]")
+    ] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
     ] = None,
 ) -> None:
     """Measure dlbench's own speed beside transformers' generate and lm-eval, on this machine.
 
-    Leave the machine idle otherwise: other programs make the times longer.
+    Leave the machine idle otherwise: other programs make the times longer. How long it will take is said at the start.
     """
-    from dlbench.bench.options import Options
+    from dlbench.bench.options import Options, Subject
 
-    asked = Options(quick=quick, out=to, threads=threads, device=device, dtype=dtype, only=only)
+    if model is None and (task or fewshot is not None):
+        raise DlbenchError("--task and --fewshot are for a --model: give one, such as --model nano")
+    subject = None if model is None else Subject.of(model, unique(task), data_dir, fewshot, quick=quick)
+    asked = Options(quick=quick, out=to, threads=threads, device=device, dtype=dtype, only=only, subject=subject)
     try:
         asked.check()
         from dlbench.bench.run import execute

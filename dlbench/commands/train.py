@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,14 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the trained model.", show_default=False)],
     model: Annotated[str, typer.Option(help="Embedded model, folder or hub name.")] = "nano",
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
+    data_dir: Annotated[
+        str | None,
+        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
+    ] = None,
+    include_path: Annotated[list[str] | None, typer.Option(help="Folder with your own task YAML; repeatable.")] = None,
+    fewshot: Annotated[
+        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own number]")
+    ] = None,
     documents: Annotated[
         int | None,
         typer.Option(help="Documents in total. [10000 per task that generates them, else all]"),
@@ -32,16 +41,30 @@ def train(
     exit_scale: Annotated[float | None, typer.Option(help="layerskip: weight of early exits. [1.0]")] = None,
     curriculum: Annotated[str | None, typer.Option(help="layerskip: rotational or all. [rotational]")] = None,
     exit_stride: Annotated[int | None, typer.Option(help="layerskip: layers between exits. [1/4 of the depth]")] = None,
-    method: Annotated[str | None, typer.Option(help="skip-tuned: a static method. [static_skip]")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="skip-tuned: a static method; repeatable. [static_skip]")
+    ] = None,
+    budget: Annotated[
+        list[float] | None,
+        typer.Option(help="skip-tuned: share of the layers; repeatable: one training for each method and budget."),
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="skip-tuned: set its parameter; repeatable."),
+        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="skip-tuned: set a method's parameter; repeatable."),
     ] = None,
     prompt: Annotated[
         str | None, typer.Option(help="skip-tuned: full: prompts run every layer; routed: the method's layers. [full]")
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(metavar="RANK", help="Train adapters of this rank on the decoder layers, and merge them (LoRA)."),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool, typer.Option("--gradient-checkpointing", help="Take less memory, and about a third more time.")
+    ] = False,
     lr: Annotated[
-        float | None, typer.Option(help="Peak learning rate of AdamW. [2e-5; below 50 M parameters 2e-3]")
+        float | None,
+        typer.Option(help="Peak learning rate of AdamW. [2e-5, --lora 5e-4; below 50 M parameters 2e-3, 5e-3]"),
     ] = None,
     warmup: Annotated[float, typer.Option(help="Share of the steps in which the rate rises; then a cosine.")] = 0.03,
     weight_decay: Annotated[float, typer.Option(help="Weight decay of matrices.")] = 0.0,
@@ -61,7 +84,8 @@ def train(
     The same command started again continues where it stopped.
     """
     from dlbench.data import resolve
-    from dlbench.registry import methods as registry
+    from dlbench.data.task_options import Sources
+    from dlbench.train import sets
     from dlbench.train.spec import TrainSpec
 
     given: dict[str, Any] = {
@@ -70,20 +94,22 @@ def train(
         "scale": exit_scale,
         "curriculum": curriculum,
         "stride": exit_stride,
-        "method": method,
-        "params": _params(set_, registry.name_of(method or "static_skip")),
         "prompt": prompt,
     }
+    sources = Sources(data_dir, unique(include_path), fewshot)
     try:
         process_group.settle(say)
         asked = TrainSpec(
             recipe=recipe,
-            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
+            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",), sources)),
             out=out,
             model=model,
             options={name: value for name, value in given.items() if value is not None},
             documents=documents,
             epochs=epochs,
+            sources=sources,
+            lora=lora,
+            gradient_checkpointing=gradient_checkpointing,
             lr=lr,
             warmup=warmup,
             weight_decay=weight_decay,
@@ -96,10 +122,12 @@ def train(
             save_minutes=save_minutes,
             score=score,
         )
-        asked.check()
+        several = sets.each(asked, unique(method), tuple(dict.fromkeys(budget or ())), _params(set_))
+        for one in several:
+            one.check()
         from dlbench.train.run import execute
 
-        execute(asked)
+        execute(*several)
     except KeyboardInterrupt:
         raise interrupted("the same command continues from the last checkpoint") from None
 
@@ -111,14 +139,7 @@ def _exits(text: str) -> tuple[int, ...]:
         raise DlbenchError(f"--exits {text!r}: give numbers of layers, such as 4,8,12,16") from None
 
 
-def _params(texts: list[str] | None, name: str) -> dict[str, Any] | None:
-    if not texts:
-        return None
+def _params(texts: list[str] | None) -> Mapping[str, Mapping[str, Any]]:
     from dlbench.run.config import parse_settings
-    from dlbench.terminal.suggest import unknown
 
-    settings = parse_settings(texts)
-    for other in settings:
-        if other != name:
-            raise unknown("method", other, (name,), where="in a setting")
-    return dict(settings[name])
+    return parse_settings(texts) if texts else {}

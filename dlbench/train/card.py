@@ -40,6 +40,32 @@ class TrainingSource(Part):
     targets: Count
 
 
+class Learnt(Part):
+    """What of the model was trained."""
+
+    parameters: Count
+    """Number of trained parameters."""
+    of: Count
+    """Number of parameters of the model."""
+    rank: Count | None = None
+    """Of the adapters (LoRA); None where the model's own weights were trained."""
+    alpha: Count | None = None
+    modules: tuple[str, ...] = ()
+    """The linear maps that have an adapter, by their paths within a decoder layer."""
+
+    def line(self) -> str:
+        """Return it as one sentence."""
+        share = f"{self.parameters:,} of {self.of:,} parameters ({self.parameters / self.of:.1%})"
+        if self.rank is None:
+            return f"Trained: {share}."
+        where = ", ".join(self.modules)
+        return (
+            f"Trained: {share} with the adapters, which are LoRA of rank {self.rank}, alpha {self.alpha}, on {where} "
+            "of the decoder layers; embedding, norms and head are the base's. Here they are merged into the weights; "
+            "`adapter/` has them alone."
+        )
+
+
 class Measured(Part):
     """Quality of one set of layers on the tune part of one task's fit split, before the training and after."""
 
@@ -72,6 +98,8 @@ class Card(Part):
     """The recipe's options."""
     settings: dict[str, Any]
     """The optimizer's settings."""
+    learnt: Learnt | None = None
+    """None on cards from before the field existed."""
     sources: tuple[TrainingSource, ...]
     seed: int
     steps: Count
@@ -181,6 +209,8 @@ def markdown(card: Card, name: str) -> str:
     lines += [f"No prompt of a test document is among them ({left_out} left out).", "", "## Training", ""]
     settings = {**card.options, **card.settings, "seed": card.seed}
     lines += [*_grid(["setting", "value"], [[k, f"`{v}`"] for k, v in settings.items()]), ""]
+    if card.learnt is not None:
+        lines += [card.learnt.line(), ""]
     lines += [f"Base: `{card.base_sha256}`; trained from `{card.parent_sha256}`.", ""]
     lines += ["Versions: " + ", ".join(f"{k} {v}" for k, v in card.versions.items()) + ".", ""]
     lines += [f"`{CARD_FILE}` holds all of this for programs. The licence is that of the model it was trained from."]

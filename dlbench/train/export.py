@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,9 +16,10 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.loading import EMBEDDED, embedded_folder
 from dlbench.system.paths import model_folder
 from dlbench.system.versions import versions
-from dlbench.train.card import Card, Measured
+from dlbench.train.card import Card, Learnt, Measured
 from dlbench.train.data import Corpus
 from dlbench.train.loop import Trainer
+from dlbench.train.lora import ADAPTER, Adapters
 from dlbench.train.spec import TrainSpec
 
 MeasuredQuality = dict[str, dict[str, float]]
@@ -36,6 +38,20 @@ class Trained:
     before: MeasuredQuality
     """Quality before the training; empty where none was measured."""
     trainer: Trainer
+    adapters: Adapters | None = None
+    """What was trained of the model; None: its own weights."""
+
+    def save(self, source: str, folder: Path) -> None:
+        """Save the model, with its adapters merged into it, and the adapters alone.
+
+        Args:
+            source: the model it was trained from, as the user gave it.
+            folder: where to.
+        """
+        if self.adapters is not None:
+            self.adapters.save(folder / ADAPTER, source)
+            self.adapters.merge()
+        save_model(self.backbone, source, folder)
 
     def card(self, exported: Backbone, after: MeasuredQuality, spec: TrainSpec) -> Card:
         """Return the card.
@@ -47,6 +63,7 @@ class Trained:
         """
         backbone, totals, recipe = self.backbone, self.trainer.totals, spec.build_recipe()
         options = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
+        options = {name: value for name, value in options.items() if value is not None}
         if "exits" in options:
             options["exits"] = tuple(recipe.weights(backbone.depth, 0))
         return Card(
@@ -59,6 +76,7 @@ class Trained:
             recipe=recipe.name,
             options=options,
             settings=self.trainer.settings(),
+            learnt=self._learnt(),
             sources=self.corpus.sources,
             seed=spec.seed,
             steps=totals.step,
@@ -69,7 +87,20 @@ class Trained:
             device=self.trainer.device.type,
             prompt="routed" if recipe.routes_prompt else "full",
             quality=self._quality(after, recipe.measured(backbone.depth)),
-            versions=versions("accelerate"),
+            versions=versions("accelerate", *(["peft"] if self.adapters else [])),
+        )
+
+    def _learnt(self) -> Learnt:
+        """What was trained; the adapters that are merged by now count as parameters of their own."""
+        trained, whole = self.trainer.learnt, sum(p.numel() for p in self.backbone.model.parameters())
+        if self.adapters is None:
+            return Learnt(parameters=trained, of=whole)
+        return Learnt(
+            parameters=trained,
+            of=whole + trained,
+            rank=self.adapters.rank,
+            alpha=self.adapters.alpha,
+            modules=self.adapters.modules,
         )
 
     def _quality(self, after: MeasuredQuality, sets: Mapping[str, frozenset[int]]) -> tuple[Measured, ...]:
@@ -95,19 +126,24 @@ def save_model(backbone: Backbone, source: str, folder: Path) -> None:
     """Save a trained model in the dtype that the weights it was trained from are stored in.
 
     Args:
-        backbone: trained, in float32; its model is converted in place.
+        backbone: trained; its model is converted in place.
         source: the model it was trained from, as the user gave it.
         folder: where to.
     """
-    backbone.model.to(_stored_dtype(source)).save_pretrained(folder)
+    backbone.model.to(stored_dtype(source)).save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
 
 
-def _stored_dtype(name: str) -> torch.dtype:
-    """The dtype that a model's weights are stored in."""
+def stored_dtype(name: str) -> torch.dtype:
+    """Return the dtype that a model's weights are stored in."""
+    dtype = stored_config(name).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def stored_config(name: str) -> Any:
+    """Return the configuration of a model that is not loaded."""
     from transformers import AutoConfig
 
     folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
     source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
-    dtype = AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {})).dtype
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {}))

@@ -37,8 +37,15 @@ LOG_EVERY = 10
 """Steps between two lines of the log."""
 
 
-def rate(parameters: int) -> float:
-    """Return the default peak learning rate: usual for pre-trained models, higher for very small ones."""
+def rate(parameters: int, lora: bool = False) -> float:
+    """Return the default peak learning rate: usual for pre-trained models, higher for very small ones and adapters.
+
+    Args:
+        parameters: of the model.
+        lora: whether only adapters are trained.
+    """
+    if lora:
+        return 5e-3 if parameters < SMALL else 5e-4
     return 2e-3 if parameters < SMALL else 2e-5
 
 
@@ -72,6 +79,8 @@ class Trainer:
         from transformers import get_cosine_schedule_with_warmup
 
         learnt = [p for p in self.objective.parameters() if p.requires_grad]
+        self.learnt = sum(p.numel() for p in learnt)
+        """Number of trained parameters."""
         groups = [
             {"params": [p for p in learnt if p.ndim > 1], "weight_decay": self.spec.weight_decay},
             {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0},
@@ -170,7 +179,7 @@ class Trainer:
         """Write the checkpoint to a second file, then replace the old one."""
         state = {
             "totals": asdict(self.totals),
-            "model": self.objective.model.state_dict(),
+            "model": self.objective.weights(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
         }
@@ -184,7 +193,7 @@ class Trainer:
     def _restore(self) -> None:
         try:
             state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            self.objective.model.load_state_dict(state["model"])
+            self.objective.restore(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.totals = Totals(**state["totals"])

@@ -9,7 +9,8 @@ layerskip    LayerSkip (Elhoushi et al., arXiv 2404.16710): a text drops layer l
              early-exit loss weighs the exit after layer l by scale·(0 + 1 + … + l), the last one by
              L-1 + scale·(0 + … + L-2), divided by the sum of those that take part in the step.
 skip-tuned   Plain fine-tuning while a fixed set of layers is skipped, as in Glavas et al. (arXiv 2410.20022): prompts
-             run every layer, decoded tokens the set.
+             run every layer, decoded tokens the set. The paper fine-tunes for each set anew; `dlbench.train.sets`
+             makes one training of each of several methods and budgets.
 """
 
 from __future__ import annotations
@@ -147,12 +148,14 @@ class SkipTuned(Recipe):
     """A static method: its name, or the path of a plugin file."""
     params: Mapping[str, Any] = field(default_factory=dict)
     prompt: Literal["full", "routed"] = "full"
+    budget: float | None = None
+    """Share of the layers in the method's set; None: as its parameters say."""
 
-    def static(self) -> Static:
-        """Return the method with its parameters.
+    def static(self, depth: int) -> Static:
+        """Return the method with its parameters, at the budget.
 
         Raises:
-            DlbenchError: it is not static, or refuses a parameter.
+            DlbenchError: it is not static, refuses a parameter, must be fitted first, or takes no budget.
         """
         from dlbench.method import Static
 
@@ -161,13 +164,22 @@ class SkipTuned(Recipe):
         if not issubclass(cls, Static):
             raise DlbenchError(f"method {name!r} has no fixed set of layers: skip-tuned takes a static one")
         try:
-            return cls.from_params(self.params)
+            made = cls.from_params(self.params)
+            if made.learns:
+                raise DlbenchError(
+                    f"method {name!r} learns its set: give what `dlbench fit` found as parameters (--set {name}.…), or "
+                    "the layers themselves to static_skip (--set static_skip.only=[…])"
+                )
+            at = made if self.budget is None else made.at(self.budget, depth)
         except (ValueError, TypeError) as error:
             raise DlbenchError(f"method {name!r}: {error}") from error
+        if at is None:
+            raise DlbenchError(f"method {name!r} has no set of its own for a budget: give its parameters with --set")
+        return at
 
     def validate(self, depth: int) -> None:
         try:
-            self.static().validate(depth)
+            self.static(depth).validate(depth)
         except ValueError as error:
             raise DlbenchError(f"method {registry.name_of(self.method)!r}: {error}") from error
 
@@ -175,14 +187,18 @@ class SkipTuned(Recipe):
         return {depth: 1.0}
 
     def layers(self, depth: int) -> frozenset[int]:
-        return self.static().layers(depth)
+        return self.static(depth).layers(depth)
 
     @property
     def routes_prompt(self) -> bool:
         return self.prompt == "routed"
 
     def measured(self, depth: int) -> dict[str, frozenset[int]]:
-        return {f"{registry.name_of(self.method)}": self.layers(depth), "full": frozenset(range(depth))}
+        name = registry.name_of(self.method)
+        if self.budget is not None:
+            name += f" @ {self.budget:g}"
+        tuned, full = self.layers(depth), frozenset(range(depth))
+        return {"full": full} if tuned == full else {name: tuned, "full": full}
 
 
 RECIPES: dict[str, type[Recipe]] = {cls.name: cls for cls in (Sorted, LayerSkip, SkipTuned)}

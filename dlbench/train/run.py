@@ -32,11 +32,11 @@ from dlbench.system.files import write_text
 from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
-from dlbench.train import data, loop
+from dlbench.train import data, loop, lora, sets
 from dlbench.train.card import CARD_FILE, Card, read_card, rich_table, write_card
-from dlbench.train.export import MeasuredQuality, Trained, save_model
+from dlbench.train.export import MeasuredQuality, Trained, stored_config, stored_dtype
 from dlbench.train.measure import measure
-from dlbench.train.objective import Objective
+from dlbench.train.objective import Objective, learning
 from dlbench.train.spec import TRAIN_FILE, TrainSpec
 
 WORK = "training"
@@ -44,20 +44,38 @@ WORK = "training"
 LOG_FILE = "train_log.jsonl"
 
 
-def execute(spec: TrainSpec) -> None:
-    """Carry out a training, or resume it.
+def execute(*specs: TrainSpec) -> None:
+    """Carry out trainings one after the other, or resume them.
 
     Raises:
         DlbenchError: something cannot be done as asked.
     """
-    if spec.processes > 1 and not process_group.launched():
-        launch("dlbench.train.run", spec, spec.processes, "training")
-        return
+    if len(specs) > 1:
+        for spec in specs:  # a slip in the last is told before the first has taken its time
+            spec.build_recipe().validate(stored_config(spec.model).get_text_config().num_hidden_layers)
     try:
-        Training(spec).run()
+        for number, spec in enumerate(specs, 1):
+            if len(specs) > 1 and process_group.rank() == 0:
+                name = spec.out.name
+                open_console().print(f"training {number} of {len(specs)}: {name}", markup=False, highlight=False)
+            if spec.processes > 1 and not process_group.launched():
+                launch("dlbench.train.run", spec, spec.processes, "training")
+            else:
+                Training(spec).run()
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+    if len(specs) > 1 and process_group.rank() == 0:
+        _show_all(specs)
+
+
+def _show_all(specs: Sequence[TrainSpec]) -> None:
+    """Print what several trainings came to, side by side."""
+    console, cards = open_console(), [read_card(spec.out) for spec in specs]
+    if cards[0].quality:
+        console.print(sets.table(cards))
+        console.print(cards[0].caption(), style="dim", markup=False, highlight=False)
+    console.print(sets.run_command(specs), markup=False, highlight=False)
 
 
 class Training:
@@ -89,17 +107,19 @@ class Training:
         if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
             self._show(read_card(self.spec.out), "trained already: ")
             return
-        backbone = load(self.spec.model, device=str(self.device), dtype="float32")
+        backbone = load(self.spec.model, device=str(self.device), dtype=self._dtype())
         self._check(backbone)
-        tasks = {task: self._measured_on(task) for task in map(load_task, self.spec.tasks)}
+        loaded = [load_task(name, self.spec.sources) for name in self.spec.tasks]
+        tasks = {task: self._measured_on(task) for task in loaded}
         with self.progress:
             with self.progress.stage("texts to learn from", "make") as say:
                 spec = self.spec
                 corpus = data.gather(backbone, list(tasks), spec.documents, spec.epochs, spec.seed, say)
             before = self._begin(marker, backbone, tasks, corpus)
+            adapters = self._adapters(backbone)
             trainer = self._train(backbone, corpus)
             if self.main:
-                self._finish(Trained(backbone, tasks, corpus, before, trainer))
+                self._finish(Trained(backbone, tasks, corpus, before, trainer, adapters))
             self.accelerator.wait_for_everyone()
         if self.main:
             self._show(read_card(self.spec.out))
@@ -167,13 +187,27 @@ class Training:
         with self.progress.bar("measure", len(sets) * sum(map(len, tasks.values()))) as done:
             return measure(Engine(backbone), tasks, sets, routed=self.recipe.routes_prompt, done=done)
 
+    def _dtype(self) -> str:
+        """Dtype of the weights while they are trained: float32; of a base that is frozen bfloat16, if it is stored so.
+
+        Products with it must be in bfloat16 as well.
+        """
+        frozen = self.spec.lora is not None and self._autocast() is torch.bfloat16
+        return "bfloat16" if frozen and stored_dtype(self.spec.model) is torch.bfloat16 else "float32"
+
+    def _adapters(self, backbone: Backbone) -> lora.Adapters | None:
+        if self.spec.lora is None:
+            return None
+        return lora.attach(backbone, self.spec.lora, learning(self.recipe, backbone.depth), self.spec.seed)
+
     def _train(self, backbone: Backbone, corpus: data.Corpus) -> loop.Trainer:
-        objective = Objective(backbone, self.recipe, self._autocast())
+        adapted, recompute = self.spec.lora is not None, self.spec.gradient_checkpointing
+        objective = Objective(backbone, self.recipe, self._autocast(), adapted=adapted, recompute=recompute)
         trainer = loop.Trainer(
             objective=objective,
             steps=data.steps(corpus, self.spec.batch_tokens, self.spec.seed),
             spec=self.spec,
-            lr=self.spec.lr or loop.rate(backbone.model.num_parameters()),
+            lr=self.spec.lr or loop.rate(backbone.model.num_parameters(), adapted),
             accelerator=self.accelerator,
             device=self.device,
             folder=self.work,
@@ -187,9 +221,14 @@ class Training:
                 raise
             raise DlbenchError(
                 f"training {backbone.name!r} does not fit the memory of {self.device}: give fewer --micro-tokens than "
-                f"{self.spec.micro_tokens}, or a smaller model"
+                f"{self.spec.micro_tokens}{self._savers()}, or a smaller model"
             ) from error
         return trainer
+
+    def _savers(self) -> str:
+        """What else would need less memory, for the message."""
+        savers = {"--gradient-checkpointing": self.spec.gradient_checkpointing, "--lora 16": self.spec.lora is not None}
+        return "".join(f", {option}" for option, given in savers.items() if not given)
 
     def _autocast(self) -> torch.dtype | None:
         """Dtype of matrix products: by default bfloat16 where the device has instructions for it; None for float32."""
@@ -208,12 +247,15 @@ class Training:
         name = self.spec.out.absolute().name
         folder = self.work / name
         shutil.rmtree(folder, ignore_errors=True)
-        save_model(trained.backbone, self.spec.model, folder)
-        exported = load(str(folder), device=str(self.device), dtype="float32")
+        trained.save(self.spec.model, folder)
+        exported = load(str(folder), device=str(self.device), dtype=self._dtype())
         card = trained.card(exported, self._measure(exported, trained.tasks), self.spec)
         write_card(card, folder, name)
         for path in sorted(folder.iterdir(), key=lambda p: p.name != CARD_FILE):
-            os.replace(path, self.spec.out / path.name)
+            target = self.spec.out / path.name
+            if path.is_dir():  # left by a finish that was interrupted
+                shutil.rmtree(target, ignore_errors=True)
+            os.replace(path, target)
         finished = self.work.with_name(f".{WORK}-finished")
         shutil.rmtree(finished, ignore_errors=True)
         os.replace(self.work, finished)

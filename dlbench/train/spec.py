@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from dlbench.data import resolve
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 from dlbench.models.catalog import INT8, check_device, check_model
 from dlbench.records.run_folder import check_folder
@@ -22,8 +24,8 @@ from dlbench.train.recipes import RECIPES, LayerSkip, Recipe
 TRAIN_FILE = "train.json"
 """Marks the output folder of a training: its options, and the quality before it."""
 DTYPES = ("auto", "float32", "bfloat16")
-_FREE = ("out", "device", "processes", "save_minutes")
-"""Fields that may change when a training is resumed."""
+_FREE = ("out", "device", "processes", "save_minutes", "gradient_checkpointing", "data_dir")
+"""Fields that may change when a training is resumed; of the data, the hash is compared."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,12 @@ class TrainSpec:
     """Documents to learn from, in total; None: all of a fit split, or DRAWN per task that generates documents."""
     epochs: int | None = None
     """None: one for generated documents, two for a fit split."""
+    sources: Sources = field(default_factory=Sources)
+    """Where tasks come from, and options that change them."""
+    lora: int | None = None
+    """Rank of the adapters that are trained; None: the model's own weights."""
+    gradient_checkpointing: bool = False
+    """Whether the backward pass computes layers again instead of keeping their inner states: less memory, more time."""
     lr: float | None = None
     """Peak learning rate; None: that of `dlbench.train.loop.rate`."""
     warmup: float = 0.03
@@ -72,14 +80,16 @@ class TrainSpec:
         check_model(self.model)
         if not self.tasks:
             raise DlbenchError("no task to train on: give --task, such as --task nano")
-        for task in self.tasks:
-            resolve.expand_tasks([task])
+        self.sources.check(self.tasks)
+        resolve.expand_tasks(self.tasks, self.sources)
         self._check_numbers()
         if self.dtype == INT8:
             raise DlbenchError("int8 weights cannot be trained: train the plain model, then run it with --dtype int8")
         if self.dtype not in DTYPES:
             raise unknown("dtype", self.dtype, DTYPES)
         check_device(self.device)
+        if self.lora is not None and importlib.util.find_spec("peft") is None:
+            raise DlbenchError("--lora needs peft: pip install 'dlbench[peft]'")
         check_folder(self.out, TRAIN_FILE, "training")
 
     def _check_recipe(self) -> None:
@@ -97,9 +107,11 @@ class TrainSpec:
             raise unknown("prompt policy", prompt, ("full", "routed"))
         if "method" in self.options:
             registry.locate(self.options["method"])
+        if (budget := self.options.get("budget")) is not None and not (math.isfinite(budget) and 0 < budget <= 1):
+            raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
 
     def _check_numbers(self) -> None:
-        for name in ("documents", "epochs", "batch_tokens", "micro_tokens", "processes"):
+        for name in ("documents", "epochs", "batch_tokens", "micro_tokens", "processes", "lora"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DlbenchError(f"--{name.replace('_', '-')} {value}: give at least 1")
@@ -121,13 +133,16 @@ class TrainSpec:
     def content(self) -> dict[str, Any]:
         """The options that the trained weights depend on, as JSON values."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self), default=str))
-        return {name: value for name, value in plain.items() if name not in _FREE}
+        # older trainings name no options of tasks
+        sources = {name: value for name, value in plain.pop("sources").items() if value not in (None, [])}
+        return {name: value for name, value in (plain | sources).items() if name not in _FREE}
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read the file that `dlbench.system.processes` writes for its processes."""
         content = json.loads(path.read_text())
         content["out"], content["tasks"] = Path(content["out"]), tuple(content["tasks"])
+        content["sources"] = Sources.from_json(content["sources"])
         if "exits" in content["options"]:
             content["options"]["exits"] = tuple(content["options"]["exits"])
         return cls(**content)
@@ -142,5 +157,6 @@ OPTIONS = {
     "method": "--method",
     "params": "--set",
     "prompt": "--prompt",
+    "budget": "--budget",
 }
 """Field of a recipe → its option on the command line."""
