@@ -1,11 +1,13 @@
 """A metric is one decorated function in one file: everything that knows metrics finds it in the registry."""
 
+import importlib
 import json
 import subprocess
 import sys
 
 import pytest
 
+from dlbench.cli import main
 from dlbench.data import loader
 from dlbench.data.scoring import metric_registry
 from dlbench.data.task_options import Sources
@@ -50,18 +52,21 @@ def own_registry(monkeypatch):
     """Let a test register what it likes."""
     monkeypatch.setattr(metric_registry, "_METRICS", list(metric_registry._METRICS))
     monkeypatch.setattr(metric_registry, "_OF_FILES", dict(metric_registry._OF_FILES))
+    yield
+    sys.modules.pop("dummy_metric", None)
 
 
-def test_one_decorated_function_is_a_metric_of_a_run(tmp_path, documents):
+def test_one_decorated_function_is_a_metric_of_a_run(tmp_path, documents, own_registry, monkeypatch):
     (tmp_path / "dummy_metric.py").write_text(DUMMY)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("dummy_metric")
 
     def dlbench(*line):
         return subprocess.run([sys.executable, "-c", START, *line], capture_output=True, text=True, cwd=tmp_path)
 
     out = tmp_path / "out"
     line = f"--model nano --task file:{documents} --method full --limit 3 --max-new-tokens 3 --no-timing --out {out}"
-    done = dlbench("run", *line.split(), "--metric", "letters")
-    assert done.returncode == 0, done.stderr
+    assert main(["run", *line.split(), "--metric", "letters"]) == 0
     record = next(one for one in read_lines(out / "records.jsonl", Record) if one.backbone.name == "nano")
     samples = list(read_lines(out / "samples" / f"{record.key}.jsonl", Sample))
     assert record.task.metric == "letters" and record.task.version == "1 letters"

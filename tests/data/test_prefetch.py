@@ -85,7 +85,7 @@ def test_the_guard_is_not_blind(place):
 
 def run(place, out, *more):
     line = ["run", "--task", "multi30k", "--data-dir", str(place / "mirror"), "--method", "full", "--no-timing"]
-    return main([*line, "--max-new-tokens", "4", "--out", str(out), *more])
+    return main([*line, "--processes", "1", "--max-new-tokens", "4", "--out", str(out), *more])
 
 
 def test_an_official_run_takes_everything(place, tmp_path):
@@ -108,7 +108,8 @@ def test_prompts_longer_than_the_context_are_counted_and_refused_in_an_official_
     path = tmp_path / "long.jsonl"
     path.write_text("".join(json.dumps({"input": "word " * n, "references": ["x"]}) + "\n" for n in range(1, 41)))
     line = ["run", "--model", str(folder), "--task", f"file:{path}", "--method", "full", "--max-new-tokens", "4"]
-    assert main([*line, "--limit", "all", "--no-timing", "--processes", "1", "--out", str(tmp_path / "out")]) == 0
+    line += ["--processes", "1"]
+    assert main([*line, "--limit", "all", "--no-timing", "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     (record,) = read_lines(tmp_path / "out" / "records.jsonl", Record)
     cut = record.task.truncated

@@ -23,7 +23,7 @@ from dlbench.registry import methods as registry
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(6)
-LIMITS = [12, 3, 9, 1, 12, 6]
+LIMITS = [8, 3, 6, 1, 8, 4]
 REQUESTS = [Request(str(i), p, n) for i, (p, n) in enumerate(zip(PROMPTS, LIMITS, strict=True))]
 
 

@@ -17,7 +17,7 @@ from dlbench.models.backbone import wrap
 
 DEVICE = os.environ.get("DLBENCH_TEST_DEVICE", "cpu")
 DTYPE = os.environ.get("DLBENCH_TEST_DTYPE", "float32")
-LIMIT, DEPTH = 10, 5
+LIMIT, DEPTH = 7, 5
 PROMPTS = tiny_models.prompts(4)
 METHODS = {
     "static": StaticSkip(share=0.6),

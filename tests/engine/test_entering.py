@@ -16,9 +16,9 @@ from dlbench.method import Action, Method
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
 
-COUNT = 14
+COUNT = 10
 PROMPTS = sorted(tiny_models.prompts(COUNT, longest=12), key=len)
-LIMITS = [(7 * i) % 13 + 1 for i in range(COUNT)]  # some end with their first token, none with its neighbours
+LIMITS = [(4 * i) % 9 + 1 for i in range(COUNT)]  # some end with their first token, none with its neighbours
 
 
 def requests(prompts=PROMPTS, limits=LIMITS):

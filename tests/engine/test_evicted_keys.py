@@ -18,7 +18,7 @@ from dlbench.methods.random_skip import RandomSkip
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(6)
-LIMITS = [12, 3, 9, 1, 12, 6]
+LIMITS = [8, 3, 6, 1, 8, 4]
 METHODS = {
     "chaos": Chaos,
     "pieces": Pieces,

@@ -19,7 +19,7 @@ from dlbench.models.families import resolve
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(5)
-LIMITS = [11, 3, 8, 1, 11]
+LIMITS = [8, 3, 6, 1, 8]
 ALIBI = ("falcon-alibi", "bloom")
 
 

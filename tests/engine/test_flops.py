@@ -24,7 +24,7 @@ from dlbench.methods.static_skip import StaticSkip
 
 DEPTH = 5
 PROMPTS = tiny_models.prompts(6)
-LIMITS = [9, 3, 7, 1, 9, 5]
+LIMITS = [6, 3, 5, 1, 6, 4]
 METHODS = {
     "full": lambda: None,
     "static": lambda: StaticSkip(only=(1, 3)),

@@ -11,7 +11,7 @@ from dlbench.engine.stop_strings import Stopper
 from dlbench.methods.full import Full
 from dlbench.models.backbone import wrap
 
-LIMIT = 14
+LIMIT = 10
 EACH = [(family, attention) for family in tiny_models.FAMILIES for attention in ("sdpa", "eager")]
 
 
@@ -75,7 +75,7 @@ def test_prompts_of_one_length_need_no_mask(family):
 def test_every_row_has_its_own_limit(family):
     backbone = tiny_models.backbone(family)
     prompts = tiny_models.prompts(8)
-    limits = [1, 9, 2, 14, 1, 5, 14, 3]
+    limits = [1, 9, 2, 10, 1, 5, 10, 3]
     expected = [tokens[:limit] for tokens, limit in zip(generate(backbone.model, prompts), limits, strict=True)]
     assert [g.tokens for g in decode(Engine(backbone), prompts, limits=limits)] == expected
 

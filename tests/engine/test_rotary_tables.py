@@ -11,7 +11,6 @@ import tape
 import tiny_models
 import torch
 from test_families import Leaves, Pieces, exact, tolerance
-from test_full_depth import LIMIT
 from test_full_depth import generate as together
 from test_loglikelihood import assert_close
 from test_replay import Chaos
@@ -30,7 +29,7 @@ from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
 from dlbench.models.loading import load
 
-DEPTH = 5
+DEPTH, LIMIT = 5, 14
 LENGTHS = [3, ORIGINAL - LIMIT + 1, ORIGINAL - LIMIT + 2, ORIGINAL - 1, ORIGINAL, ORIGINAL + 1, 30]
 """Of prompts: of the second all fits that is read, of the third one token does not."""
 CROSSING = [False, False, True, True, True, False, False]

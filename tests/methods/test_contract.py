@@ -23,7 +23,7 @@ from dlbench.registry import methods as registry
 
 DEPTH, COUNT = 5, 6
 PROMPTS = tiny_models.prompts(COUNT)
-LIMITS = [12, 3, 9, 1, 12, 6]
+LIMITS = [8, 3, 6, 1, 8, 4]
 EVERY = [pytest.param(name, params, id=label(name, params)) for name, params in discovered()]
 METHODS = [p for p in EVERY if not issubclass(registry.load(p.values[0]), Draft)]
 MODELS = (("llama", "sdpa", "float64"), ("gpt2", "eager", "float32"))

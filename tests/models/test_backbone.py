@@ -115,7 +115,7 @@ def test_a_run_takes_a_device_map(small, spread, tmp_path):
 )
 def test_what_cannot_be_loaded_as_asked_is_one_line(small, tmp_path, capsys, options, message):
     line = ["run", "--model", str(small), "--task", "nano_summary", "--method", "full", "--out", str(tmp_path / "out")]
-    assert main([*line, *options.split()]) == 2
+    assert main([*line, "--processes", "1", *options.split()]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
 

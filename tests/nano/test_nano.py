@@ -98,15 +98,15 @@ def test_results_do_not_depend_on_the_batch(
     cls = registry.load(name)
     assert issubclass(cls, Method)
     method = cls.from_params(params)
-    some = prompts[::2]
+    some = prompts[::3]
     by_size = {}
-    for size in (1, 7, 64):
+    for size in (1, 7, len(some)):
         by_size[size] = [
             g for i in range(0, len(some), size) for g in engine.prefill(some[i : i + size]).decode(method, seed=3)
         ]
     ids = [r.id for r in some]
-    for size in (7, 64):
-        assert len(disagreements(by_size[1], by_size[size], ids)) <= 2
+    for size in (7, len(some)):
+        assert len(disagreements(by_size[1], by_size[size], ids)) <= 1
 
 
 def test_the_fits_that_ship_are_those_of_this_source(nano: Backbone) -> None:
