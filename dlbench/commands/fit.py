@@ -15,7 +15,7 @@ from dlbench.system import process_group
 def fit(
     method: Annotated[list[str], typer.Argument(help="Methods, or paths of plugin files.")],
     model: Annotated[
-        list[str] | None, typer.Option(help="Embedded model, folder or hub name; repeatable. [nano]")
+        list[str] | None, typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
     budget: Annotated[
@@ -44,7 +44,10 @@ def fit(
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"),
+    ] = None,
     kv: Annotated[
         str | None,
         typer.Option(

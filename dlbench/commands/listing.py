@@ -65,8 +65,8 @@ def list_models(as_json: _AsJson = False) -> None:
     if as_json:
         print_json([dataclasses.asdict(info) for info in models])
         return
-    print_table([(info.name, info.about) for info in models if info.kind == "embedded"])
+    print_table([(info.name, info.about) for info in models if info.kind != "family"])
     families = ", ".join(info.name for info in models if info.kind == "family")
-    typer.echo("\nOr a folder, or a hub name (ORG/NAME, ORG/NAME@REVISION), of one of these:")
+    typer.echo("\nOr a folder, a .gguf file, or a hub name (ORG/NAME, ORG/NAME@REVISION), of one of these:")
     typer.echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
-    typer.echo(f"\nEach in --dtype {', '.join(models[0].dtypes)} (with dlbench[int8]).")
+    typer.echo(f"\nEach in --dtype {', '.join(models[0].dtypes)} (int8 with dlbench[int8]).")

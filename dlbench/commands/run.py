@@ -16,7 +16,7 @@ from dlbench.tasks import metrics
 
 def run(
     model: Annotated[
-        list[str] | None, typer.Option(help="Embedded model, folder or hub name; repeatable. [nano]")
+        list[str] | None, typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]")
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -73,7 +73,10 @@ def run(
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16 or int8 (weights only).")] = "float32",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"),
+    ] = None,
     prompt: Annotated[
         str,
         typer.Option(

@@ -108,6 +108,8 @@ def _backbone(conditions: Conditions) -> BackboneInfo:
         dtype=backbone.dtype,
         sha256=backbone.sha256,
         base_sha256=backbone.base_sha256,
+        quantization=backbone.quantization,
+        adapter_of=backbone.adapter_of or None,
     )
 
 

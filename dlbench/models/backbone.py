@@ -32,6 +32,12 @@ class Backbone:
     """Hash of the weights in memory as they were loaded, before any quantisation; empty for models made in memory."""
     source: str = ""
     """The name that was given to `load`."""
+    stored_dtype: str = ""
+    """Dtype that the checkpoint has its weights in; empty for models made in memory."""
+    quantization: str | None = None
+    """How the checkpoint's weights are quantised, such as "gguf Q4_1"; None where they are not."""
+    adapter_of: str = ""
+    """Name of the base model that the checkpoint, a PEFT adapter, was merged into; empty where it is none."""
     spread: bool = False
     """Whether layers are on several devices, or offloaded until they run."""
 

@@ -1,22 +1,31 @@
-"""Load a backbone with its tokenizer: an embedded one, a local folder, or a model of the hub."""
+"""Load a backbone with its tokenizer: an embedded or prefetched one, a folder, a file, or a model of the hub."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import nullcontext
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone, wrap
-from dlbench.models.catalog import DTYPES, INT8
-from dlbench.models.checkpoint.files import read_json
+from dlbench.models.catalog import AUTO, DTYPES, INT8
+from dlbench.models.checkpoint.adapter import Adapter, adapter_of, merge
+from dlbench.models.checkpoint.files import FileError, read_json, weight_files
+from dlbench.models.checkpoint.gguf_file import only_gguf, parsed_once
 from dlbench.models.checkpoint.hashes import fingerprint, weights_sha256
-from dlbench.models.checkpoint.reader import ModelSource, Placement, device_map_of, read
+from dlbench.models.checkpoint.load_errors import cannot
+from dlbench.models.checkpoint.quantised import settings_of
+from dlbench.models.checkpoint.reader import check_finite, device_map_of, read, read_tokenizer
+from dlbench.models.checkpoint.source import Loaded, ModelSource, Placement
+from dlbench.models.packaged import PACKAGED, find, verify
 from dlbench.models.quantization import to_int8
-from dlbench.system.paths import model_folder, record_name
+from dlbench.system.paths import model_path, record_name
 
 EMBEDDED: dict[str, str] = {"nano": "nano", "nano-half": "nano"}
 """Backbones that ship with the package → the base that they are compared with."""
@@ -37,37 +46,44 @@ def load(
     attention: str | None = None,
     device_map: str | None = None,
     trust_remote_code: bool = False,
+    data_dir: str | None = None,
 ) -> Backbone:
     """Load a backbone with its tokenizer.
 
     Args:
-        name: "nano", "nano-half", a folder, or a hub id such as "facebook/opt-125m" (with "@revision" if wanted).
+        name: "nano", "nano-half", a prefetched model such as "smollm2", a folder (of a model, or of a PEFT adapter), a
+            GGUF file, or a hub id such as "facebook/opt-125m" (with "@revision" if wanted).
         device: a torch device.
-        dtype: one of DTYPES; or INT8, which gives a backbone of its own, quantised from the model in `plain_dtype`.
+        dtype: one of DTYPES; AUTO, the checkpoint's own (bfloat16 for float32 on a CUDA GPU); or INT8, which gives a
+            backbone of its own, quantised from the model in `plain_dtype`.
         attention: transformers' attention implementation; None takes the library's default.
         device_map: how transformers spreads the layers ("auto" and the like, or a JSON file); None: all on `device`.
         trust_remote_code: whether code that comes with a model may run.
+        data_dir: folder that prefetched models are looked for in, before the default one.
 
     Raises:
         DlbenchError: not found, unreadable or unsupported; the message says what to do.
     """
-    folder = _folder(name)
-    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
     if device_map is not None and dtype == INT8:
         raise DlbenchError("int8 keeps all layers on one device: leave --device-map away, or take another dtype")
-    tokenizer, model, files = read(
-        ModelSource(name, source, revision, trust_remote_code),
-        Placement(
-            device,
-            TORCH_DTYPES[plain_dtype(dtype, device)],
-            attention,
-            None if device_map is None else device_map_of(device_map),
-        ),
+    path = locate(name, data_dir)
+    source = _source(name, path, trust_remote_code)
+    placement = Placement(
+        device,
+        None if dtype == AUTO else TORCH_DTYPES[plain_dtype(dtype, device)],
+        attention,
+        None if device_map is None else device_map_of(device_map),
     )
-    digest = fingerprint(files, code=trust_remote_code)
-    base = _base_sha256(name, folder, digest)
-    backbone = wrap(model, tokenizer, name=record_name(folder or name), sha256=digest, base_sha256=base)
+    adapter = adapter_of(source)
+    loaded, digest = _plain_model(source, placement) if adapter is None else _adapted(adapter, placement, source)
+    if dtype == INT8 and settings_of(loaded.model.config) is not None:
+        raise DlbenchError(f"model {name!r} is quantised already ({loaded.quantization}): leave --dtype int8 away")
+    model = loaded.model
+    base = _base_sha256(name, path, digest)
+    backbone = wrap(model, loaded.tokenizer, name=name if name in PACKAGED else record_name(path or name), sha256=digest, base_sha256=base)
     backbone.source = name
+    backbone.stored_dtype, backbone.quantization = loaded.stored, loaded.quantization
+    backbone.adapter_of = "" if adapter is None else record_name(adapter.base)
     backbone.weights_sha256 = weights_sha256(model, digest)
     backbone.spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
     if dtype == INT8:
@@ -77,18 +93,73 @@ def load(
     return backbone
 
 
-def _folder(name: str) -> Path | None:
-    """The folder that holds a model; None for a hub id.
+def locate(name: str, data_dir: str | None = None) -> Path | None:
+    """The folder or GGUF file that holds a model; None for a hub id.
+
+    Args:
+        name: as `load` takes it.
+        data_dir: folder that prefetched models are looked for in, before the default one.
 
     Raises:
-        DlbenchError: an embedded model is not installed, or the name cannot be a model's.
+        DlbenchError: an embedded model is not installed, a prefetched one is not there or is not what it should be, or
+            the name cannot be a model's.
     """
+    if name in PACKAGED:
+        path = find(name, data_dir)
+        verify(name, path)
+        return path
     if name not in EMBEDDED:
-        return model_folder(name)
+        return model_path(name)
     folder = embedded_folder(name)
     if not folder.is_dir():
         raise DlbenchError(f"the weights of {name!r} are missing from this installation: {folder}; reinstall dlbench")
     return folder
+
+
+def _source(name: str, path: Path | None, trust_remote_code: bool) -> ModelSource:
+    """Where transformers finds a model.
+
+    Args:
+        name: the model, as the user gave it.
+        path: its folder or GGUF file; None for a hub id.
+        trust_remote_code: whether code that comes with it may run.
+
+    Raises:
+        DlbenchError: its folder holds several models, or an index that cannot be read.
+    """
+    if path is None:
+        location, _, revision = name.partition("@")
+        return ModelSource(name, location, revision, trust_remote_code)
+    try:
+        gguf = path if path.is_file() else None if weight_files(path) else only_gguf(path)
+    except FileError as error:
+        raise DlbenchError(cannot(name, str(error))) from error
+    return ModelSource(name, str(path), "", trust_remote_code, gguf)
+
+
+def _plain_model(source: ModelSource, placement: Placement) -> tuple[Loaded, str]:
+    """A model that is no adapter, and the hash of its files."""
+    loaded = read(source, placement)
+    return loaded, fingerprint(loaded.files, code=source.trust_remote_code)
+
+
+def _adapted(adapter: Adapter, placement: Placement, source: ModelSource) -> tuple[Loaded, str]:
+    """An adapter merged into its base, with the adapter's own tokenizer where it has one, and a hash of both.
+
+    Raises:
+        DlbenchError: the base cannot be loaded, or the adapter does not fit it.
+    """
+    if placement.device_map is not None:
+        raise DlbenchError(f"model {source.name!r} is an adapter, which --device-map does not go with: merge it first")
+    base = _source(adapter.base, locate(adapter.base), source.trust_remote_code)
+    if adapter_of(base) is not None:
+        raise DlbenchError(f"model {source.name!r} is an adapter of an adapter, {base.name!r}: merge that one first")
+    loaded, digest = _plain_model(base, placement)
+    model = merge(loaded.model, adapter, placement.device)
+    check_finite(source.name, model)
+    own = ModelSource(source.name, str(adapter.folder), "", source.trust_remote_code)
+    tokenizer = read_tokenizer(own) if adapter.has_tokenizer() else loaded.tokenizer
+    return replace(loaded, model=model, tokenizer=tokenizer), adapter.sha256(digest)
 
 
 def _base_sha256(name: str, folder: Path | None, digest: str) -> str:
@@ -96,7 +167,7 @@ def _base_sha256(name: str, folder: Path | None, digest: str) -> str:
 
     Args:
         name: the model that was asked for.
-        folder: its folder; None for a hub id.
+        folder: its folder or GGUF file; None for a hub id.
         digest: its own hash.
 
     Raises:
@@ -104,7 +175,7 @@ def _base_sha256(name: str, folder: Path | None, digest: str) -> str:
     """
     if EMBEDDED.get(name, name) != name:
         return fingerprint(embedded_folder(EMBEDDED[name]))
-    if folder is None:
+    if folder is None or folder.is_file():
         return digest
     base = read_json(folder / "dlbench.json", {}).get("base_sha256", digest)
     if not re.fullmatch(r"[0-9a-f]{64}", str(base)):
@@ -117,3 +188,32 @@ def plain_dtype(dtype: str, device: str) -> str:
     if dtype != INT8:
         return dtype
     return "float32" if device == "cpu" else "bfloat16"
+
+
+def settled_dtype(dtype: str | None, name: str, device: str) -> str:
+    """The dtype that a model is asked for in.
+
+    Args:
+        dtype: as the user gave it; None takes AUTO on a CUDA GPU and float32 elsewhere. The embedded models, whose fits
+            are made in float32, stay in it.
+        name: the model's.
+        device: a torch device.
+    """
+    if dtype is not None:
+        return dtype
+    return AUTO if device.startswith("cuda") and name not in EMBEDDED else "float32"
+
+
+def stored_config(name: str) -> Any:
+    """Read the configuration of a model that is not loaded; of an adapter, that of its base.
+
+    Raises:
+        DlbenchError: the model is not there.
+    """
+    from transformers import AutoConfig
+
+    source = _source(name, locate(name), False)
+    if (adapter := adapter_of(source)) is not None:
+        return stored_config(adapter.base)
+    with source.alone() as only, nullcontext() if source.gguf is None else parsed_once():
+        return AutoConfig.from_pretrained(only.location, **only.at)

@@ -24,7 +24,11 @@ from dlbench.records.jsonl import JsonLine, Part
 
 
 class BackboneInfo(Part):
-    """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash."""
+    """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash.
+
+    `quantization` is how the checkpoint's weights were stored, such as "gguf Q4_1"; None where they were not quantised,
+    and in files from before the field existed. `adapter_of` names the model that a PEFT adapter was merged into.
+    """
 
     name: Name
     family: Name
@@ -32,6 +36,8 @@ class BackboneInfo(Part):
     dtype: Name
     sha256: Sha256
     base_sha256: Sha256
+    quantization: Name | None = None
+    adapter_of: Name | None = None
 
 
 class MethodUsed(Part):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 from dlbench.data import loader, resolve
 from dlbench.data.task_options import CHAT, Sources
 from dlbench.errors import DlbenchError
-from dlbench.models.catalog import DEVICE_MAPS, DTYPES, INT8, check_device, check_model, resolve_device
+from dlbench.models.catalog import AUTO, DEVICE_MAPS, DTYPES, INT8, check_device, check_model, resolve_device
 from dlbench.records.run_folder import RUN_FILE, check_folder
 from dlbench.registry import kv_policies
 from dlbench.registry import methods as registry
@@ -55,7 +55,8 @@ class RunSpec:
     """Documents decoded together; None: as many as fit the memory."""
     seed: int = 0
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str | None = None
+    """None: the checkpoint's own on a CUDA GPU, float32 elsewhere; see `dlbench.models.loading.settled_dtype`."""
     prompt: Literal["full", "routed"] = "full"
     kv: str | None = None
     """Policy for the keys and values of skipped tokens; None: each method's own."""
@@ -91,7 +92,11 @@ class RunSpec:
     @property
     def loading(self) -> dict[str, Any]:
         """Options of `dlbench.models.loading.load` beside device and dtype."""
-        return {"device_map": self.device_map, "trust_remote_code": self.trust_remote_code}
+        return {
+            "device_map": self.device_map,
+            "trust_remote_code": self.trust_remote_code,
+            "data_dir": self.sources.data_dir,
+        }
 
     def check(self) -> None:
         """Check all that can be checked without torch.
@@ -102,7 +107,7 @@ class RunSpec:
         self._check_numbers()
         self._check_choices()
         for model in self.models:
-            check_model(model)
+            check_model(model, self.sources.data_dir)
         self.sources.check(self.tasks)
         resolve.expand_tasks(self.tasks, self.sources)
         self._check_methods()
@@ -131,8 +136,8 @@ class RunSpec:
             raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
 
     def _check_choices(self) -> None:
-        if self.dtype not in (*DTYPES, INT8):
-            raise unknown("dtype", self.dtype, (*DTYPES, INT8))
+        if self.dtype is not None and self.dtype not in (*DTYPES, INT8, AUTO):
+            raise unknown("dtype", self.dtype, (*DTYPES, INT8, AUTO))
         if self.prompt not in PROMPTS:
             raise unknown("prompt policy", self.prompt, PROMPTS)
         if self.kv is not None:

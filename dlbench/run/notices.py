@@ -11,6 +11,7 @@ from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.reference_check import complaints
 from dlbench.models.backbone import Backbone
+from dlbench.models.catalog import AUTO
 from dlbench.prompting.tokenize import Prompted
 from dlbench.terminal.progress import Progress
 
@@ -24,6 +25,21 @@ class Notices:
         """Lines about the models' generation_config that were printed."""
         self._complaints: dict[str, tuple[str, ...]] = {}
         """Task → what is wrong with its metric."""
+
+    def checkpoint(self, backbone: Backbone, dtype: str) -> None:
+        """Say what was made of a checkpoint: another dtype than its own, floating-point weights, or a merged adapter.
+
+        Args:
+            backbone: as it was loaded.
+            dtype: that was asked for.
+        """
+        if dtype == AUTO and backbone.stored_dtype != backbone.dtype:
+            self.progress.note(
+                f"{backbone.name}: its weights are {backbone.stored_dtype}, and run in {backbone.dtype} on this device; "
+                f"--dtype {backbone.stored_dtype} keeps them"
+            )
+        if backbone.adapter_of:
+            self.progress.note(f"{backbone.name}: an adapter, merged into {backbone.adapter_of}")
 
     def thinking(self, task: Task, backbone: Backbone, thinking: Thinking) -> None:
         """Say that a model's thinking is not scored."""

@@ -20,7 +20,8 @@ from dlbench.method import Draft, Method, Oracle, Router
 from dlbench.method.actions import Scope
 from dlbench.models.backbone import Backbone
 from dlbench.models.batch_size import most_rows, most_slots
-from dlbench.models.loading import EMBEDDED, load, plain_dtype
+from dlbench.models.catalog import INT8
+from dlbench.models.loading import EMBEDDED, load, plain_dtype, settled_dtype
 from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import tokenise
@@ -95,13 +96,14 @@ class Planner:
         smaller dense model of the same training. Both run at full depth only.
         """
         asked = self.spec.models
-        plain = plain_dtype(self.spec.dtype, self.device)
         smaller = [n for name in asked for n, base in EMBEDDED.items() if base == name and n not in asked]
-        backbones = [(name, self.spec.dtype) for name in asked] + [(name, plain) for name in (*asked, *smaller)]
-        return list(dict.fromkeys(backbones))
+        dtypes = {name: settled_dtype(self.spec.dtype, name, self.device) for name in (*asked, *smaller)}
+        plain = [(name, plain_dtype(dtype, self.device)) for name, dtype in dtypes.items()]
+        return list(dict.fromkeys([*((name, dtypes[name]) for name in asked), *plain]))
 
     def _engine(self, name: str, dtype: str) -> Engine:
         backbone = load(name, device=self.device, dtype=dtype, **self.spec.loading)
+        self.notices.checkpoint(backbone, dtype)
         # Weights that are elsewhere until their layer is called cannot be fused.
         return Engine(backbone, kernels="stock" if backbone.spread else self.spec.kernels)
 
@@ -174,7 +176,7 @@ class Planner:
         for job in jobs:
             job.add(Setting("full", "full", full(), None, self.spec.seed))
             backbone = job.engine.backbone
-            if backbone.source not in self.spec.models or backbone.dtype != self.spec.dtype:
+            if backbone.source not in self.spec.models or (backbone.dtype == INT8) != (self.spec.dtype == INT8):
                 continue  # only compared with, at full depth
             for given, method in self._methods(backbone.depth):
                 if isinstance(method, Oracle):

@@ -27,7 +27,7 @@ from dlbench.evaluation.oracle import OracleRows
 from dlbench.evaluation.record import Kind, build
 from dlbench.evaluation.rescoring import rescore
 from dlbench.models.catalog import resolve_device
-from dlbench.models.loading import EMBEDDED, embedded_folder
+from dlbench.models.loading import locate
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked, Record
@@ -37,7 +37,6 @@ from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import show_fits, show_results
 from dlbench.run.timing_process import measure_times
 from dlbench.system import process_group
-from dlbench.system.paths import model_folder
 from dlbench.system.processes import WAIT, cores, launch, own_threads, suitable, tell
 from dlbench.terminal.progress import Progress
 
@@ -73,10 +72,10 @@ def _processes(spec: RunSpec, documents: int | None) -> int:
         return 1
     if spec.processes is not None:
         return spec.processes
-    folders = [embedded_folder(m) if m in EMBEDDED else model_folder(m) or Path(m) for m in spec.models]
+    places = [locate(m, spec.sources.data_dir) or Path(m) for m in spec.models]
     # Processes communicate through sockets, and an offline run opens none unless several processes are asked for.
     alone = spec.offline or spec.device_map
-    return 1 if alone else suitable(folders, resolve_device(spec.device), documents)
+    return 1 if alone else suitable(places, resolve_device(spec.device), documents)
 
 
 class Runner:

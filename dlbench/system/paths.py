@@ -7,6 +7,10 @@ from pathlib import Path
 
 from dlbench.errors import DlbenchError
 
+GGUF = ".gguf"
+"""Suffix of files that hold a whole model: weights, configuration and tokenizer."""
+MODELS_VARIABLE = "DLBENCH_MODELS"
+"""Environment variable that names the folder of prefetched models."""
 _LONGEST_NAME = 200
 """Characters of the longest name that a record may hold."""
 
@@ -31,33 +35,38 @@ def expanded(path: Path, option: str) -> Path:
         raise DlbenchError(f"{option} {brief(str(path))}: {reason(error)}; give another path") from error
 
 
-def model_folder(name: str) -> Path | None:
-    """The folder that a model's name leads to; None where there is no such folder, and it may be a name on the hub.
+def model_path(name: str) -> Path | None:
+    """The folder or GGUF file that a model's name leads to; None where nothing is there, and it may be a hub name.
 
     Raises:
-        DlbenchError: the name leads to a file, or can be neither a folder nor a name on the hub.
+        DlbenchError: the name leads to another file, or can be neither a folder nor a name on the hub.
     """
     try:
         if "\0" in name:
             raise ValueError("it holds a NUL character")
         path = Path(name).expanduser()
-        if name and path.is_dir():
+        if name and (path.is_dir() or (path.suffix == GGUF and path.is_file())):
             return path
         if name and os.path.lexists(path):
-            raise DlbenchError(_no_folder(name, path))
+            raise DlbenchError(_no_model(name, path))
         return None
     except (OSError, RuntimeError, ValueError) as error:
         raise DlbenchError(f"model {brief(name)!r}: {reason(error)}; give a folder or a hub name") from error
 
 
-def _no_folder(name: str, path: Path) -> str:
-    """The message for a path that exists but is no folder: what it is, and what to give."""
+def _no_model(name: str, path: Path) -> str:
+    """The message for a path that exists but is no model: what it is, and what to give."""
     if not path.exists():
         return f"model {brief(name)} is a link to {brief(os.readlink(path))}, which is not there: give a folder"
     wanted = "config.json, the weights and the tokenizer's files"
-    if path.suffix == ".gguf":
-        return f"model {brief(name)} is a GGUF file, which dlbench does not read: give a folder with {wanted}"
-    return f"model {brief(name)} is a file: give the folder that holds {wanted}"
+    return f"model {brief(name)} is a file: give the folder that holds {wanted}, or a .gguf file"
+
+
+def models_folder() -> Path:
+    """The folder that `dlbench prefetch` puts models into by default: DLBENCH_MODELS, or the user's cache."""
+    if given := os.environ.get(MODELS_VARIABLE):
+        return expanded(Path(given), MODELS_VARIABLE)
+    return expanded(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "XDG_CACHE_HOME") / "dlbench" / "models"
 
 
 def record_name(model: str | Path) -> str:

@@ -13,8 +13,7 @@ import torch
 from dlbench.data.document import Document
 from dlbench.data.task import Task
 from dlbench.models.backbone import Backbone
-from dlbench.models.loading import EMBEDDED, embedded_folder
-from dlbench.system.paths import model_folder
+from dlbench.models.loading import stored_config
 from dlbench.system.versions import versions
 from dlbench.train.card import Card, Learnt, Measured
 from dlbench.train.data import Corpus
@@ -135,15 +134,6 @@ def save_model(backbone: Backbone, source: str, folder: Path) -> None:
 
 
 def stored_dtype(name: str) -> torch.dtype:
-    """Return the dtype that a model's weights are stored in."""
+    """Return the dtype that a model's weights are stored in; float32 where they are quantised in a GGUF file."""
     dtype = stored_config(name).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
-
-
-def stored_config(name: str) -> Any:
-    """Return the configuration of a model that is not loaded."""
-    from transformers import AutoConfig
-
-    folder = embedded_folder(name) if name in EMBEDDED else model_folder(name)
-    source, _, revision = name.partition("@") if folder is None else (str(folder), "", "")
-    return AutoConfig.from_pretrained(source, **({"revision": revision} if revision else {}))

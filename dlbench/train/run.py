@@ -26,7 +26,7 @@ from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import resolve_device
-from dlbench.models.loading import load
+from dlbench.models.loading import load, stored_config
 from dlbench.system import device_memory, process_group
 from dlbench.system.files import write_text
 from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
@@ -34,7 +34,7 @@ from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop, lora, sets
 from dlbench.train.card import CARD_FILE, Card, read_card, rich_table, write_card
-from dlbench.train.export import MeasuredQuality, Trained, stored_config, stored_dtype
+from dlbench.train.export import MeasuredQuality, Trained, stored_dtype
 from dlbench.train.measure import measure
 from dlbench.train.objective import Objective, learning
 from dlbench.train.spec import TRAIN_FILE, TrainSpec

@@ -66,7 +66,22 @@ def read_json(path: Path, absent: Mapping[str, Any] | None = None) -> Mapping[st
     return content
 
 
-def contradiction(paths: Sequence[Path], wanted: Collection[str]) -> str:
+def first_dtype(paths: Sequence[Path]) -> str:
+    """torch's name of the dtype of the first floating-point weight in safetensors files; empty where it is unknown.
+
+    Raises:
+        FileError: a file cannot be read.
+    """
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    for path in paths:
+        if path.suffix == ".safetensors" and path.is_file():
+            whole(path)
+            if held := next((names[str(t["dtype"])] for t in _tensors(path).values() if str(t["dtype"]) in names), ""):
+                return held
+    return ""
+
+
+def contradiction(paths: Sequence[Path], wanted: Collection[str], *, pickles: bool = False) -> str:
     """Describe a fault in weight files that reads without an error; empty where there is none.
 
     Such are a copy that broke off, a failed checksum, one weight in two files, and a wrong dtype.
@@ -75,6 +90,7 @@ def contradiction(paths: Sequence[Path], wanted: Collection[str]) -> str:
         paths: the files, all of which exist.
         wanted: names of the model's floating-point weights; a file may leave the first part of a name off, or have one
             part more.
+        pickles: whether pickled code in files that torch saved may run.
 
     Raises:
         FileError: the header of a file cannot be read.
@@ -86,7 +102,7 @@ def contradiction(paths: Sequence[Path], wanted: Collection[str]) -> str:
             return damage
         if path.suffix != ".safetensors" and (part := _altered(path)):
             return f"{path} is damaged in {part}, which is not what it was when it was saved"
-        for name, dtype in _dtypes(path).items():
+        for name, dtype in _dtypes(path, pickles).items():
             if name in homes:
                 return f"{homes[name]} and {path} both hold {name}: keep one of them"
             homes[name] = path
@@ -103,13 +119,13 @@ def _altered(path: Path) -> str | None:
         return parts.testzip()
 
 
-def _dtypes(path: Path) -> dict[str, str]:
+def _dtypes(path: Path, pickles: bool) -> dict[str, str]:
     """Name of each tensor → dtype, by its name in safetensors where it has one."""
     if path.suffix == ".safetensors":
         return {name: str(entry["dtype"]) for name, entry in _tensors(path).items()}
     import torch
 
-    content = torch.load(path, map_location="meta", weights_only=True)
+    content = torch.load(path, map_location="meta", weights_only=not pickles)
     held = {name: value for name, value in content.items() if isinstance(value, torch.Tensor)}
     return {name: "F32" if value.is_floating_point() else str(value.dtype) for name, value in held.items()}
 
@@ -122,17 +138,29 @@ def _tensors(path: Path) -> dict[str, Any]:
 
 
 def broken_off(path: Path) -> str:
-    """Describe a copy that broke off in a safetensors file of the right length; empty where there is none.
+    """Describe a copy that broke off in a safetensors file of the right length; empty where there is none."""
+    with path.open("rb") as file:
+        first = 8 + int.from_bytes(file.read(8), "little")
+    entries = [(*entry["data_offsets"], name) for name, entry in _tensors(path).items()]
+    return cut_tensor(path, first, [(first + begin, first + end, name) for begin, end, name in entries])
+
+
+def cut_tensor(path: Path, first: int, spans: Sequence[tuple[int, int, str]]) -> str:
+    """Describe zeros at the end of a file that begin inside a tensor; empty where there are none.
 
     A copy into preallocated space that breaks off leaves zeros from some byte on, usually from the middle of a tensor.
     Weights that really are zero fill whole tensors.
+
+    Args:
+        path: the file.
+        first: byte at which the tensors begin.
+        spans: begin, end and name of each tensor.
     """
     with path.open("rb") as file:
-        first, last = 8 + int.from_bytes(file.read(8), "little"), file.seek(0, 2)
+        last = file.seek(0, 2)
         zeros = _trailing_zeros(file, first, last)
-    spans = sorted((*entry["data_offsets"], name) for name, entry in _tensors(path).items())
-    cut = last - zeros - first
-    cut_tensors = [(end, name) for begin, end, name in spans if begin < cut <= end - _ZEROS]
+    cut = last - zeros
+    cut_tensors = [(end, name) for begin, end, name in sorted(spans) if begin < cut <= end - _ZEROS]
     if not cut_tensors or cut_tensors[0][0] >= max(end for _, end, _ in spans):
         return ""
     return f"{path} ends in {zeros:,} zero bytes, which begin inside {cut_tensors[0][1]}: its copying broke off"

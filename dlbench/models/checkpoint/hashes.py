@@ -27,13 +27,18 @@ _SETTINGS = re.compile(
 def fingerprint(folder: Path, *, code: bool = False) -> str:
     """sha256 over the weight, configuration and tokenizer files of a model folder, by name and content.
 
+    Of a GGUF file, which holds all of these, it is the plain sha256 that publishers and `sha256sum` give.
+
     Logs, curves and cards do not change the model's output and are left out. So is an index of weight files; the files
     that it names count, in other folders too.
 
     Args:
-        folder: the model's folder.
+        folder: the model's folder, or its GGUF file.
         code: whether Python files count too.
     """
+    if folder.is_file():
+        with folder.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     digest = hashlib.sha256()
     suffixes = (".safetensors", ".bin", ".py") if code else (".safetensors", ".bin")
     chosen = {p for p in folder.iterdir() if p.suffix in suffixes or _SETTINGS.fullmatch(p.name)}
@@ -55,7 +60,7 @@ def weights_sha256(model: Any, files: str) -> str:
         model: a loaded transformers model, before anything in it is changed.
         files: hash of the files, used for values that are offloaded to a disk.
     """
-    tensors = [part for name, value in sorted(model.state_dict().items()) for part in _plain(name, value)]
+    tensors = plain_tensors(model)
     pieces: dict[tuple[Any, ...], list[Future[bytes]]] = {}
     with ThreadPoolExecutor(min(_THREADS, cores())) as pool:
         for _, tensor in tensors:
@@ -69,6 +74,11 @@ def weights_sha256(model: Any, files: str) -> str:
             else:
                 digest.update(b"".join(piece.result() for piece in pieces[_place(tensor)]))
     return digest.hexdigest()
+
+
+def plain_tensors(model: Any) -> list[tuple[str, Tensor]]:
+    """Name and values of every tensor in a model's state dict, by name; a quantised one in its parts."""
+    return [part for name, value in sorted(model.state_dict().items()) for part in _plain(name, value)]
 
 
 def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

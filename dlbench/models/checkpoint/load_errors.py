@@ -21,7 +21,7 @@ _UNREACHABLE = (
     *("ConnectError", "ReadError", "ConnectTimeout", "ReadTimeout", "PoolTimeout", "RemoteProtocolError"),
 )
 """Exceptions of the hub's library and of the HTTP libraries below it, which have no common class."""
-_GIVE = "give nano, nano-half, a folder, or a hub name"
+_GIVE = "give nano, nano-half, smollm2, a folder, a GGUF file, or a hub name"
 NO_TOKENIZER = (
     "it has no vocabulary of a tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt): copy the "
     "tokenizer's files from the model that it was made from"
@@ -38,7 +38,7 @@ def explain(name: str, error: Exception, stage: Stage, folder: Path | None) -> D
         name: the model, as the user gave it.
         error: the exception.
         stage: the part that was being read.
-        folder: folder of the files; None where nothing was downloaded.
+        folder: folder of the files, or the GGUF file; None where nothing was downloaded.
     """
     try:
         reason = _of_error(error) or (None if folder is None else _of_files(name, error, stage, folder))
@@ -107,6 +107,8 @@ def _of_files(name: str, error: Exception, stage: Stage, folder: Path) -> str | 
     Raises:
         FileError: one of them cannot be read.
     """
+    if folder.is_file():
+        return _of_gguf(error, stage)
     if not (folder / "config.json").is_file():
         return _no_config(folder)
     whole(folder / "config.json")
@@ -118,6 +120,14 @@ def _of_files(name: str, error: Exception, stage: Stage, folder: Path) -> str | 
     if not isinstance(kind := config.get("model_type"), str):
         return "config.json does not say of which model_type it is: take the one that transformers saved"
     return None if kind in FAMILIES else unsupported(name, kind)
+
+
+def _of_gguf(error: Exception, stage: Stage) -> str:
+    """Describe why transformers cannot read a GGUF file that is whole."""
+    if named := re.search(r"architecture '?([\w.-]+)'? is not supported|Unknown gguf model_type: ([\w.-]+)", str(error)):
+        return f"it is a GGUF file of the architecture {named[1] or named[2]!r}, which transformers cannot read"
+    what = {"configuration": "the configuration", "tokenizer": "the tokenizer", "weights": "the weights"}[stage]
+    return f"transformers cannot read {what} in its GGUF file: {text_of(error)}"
 
 
 def _no_config(folder: Path) -> str:
@@ -173,7 +183,10 @@ def _of_weights(error: Exception, folder: Path, config: Mapping[str, Any]) -> st
     for path in files:
         whole(path)
         if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error):
-            return f"{path.name} holds more than tensors, and dlbench runs no pickled code: save it as safetensors"
+            return (
+                f"{path.name} holds more than tensors, and pickled code may do anything: save it as "
+                "safetensors, or, if you trust it, run with --trust-remote-code"
+            )
     if how := config.get("quantization_config"):
         by = how.get("quant_method", "an unknown method") if isinstance(how, dict) else how
         return f"it is quantised by {by}, which cannot be used here: {text_of(error)}"

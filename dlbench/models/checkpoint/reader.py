@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,64 +12,20 @@ import torch
 
 from dlbench.errors import DlbenchError
 from dlbench.models.checkpoint.buffers import fill
-from dlbench.models.checkpoint.files import ADAPTERS, FileError, contradiction, read_json, weight_files
+from dlbench.models.checkpoint.files import FileError, contradiction, first_dtype, read_json, weight_files
+from dlbench.models.checkpoint.gguf_file import check_claimed, dequantising, plain, read_facts
+from dlbench.models.checkpoint.hashes import plain_tensors
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
+from dlbench.models.checkpoint.quantised import described, settings_of
+from dlbench.models.checkpoint.source import Loaded, ModelSource, Placement
 from dlbench.models.families import FAMILIES, Family, unsupported
 from dlbench.system.device_memory import ran_out
-from dlbench.system.paths import brief
 from dlbench.terminal.quiet import quiet_torchao
 
 
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model comes from."""
-
-    name: str
-    """For messages: the name that was given."""
-    location: str
-    """A folder, or a hub id."""
-    revision: str = ""
-    """Revision of the hub id; empty for its default."""
-    trust_remote_code: bool = False
-    """Whether code that comes with the model may run."""
-
-    @property
-    def at(self) -> dict[str, str]:
-        """Arguments of transformers' readers that select the revision."""
-        return {"revision": self.revision} if self.revision else {}
-
-    def folder(self) -> Path | None:
-        """The folder of the model's files; None where the hub's cache has none of them."""
-        if Path(self.location).is_dir():
-            return Path(self.location)
-        from huggingface_hub import snapshot_download
-
-        try:
-            return Path(snapshot_download(self.location, revision=self.revision or None, local_files_only=True))
-        except Exception:  # the hub's library raises many types
-            return None
-
-
-@dataclass(frozen=True)
-class Placement:
-    """How weights are loaded."""
-
-    device: str
-    dtype: torch.dtype
-    attention: str | None = None
-    """transformers' attention implementation; None takes the library's default."""
-    device_map: Any = None
-    """How transformers spreads the layers over devices; None: all on `device`."""
-
-    @property
-    def too_large(self) -> str:
-        """For messages: the weights do not fit."""
-        return f"{str(self.dtype).removeprefix('torch.')} does not fit the memory of {self.device}"
-
-
-def read(source: ModelSource, placement: Placement) -> tuple[Any, Any, Path]:
-    """Read a tokenizer, a model, and the folder that holds their files.
+def read(source: ModelSource, placement: Placement) -> Loaded:
+    """Read a tokenizer, a model, and facts about its files.
 
     Raises:
         DlbenchError: the model cannot be read completely; the message says why, and what to do.
@@ -80,39 +34,55 @@ def read(source: ModelSource, placement: Placement) -> tuple[Any, Any, Path]:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    stage = partial(_explained, source, placement)
-    with stage("configuration"):
-        family = _family(source)
-    with stage("tokenizer"):
-        tokenizer = _tokenizer(source)
-    with stage("weights"):
-        model = _model(source, placement, family)
-        folder = source.folder()
-        assert folder is not None
-        _check(source.name, tokenizer, model, folder)
-    return tokenizer, model, folder
+    with source.alone() as only:
+        with _explained(source, placement, "configuration"):
+            facts = None if source.gguf is None else read_facts(source.gguf)
+            family, config = _family(only)
+            stored = _stored(config, source) if facts is None else facts.dtype
+            placement = placement.settled(stored)
+        with _explained(source, placement, "tokenizer"):
+            tokenizer = read_tokenizer(only)
+        with _explained(source, placement, "weights"):
+            how = settings_of(config)
+            model = _model(only, placement, family, quantised=how is not None)
+            files = source.files()
+            assert files is not None
+            if facts is None:
+                _check_files(source, model, files)
+            else:
+                check_claimed(source.name, model, facts)
+            _check(source.name, tokenizer, model)
+    quantization = facts.quantization if facts is not None else None if how is None else described(how)
+    return Loaded(tokenizer, model, files, stored, quantization)
 
 
-def _family(source: ModelSource) -> Family:
-    """The family of the model, by its configuration.
+def _family(source: ModelSource) -> tuple[Family, Any]:
+    """The family of the model, and its configuration, which says it.
 
     Raises:
-        DlbenchError: it is an adapter, brings code that may not run, or is of an unsupported type.
+        DlbenchError: it brings code that may not run, or is of an unsupported type.
     """
     from transformers import AutoConfig
 
-    _no_adapter(source)
     if not source.trust_remote_code:
         _no_code(source)
-    kind = AutoConfig.from_pretrained(
-        source.location, **source.at, trust_remote_code=source.trust_remote_code
-    ).model_type
+    config = AutoConfig.from_pretrained(source.location, **source.at, trust_remote_code=source.trust_remote_code)
+    kind = config.model_type
     if kind not in FAMILIES:
         raise DlbenchError(unsupported(source.name, kind))
-    return FAMILIES[kind]
+    return FAMILIES[kind], config
 
 
-def _tokenizer(source: ModelSource) -> Any:
+def _stored(config: Any, source: ModelSource) -> str:
+    """Dtype of a checkpoint that is no GGUF file: as its configuration says, or else that of its first weight."""
+    given = str(getattr(config, "dtype", None) or "").removeprefix("torch.")
+    if not given and (files := source.files()) is not None:
+        given = first_dtype(weight_files(files))
+    return given if given in ("float32", "bfloat16", "float16") else "float32"
+
+
+def read_tokenizer(source: ModelSource) -> Any:
+    """Read a tokenizer, which pads on the left."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(
@@ -122,7 +92,7 @@ def _tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def _model(source: ModelSource, placement: Placement, family: Family) -> Any:
+def _model(source: ModelSource, placement: Placement, family: Family, *, quantised: bool) -> Any:
     """The model with its weights, all of them from its files.
 
     Raises:
@@ -130,20 +100,26 @@ def _model(source: ModelSource, placement: Placement, family: Family) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    # Some quantised weights cannot be moved once they are loaded.
+    device_map = {"": placement.device} if quantised and placement.device_map is None else placement.device_map
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source.location,
         **source.at,
         trust_remote_code=source.trust_remote_code,
+        weights_only=not source.trust_remote_code,  # pickled code is code that comes with the model
         dtype=placement.dtype,
         attn_implementation=placement.attention,
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # the report then names them; otherwise the error does not
-        **({} if placement.device_map is None else {"device_map": placement.device_map}),
+        **({} if device_map is None else {"device_map": device_map}),
+        **({} if source.gguf is None else dequantising()),
     )
     model, report = loaded
     judge(source.name, model, family.layers, report)
     fill(model)
-    if placement.device_map is None:
+    if source.gguf is not None:
+        plain(model)
+    if device_map is None:
         model.to(placement.device)
     return model
 
@@ -161,49 +137,7 @@ def _explained(source: ModelSource, placement: Placement, stage: Stage) -> Itera
     except Exception as error:
         if ran_out(error):
             raise DlbenchError(f"model {source.name!r} in {placement.too_large}") from error
-        raise explain(source.name, error, stage, source.folder()) from error
-
-
-def _no_adapter(source: ModelSource) -> None:
-    """Reject an adapter, alone or beside weights.
-
-    With PEFT installed, transformers applies the adapter and reports on its loading only; without PEFT it ignores it.
-
-    Raises:
-        DlbenchError: there is one.
-    """
-    name, folder = source.name, Path(source.location)
-    files = [folder / file for file in ADAPTERS if (folder / file).is_file()] or _hub_adapter(source)
-    if not files:
-        return
-    base = read_json(files[0]).get("base_model_name_or_path") if files[0].name == ADAPTERS[0] else None
-    adapter = f"a PEFT adapter of {brief(str(base))}" if base else "a PEFT adapter"
-    if folder.is_dir() and weight_files(folder):
-        raise DlbenchError(
-            f"model {name!r} holds {adapter} beside its weights ({files[0].name}): merge it into them, or, where that "
-            "is done, move its files elsewhere"
-        )
-    raise DlbenchError(
-        f"model {name!r} is {adapter}: merge it into that model first (merge_and_unload, then save_pretrained), and "
-        "give the result"
-    )
-
-
-def _hub_adapter(source: ModelSource) -> list[Path]:
-    """The configuration file of an adapter on the hub, or in its cache; empty where there is none."""
-    if Path(source.location).is_dir():
-        return []
-    from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
-
-    file, revision = ADAPTERS[0], source.revision or None
-    try:
-        cached = try_to_load_from_cache(source.location, file, revision=revision)
-        # None: the cache does not know; `file_exists` fails at once where the hub cannot be reached
-        if cached is None and file_exists(source.location, file, revision=revision):
-            cached = hf_hub_download(source.location, file, revision=revision)
-    except Exception:  # reading the model will tell what is wrong with the name or the hub
-        return []
-    return [Path(cached)] if isinstance(cached, str) else []
+        raise explain(source.name, error, stage, source.files()) from error
 
 
 def _no_code(source: ModelSource) -> None:
@@ -222,21 +156,40 @@ def _no_code(source: ModelSource) -> None:
         )
 
 
-def _check(name: str, tokenizer: Any, model: Any, folder: Path) -> None:
-    """Check for faults that transformers reads without complaint.
+def _check_files(source: ModelSource, model: Any, folder: Path) -> None:
+    """Check files for faults that transformers reads without complaint.
 
     Raises:
-        DlbenchError: the tokenizer has no vocabulary, generation_config.json is damaged, the copy of a file broke off,
-            or weights are not finite.
+        DlbenchError: generation_config.json is damaged, or a file of weights.
+    """
+    read_json(folder / "generation_config.json", {})
+    floats = [] if settings_of(model.config) is not None else [name for name, _ in model.named_parameters()]
+    if fault := contradiction(weight_files(folder), floats, pickles=source.trust_remote_code):
+        raise DlbenchError(cannot(source.name, f"{fault}; fetch or copy it again"))
+
+
+def _check(name: str, tokenizer: Any, model: Any) -> None:
+    """Check what was loaded.
+
+    Raises:
+        DlbenchError: the tokenizer has no vocabulary, or weights are not finite.
     """
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise DlbenchError(cannot(name, NO_TOKENIZER))
-    read_json(folder / "generation_config.json", {})
-    floats = [] if hasattr(model.config, "quantization_config") else [n for n, p in model.named_parameters()]
-    if fault := contradiction(weight_files(folder), floats):
-        raise DlbenchError(cannot(name, f"{fault}; fetch or copy it again"))
-    if not all(bool(torch.isfinite(p).all()) for p in model.parameters() if p.device.type != "meta"):
-        raise DlbenchError(_not_finite(name, model.dtype))
+    check_finite(name, model)
+
+
+def check_finite(name: str, model: Any) -> None:
+    """Check that a model's weights are numbers.
+
+    Raises:
+        DlbenchError: some are infinite, or not a number.
+    """
+    for _, weights in plain_tensors(model):
+        if weights.is_floating_point() and not weights.is_meta:
+            narrow = weights.element_size() == 1  # float8 has no test of its own
+            if not bool(torch.isfinite(weights.float() if narrow else weights).all()):
+                raise DlbenchError(_not_finite(name, model.dtype))
 
 
 def _not_finite(name: str, dtype: torch.dtype) -> str:
