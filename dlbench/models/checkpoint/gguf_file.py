@@ -6,11 +6,11 @@ such as a tokenizer of another model, is not looked at.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,16 @@ def read_facts(path: Path) -> GgufFacts:
 
     Raises:
         FileError: it is no GGUF file, is cut off or damaged, or is one part of several.
-        DlbenchError: the package `gguf` is not installed.
     """
-    try:
-        from gguf import GGUFReader, LlamaFileType
-    except ModuleNotFoundError as error:
-        raise DlbenchError(f"{path} needs the package gguf: pip install 'dlbench[gguf]'") from error
+    from gguf import GGUFReader, LlamaFileType
+
     whole(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise FileError(f"{path} is no GGUF file, whatever its name says: fetch it again")
     try:
-        reader = GGUFReader(path)
+        reader = GGUFReader(str(path.resolve()))
         architecture = str(reader.fields["general.architecture"].contents())
         parts = reader.fields["split.count"].contents() if "split.count" in reader.fields else 1
         kind = reader.fields["general.file_type"].contents() if "general.file_type" in reader.fields else None
@@ -101,10 +98,34 @@ def _dtype(amount: Counter[str]) -> str:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[dict[str, str]]:
-    """Yield arguments for transformers' readers with which they see a GGUF file and nothing beside it."""
-    with tempfile.TemporaryDirectory() as empty:
-        yield {"pretrained_model_name_or_path": empty, "gguf_file": str(path.resolve())}
+def parsed_once() -> Iterator[None]:
+    """Keep the parsed header of a GGUF file while transformers reads it, and its progress bar off the terminal.
+
+    transformers parses the header anew for configuration, tokenizer and weights, which takes seconds each time because
+    of the vocabulary, and makes the table of tensors' names anew for every module of the model.
+
+    Raises:
+        DlbenchError: the package `gguf` is not installed.
+    """
+    try:
+        import gguf
+    except ModuleNotFoundError as error:
+        raise DlbenchError("GGUF files need the package gguf: pip install 'dlbench[gguf]'") from error
+    from transformers import modeling_gguf_pytorch_utils as transformers_reader
+
+    swapped = [
+        (gguf, "GGUFReader", cache(gguf.GGUFReader)),
+        (gguf, "get_tensor_name_map", cache(gguf.get_tensor_name_map)),
+        (transformers_reader, "tqdm", lambda tensors, **_: tensors),
+    ]
+    before = [getattr(module, name) for module, name, _ in swapped]
+    for module, name, value in swapped:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(swapped, before, strict=True):
+            setattr(module, name, value)
 
 
 def dequantising() -> dict[str, Any]:

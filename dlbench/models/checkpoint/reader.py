@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from dlbench.errors import DlbenchError
 from dlbench.models.checkpoint.buffers import fill
 from dlbench.models.checkpoint.files import FileError, contradiction, first_dtype, read_json, weight_files
-from dlbench.models.checkpoint.gguf_file import check_claimed, dequantising, plain, read_facts
+from dlbench.models.checkpoint.gguf_file import check_claimed, dequantising, parsed_once, plain, read_facts
 from dlbench.models.checkpoint.hashes import plain_tensors
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
@@ -34,7 +34,7 @@ def read(source: ModelSource, placement: Placement) -> Loaded:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    with source.alone() as only:
+    with source.alone() as only, nullcontext() if source.gguf is None else parsed_once():
         with _explained(source, placement, "configuration"):
             facts = None if source.gguf is None else read_facts(source.gguf)
             family, config = _family(only)
@@ -44,7 +44,7 @@ def read(source: ModelSource, placement: Placement) -> Loaded:
             tokenizer = read_tokenizer(only)
         with _explained(source, placement, "weights"):
             how = settings_of(config)
-            model = _model(only, placement, family, quantised=how is not None)
+            model = _model(only, placement, family, config)
             files = source.files()
             assert files is not None
             if facts is None:
@@ -64,7 +64,7 @@ def _family(source: ModelSource) -> tuple[Family, Any]:
     """
     from transformers import AutoConfig
 
-    if not source.trust_remote_code:
+    if source.gguf is None and not source.trust_remote_code:
         _no_code(source)
     config = AutoConfig.from_pretrained(source.location, **source.at, trust_remote_code=source.trust_remote_code)
     kind = config.model_type
@@ -92,7 +92,7 @@ def read_tokenizer(source: ModelSource) -> Any:
     return tokenizer
 
 
-def _model(source: ModelSource, placement: Placement, family: Family, *, quantised: bool) -> Any:
+def _model(source: ModelSource, placement: Placement, family: Family, config: Any) -> Any:
     """The model with its weights, all of them from its files.
 
     Raises:
@@ -100,8 +100,9 @@ def _model(source: ModelSource, placement: Placement, family: Family, *, quantis
     """
     from transformers import AutoModelForCausalLM
 
-    # Some quantised weights cannot be moved once they are loaded.
-    device_map = {"": placement.device} if quantised and placement.device_map is None else placement.device_map
+    device_map = placement.device_map
+    if device_map is None and settings_of(config) is not None:
+        device_map = {"": placement.device}  # some quantised weights cannot be moved once they are loaded
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         source.location,
         **source.at,
@@ -112,7 +113,7 @@ def _model(source: ModelSource, placement: Placement, family: Family, *, quantis
         output_loading_info=True,
         ignore_mismatched_sizes=True,  # the report then names them; otherwise the error does not
         **({} if device_map is None else {"device_map": device_map}),
-        **({} if source.gguf is None else dequantising()),
+        **({} if source.gguf is None else {"config": config, **dequantising()}),
     )
     model, report = loaded
     judge(source.name, model, family.layers, report)
