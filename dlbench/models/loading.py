@@ -83,7 +83,7 @@ def load(
     backbone = wrap(model, loaded.tokenizer, name=name if name in PACKAGED else record_name(path or name), sha256=digest, base_sha256=base)
     backbone.source = name
     backbone.stored_dtype, backbone.quantization = loaded.stored, loaded.quantization
-    backbone.adapter_of = "" if adapter is None else record_name(adapter.base)
+    backbone.adapter_of = "" if adapter is None else record_name(locate(adapter.base) or adapter.base)
     backbone.weights_sha256 = weights_sha256(model, digest)
     backbone.spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
     if dtype == INT8:

@@ -21,6 +21,7 @@ from dlbench.leaderboard.pages.chart_text import caption, chart_facts, legend
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.row_table import row_section
 from dlbench.leaderboard.pages.site_context import Site, ViewLink, file_of
+from dlbench.records.schema import BackboneInfo
 
 _SUMMARY_NOTE = (
     "One row per method. The area under its curve sums up the whole trade: it is the mean share of full's quality over "
@@ -76,9 +77,17 @@ def _intro(site: Site, view: BoardView) -> dict[str, Any]:
     records = [row.record for entry in view.entries for rows in entry.rows for row in rows]
     return {
         "methods": {entry.method for entry in view.entries},
-        "backbone_facts": "" if full is None else f", {full.family}, {full.layers} layers, {full.dtype}",
+        "backbone_facts": "" if full is None else _facts(full),
         "warnings": [*site.warnings, *cut_prompts(records)],
     }
+
+
+def _facts(backbone: BackboneInfo) -> str:
+    """Return what is said of a backbone after its name."""
+    facts = ["", backbone.family, f"{backbone.layers} layers", backbone.dtype]
+    facts += [f"from a checkpoint in {backbone.quantization}"] if backbone.quantization else []
+    facts += [f"with an adapter of {backbone.adapter_of}"] if backbone.adapter_of else []
+    return ", ".join(facts)
 
 
 def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,28 +132,36 @@ def merge(model: Any, adapter: Adapter, device: str) -> Any:
         DlbenchError: peft is not installed, the adapter does not fit the base, or is of a kind that cannot be merged.
     """
     try:
-        from peft import PeftConfig, PeftModel
+        import peft  # noqa: F401
     except ModuleNotFoundError as error:
         message = f"model {adapter.name!r} is a PEFT adapter, which needs the package peft: pip install 'dlbench[peft]'"
         raise DlbenchError(message) from error
     try:
-        config: Any = PeftConfig.from_pretrained(str(adapter.folder))
-        if config.is_prompt_learning:
-            raise DlbenchError(f"model {adapter.name!r} is an adapter of kind {adapter.kind}, which has nothing to merge")
-        config.inference_mode = True
-        adapted: Any = PeftModel(model, config)
-        report = adapted.load_adapter(str(adapter.folder), "default", is_trainable=False, torch_device=device)
-        lost = [key for key in report.missing_keys if ".default" in key or "modules_to_save" in key]
-        if lost or report.unexpected_keys:
-            some = ", ".join([*lost, *report.unexpected_keys][:3])
-            raise DlbenchError(
-                f"model {adapter.name!r} is an adapter that does not fit its base {brief(adapter.base)}: {len(lost)} "
-                f"weights are missing and {len(report.unexpected_keys)} have no place ({some})"
-            )
-        return adapted.merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft and transformers are released apart
+            return _merged(model, adapter, device)
     except DlbenchError:
         raise
     except Exception as error:  # peft and torch raise many types
         raise DlbenchError(
             f"model {adapter.name!r} is an adapter that cannot be merged into {brief(adapter.base)}: {text_of(error)}"
         ) from error
+
+
+def _merged(model: Any, adapter: Adapter, device: str) -> Any:
+    from peft import PeftConfig, PeftModel
+
+    config: Any = PeftConfig.from_pretrained(str(adapter.folder))
+    if config.is_prompt_learning:
+        raise DlbenchError(f"model {adapter.name!r} is an adapter of kind {adapter.kind}, which has nothing to merge")
+    config.inference_mode = True
+    adapted: Any = PeftModel(model, config)
+    report = adapted.load_adapter(str(adapter.folder), "default", is_trainable=False, torch_device=device)
+    lost = [key for key in report.missing_keys if ".default" in key or "modules_to_save" in key]
+    if lost or report.unexpected_keys:
+        some = ", ".join([*lost, *report.unexpected_keys][:3])
+        raise DlbenchError(
+            f"model {adapter.name!r} is an adapter that does not fit its base {brief(adapter.base)}: {len(lost)} "
+            f"weights are missing and {len(report.unexpected_keys)} have no place ({some})"
+        )
+    return adapted.merge_and_unload()
