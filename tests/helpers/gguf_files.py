@@ -34,7 +34,7 @@ def model(seed=0):
         LlamaConfig(
             vocab_size=1024,
             hidden_size=64,
-            intermediate_size=96,
+            intermediate_size=128,
             num_hidden_layers=LAYERS,
             num_attention_heads=HEADS,
             num_key_value_heads=KEY_HEADS,
@@ -63,7 +63,7 @@ def save(path, *, kind="Q4_1", architecture="llama", more=None, tokenizer=True, 
     writer.add_block_count(LAYERS)
     writer.add_context_length(256)
     writer.add_embedding_length(64)
-    writer.add_feed_forward_length(96)
+    writer.add_feed_forward_length(128)
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(KEY_HEADS)
     writer.add_layer_norm_rms_eps(1e-6)

@@ -222,5 +222,5 @@ def test_a_run_says_what_it_was_merged_into(adapter, tmp_path, capsys):
     line = f"run --model {adapter} --task nano_summary --method full --limit 2 --max-new-tokens 4 --no-timing"
     assert main([*line.split(), "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
     (record,) = read_lines(tmp_path / "out" / "records.jsonl", Record)
-    assert record.backbone.adapter_of == "base" and record.quality.retained == 1
+    assert record.backbone.adapter_of == "base" and record.quality.full_mean == record.quality.mean
     assert "adapter: an adapter, merged into base" in capsys.readouterr().err

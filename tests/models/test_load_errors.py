@@ -119,7 +119,7 @@ CAUSES = {
         rename("model.safetensors", "weights.safetensors"),
         r"it has no weights .*; weights\.safetensors is not what transformers looks for",
     ),
-    "GGUF": (rename("model.safetensors", "q4.gguf"), r"it has no weights .*; q4\.gguf is not what"),
+    "no GGUF": (rename("model.safetensors", "q4.gguf"), r"q4\.gguf is no GGUF file, whatever its name says"),
     "a file that is not there": (
         index({"metadata": {}, "weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}),
         r"1 of its 2 files of weights are not there: model-2\.safetensors",
@@ -135,7 +135,7 @@ CAUSES = {
         r"its weights cannot be read: .*",
     ),
     "no file of torch": (several(torches(), put("pytorch_model.bin", "hello")), r"pytorch_model\.bin is no file that"),
-    "objects": (torches(save=objects), r"pytorch_model\.bin holds more than tensors, and dlbench runs no pickled code"),
+    "objects": (torches(save=objects), r"pytorch_model\.bin holds more than tensors, and pickled code may do any"),
     # config.json
     "nothing": (drop("*"), r"it has no config\.json, so it is no folder that transformers saved"),
     "no configuration": (drop("config.json"), r"it has no config\.json"),

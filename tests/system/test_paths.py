@@ -15,7 +15,7 @@ from dlbench.models.checkpoint.hashes import fingerprint
 from dlbench.models.loading import embedded_folder, load
 from dlbench.records.schema import BackboneInfo
 from dlbench.run import config as spec
-from dlbench.system.paths import model_folder, record_name
+from dlbench.system.paths import model_path, record_name
 from dlbench.train.spec import TrainSpec
 
 SHA = "ab" * 32
@@ -140,7 +140,7 @@ def test_records_take_the_name_of_any_folder(folder, tmp_path):
 
 def test_what_is_not_there_may_be_a_hub_name(home):
     for given in ("org/name", "org/name@main", "name", ""):
-        assert model_folder(given) is None
+        assert model_path(given) is None
 
 
 # ---- what is written

@@ -25,7 +25,12 @@ def linear_flops(module: nn.Module | None) -> int:
     """FLOPs of all linear maps inside a module, per token."""
     if module is None:
         return 0
-    return sum(2 * m.weight.numel() for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
+    return sum(2 * _products(m) for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
+
+
+def _products(linear: nn.Linear | Conv1D) -> int:
+    """Products per token of a linear map; quantised weights may be packed, so that they have fewer elements."""
+    return linear.in_features * linear.out_features if isinstance(linear, nn.Linear) else linear.weight.numel()
 
 
 class Costs:

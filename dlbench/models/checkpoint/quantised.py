@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
+
+from dlbench.errors import DlbenchError
+from dlbench.system.paths import brief
 
 _LONGEST = 80
 
@@ -34,3 +38,36 @@ def _kind(method: str, how: Mapping[str, Any]) -> str:
         return str(how.get("format") or "")
     bits = how.get("bits") or how.get("w_bit") or how.get("nbits")
     return f"{bits} bit" if bits else str(how.get("fmt") or "")
+
+
+def check_linear(name: str, model: Any, how: Mapping[str, Any]) -> None:
+    """Check that a quantised model's linear maps are subclasses of torch's, with the sizes of the plain model.
+
+    Other classes hide how large a map is, so that its FLOPs could not be counted.
+
+    Args:
+        name: the model's, for the message.
+        model: as transformers loaded it.
+        how: how it is quantised.
+
+    Raises:
+        DlbenchError: one of them is not.
+    """
+    import torch
+    from torch import nn
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    with torch.device("meta"):
+        bare = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    for path, module in bare.named_modules():
+        if not isinstance(module, nn.Linear):
+            continue
+        loaded = model.get_submodule(path)
+        sizes = getattr(loaded, "in_features", None), getattr(loaded, "out_features", None)
+        if not isinstance(loaded, nn.Linear) or sizes != (module.in_features, module.out_features):
+            raise DlbenchError(
+                f"model {brief(name)!r} is quantised by {described(how)}, whose {type(loaded).__name__} ({path}) hides "
+                "its size, so that FLOPs cannot be counted: give the plain model, or one quantised otherwise"
+            )

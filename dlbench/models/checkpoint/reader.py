@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dlbench.models.checkpoint.gguf_file import check_claimed, dequantising, par
 from dlbench.models.checkpoint.hashes import plain_tensors
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
-from dlbench.models.checkpoint.quantised import described, settings_of
+from dlbench.models.checkpoint.quantised import check_linear, described, settings_of
 from dlbench.models.checkpoint.source import Loaded, ModelSource, Placement
 from dlbench.models.families import FAMILIES, Family, unsupported
 from dlbench.system.device_memory import ran_out
@@ -43,8 +44,9 @@ def read(source: ModelSource, placement: Placement) -> Loaded:
         with _explained(source, placement, "tokenizer"):
             tokenizer = read_tokenizer(only)
         with _explained(source, placement, "weights"):
-            how = settings_of(config)
             model = _model(only, placement, family, config)
+            if (how := settings_of(model.config)) is not None:
+                check_linear(source.name, model, how)
             files = source.files()
             assert files is not None
             if facts is None:
@@ -52,7 +54,9 @@ def read(source: ModelSource, placement: Placement) -> Loaded:
             else:
                 check_claimed(source.name, model, facts)
             _check(source.name, tokenizer, model)
-    quantization = facts.quantization if facts is not None else None if how is None else described(how)
+    stored_how = settings_of(config)  # the model's own has none where it was dequantised
+    quantization = None if stored_how is None else described(stored_how)
+    quantization = quantization if facts is None else facts.quantization
     return Loaded(tokenizer, model, files, stored, quantization)
 
 
@@ -103,18 +107,18 @@ def _model(source: ModelSource, placement: Placement, family: Family, config: An
     device_map = placement.device_map
     if device_map is None and settings_of(config) is not None:
         device_map = {"": placement.device}  # some quantised weights cannot be moved once they are loaded
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        source.location,
-        **source.at,
-        trust_remote_code=source.trust_remote_code,
-        weights_only=not source.trust_remote_code,  # pickled code is code that comes with the model
-        dtype=placement.dtype,
-        attn_implementation=placement.attention,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # the report then names them; otherwise the error does not
-        **({} if device_map is None else {"device_map": device_map}),
-        **({} if source.gguf is None else {"config": config, **dequantising()}),
-    )
+    with _pickles(source.trust_remote_code):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.location,
+            **source.at,
+            trust_remote_code=source.trust_remote_code,
+            dtype=placement.dtype,
+            attn_implementation=placement.attention,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # the report then names them; otherwise the error does not
+            **({} if device_map is None else {"device_map": device_map}),
+            **({} if source.gguf is None else {"config": config, **dequantising()}),
+        )
     model, report = loaded
     judge(source.name, model, family.layers, report)
     fill(model)
@@ -123,6 +127,23 @@ def _model(source: ModelSource, placement: Placement, family: Family, config: An
     if device_map is None:
         model.to(placement.device)
     return model
+
+
+@contextmanager
+def _pickles(trusted: bool) -> Iterator[None]:
+    """Let pickled code in files of weights run: it is code that comes with the model, like that in Python files.
+
+    transformers takes an argument `weights_only`, and does not pass it on.
+    """
+    from transformers import modeling_utils
+
+    reader = modeling_utils.load_state_dict
+    if trusted:
+        modeling_utils.load_state_dict = partial(reader, weights_only=False)
+    try:
+        yield
+    finally:
+        modeling_utils.load_state_dict = reader
 
 
 @contextmanager

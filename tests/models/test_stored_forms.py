@@ -1,0 +1,216 @@
+"""Checkpoints in the forms that people have: quantised, in several files, pickled, and in a dtype of their own."""
+
+import json
+
+import gguf_files
+import pytest
+import small_model
+import torch
+from checkpoints import copy
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, TorchAoConfig
+
+from dlbench.cli import main
+from dlbench.engine.flops.costs import linear_flops
+from dlbench.errors import DlbenchError
+from dlbench.models.catalog import AUTO
+from dlbench.models.checkpoint.quantised import check_linear, described
+from dlbench.models.checkpoint.source import Placement
+from dlbench.models.loading import embedded_folder, load, settled_dtype
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record
+from dlbench.run.notices import Notices
+from dlbench.terminal.quiet import quiet_torchao
+
+IDS = torch.arange(3, 60)[None]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_model.save(tmp_path_factory.mktemp("models") / "small")
+
+
+@torch.no_grad()
+def logits(model):
+    return model.eval()(IDS).logits
+
+
+# ---- quantised
+
+
+@pytest.fixture(scope="module")
+def torchao(tmp_path_factory):
+    """A checkpoint that torchao quantised, and the model that it was saved from."""
+    from torchao.quantization import Int8WeightOnlyConfig
+
+    root = tmp_path_factory.mktemp("torchao")
+    gguf_files.model().save_pretrained(root / "plain")
+    with quiet_torchao():
+        how = TorchAoConfig(Int8WeightOnlyConfig())
+        model = AutoModelForCausalLM.from_pretrained(root / "plain", quantization_config=how, dtype=torch.float32)
+        model.save_pretrained(root / "quantised")
+    AutoTokenizer.from_pretrained(embedded_folder("nano")).save_pretrained(root / "quantised")
+    return root / "quantised", model
+
+
+def test_a_checkpoint_of_torchao_runs_as_it_was_saved(torchao, tmp_path):
+    folder, model = torchao
+    backbone = load(str(folder))
+    assert torch.equal(logits(backbone.model), logits(model))
+    assert backbone.quantization == "torchao Int8WeightOnly" and backbone.dtype == "float32"
+    assert type(backbone.layers[0].self_attn.q_proj.weight.data).__name__ == "Int8Tensor"
+    line = f"run --model {folder} --task nano_summary --method full --method static_skip --budget 0.5 --limit 2"
+    line += f" --max-new-tokens 4 --no-timing --device cpu --out {tmp_path / 'out'}"
+    assert main(line.split()) == 0
+    full, half = read_lines(tmp_path / "out" / "records.jsonl", Record)
+    assert full.backbone.quantization == half.backbone.quantization == "torchao Int8WeightOnly"
+    assert full.compute.flops.layers == 2 * half.compute.flops.layers > 0
+
+
+class Packed(torch.nn.Module):
+    """A linear map as GPTQ's is: of a class of its own."""
+
+
+def test_a_scheme_that_hides_the_size_of_its_maps_is_refused(torchao):
+    backbone = load(str(torchao[0]))
+    how = {"quant_method": "gptq", "bits": 4}
+    check_linear("m", backbone.model, how)
+    backbone.layers[1].mlp.up_proj = Packed()
+    with pytest.raises(DlbenchError, match=r"quantised by gptq 4 bit, whose Packed \(model\.layers\.1\.mlp\.up_proj\)"):
+        check_linear("m", backbone.model, how)
+
+
+def test_flops_are_those_of_the_sizes_not_of_the_stored_numbers():
+    linear = torch.nn.Linear(64, 32, bias=False)
+    linear.weight = torch.nn.Parameter(torch.zeros(1024, 1, dtype=torch.uint8), requires_grad=False)  # two in a byte
+    assert linear_flops(linear) == 2 * 64 * 32
+
+
+def test_what_is_quantised_is_not_quantised_again(torchao):
+    with pytest.raises(DlbenchError, match="is quantised already .torchao Int8WeightOnly.: leave --dtype int8 away"):
+        load(str(torchao[0]), dtype="int8")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes nf4"),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "bitsandbytes int8"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128}, "gptq 4 bit"),
+        ({"quant_method": "awq", "w_bit": 4}, "awq 4 bit"),
+        ({"quant_method": "compressed-tensors", "format": "pack-quantized"}, "compressed-tensors pack-quantized"),
+        ({"quant_method": "fp8", "fmt": "e4m3"}, "fp8 e4m3"),
+        ({"quant_method": "of tomorrow"}, "of tomorrow"),
+        ({}, "unknown"),
+    ],
+)  # fmt: skip
+def test_a_scheme_is_named_in_a_few_words(how, said):
+    assert described(how) == said
+
+
+# ---- several files, and files of torch
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_files_of_torch_and_several_files_give_the_same_model(kind, shards, small, tmp_path):
+    folder = copy(small, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(weights)
+    stem = "model" if kind == "safetensors" else "pytorch_model"
+    where = {}
+    for number in range(shards):
+        held = {name: weights[name] for name in names[number::shards]}
+        file = f"{stem}.{kind}" if shards == 1 else f"{stem}-{number + 1:05}-of-{shards:05}.{kind}"
+        where |= dict.fromkeys(held, file)
+        put(held, folder / file)
+    if shards > 1:
+        (folder / f"{stem}.{kind}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
+    backbone, plain = load(str(folder)), load(str(small))
+    assert torch.equal(logits(backbone.model), logits(plain.model))
+    assert backbone.weights_sha256 == plain.weights_sha256 and backbone.sha256 != plain.sha256
+
+
+def put(weights, path):
+    from safetensors.torch import save_file
+
+    save_file(weights, path, {"format": "pt"}) if path.suffix == ".safetensors" else torch.save(weights, path)
+
+
+class Bag(dict):
+    """A dictionary that only its own code can build."""
+
+
+def test_pickled_code_runs_for_those_who_trust_it_only(small, tmp_path):
+    folder = copy(small, tmp_path / "m")
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(Bag(weights), folder / "pytorch_model.bin")
+    with pytest.raises(DlbenchError, match=r"pytorch_model\.bin holds more than tensors.* --trust-remote-code"):
+        load(str(folder))
+    assert torch.equal(logits(load(str(folder), trust_remote_code=True).model), logits(load(str(small)).model))
+
+
+# ---- dtypes
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("said", [True, False])
+def test_auto_is_the_checkpoints_own_dtype(stored, said, tmp_path):
+    folder = small_model.save(tmp_path / "m", dtype=getattr(torch, stored))
+    if not said:  # the files say it then
+        folder = copy(folder, tmp_path / "silent", dtype=None)
+    backbone = load(str(folder), dtype=AUTO)
+    assert (backbone.dtype, backbone.stored_dtype) == (stored, stored)
+    assert load(str(folder)).dtype == "float32"
+
+
+def test_on_a_gpu_float32_becomes_bfloat16():
+    gpu, cpu = Placement("cuda:0", None), Placement("cpu", None)
+    assert gpu.settled("float32").dtype == gpu.settled("bfloat16").dtype == torch.bfloat16
+    assert gpu.settled("float16").dtype == torch.float16 and cpu.settled("float32").dtype == torch.float32
+    assert Placement("cuda:0", torch.float32).settled("bfloat16").dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "device", "wanted"),
+    [
+        (None, "org/name", "cpu", "float32"),
+        (None, "org/name", "mps", "float32"),
+        (None, "org/name", "cuda:0", AUTO),
+        (None, "nano", "cuda:0", "float32"),
+        (AUTO, "nano", "cuda:0", AUTO),
+        ("float16", "org/name", "cuda:0", "float16"),
+    ],
+)
+def test_the_default_depends_on_the_device(given, name, device, wanted):
+    assert settled_dtype(given, name, device) == wanted
+
+
+class Heard:
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
+
+
+def test_another_dtype_than_its_own_is_said(small):
+    heard = Heard()
+    backbone = load(str(small))
+    Notices(heard).checkpoint(backbone, AUTO)
+    assert heard.lines == []
+    backbone.dtype = "bfloat16"  # as on a GPU
+    Notices(heard).checkpoint(backbone, "bfloat16")  # as asked for
+    assert heard.lines == []
+    Notices(heard).checkpoint(backbone, AUTO)
+    (line,) = heard.lines
+    assert line == "small: its weights are float32, and run in bfloat16 on this device; --dtype float32 keeps them"
+
+
+def test_auto_runs_and_is_recorded_as_what_it_was(tmp_path):
+    folder = small_model.save(tmp_path / "m", dtype=torch.bfloat16)
+    line = f"run --model {folder} --task nano_summary --method static_skip --budget 0.5 --limit 2 --max-new-tokens 4"
+    assert main([*line.split(), "--dtype", "auto", "--device", "cpu", "--out", str(tmp_path / "out")]) == 0
+    assert {r.backbone.dtype for r in read_lines(tmp_path / "out" / "records.jsonl", Record)} == {"bfloat16"}
