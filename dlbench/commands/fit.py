@@ -15,7 +15,8 @@ from dlbench.system import process_group
 def fit(
     method: Annotated[list[str], typer.Argument(help="Methods, or paths of plugin files.")],
     model: Annotated[
-        list[str] | None, typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]")
+        list[str] | None,
+        typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]"),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
     budget: Annotated[
@@ -46,7 +47,9 @@ def fit(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"),
+        typer.Option(
+            help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"
+        ),
     ] = None,
     kv: Annotated[
         str | None,

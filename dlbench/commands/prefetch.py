@@ -20,7 +20,7 @@ def prefetch(
         typer.Option(
             callback=at_home,
             envvar="DLBENCH_DATA",
-            help="Folder of mirrors; give it to `dlbench run --data-dir`. [models: DLBENCH_MODELS, or the user's cache]",
+            help="Folder, for `dlbench run --data-dir`. [tasks: none; models: DLBENCH_MODELS, or the user's cache]",
         ),
     ] = None,
     include_path: Annotated[list[str] | None, typer.Option(help="Folder with task YAML of your own; repeat.")] = None,

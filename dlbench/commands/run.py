@@ -16,7 +16,8 @@ from dlbench.tasks import metrics
 
 def run(
     model: Annotated[
-        list[str] | None, typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]")
+        list[str] | None,
+        typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]"),
     ] = None,
     task: Annotated[
         list[str] | None,
@@ -75,7 +76,9 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     dtype: Annotated[
         str | None,
-        typer.Option(help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"),
+        typer.Option(
+            help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"
+        ),
     ] = None,
     prompt: Annotated[
         str,

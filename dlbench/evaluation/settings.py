@@ -103,7 +103,10 @@ class Conditions:
     @property
     def versions(self) -> dict[str, str]:
         """Versions of the packages that these outputs may depend on."""
-        return versions("torchao") if self.backbone.dtype == INT8 else versions()
+        if self.backbone.dtype == INT8:
+            return versions("torchao")
+        scheme = (self.backbone.quantization or "").partition(" ")[0]
+        return versions(scheme) if scheme in ("torchao", "bitsandbytes") else versions()
 
     def kv(self, method: Method) -> str:
         """Return the policy in force for the keys and values of skipped tokens: the one asked for, where it matters.

@@ -80,7 +80,13 @@ def load(
         raise DlbenchError(f"model {name!r} is quantised already ({loaded.quantization}): leave --dtype int8 away")
     model = loaded.model
     base = _base_sha256(name, path, digest)
-    backbone = wrap(model, loaded.tokenizer, name=name if name in PACKAGED else record_name(path or name), sha256=digest, base_sha256=base)
+    backbone = wrap(
+        model,
+        loaded.tokenizer,
+        name=name if name in PACKAGED else record_name(path or name),
+        sha256=digest,
+        base_sha256=base,
+    )
     backbone.source = name
     backbone.stored_dtype, backbone.quantization = loaded.stored, loaded.quantization
     backbone.adapter_of = "" if adapter is None else record_name(locate(adapter.base) or adapter.base)

@@ -35,7 +35,7 @@ class Notices:
         """
         if dtype == AUTO and backbone.stored_dtype != backbone.dtype:
             self.progress.note(
-                f"{backbone.name}: its weights are {backbone.stored_dtype}, and run in {backbone.dtype} on this device; "
+                f"{backbone.name}: its weights are {backbone.stored_dtype}, and run in {backbone.dtype} on a GPU; "
                 f"--dtype {backbone.stored_dtype} keeps them"
             )
         if backbone.adapter_of:

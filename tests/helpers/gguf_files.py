@@ -1,4 +1,4 @@
-"""GGUF files of tiny random Llamas with nano's tokenizer, written by the package `gguf` as llama.cpp's converter does."""
+"""GGUF files of tiny random Llamas with nano's tokenizer, written by the package `gguf` as llama.cpp writes them."""
 
 import json
 

@@ -35,7 +35,13 @@ def adapt(base, folder, **options):
     from peft import LoraConfig, get_peft_model
 
     model = AutoModelForCausalLM.from_pretrained(base)
-    options = {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"], "init_lora_weights": False, **options}
+    options = {
+        "r": 4,
+        "lora_alpha": 16,
+        "target_modules": ["q_proj", "down_proj"],
+        "init_lora_weights": False,
+        **options,
+    }
     torch.manual_seed(1)
     get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **options)).save_pretrained(folder)
     return folder
@@ -57,7 +63,9 @@ def settings(folder, **values):
 def merged(base, adapter, dtype=torch.float32):
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=dtype), adapter).merge_and_unload()
+    return PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=dtype), adapter
+    ).merge_and_unload()
 
 
 @torch.no_grad()
@@ -153,8 +161,8 @@ FAULTS = {
     "weights that are no numbers": (infinite, "holds weights that are not finite"),
     "cut off": (cut, r"adapter_model\.safetensors is cut off"),
     "no weights": (lambda a: (a / "adapter_model.safetensors").unlink(), "holds no weights of the adapter"),
-    "no settings": (lambda a: (a / "adapter_config.json").unlink(), "its adapter_config.json is not there: copy it too"),
-    "settings that are no JSON": (lambda a: (a / "adapter_config.json").write_text("{"), "adapter_config.json is not JSON"),
+    "no settings": (lambda a: (a / "adapter_config.json").unlink(), "its adapter_config.json is not there"),
+    "settings that are no JSON": (lambda a: (a / "adapter_config.json").write_text("{"), "_config.json is not JSON"),
     "another rank": (lambda a: settings(a, r=2), "is an adapter that cannot be merged into .*size mismatch"),
     "a kind of tomorrow": (lambda a: settings(a, peft_type="TOMORROW"), "is an adapter that cannot be merged into"),
 }  # fmt: skip

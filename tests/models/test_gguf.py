@@ -115,7 +115,7 @@ def parts(path):
 
 
 FAULTS = {
-    "cut off in its weights": (cut(0.7), r"tiny\.gguf is cut off or damaged, [\d,]+ bytes long: fetch or copy it again"),
+    "cut off in its weights": (cut(0.7), r"tiny\.gguf is cut off or damaged, [\d,]+ bytes long: fetch or copy it"),
     "cut off in its header": (cut(0.02), r"tiny\.gguf is cut off or damaged"),
     "a byte short": (lambda path: path.write_bytes(path.read_bytes()[:-1]), r"tiny\.gguf is cut off or damaged"),
     "empty": (lambda path: path.write_bytes(b""), r"tiny\.gguf is empty"),

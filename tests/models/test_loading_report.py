@@ -1,7 +1,6 @@
 """What is loaded is what the files hold: real kinds of checkpoints load, and nothing random or zero slips in."""
 
 import json
-import shutil
 
 import checkpoints
 import pytest

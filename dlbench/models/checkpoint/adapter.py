@@ -42,7 +42,9 @@ class Adapter:
         """
         given = self.config.get(_PLACES[0])
         if not (isinstance(given, str) and given):
-            raise DlbenchError(f"{self.folder / ADAPTERS[0]} does not name the adapter's base: put it there as {_PLACES[0]}")
+            raise DlbenchError(
+                f"{self.folder / ADAPTERS[0]} does not name the adapter's base: put it there as {_PLACES[0]}"
+            )
         beside = self.folder / given
         if not Path(given).is_absolute() and beside.exists():
             return str(beside)

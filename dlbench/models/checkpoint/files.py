@@ -67,7 +67,7 @@ def read_json(path: Path, absent: Mapping[str, Any] | None = None) -> Mapping[st
 
 
 def first_dtype(paths: Sequence[Path]) -> str:
-    """torch's name of the dtype of the first floating-point weight in safetensors files; empty where it is unknown.
+    """Torch's name of the dtype of the first floating-point weight in safetensors files; empty where it is unknown.
 
     Raises:
         FileError: a file cannot be read.

@@ -156,7 +156,7 @@ def check_claimed(name: str, model: Any, facts: GgufFacts) -> None:
     if facts.architecture not in _named_one_by_one(reader):
         return
     processor = reader.TENSOR_PROCESSORS.get(facts.architecture, reader.TensorProcessor)(config=model.config.to_dict())
-    claimed = set(reader.get_gguf_hf_weights_map(model, processor))
+    claimed = set(reader.get_gguf_hf_weights_map(model, processor))  # type: ignore[no-untyped-call]
     # experts, which are one parameter of the model, are claimed without the suffix
     dropped = [name for name in facts.tensors if name not in claimed and name.removesuffix(".weight") not in claimed]
     if dropped:
@@ -170,7 +170,7 @@ def check_claimed(name: str, model: Any, facts: GgufFacts) -> None:
 def _named_one_by_one(reader: Any) -> set[str]:
     """Architectures whose tensors transformers maps by name alone; for newer ones its loading report names the rest."""
     try:
-        from transformers.integrations.gguf import GGUF_ARCHS
+        from transformers.integrations.gguf import GGUF_ARCHS  # type: ignore[attr-defined]
     except ImportError:
         GGUF_ARCHS = {}
     return set(reader.GGUF_SUPPORTED_ARCHITECTURES) - set(GGUF_ARCHS) - {"gpt_oss", "gpt-oss"}

@@ -124,7 +124,9 @@ def _of_files(name: str, error: Exception, stage: Stage, folder: Path) -> str | 
 
 def _of_gguf(error: Exception, stage: Stage) -> str:
     """Describe why transformers cannot read a GGUF file that is whole."""
-    if named := re.search(r"architecture '?([\w.-]+)'? is not supported|Unknown gguf model_type: ([\w.-]+)", str(error)):
+    if named := re.search(
+        r"architecture '?([\w.-]+)'? is not supported|Unknown gguf model_type: ([\w.-]+)", str(error)
+    ):
         return f"it is a GGUF file of the architecture {named[1] or named[2]!r}, which transformers cannot read"
     what = {"configuration": "the configuration", "tokenizer": "the tokenizer", "weights": "the weights"}[stage]
     return f"transformers cannot read {what} in its GGUF file: {text_of(error)}"
