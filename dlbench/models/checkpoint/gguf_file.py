@@ -155,8 +155,8 @@ def check_claimed(name: str, model: Any, facts: GgufFacts) -> None:
 
     if facts.architecture not in _named_one_by_one(reader):
         return
-    processor = reader.TENSOR_PROCESSORS.get(facts.architecture, reader.TensorProcessor)(config=model.config.to_dict())
-    claimed = set(reader.get_gguf_hf_weights_map(model, processor))  # type: ignore[no-untyped-call]
+    kind: Any = reader.TENSOR_PROCESSORS.get(facts.architecture, reader.TensorProcessor)
+    claimed = set(reader.get_gguf_hf_weights_map(model, kind(config=model.config.to_dict())))
     # experts, which are one parameter of the model, are claimed without the suffix
     dropped = [name for name in facts.tensors if name not in claimed and name.removesuffix(".weight") not in claimed]
     if dropped:
