@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from dlbench.errors import RecordError
 from dlbench.system.files import write_pieces
@@ -17,6 +17,21 @@ class Part(BaseModel):
     """A frozen object; unknown fields, NaN and infinite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class GrownPart(Part):
+    """A part that was given fields after records were published: these are left out of a file where they are None.
+
+    So a record from before they existed is written with the bytes that it had.
+    """
+
+    later: ClassVar[tuple[str, ...]]
+    """Names of these fields."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {name: value for name, value in content.items() if value is not None or name not in self.later}
 
 
 class JsonLine(Part):

@@ -20,15 +20,17 @@ from dlbench.records.fields import (
     Share,
     Trust,
 )
-from dlbench.records.jsonl import JsonLine, Part
+from dlbench.records.jsonl import GrownPart, JsonLine, Part
 
 
-class BackboneInfo(Part):
+class BackboneInfo(GrownPart):
     """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash.
 
     `quantization` is how the checkpoint's weights were stored, such as "gguf Q4_1"; None where they were not quantised,
     and in files from before the field existed. `adapter_of` names the model that a PEFT adapter was merged into.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("quantization", "adapter_of")
 
     name: Name
     family: Name
@@ -97,13 +99,15 @@ class TaskUsed(Part):
     think_end_token: Line | None = None
 
 
-class Run(Part):
+class Run(GrownPart):
     """The settings of the run.
 
     `budget` is the target layer share, None where there was none; `max_new_tokens` is 0 where given answers are scored
     and nothing is generated. `state` says what becomes of the state of a recurrent layer that a token skips: "hold"
     leaves it as it was, under "recompute" the token runs the layer later; None for models without recurrent layers.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("state",)
 
     budget: Budget | None
     prompt: Literal["full", "routed"]

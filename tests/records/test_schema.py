@@ -57,7 +57,7 @@ RECORD = {
         "chat_template": SHA,
         "think_end_token": "</think>",
     },
-    "run": {"budget": 0.5, "prompt": "full", "kv": "project", "state": None, "seed": 0, "max_new_tokens": 64},
+    "run": {"budget": 0.5, "prompt": "full", "kv": "project", "seed": 0, "max_new_tokens": 64},
     "quality": {
         "mean": 0.6,
         "corpus": None,
@@ -331,3 +331,12 @@ def test_records_do_not_change_and_refuse_nan_in_python_too():
     with pytest.raises(ValidationError):
         CandidateScore(id="a", candidate="b", layers=[1], share=0.5, score=float("nan"))
     assert record.compute.flops.total == 13
+
+
+def test_fields_that_came_later_are_written_where_they_say_something(path):
+    """Records of before keep their bytes, and those of now lose nothing."""
+    backbone = {**RECORD["backbone"], "quantization": "gguf Q4_1", "adapter_of": "base"}
+    grown = {**RECORD, "backbone": backbone, "run": {**RECORD["run"], "state": "hold"}}
+    (item,) = read(path, Record, grown)
+    write_lines(path, [item])
+    assert json.loads(path.read_text()) == grown
