@@ -13,7 +13,7 @@ PROCESS_S = 15
 
 
 def expected(sizes: Sizes, parts: Sequence[str]) -> str:
-    """Say how long these parts take at most, where LEAST rounds of every race are done before its patience ends."""
+    """Say how long these parts take where LEAST rounds of every race are done before its patience ends."""
     races = {
         "decode": len(MIXED),
         "wide": len({*MIXED, *sizes.wide_batches}),
@@ -22,7 +22,7 @@ def expected(sizes: Sizes, parts: Sequence[str]) -> str:
     }
     processes = {"memory": 2 * sizes.memory_rounds, "start": 3 * sizes.start_rounds}  # start also loads models
     seconds = sum(sizes.patience * races.get(part, 0) + PROCESS_S * processes.get(part, 0) for part in parts)
-    return f"at most about {minutes(seconds)}, on a slow machine longer: every comparison has {LEAST} rounds"
+    return f"about {minutes(seconds)}; longer on a slow or busy machine, since every comparison has {LEAST} rounds"
 
 
 def minutes(seconds: float) -> str:
