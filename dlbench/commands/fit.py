@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, number, say, unique
+from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, number, say, unique
 from dlbench.system import process_group
 
 
@@ -17,9 +17,7 @@ def fit(
         list[str] | None, typer.Option(help="Embedded model, folder or hub name; repeatable. [nano]")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
-    budget: Annotated[
-        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeatable. [0.25 0.5 0.75]")
-    ] = None,
+    budget: Annotated[list[str] | None, typer.Option(metavar="SHARE|auto", help=BUDGET_HELP)] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
@@ -53,7 +51,7 @@ def fit(
             models=unique(model) or ("nano",),
             tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
             methods=registry.expand(unique(method)),
-            budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
+            budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
             limit=1,
             out=out,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, limited, number, say, unique
+from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, limited, number, say, unique
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies
 from dlbench.system import process_group
@@ -25,9 +25,7 @@ def run(
     method: Annotated[
         list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeatable. [core]")
     ] = None,
-    budget: Annotated[
-        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeatable. [0.25 0.5 0.75]")
-    ] = None,
+    budget: Annotated[list[str] | None, typer.Option(metavar="SHARE|auto", help=BUDGET_HELP)] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
@@ -131,7 +129,7 @@ def run(
             models=unique(model) or ("nano",),
             tasks=tuple(resolve.expand_tasks(names, sources)),
             methods=registry.expand(unique(method) or ("core",)),
-            budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
+            budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
             limit=count,
             limit_first=first,

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -37,6 +37,25 @@ def number(what: str, text: str, word: str) -> int | None:
         return int(text)
     except ValueError:
         raise DlbenchError(f"{what} {text!r}: give a number, or `{word}`") from None
+
+
+BUDGET_HELP = (
+    "Target share of the layers, in (0, 1]; repeatable; auto: five where this model's quality bends. "
+    "[0.25 0.5 0.75 for nano, auto for others]"
+)
+
+
+def budgets_of(given: Sequence[str] | None) -> tuple[float, ...] | Literal["auto"] | None:
+    """Parse the values of --budget: shares, or the word `auto` alone; None where none is given."""
+    words = unique(given)
+    if words == ("auto",):
+        return "auto"
+    if "auto" in words:
+        raise DlbenchError("--budget auto chooses the budgets itself: give it alone, or shares of the layers")
+    try:
+        return tuple(dict.fromkeys(map(float, words))) or None
+    except ValueError:
+        raise DlbenchError(f"budgets {' '.join(words)}: give shares of the layers such as 0.5, or `auto`") from None
 
 
 def limited(text: str) -> tuple[int | None, bool]:
