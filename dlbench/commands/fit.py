@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, number, say, unique
+from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, number, say, tasks_of, unique
 from dlbench.system import process_group
 
 
@@ -41,7 +41,6 @@ def fit(
 
     The fits that a run would make are made and kept under OUT/fits; methods with nothing to learn or tune are refused.
     """
-    from dlbench.data import resolve
     from dlbench.registry import methods as registry
     from dlbench.run.config import RunSpec, check_environment, parse_settings
 
@@ -49,7 +48,7 @@ def fit(
         process_group.settle(say)
         asked = RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
+            tasks=tasks_of(unique(task) or ("nano",)),
             methods=registry.expand(unique(method)),
             budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),

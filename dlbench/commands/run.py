@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, limited, number, say, unique
+from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, limited, number, say, tasks_of, unique
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies
 from dlbench.system import process_group
@@ -34,7 +34,8 @@ def run(
         str | None,
         typer.Option(
             metavar="N|first:N|all",
-            help="Documents per task: N sampled ones, the same in every run, the first N, or all. [32; official: all]",
+            help="Documents per task: N sampled ones, the same in every run, the first N, or all. "
+            "[the suite's own number, else 32; official: all]",
         ),
     ] = None,
     data_dir: Annotated[
@@ -124,10 +125,10 @@ def run(
         names = unique(task) or ("nano",)
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
         sources.check(names)
-        count, first = limited(limit or ("all" if official else "32"))
+        count, first = limited(limit or ("all" if official else str(resolve.documents_per_task(names))))
         asked = RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(resolve.expand_tasks(names, sources)),
+            tasks=tasks_of(names, sources),
             methods=registry.expand(unique(method) or ("core",)),
             budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),

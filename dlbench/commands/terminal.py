@@ -6,12 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from dlbench.errors import DlbenchError
+from dlbench.system import process_group
 from dlbench.system.paths import expanded
+
+if TYPE_CHECKING:
+    from dlbench.data.task_options import Sources
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 """Typer without rich, whose import takes longer than everything else that `--help` needs."""
@@ -56,6 +60,26 @@ def budgets_of(given: Sequence[str] | None) -> tuple[float, ...] | Literal["auto
         return tuple(dict.fromkeys(map(float, words))) or None
     except ValueError:
         raise DlbenchError(f"budgets {' '.join(words)}: give shares of the layers such as 0.5, or `auto`") from None
+
+
+def tasks_of(names: Sequence[str], sources: Sources | None = None) -> tuple[str, ...]:
+    """Replace suites by their tasks; those that a suite holds only where their data is at hand are left out, and named.
+
+    Args:
+        names: tasks and suites.
+        sources: where data comes from; None for no options.
+
+    Raises:
+        DlbenchError: there is no such task.
+    """
+    from dlbench.data import resolve
+    from dlbench.data.task_options import Sources
+
+    sources = sources or Sources()
+    missing = resolve.without_data(names, sources)
+    if missing and not process_group.rank():
+        say(f"left out: {', '.join(missing)}, for want of their data: `dlbench prefetch`, then --data-dir")
+    return tuple(name for name in resolve.expand_tasks(names, sources) if name not in missing)
 
 
 def limited(text: str) -> tuple[int | None, bool]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dlbench.commands.terminal import interrupted, say, unique
+from dlbench.commands.terminal import interrupted, say, tasks_of, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import process_group
 
@@ -60,7 +60,6 @@ def train(
 
     The same command started again continues where it stopped.
     """
-    from dlbench.data import resolve
     from dlbench.registry import methods as registry
     from dlbench.train.spec import TrainSpec
 
@@ -78,7 +77,7 @@ def train(
         process_group.settle(say)
         asked = TrainSpec(
             recipe=recipe,
-            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",))),
+            tasks=tasks_of(unique(task) or ("nano",)),
             out=out,
             model=model,
             options={name: value for name, value in given.items() if value is not None},

@@ -78,7 +78,7 @@ class Choice:
         return {**facts, "kept": kept, "budgets": list(self.budgets)}
 
 
-def given(spec: RunSpec) -> tuple[float, ...]:
+def initial(spec: RunSpec) -> tuple[float, ...]:
     """Return the budgets that a run has before any are chosen."""
     return spec.budgets if isinstance(spec.budgets, tuple) else FIXED
 

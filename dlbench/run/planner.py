@@ -23,7 +23,7 @@ from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
-from dlbench.run.budgets import given
+from dlbench.run.budgets import initial
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import FitContext, MethodFitter, naming_method
@@ -138,7 +138,7 @@ class Planner:
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
         return Job(
-            conditions, engine, documents, batches, slots, budgets=given(self.spec), chat=chat, thinking=thinking
+            conditions, engine, documents, batches, slots, budgets=initial(self.spec), chat=chat, thinking=thinking
         )
 
     def _limited(self, split: list[Document]) -> list[Document]:

@@ -32,6 +32,7 @@ from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked, Record
 from dlbench.run import budgets
+from dlbench.run.class_members import TuneScores, score_members
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import MethodFitter
@@ -107,11 +108,12 @@ class Runner:
             fitters = planner.fitters(jobs)
             self._choose_budgets(jobs, fitters, parts)
             planner.fit(fitters)
+            tune = score_members(jobs, parts)
             self._decode(jobs)
             self.state.wait_for_everyone()
             if not self.main:
                 return []
-            records = [r for job in jobs for r in self._records(job)]
+            records = [r for job in jobs for r in self._records(job, tune)]
             write_lines(self.store.out / "records.jsonl", records)
             write_lines(self.store.out / "documents.jsonl", _asked(jobs))
             wanted = self.spec.timing and any(not job.conditions.task.is_loglikelihood for job in jobs)
@@ -202,7 +204,7 @@ class Runner:
         else:
             print(f"process {self.state.process_index}: {line}", file=sys.stderr, flush=True)
 
-    def _records(self, job: Job) -> list[Record]:
+    def _records(self, job: Job, tune: TuneScores) -> list[Record]:
         """Merge what the processes decoded, and build the job's records."""
         order = [d.id for d in job.documents]
         for setting in job.all_settings:
@@ -219,7 +221,8 @@ class Runner:
             rows = [samples[setting.key][id_] for id_ in order]
             smaller = job.engine.backbone.depth < evaluation.base.depth
             kind: Kind = "dense" if smaller and setting.name == "full" else "method"
-            records.append(build(evaluation, setting, rows, kind=kind, notes=notes))
+            record = build(evaluation, setting, rows, kind=kind, notes=notes)
+            records.append(record.model_copy(update={"tune": tune.get((id(job), setting.key))}))
         for given, (oracle, settings) in job.oracles.items():
             records += OracleRows(evaluation, given, oracle, settings, samples, self.store).run(job.budgets)
         return records

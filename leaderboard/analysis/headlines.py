@@ -6,10 +6,11 @@ view (`dlbench.leaderboard.analysis.view_stats`), comparisons from its claims.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlbench.leaderboard.analysis.claims import Claim
+from dlbench.leaderboard.analysis.method_classes import CLASSES, Speaker, listed
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of, shown
@@ -94,7 +95,7 @@ def _line(family: Sequence[Claim]) -> str:
         return family[0].sentence
     if all(claim.kept is not None for claim in family):
         return _crossed(family)
-    subjects = _and(list(dict.fromkeys(claim.family[0] for claim in family)))
+    subjects = listed(list(dict.fromkeys(claim.family[0] for claim in family)))
     several = len({claim.family[0] for claim in family}) > 1
     other = family[0].family[1]
     told = [claim for claim in family if claim.difference is not None]
@@ -109,11 +110,32 @@ def _line(family: Sequence[Claim]) -> str:
     said += [f"{words[verdict]} {_places(some)}" for verdict, some in groups.items() if some and verdict != main]
     if len(told) < len(family):
         said.append(f"on other documents, so not compared, {_places([one for one in family if one not in told])}")
-    return "; ".join(said) + "."
+    return "; ".join(said) + "." + _spoken(told)
+
+
+def _spoken(family: Sequence[Claim]) -> str:
+    """Say which methods speak for the classes that are compared; empty where methods are."""
+    pairs = [claim.speakers for claim in family if claim.speakers is not None]
+    if not pairs:
+        return ""
+    sides = zip(family[0].family, zip(*pairs, strict=True), strict=True)
+    return f" {_upper('; '.join(_speakers(name, several) for name, several in sides))}."
+
+
+def _speakers(name: str, several: Sequence[Speaker]) -> str:
+    """Say which members speak for a class, how often, and by what they were chosen."""
+    counts = Counter(one.entry.row.label for one in several)
+    among = sorted({label for one in several for label in one.among})
+    if len(among) == 1:
+        return f"{name} is {among[0]} alone"
+    documents = min(one.documents for one in several if one.documents)
+    times = listed([f"{label} ({count})" for label, count in counts.most_common()])
+    return f"{name} is {times}, each time the best of {listed(among)} on {documents} documents of the tune part"
 
 
 def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """Begin a sentence; names of methods stay as they are."""
+    return text[:1].upper() + text[1:] if text.startswith(("the ", *CLASSES)) else text
 
 
 def _by(family: Sequence[Claim]) -> str:
@@ -137,11 +159,7 @@ def _places(family: Sequence[Claim]) -> str:
         # A comparison that stands once per task needs no budget to be told from others.
         shown = ", ".join(percent(budget).removesuffix(" %") for budget in given) if len(budgets) == len(given) else ""
         names.append(f"{task} ({shown} %)" if shown else task)
-    return "on " + _and(names)
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return "on " + listed(names)
 
 
 def _crossed(family: Sequence[Claim]) -> str:
@@ -172,8 +190,8 @@ def _enough(tasks: Iterable[tuple[str, Standings]]) -> str:
         reached[best.label].append(f"{percent(best.enough.total)} of full's FLOPs{layers} on {task}")
     if not reached and not missed:
         return ""
-    said = [f"by {label} at {_and(places)}" for label, places in reached.items()]
-    said += [f"by no method on {_and(missed)}"] if missed else []
+    said = [f"by {label} at {listed(places)}" for label, places in reached.items()]
+    said += [f"by no method on {listed(missed)}"] if missed else []
     return f"With all methods tested together, 95 % of full is surely kept {'; '.join(said)}."
 
 
@@ -191,6 +209,6 @@ def _gap(tasks: Iterable[tuple[str, Standings]]) -> str:
     if not parts:
         return ""
     return (
-        f"At half of the layers, the gap from random routing to the honest oracle is closed to {_and(parts)}; "
+        f"At half of the layers, the gap from random routing to the honest oracle is closed to {listed(parts)}; "
         "intervals hold for all methods together."
     )
