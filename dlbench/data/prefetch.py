@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlbench.data import loader, mirrors, resolve, suites
+from dlbench.data import loader, mirrors, resolve
 from dlbench.data.task_options import Sources, is_file_task
 from dlbench.errors import DlbenchError
 from dlbench.system.files import write_pieces, write_text
@@ -48,10 +48,9 @@ def fetch(names: Sequence[str], to: Path, sources: Sources, say: Callable[[Fetch
     """
     mirrored = []
     done: set[str] = set()
-    tasks = suites.tasks()
     for name in resolve.expand_tasks(names, sources):
-        if name not in names and name in tasks and tasks[name].path and not tasks[name].mirror:
-            continue  # a suite's task whose data comes with dlbench
+        if name not in names and name in resolve.with_own_data(names):
+            continue
         made = _mirror(name, to, sources, done)
         if made is not None:
             mirrored.append(made)

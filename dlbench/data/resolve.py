@@ -104,6 +104,14 @@ def without_data(names: Sequence[str], sources: Sources) -> list[str]:
     ]
 
 
+def with_own_data(names: Sequence[str]) -> frozenset[str]:
+    """Return the tasks that bring their data along, of the suites among these that also hold tasks which do not."""
+    partly = [name for name in names if name in suites.suites() and suites.needs_mirror(name)]
+    return frozenset(task for name in partly for task in suites.suites()[name]) - frozenset(
+        task for name in partly for task in suites.needs_mirror(name)
+    )
+
+
 def documents_per_task(names: Sequence[str]) -> int:
     """Return how many documents a run takes that is not told: the fewest that a suite among these asks for, else 32."""
     given = [suites.sample_of(name) for name in names if name in suites.suites()]

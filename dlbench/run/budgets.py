@@ -41,7 +41,7 @@ HIGH, LOW = 0.98, 1 / 3
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenBudgets:
     """The budgets of one backbone, and what they were chosen by.
 
     Attributes:
@@ -90,7 +90,7 @@ def to_choose(jobs: Sequence[Job], spec: RunSpec) -> list[Job]:
     return list(jobs) if spec.budgets == "auto" else []
 
 
-def choose(jobs: Sequence[Job], parts: TuneParts) -> list[Choice]:
+def choose(jobs: Sequence[Job], parts: TuneParts) -> list[ChosenBudgets]:
     """Choose budgets for jobs: the same on all tasks and derived models of a base backbone, which share their boards.
 
     Args:
@@ -113,7 +113,7 @@ def choose(jobs: Sequence[Job], parts: TuneParts) -> list[Choice]:
         curve = {int(layers): share for layers, share in known[base].items()}
         documents = {part.job.conditions.task.name: len(part.documents) for part, _ in measured[base]}
         budgets = pick(curve, backbone.depth) if curve else FIXED
-        choices.append(Choice(backbone.name, backbone.depth, budgets, curve, documents))
+        choices.append(ChosenBudgets(backbone.name, backbone.depth, budgets, curve, documents))
         for job in group:
             job.budgets = budgets
     return choices

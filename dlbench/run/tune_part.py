@@ -25,7 +25,7 @@ from dlbench.records.run_folder import Store
 from dlbench.run.job import Job
 from dlbench.terminal.progress import Progress
 
-DOCUMENTS = 12
+DOCUMENTS = 8
 """Most documents of a tune part that are decoded."""
 
 
