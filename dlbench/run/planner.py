@@ -148,14 +148,6 @@ class Planner:
             return split[:limit]
         return [split[index] for index in sample([d.id for d in split], limit)]
 
-    def settle(self, jobs: Sequence[Job]) -> None:
-        """Give every job its settings, making the fits that they need.
-
-        Raises:
-            DlbenchError: a method fails, or refuses a budget.
-        """
-        self.fit(self.fitters(jobs))
-
     def fitters(self, jobs: Sequence[Job]) -> list[MethodFitter]:
         """Give every job full depth and the oracles; return what gives it the other methods."""
         fitters: list[MethodFitter] = []

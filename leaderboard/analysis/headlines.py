@@ -18,24 +18,29 @@ from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import decimals, percent, whole
 
 NEAR_HALF = 0.13
-"""How far from half of the layers the budget may lie at which the headline of a chart names the best method."""
+"""How far from half of the layers a budget may lie to stand for it in the headline of a chart."""
 
 
 def chart_headline(view: BoardView, standings: Standings) -> str:
     """Say who keeps most at the budget nearest to half of the layers, and what the smaller dense model keeps.
+
+    Where methods ran at no budget near half, the middle one of their budgets takes its place.
 
     The best is the method that ranks first at that budget, by the rank that the table of rows shows, so rows that are
     not ranked are not named either. A control is never credited as the best method; where it keeps more than any
     method, that is said. Where no scores are published there are no ranks, and what is kept decides.
     """
     said = f"Quality and cost on {view.backbone}"
-    methods = [entry for entry in competitors(view.entries) if _near_half(entry)]
+    methods = [entry for entry in competitors(view.entries) if _tells(entry)]
     if methods:
-        budget = min({entry.budget or 0.0 for entry in methods}, key=lambda one: (abs(one - 0.5), one))
+        budgets = sorted({entry.budget or 0.0 for entry in methods})
+        budget = min(budgets, key=lambda one: (abs(one - 0.5), one))
+        if abs(budget - 0.5) >= NEAR_HALF:
+            budget = budgets[len(budgets) // 2]
         best = _first([entry for entry in methods if entry.budget == budget], standings.places)
         where = "At half of the layers" if budget == 0.5 else f"At {percent(budget)} of the layers"
         controls = [one for one in view.of("method") if kind_of(one) == "control" and one.ok and one.budget == budget]
-        ahead = max([best, *filter(_near_half, controls)], key=lambda one: one.retained or 0.0)
+        ahead = max([best, *filter(_tells, controls)], key=lambda one: one.retained or 0.0)
         if ahead is best:
             said = f"{where}, {best.label} keeps most: {whole(best.retained)} of full depth’s quality"
         else:
@@ -47,10 +52,9 @@ def chart_headline(view: BoardView, standings: Standings) -> str:
     return said
 
 
-def _near_half(entry: BoardEntry) -> bool:
-    """Return whether a row has a budget near half of the layers, and a quality that charts show."""
-    near = entry.budget is not None and abs(entry.budget - 0.5) < NEAR_HALF
-    return near and shown(entry) and entry.retained is not None
+def _tells(entry: BoardEntry) -> bool:
+    """Return whether a headline may name an entry: a shown row at a budget, of which it is known what it keeps."""
+    return shown(entry) and entry.budget is not None and entry.retained is not None
 
 
 def _first(entries: Sequence[BoardEntry], places: Mapping[str, RankedPlace]) -> BoardEntry:
