@@ -177,7 +177,9 @@ def _settings(group: Sequence[Job], parts: TuneParts) -> list[tuple[TunePart, _S
         settings = {depth: part.keyed(Setting("full", "full", full(), None))}
         for layers in (depth - one for one in left_out(depth)):
             budget = share_of(layers, depth)
-            settings[layers] = part.keyed(Setting(RULE, RULE, rule().at(budget, depth), budget))
+            plan = rule().at(budget, depth)
+            assert plan is not None  # it meets every budget in closed form
+            settings[layers] = part.keyed(Setting(RULE, RULE, plan, budget))
         measured.append((part, settings))
     return measured
 
