@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, number, say, tokens, unique
+from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, number, say, tasks_of, tokens, unique
 from dlbench.registry import kv_policies
 from dlbench.system import process_group
 
@@ -19,9 +19,7 @@ def fit(
         typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]"),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
-    budget: Annotated[
-        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeatable. [0.25 0.5 0.75]")
-    ] = None,
+    budget: Annotated[list[str] | None, typer.Option(metavar="SHARE|auto", help=BUDGET_HELP)] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
@@ -66,7 +64,6 @@ def fit(
 
     The fits that a run would make are made and kept under OUT/fits; methods with nothing to learn or tune are refused.
     """
-    from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
     from dlbench.run.config import RunSpec, check_environment, parse_settings
@@ -77,9 +74,9 @@ def fit(
         sources.check(names)
         asked = RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(resolve.expand_tasks(names, sources)),
+            tasks=tasks_of(names, sources),
             methods=registry.expand(unique(method)),
-            budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
+            budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
             limit=1,
             out=out,

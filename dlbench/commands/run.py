@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import interrupted, limited, number, say, tokens, unique
+from dlbench.commands.terminal import (
+    BUDGET_HELP,
+    budgets_of,
+    interrupted,
+    limited,
+    number,
+    say,
+    tasks_of,
+    tokens,
+    unique,
+)
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies
 from dlbench.system import process_group
@@ -26,9 +36,7 @@ def run(
     method: Annotated[
         list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeatable. [core]")
     ] = None,
-    budget: Annotated[
-        list[float] | None, typer.Option(help="Target share of the layers, in (0, 1]; repeatable. [0.25 0.5 0.75]")
-    ] = None,
+    budget: Annotated[list[str] | None, typer.Option(metavar="SHARE|auto", help=BUDGET_HELP)] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
@@ -37,7 +45,8 @@ def run(
         str | None,
         typer.Option(
             metavar="N|first:N|all",
-            help="Documents per task: N sampled ones, the same in every run, the first N, or all. [32; official: all]",
+            help="Documents per task: N sampled ones, the same in every run, the first N, or all. "
+            "[the suite's own number, else 32; official: all]",
         ),
     ] = None,
     data_dir: Annotated[
@@ -138,12 +147,12 @@ def run(
         names = unique(task) or ("nano",)
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
         sources.check(names)
-        count, first = limited(limit or ("all" if official else "32"))
+        count, first = limited(limit or ("all" if official else str(resolve.documents_per_task(names))))
         asked = RunSpec(
             models=unique(model) or ("nano",),
-            tasks=tuple(resolve.expand_tasks(names, sources)),
+            tasks=tasks_of(names, sources),
             methods=registry.expand(unique(method) or ("core",)),
-            budgets=tuple(dict.fromkeys(budget or (0.25, 0.5, 0.75))),
+            budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
             limit=count,
             limit_first=first,

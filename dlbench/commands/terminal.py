@@ -6,12 +6,16 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from dlbench.errors import DlbenchError
+from dlbench.system import process_group
 from dlbench.system.paths import expanded
+
+if TYPE_CHECKING:
+    from dlbench.data.task_options import Sources
 
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
 """Typer without rich, whose import takes longer than everything else that `--help` needs."""
@@ -44,6 +48,45 @@ def tokens(text: str | None) -> int | Literal["all"] | None:
     if text is None or text == "all":
         return text  # type: ignore[return-value]  # "all"
     return number("fit tokens", text, "all")
+
+
+BUDGET_HELP = (
+    "Target share of the layers, in (0, 1]; repeatable; auto: five where this model's quality bends. "
+    "[0.25 0.5 0.75 for nano, auto for others]"
+)
+
+
+def budgets_of(given: Sequence[str] | None) -> tuple[float, ...] | Literal["auto"] | None:
+    """Parse the values of --budget: shares, or the word `auto` alone; None where none is given."""
+    words = unique(given)
+    if words == ("auto",):
+        return "auto"
+    if "auto" in words:
+        raise DlbenchError("--budget auto chooses the budgets itself: give it alone, or shares of the layers")
+    try:
+        return tuple(dict.fromkeys(map(float, words))) or None
+    except ValueError:
+        raise DlbenchError(f"budgets {' '.join(words)}: give shares of the layers such as 0.5, or `auto`") from None
+
+
+def tasks_of(names: Sequence[str], sources: Sources | None = None) -> tuple[str, ...]:
+    """Replace suites by their tasks; those that a suite holds only where their data is at hand are left out, and named.
+
+    Args:
+        names: tasks and suites.
+        sources: where data comes from; None for no options.
+
+    Raises:
+        DlbenchError: there is no such task.
+    """
+    from dlbench.data import resolve
+    from dlbench.data.task_options import Sources
+
+    sources = sources or Sources()
+    missing = resolve.without_data(names, sources)
+    if missing and not process_group.rank():
+        say(f"left out: {', '.join(missing)}, for want of their data: `dlbench prefetch`, then --data-dir")
+    return tuple(name for name in resolve.expand_tasks(names, sources) if name not in missing)
 
 
 def limited(text: str) -> tuple[int | None, bool]:

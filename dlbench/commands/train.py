@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dlbench.commands.terminal import interrupted, say, unique
+from dlbench.commands.terminal import interrupted, say, tasks_of, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import process_group
 
@@ -83,7 +83,6 @@ def train(
 
     The same command started again continues where it stopped.
     """
-    from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.train import sets
     from dlbench.train.spec import TrainSpec
@@ -101,7 +100,7 @@ def train(
         process_group.settle(say)
         asked = TrainSpec(
             recipe=recipe,
-            tasks=tuple(resolve.expand_tasks(unique(task) or ("nano",), sources)),
+            tasks=tasks_of(unique(task) or ("nano",), sources),
             out=out,
             model=model,
             options={name: value for name, value in given.items() if value is not None},

@@ -49,6 +49,8 @@ def fetch(names: Sequence[str], to: Path, sources: Sources, say: Callable[[Fetch
     mirrored = []
     done: set[str] = set()
     for name in resolve.expand_tasks(names, sources):
+        if name not in names and name in resolve.with_own_data(names):
+            continue
         made = _mirror(name, to, sources, done)
         if made is not None:
             mirrored.append(made)

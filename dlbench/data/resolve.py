@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dlbench.data import jsonl_task, lm_eval_index, suites
+from dlbench.data import jsonl_task, lm_eval_index, mirrors, suites
 from dlbench.data.suites import TaskInfo
 from dlbench.data.task_options import Sources, is_file_task
 from dlbench.errors import DlbenchError
 from dlbench.terminal.suggest import unknown
 
+DOCUMENTS = 32
+"""Documents per task that a run takes where neither it nor a suite says how many."""
 _PLAIN = Sources()
 
 
@@ -83,6 +85,37 @@ def expand_tasks(names: Sequence[str], sources: Sources = _PLAIN) -> list[str]:
             raise DlbenchError(f"two tasks are called {shown}: {given_as[shown]} and {task}; rename a file")
         given_as[shown] = task
     return tasks
+
+
+def without_data(names: Sequence[str], sources: Sources) -> list[str]:
+    """Return the tasks that suites leave out since there is no mirror of their data; one named by itself is none.
+
+    Args:
+        names: tasks and suites, as people give them.
+        sources: the folder of mirrors.
+    """
+    tasks = suites.tasks()
+    asked = [name for suite in names if suite in suites.suites() for name in suites.suites()[suite]]
+    needed = set().union(*(suites.needs_mirror(suite) for suite in names if suite in suites.suites()))
+    return [
+        name
+        for name in dict.fromkeys(asked)
+        if name in needed and name not in names and mirrors.find(sources.data_dir, [tasks[name].mirror]) is None
+    ]
+
+
+def with_own_data(names: Sequence[str]) -> frozenset[str]:
+    """Return the tasks that bring their data along, of the suites among these that also hold tasks which do not."""
+    partly = [name for name in names if name in suites.suites() and suites.needs_mirror(name)]
+    return frozenset(task for name in partly for task in suites.suites()[name]) - frozenset(
+        task for name in partly for task in suites.needs_mirror(name)
+    )
+
+
+def documents_per_task(names: Sequence[str]) -> int:
+    """Return how many documents a run takes that is not told: the fewest that a suite among these asks for, else 32."""
+    given = [suites.sample_of(name) for name in names if name in suites.suites()]
+    return min((one for one in given if one is not None), default=DOCUMENTS)
 
 
 def list_tasks(everything: bool = False) -> list[TaskInfo]:

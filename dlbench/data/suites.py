@@ -40,6 +40,8 @@ class TaskInfo:
     limit: int | None = None
     """Most new tokens, where the task writes text."""
     cite: str = ""
+    mirror: str = ""
+    """The folder of its data in a folder of mirrors, where the YAML names one."""
 
     @property
     def origin(self) -> str:
@@ -84,7 +86,23 @@ def suites() -> dict[str, tuple[str, ...]]:
 
 def about(suite: str) -> str:
     """A suite's description, in one line."""
-    return next(str(_metadata(c).get("about", "")) for _, c in _files() if c.get("group") == suite)
+    return str(_of_group(suite).get("about", ""))
+
+
+def sample_of(suite: str) -> int | None:
+    """Return how many documents of each task a run takes that is not told; None where the suite does not say."""
+    limit = _of_group(suite).get("limit")
+    return None if limit is None else int(limit)
+
+
+def needs_mirror(suite: str) -> frozenset[str]:
+    """Return the tasks that the suite holds only where there is a local mirror of their data."""
+    return frozenset(map(str, _of_group(suite).get("mirrored") or ()))
+
+
+def _of_group(suite: str) -> dict[str, Any]:
+    """The metadata of a suite."""
+    return next(_metadata(c) for _, c in _files() if c.get("group") == suite)
 
 
 def folder() -> Path:
@@ -174,6 +192,7 @@ def _info(path: Path, config: dict[str, Any], suite: str) -> TaskInfo:
         test=str(config.get("test_split") or config.get("validation_split") or ""),
         limit=(config.get("generation_kwargs") or {}).get("max_gen_toks"),
         cite=str(metadata.get("cite", "")),
+        mirror=str(metadata.get("mirror", "")),
     )
 
 

@@ -33,6 +33,11 @@ EMBEDDED: dict[str, str] = {"nano": "nano", "nano-half": "nano"}
 TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
+def of_embedded(backbone: Backbone) -> bool:
+    """Return whether a backbone is embedded, or was made from one that is."""
+    return backbone.base_sha256 in {fingerprint(embedded_folder(base)) for base in set(EMBEDDED.values())}
+
+
 def embedded_folder(name: str) -> Path:
     """Folder of a backbone that ships with the package."""
     return Path(str(files("dlbench.tasks.nano"))) / "weights" / name

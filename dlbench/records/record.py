@@ -138,6 +138,18 @@ class Fit(Part):
     learnt: Annotated[tuple[Name, ...], Field(max_length=1000)] = ()
 
 
+class TuneScore(Part):
+    """The mean score on documents of the tune part of the fit split, by which claims choose among methods of a class.
+
+    Attributes:
+        n: number of documents; no method has learnt from them.
+        mean: of the task's metric.
+    """
+
+    n: Annotated[int, Field(ge=1, le=10_000_000)]
+    mean: float
+
+
 class Quality(Part):
     """Scores over the documents of the task.
 
@@ -219,7 +231,7 @@ class Record(JsonLine):
 
     With `status` "unreachable" the budget is missed: no value of the knob reaches it, or the one that did in tuning
     does not on the test documents. `quality` and `compute` then describe the closest setting, or are both None where
-    nothing was run. With "ok" neither is None.
+    nothing was run. With "ok" neither is None. `tune` is written where it is known only.
     """
 
     max_line_bytes: ClassVar[int] = 1 << 18
@@ -236,6 +248,7 @@ class Record(JsonLine):
     compute: Compute | None
     status: Literal["ok", "unreachable"] = "ok"
     fit: Fit | None = None
+    tune: TuneScore | None = Field(default=None, exclude_if=lambda tune: tune is None)
     trust: Trust = "self-reported"
     notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
     env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)

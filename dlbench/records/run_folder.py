@@ -8,6 +8,7 @@ samples/<key>.jsonl      one line per document, in the task's order
 samples/<key>.<n>.part   lines of process n that are not merged yet
 samples/<key>.candidates.jsonl   scores of an oracle's candidates per document
 fits/<key>/              fitted parameters and weights
+tune/samples/            samples of documents of the fit split, by which budgets and representatives are chosen
 site/                    the board
 """
 

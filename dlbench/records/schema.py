@@ -30,6 +30,7 @@ from dlbench.records.record import (
     TaskUsed,
     Timing,
     Tokens,
+    TuneScore,
 )
 from dlbench.records.sample import Asked, CandidateScore, Sample, Scores, SharedSources, Usage
 
@@ -52,6 +53,7 @@ __all__ = [
     "Timing",
     "Tokens",
     "Trust",
+    "TuneScore",
     "Usage",
     "parse_line",
     "read_lines",

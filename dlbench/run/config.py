@@ -42,8 +42,9 @@ class RunSpec:
     """Names of tasks, with suites already replaced by their tasks."""
     methods: tuple[str, ...] = registry.CORE
     """Names, or paths of plugin files."""
-    budgets: tuple[float, ...] = (0.25, 0.5, 0.75)
-    """Target layer shares."""
+    budgets: tuple[float, ...] | Literal["auto"] | None = None
+    """Target layer shares; "auto": chosen for each model by its quality (`dlbench.run.budgets`); None: `FIXED` of that
+    module for embedded models, "auto" for others."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters set by the user: name of the method → parameter → value."""
     limit: int | None = 32
@@ -115,9 +116,9 @@ class RunSpec:
 
     def _check_numbers(self) -> None:
         for name in ("models", "tasks", "methods", "budgets"):
-            if not getattr(self, name):
+            if getattr(self, name) == ():
                 raise DlbenchError(f"no {name} to run: give at least one")
-        for budget in self.budgets:
+        for budget in self.budgets if isinstance(self.budgets, tuple) else ():
             if not (math.isfinite(budget) and 0 < budget <= 1):
                 raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
         if self.limit is not None and self.limit < 1:

@@ -46,6 +46,8 @@ class Job:
     """Oracle as given by the user → it and the settings that it chooses among."""
     artifacts: dict[str, Path] = field(default_factory=dict)
     """Content key → folder of the fit."""
+    budgets: tuple[float, ...] = ()
+    """Target layer shares of its rows."""
     chat: ChatTemplate | None = None
     """The model's chat template, where prompts are put into one."""
     thinking: Thinking | None = None

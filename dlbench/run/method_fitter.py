@@ -109,7 +109,12 @@ class MethodFitter:
             has_no_budget = type(method).at is Method.at
         else:
             has_no_budget = not method.tuned or knob.name in context.spec.settings.get(self.name, {})
-        self.budgets: tuple[float | None, ...] = (None,) if has_no_budget else context.spec.budgets
+        self.takes_budgets = not has_no_budget
+
+    @property
+    def budgets(self) -> tuple[float | None, ...]:
+        """The budgets of the job; None alone where the method has one row whatever they are."""
+        return self.job.budgets if self.takes_budgets else (None,)
 
     @property
     def depth(self) -> int:

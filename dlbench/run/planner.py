@@ -26,6 +26,7 @@ from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
+from dlbench.run.budgets import initial
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import FitContext, MethodFitter, naming_method
@@ -153,7 +154,9 @@ class Planner:
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
-        return Job(conditions, engine, documents, batches, slots, chat=chat, thinking=thinking)
+        return Job(
+            conditions, engine, documents, batches, slots, budgets=initial(self.spec), chat=chat, thinking=thinking
+        )
 
     def _limited(self, split: list[Document]) -> list[Document]:
         """The documents that the run takes, in the task's order."""
@@ -161,14 +164,6 @@ class Planner:
         if limit is None or self.spec.limit_first:
             return split[:limit]
         return [split[index] for index in sample([d.id for d in split], limit)]
-
-    def settle(self, jobs: Sequence[Job]) -> None:
-        """Give every job its settings, making the fits that they need.
-
-        Raises:
-            DlbenchError: a method fails, or refuses a budget.
-        """
-        self.fit(self.fitters(jobs))
 
     def fitters(self, jobs: Sequence[Job]) -> list[MethodFitter]:
         """Give every job full depth and the oracles; return what gives it the other methods."""

@@ -31,11 +31,15 @@ from dlbench.models.loading import locate
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked, Record
+from dlbench.run import budgets
+from dlbench.run.class_members import TuneScores, score_members
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
+from dlbench.run.method_fitter import MethodFitter
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import show_fits, show_results
 from dlbench.run.timing_process import measure_times
+from dlbench.run.tune_part import TuneParts
 from dlbench.system import process_group
 from dlbench.system.processes import WAIT, cores, launch, own_threads, suitable, tell
 from dlbench.terminal.progress import Progress
@@ -100,12 +104,16 @@ class Runner:
         jobs = planner.load()
         self._open()
         with self.progress:
-            planner.settle(jobs)
+            parts = self._tune_parts()
+            fitters = planner.fitters(jobs)
+            self._choose_budgets(jobs, fitters, parts)
+            planner.fit(fitters)
+            tune = score_members(jobs, parts)
             self._decode(jobs)
             self.state.wait_for_everyone()
             if not self.main:
                 return []
-            records = [r for job in jobs for r in self._records(job)]
+            records = [r for job in jobs for r in self._records(job, tune)]
             write_lines(self.store.out / "records.jsonl", records)
             write_lines(self.store.out / "documents.jsonl", _asked(jobs))
             wanted = self.spec.timing and any(not job.conditions.task.is_loglikelihood for job in jobs)
@@ -123,12 +131,32 @@ class Runner:
         self.state.wait_for_everyone()
         return words[0]
 
-    def _open(self) -> None:
-        """Make the run's folder; all processes wait until it exists."""
+    def _open(self, **facts: object) -> None:
+        """Make the run's folder, and write run.json; all processes wait until it exists.
+
+        Args:
+            **facts: what run.json says beside version and options.
+        """
         if self.main:
             asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
-            self.store.open({"dlbench": __version__, "spec": asked})
+            self.store.open({"dlbench": __version__, "spec": asked, **facts})
         self.state.wait_for_everyone()
+
+    def _tune_parts(self) -> TuneParts:
+        store = Store(self.spec.out / "tune")
+        index, count = self.state.process_index, self.state.num_processes
+        return TuneParts(store, self._quality_run, self.progress, self._meet, index, count)
+
+    def _choose_budgets(self, jobs: Sequence[Job], fitters: Sequence[MethodFitter], parts: TuneParts) -> None:
+        """Choose the budgets of models that bring none, say which, and write them to run.json."""
+        asked = [job for job in jobs if job.oracles or any(f.takes_budgets and f.job is job for f in fitters)]
+        if not (open_ := budgets.to_choose(asked, self.spec)):
+            return
+        started = time.time()
+        choices = budgets.choose(open_, parts)
+        for choice in choices:
+            self.progress.note(f"{choice.line} ({time.time() - started:.0f} s)")
+        self._open(budgets=[choice.to_json() for choice in choices])
 
     def fit(self) -> None:
         """Make the fits of a run, without running it.
@@ -142,6 +170,7 @@ class Runner:
         check_any_fit(self.spec, fitters)
         self._open()
         with self.progress:
+            self._choose_budgets(jobs, fitters, self._tune_parts())
             planner.fit(fitters)
         if self.main:
             show_fits(jobs)
@@ -151,20 +180,22 @@ class Runner:
         amount = sum(total(job.batches, job.all_settings, index, count) for job in jobs)
         with self.progress.bar("decode", amount) as done:
             for job in jobs:
-                run = QualityRun(
-                    job.engine,
-                    job.conditions.task,
-                    self.store,
-                    self.spec.prompt == "routed",
-                    job.conditions.kv,
-                    index,
-                    count,
-                    job.slots,
-                    auto=self.spec.batch_size is None,
-                    note=self._note,
-                )
                 done(0, f"{job.conditions.task.name} · {job.engine.backbone.name}")
-                run.run(job.batches, job.all_settings, done)
+                self._quality_run(job, self.store).run(job.batches, job.all_settings, done)
+
+    def _quality_run(self, job: Job, store: Store) -> QualityRun:
+        return QualityRun(
+            job.engine,
+            job.conditions.task,
+            store,
+            self.spec.prompt == "routed",
+            job.conditions.kv,
+            self.state.process_index,
+            self.state.num_processes,
+            job.slots,
+            auto=self.spec.batch_size is None,
+            note=self._note,
+        )
 
     def _note(self, line: str) -> None:
         """Print a line for people, in any process."""
@@ -173,7 +204,7 @@ class Runner:
         else:
             print(f"process {self.state.process_index}: {line}", file=sys.stderr, flush=True)
 
-    def _records(self, job: Job) -> list[Record]:
+    def _records(self, job: Job, tune: TuneScores) -> list[Record]:
         """Merge what the processes decoded, and build the job's records."""
         order = [d.id for d in job.documents]
         for setting in job.all_settings:
@@ -190,9 +221,10 @@ class Runner:
             rows = [samples[setting.key][id_] for id_ in order]
             smaller = job.engine.backbone.depth < evaluation.base.depth
             kind: Kind = "dense" if smaller and setting.name == "full" else "method"
-            records.append(build(evaluation, setting, rows, kind=kind, notes=notes))
+            record = build(evaluation, setting, rows, kind=kind, notes=notes)
+            records.append(record.model_copy(update={"tune": tune.get((id(job), setting.key))}))
         for given, (oracle, settings) in job.oracles.items():
-            records += OracleRows(evaluation, given, oracle, settings, samples, self.store).run(self.spec.budgets)
+            records += OracleRows(evaluation, given, oracle, settings, samples, self.store).run(job.budgets)
         return records
 
     def _reference(self, anchor: Job) -> Reference:
@@ -242,7 +274,8 @@ def _worker(path: Path, what: str) -> int:
     content["out"] = Path(content["out"])
     content["sources"] = Sources.from_json(content["sources"])
     for name in ("models", "tasks", "methods", "budgets"):
-        content[name] = tuple(content[name])
+        if isinstance(content[name], list):
+            content[name] = tuple(content[name])
     try:
         runner = Runner(RunSpec(**content))
         runner.fit() if what == "fit" else runner.run()

@@ -1,4 +1,8 @@
-"""Claims: the comparisons that every board makes, paired and with intervals, each as a sentence."""
+"""Claims: the comparisons that every board makes, paired and with intervals, each as a sentence.
+
+Every claim names the methods that it is about. One about a class of methods is made for the best member of each class,
+chosen on documents that are not scored (`dlbench.leaderboard.analysis.method_classes`).
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dlbench.leaderboard.analysis.against import against, verdict
-from dlbench.leaderboard.data.paired_scores import ScoredEntry, matched, scored_entries
+from dlbench.leaderboard.analysis.method_classes import Speaker, class_of, speaker
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, comparable, matched, scored_entries
 from dlbench.leaderboard.data.run_files import NO_SOURCES, Scores, Sources
-from dlbench.leaderboard.data.tracks import Track
+from dlbench.leaderboard.data.tracks import CONTROLS, Track
 from dlbench.leaderboard.formatting import decimals, percent
 from dlbench.stats import Interval, corrected
 
@@ -30,6 +35,7 @@ class Claim:
         family: subject and other without the names of variants: claims of one family are summed up in one line.
         budget: the target that the subject aimed at, if any; its realised layer share where it missed that.
         kept: share of full that the subject keeps, and under the other condition: only where the two don't subtract.
+        speakers: what speaks for the classes of subject and other, of a claim about classes.
     """
 
     task: str
@@ -44,6 +50,7 @@ class Claim:
     family: tuple[str, str] = ("", "")
     budget: float | None = None
     kept: tuple[float, float] | None = None
+    speakers: tuple[Speaker, Speaker] | None = None
 
     @property
     def verdict(self) -> int:
@@ -60,15 +67,17 @@ class _Question:
     family: tuple[str, str]
     a: ScoredEntry
     others: tuple[ScoredEntry, ...]  # one row, or the variants of a control
+    speakers: tuple[Speaker, Speaker] | None = None
 
 
 def claims(tracks: Iterable[Track], scores: Scores, sources: Sources = NO_SOURCES) -> list[Claim]:
     """Make the comparisons that every board of this suite makes, as far as the records allow.
 
-    Skipping against exiting, the router against its learned constant; these against random routing and unified skipping
-    at their own realised share, in every variant there is (`dlbench.leaderboard.analysis.against`), and against a
-    smaller dense model of about the same total FLOPs; the oracle against the same choice among full-depth outputs and
-    under other references. A row that missed its budget is compared at what it ran at, never as one of that budget.
+    Skipping against exiting, the router against its learned constant; `CREDITED` methods against random routing and
+    unified skipping at their own realised share, in every variant there is (`dlbench.leaderboard.analysis.against`),
+    and against a smaller dense model of about the same total FLOPs; the oracle against the same choice among full-depth
+    outputs and under other references. A row that missed its budget is compared at what it ran at, never as one of that
+    budget.
 
     Args:
         tracks: of one board, since p values are corrected over all comparisons made together.
@@ -94,7 +103,6 @@ def claims(tracks: Iterable[Track], scores: Scores, sources: Sources = NO_SOURCE
     return sorted(made, key=lambda claim: (claim.task, claim.track))
 
 
-_WORDS = {"static_skip": "skipping", "static_exit": "exiting", "hidden_router": "the router", "oracle": "the oracle"}
 CREDITED = ("static_skip", "static_exit", "hidden_router")
 """Methods that claims are made of; a row of them that is a control is never one of these."""
 
@@ -111,12 +119,17 @@ def _questions(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question
             by_method[name].append(entry)
 
     def question(condition: str, a: ScoredEntry, other: str, *b: ScoredEntry, family: str = "") -> _Question:
-        word = _WORDS[a.row.record.method.name]
-        return _Question(track, condition, _named(word, a), other, (word, family or other), a, b)
+        name = a.row.record.method.name
+        subject, word = ("the oracle", "the oracle") if name == "oracle" else (a.row.label, name)
+        return _Question(track, condition, subject, other, (word, family or other), a, b)
 
     skip, leave, router = (by_method[name] for name in ("static_skip", "static_exit", "hidden_router"))
+    spoken_for = list(_between_classes(track, known))
+    yield from spoken_for
+    places = {one.a.where[:3] for one in spoken_for}
     for a, b in _same_budget(skip, leave):
-        yield question(_at(a, b), a, _named("exiting", b), b, family="exiting")
+        if a.where[:3] not in places:
+            yield question(_at(a, b), a, b.row.label, b, family="static_exit")
     for dense in by_method["dense"]:
         for several in (skip, leave, router):
             if several:
@@ -125,11 +138,11 @@ def _questions(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question
                 yield question(condition, a, f"the smaller dense {dense.row.label}", dense)
     for a, b in _same_budget(router, by_method["constant"]):
         yield question(_at(a, b), a, "its learned constant", b)
-    for control, word in (("random_skip", "random routing"), ("unified_skip", "unified skipping")):
+    for control in ("random_skip", "unified_skip"):
         for several in (skip, router):
             for a in several:
                 if met := matched(a, by_method[control]):
-                    yield question(_at(a), a, word, *met)
+                    yield question(_at(a), a, control, *met)
     for raw in by_method["oracle"]:
         same = [
             entry
@@ -138,6 +151,28 @@ def _questions(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question
         ]
         for b in same[:1]:
             yield question(_at(raw), raw, "the same choice among full-depth outputs", b)
+
+
+def _between_classes(track: Track, known: Sequence[ScoredEntry]) -> Iterator[_Question]:
+    """Ask for skipping against exiting at every budget at which it is known what speaks for each."""
+    places: dict[tuple[object, ...], dict[str, list[ScoredEntry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in known:
+        name = entry.row.record.method.name
+        of_class = class_of(name)
+        credited = name in CONTROLS or not entry.row.control
+        if of_class and credited and entry.ok and entry.row.role == "method" and entry.where[0] is not None:
+            places[entry.where[:3]][of_class].append(entry)
+    for members in places.values():
+        first, second = (speaker(members[one]) for one in ("skipping", "exiting"))
+        if first is None or second is None or not comparable(first.entry, second.entry):
+            continue
+        a, b = first.entry, second.entry
+        if first.documents or second.documents:
+            words = f"skipping ({a.row.label})", f"exiting ({b.row.label})"
+            yield _Question(track, _at(a, b), *words, ("skipping", "exiting"), a, (b,), (first, second))
+        else:
+            names = a.row.label, b.row.label
+            yield _Question(track, _at(a, b), *names, (a.row.record.method.name, b.row.record.method.name), a, (b,))
 
 
 def _same_budget(
@@ -156,11 +191,6 @@ def _at(*known: ScoredEntry) -> str:
     return f"At {percent(shares[0])} of the layers against {percent(shares[1])}"
 
 
-def _named(word: str, entry: ScoredEntry) -> str:
-    """Return the word, with the row's label where that says more than the method's name."""
-    return word if entry.row.label == entry.row.record.method.name else f"{word} ({entry.row.label})"
-
-
 def _claim(question: _Question, difference: Interval | None, p: float | None, n: int) -> Claim:
     draft = Claim(
         task=question.track.task.name,
@@ -174,8 +204,13 @@ def _claim(question: _Question, difference: Interval | None, p: float | None, n:
         sentence="",
         family=question.family,
         budget=question.a.row.record.run.budget if question.a.ok else round(question.a.layers, 3),
+        speakers=question.speakers,
     )
-    return replace(draft, sentence=_say(draft))
+    said = _say(draft)
+    if question.speakers is not None:
+        first, second = question.speakers
+        said += f" Skipping is {first.chosen}; exiting is {second.chosen}."
+    return replace(draft, sentence=said)
 
 
 def _crossed(track: Track) -> Iterator[Claim]:

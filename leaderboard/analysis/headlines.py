@@ -6,10 +6,11 @@ view (`dlbench.leaderboard.analysis.view_stats`), comparisons from its claims.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlbench.leaderboard.analysis.claims import Claim
+from dlbench.leaderboard.analysis.method_classes import CLASSES, Speaker, listed
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of, shown
@@ -17,24 +18,29 @@ from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import decimals, percent, whole
 
 NEAR_HALF = 0.13
-"""How far from half of the layers the budget may lie at which the headline of a chart names the best method."""
+"""How far from half of the layers a budget may lie to stand for it in the headline of a chart."""
 
 
 def chart_headline(view: BoardView, standings: Standings) -> str:
     """Say who keeps most at the budget nearest to half of the layers, and what the smaller dense model keeps.
+
+    Where methods ran at no budget near half, the middle one of their budgets takes its place.
 
     The best is the method that ranks first at that budget, by the rank that the table of rows shows, so rows that are
     not ranked are not named either. A control is never credited as the best method; where it keeps more than any
     method, that is said. Where no scores are published there are no ranks, and what is kept decides.
     """
     said = f"Quality and cost on {view.backbone}"
-    methods = [entry for entry in competitors(view.entries) if _near_half(entry)]
+    methods = [entry for entry in competitors(view.entries) if _tells(entry)]
     if methods:
-        budget = min({entry.budget or 0.0 for entry in methods}, key=lambda one: (abs(one - 0.5), one))
+        budgets = sorted({entry.budget or 0.0 for entry in methods})
+        budget = min(budgets, key=lambda one: (abs(one - 0.5), one))
+        if abs(budget - 0.5) >= NEAR_HALF:
+            budget = budgets[len(budgets) // 2]
         best = _first([entry for entry in methods if entry.budget == budget], standings.places)
         where = "At half of the layers" if budget == 0.5 else f"At {percent(budget)} of the layers"
         controls = [one for one in view.of("method") if kind_of(one) == "control" and one.ok and one.budget == budget]
-        ahead = max([best, *filter(_near_half, controls)], key=lambda one: one.retained or 0.0)
+        ahead = max([best, *filter(_tells, controls)], key=lambda one: one.retained or 0.0)
         if ahead is best:
             said = f"{where}, {best.label} keeps most: {whole(best.retained)} of full depth’s quality"
         else:
@@ -46,10 +52,9 @@ def chart_headline(view: BoardView, standings: Standings) -> str:
     return said
 
 
-def _near_half(entry: BoardEntry) -> bool:
-    """Return whether a row has a budget near half of the layers, and a quality that charts show."""
-    near = entry.budget is not None and abs(entry.budget - 0.5) < NEAR_HALF
-    return near and shown(entry) and entry.retained is not None
+def _tells(entry: BoardEntry) -> bool:
+    """Return whether a headline may name an entry: a shown row at a budget, of which it is known what it keeps."""
+    return shown(entry) and entry.budget is not None and entry.retained is not None
 
 
 def _first(entries: Sequence[BoardEntry], places: Mapping[str, RankedPlace]) -> BoardEntry:
@@ -94,7 +99,7 @@ def _line(family: Sequence[Claim]) -> str:
         return family[0].sentence
     if all(claim.kept is not None for claim in family):
         return _crossed(family)
-    subjects = _and(list(dict.fromkeys(claim.family[0] for claim in family)))
+    subjects = listed(list(dict.fromkeys(claim.family[0] for claim in family)))
     several = len({claim.family[0] for claim in family}) > 1
     other = family[0].family[1]
     told = [claim for claim in family if claim.difference is not None]
@@ -109,11 +114,32 @@ def _line(family: Sequence[Claim]) -> str:
     said += [f"{words[verdict]} {_places(some)}" for verdict, some in groups.items() if some and verdict != main]
     if len(told) < len(family):
         said.append(f"on other documents, so not compared, {_places([one for one in family if one not in told])}")
-    return "; ".join(said) + "."
+    return "; ".join(said) + "." + _spoken(told)
+
+
+def _spoken(family: Sequence[Claim]) -> str:
+    """Say which methods speak for the classes that are compared; empty where methods are."""
+    pairs = [claim.speakers for claim in family if claim.speakers is not None]
+    if not pairs:
+        return ""
+    sides = zip(family[0].family, zip(*pairs, strict=True), strict=True)
+    return f" {_upper('; '.join(_speakers(name, several) for name, several in sides))}."
+
+
+def _speakers(name: str, several: Sequence[Speaker]) -> str:
+    """Say which members speak for a class, how often, and by what they were chosen."""
+    counts = Counter(one.entry.row.label for one in several)
+    among = sorted({label for one in several for label in one.among})
+    if len(among) == 1:
+        return f"{name} is {among[0]} alone"
+    documents = min(one.documents for one in several if one.documents)
+    times = listed([f"{label} ({count})" for label, count in counts.most_common()])
+    return f"{name} is {times}, each time the best of {listed(among)} on {documents} documents of the tune part"
 
 
 def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    """Begin a sentence; names of methods stay as they are."""
+    return text[:1].upper() + text[1:] if text.startswith(("the ", *CLASSES)) else text
 
 
 def _by(family: Sequence[Claim]) -> str:
@@ -137,11 +163,7 @@ def _places(family: Sequence[Claim]) -> str:
         # A comparison that stands once per task needs no budget to be told from others.
         shown = ", ".join(percent(budget).removesuffix(" %") for budget in given) if len(budgets) == len(given) else ""
         names.append(f"{task} ({shown} %)" if shown else task)
-    return "on " + _and(names)
-
-
-def _and(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return "on " + listed(names)
 
 
 def _crossed(family: Sequence[Claim]) -> str:
@@ -172,8 +194,8 @@ def _enough(tasks: Iterable[tuple[str, Standings]]) -> str:
         reached[best.label].append(f"{percent(best.enough.total)} of full's FLOPs{layers} on {task}")
     if not reached and not missed:
         return ""
-    said = [f"by {label} at {_and(places)}" for label, places in reached.items()]
-    said += [f"by no method on {_and(missed)}"] if missed else []
+    said = [f"by {label} at {listed(places)}" for label, places in reached.items()]
+    said += [f"by no method on {listed(missed)}"] if missed else []
     return f"With all methods tested together, 95 % of full is surely kept {'; '.join(said)}."
 
 
@@ -191,6 +213,6 @@ def _gap(tasks: Iterable[tuple[str, Standings]]) -> str:
     if not parts:
         return ""
     return (
-        f"At half of the layers, the gap from random routing to the honest oracle is closed to {_and(parts)}; "
+        f"At half of the layers, the gap from random routing to the honest oracle is closed to {listed(parts)}; "
         "intervals hold for all methods together."
     )

@@ -127,7 +127,7 @@ def _beats(one: BoardEntry, other: BoardEntry) -> bool:
 
 
 def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:
-    """Return whether a row of no greater or the same cost is surely better; then leaving this one out changes nothing."""
+    """Return whether a row of no greater or the same cost is surely better; then leaving this out changes nothing."""
     number = matrix.compared.place
     here = number.get(entry.id)
     if here is None:

@@ -111,7 +111,7 @@ BAD = [
     ("--budget 0", "budget 0.0: give a share"),
     ("--budget 2", "budget 2.0: give a share"),
     ("--budget nan", "budget nan: give a share"),
-    ("--budget half", "Invalid value for '--budget'"),
+    ("--budget half", "or `auto`"),
     ("--batch-size 0", "batch size 0: give at least 1"),
     ("--batch-size many", "batch size 'many': give a number, or `auto`"),
     ("--limit -1", "limit -1: give at least 1"),

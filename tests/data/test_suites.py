@@ -8,11 +8,11 @@ import hub_shapes
 import pytest
 
 from dlbench.cli import main
-from dlbench.data import lm_eval_index, loader, mirrors, suites
+from dlbench.data import lm_eval_index, loader, mirrors, resolve, suites
 from dlbench.data.prefetch import fetch
 from dlbench.data.task_options import Sources
 
-TASKS = [name for name, info in suites.tasks().items() if info.suite != "nano"]
+TASKS = [name for name, info in suites.tasks().items() if info.cite]  # the others bring their data along
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +142,30 @@ def test_alpaca_is_split_by_the_papers_seed():
     texts = [row["instruction"] for split in task.inner.dataset.values() for row in split]
     assert sorted(texts) == sorted(hub_shapes.sentence(i) for i in range(hub_shapes.COUNT))
     assert {d.prompt_tokens for d in task.documents("test")} == {128} and task.max_new_tokens == 300
+
+
+def test_pocket_has_examples_in_its_prompts_and_never_the_track_of_the_task_without():
+    for ours, theirs, shots in (("pocket_summary", "nano_summary", 3), ("pocket_data2text", "nano_data2text", 3)):
+        few, zero = loaded(ours).documents("test"), loaded(theirs).documents("test")
+        known = {d.prompt: d.references for d in zero}
+        for document in few:
+            *examples, prompt = document.prompt.split("\n\n")
+            assert len(examples) == shots and known[prompt] == document.references
+            assert not any(example.startswith(prompt) for example in examples)
+        assert loaded(ours).name == ours  # which tracks are named by
+    assert loaded("pocket_e2e").documents("test")[0].prompt.count("name[") == 4
+
+
+def test_a_suite_leaves_out_what_has_no_mirror_unless_it_is_asked_for_by_name(mirror):
+    missing = ["pocket_e2e", "pocket_dialogsum"]
+    assert resolve.without_data(["pocket"], Sources()) == missing
+    assert resolve.without_data(["pocket", "pocket_e2e"], Sources()) == missing[1:]
+    assert resolve.without_data(["pocket"], Sources(data_dir=str(mirror))) == []
+    assert resolve.without_data(["nano", "data2text"], Sources()) == []
+
+
+def test_a_suite_says_how_many_documents_a_run_takes():
+    asked = suites.sample_of("pocket")
+    assert asked is not None and asked < resolve.DOCUMENTS
+    assert resolve.documents_per_task(["pocket", "nano"]) == asked
+    assert resolve.documents_per_task(["nano", "e2e"]) == resolve.DOCUMENTS

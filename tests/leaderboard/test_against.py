@@ -105,7 +105,7 @@ def test_claims_hold_against_every_variant():
     assert (claim.verdict, claim.difference.estimate) == (1, pytest.approx(0.3))
     (claim,) = claims_of(*made(skip, token, sequence))
     assert claim.verdict == 0
-    assert "skipping and random routing cannot be told apart" in claim.sentence
+    assert "static_skip and random_skip cannot be told apart" in claim.sentence
     (claim,) = claims_of(*made(skip, token, ("random_skip", {"per": "sequence"}, BASE - 0.1)))
     assert (claim.verdict, claim.difference.estimate) == (1, pytest.approx(0.2))
 

@@ -23,14 +23,14 @@ def test_clear_difference_is_stated_with_its_interval():
     low, high = f"{claim.difference.low:.3f}", f"{claim.difference.high:.3f}"
     estimate = f"{claim.difference.estimate:.3f}"
     assert claim.sentence == (
-        f"At 50 % of the layers, skipping beats exiting by {estimate} [{low}, {high}] on nano_summary."
+        f"At 50 % of the layers, static_skip beats static_exit by {estimate} [{low}, {high}] on nano_summary."
     )
 
 
 def test_it_comes_out_the_other_way_round_just_as_plainly():
     (claim,) = claims_of(*made(("static_skip", BASE - RNG.normal(0.05, 0.02, 100), {}), ("static_exit", BASE, {})))
     assert claim.verdict == -1
-    assert "skipping loses to exiting by 0.0" in claim.sentence
+    assert "static_skip loses to static_exit by 0.0" in claim.sentence
 
 
 def test_no_difference_is_no_verdict():
@@ -69,12 +69,12 @@ def test_all_the_questions_are_asked():
     scores = {key: {one.id: one.score for one in samples} for key, samples in run.samples.items()}
     asked = [(claim.subject, claim.other) for claim in claims_of(run.records, scores)]
     dense = "the smaller dense nano-half"
-    controls = ("random routing", "unified skipping")
+    controls = ("random_skip", "unified_skip")
     assert asked == [
-        *[("skipping", "exiting")] * 3,
-        *[("skipping", dense), ("exiting", dense), ("the router", dense)],
-        *[("the router", "its learned constant")] * 3,
-        *[(who, control) for control in controls for who in ("skipping", "the router") for _ in range(3)],
+        *[("static_skip", "static_exit")] * 3,
+        *[("static_skip", dense), ("static_exit", dense), ("hidden_router", dense)],
+        *[("hidden_router", "its learned constant")] * 3,
+        *[(who, control) for control in controls for who in ("static_skip", "hidden_router") for _ in range(3)],
         *[("the oracle", "the same choice among full-depth outputs")] * 3,
         *[("the oracle", "itself under other references")] * 3,
     ]
@@ -99,7 +99,7 @@ def test_unreachable_rows_are_compared_at_what_they_ran_at():
     missed = {"status": "unreachable", **layers(0.41, 0.25)}
     rows = [("random_skip", BASE - 0.1, layers(0.4, 0.4)), ("random_skip", BASE - 0.2, layers(0.2, 0.2))]
     (claim,) = claims_of(*made(("static_skip", BASE, missed), *rows))
-    assert claim.sentence.startswith("At 41 % of the layers, skipping beats random routing by 0.100")
+    assert claim.sentence.startswith("At 41 % of the layers, static_skip beats random_skip by 0.100")
     assert claim.budget == 0.41
 
 
@@ -152,3 +152,54 @@ def test_fit_seeds_are_one_row():
     assert claim.difference.estimate == pytest.approx(0.02)
     assert claim.difference.method.endswith("3 fit seeds")
     assert claim.verdict == 0
+
+
+def of_classes(*members, budget=0.5):
+    """Claims of (name, lead on the scored documents, mean on the tune part or None) members."""
+    rows = []
+    for name, lead, mean in members:
+        noise = RNG.normal(0, 0.02, 100)
+        tune = {} if mean is None else {"tune": {"n": 12, "mean": mean}}
+        rows.append((name, BASE + lead + noise - noise.mean(), layers(0.5, budget) | tune))
+    return [claim for claim in claims_of(*made(*rows)) if claim.other != "unified_skip"]
+
+
+def test_a_class_speaks_through_the_member_that_is_best_on_the_tune_part_not_on_the_scored_documents():
+    (claim,) = of_classes(
+        ("static_skip", 0.1, 0.3), ("unified_skip", 0.0, 0.4), ("static_exit", -0.05, 0.2), ("calm", 0.2, 0.1)
+    )
+    assert claim.family == ("skipping", "exiting")
+    assert claim.sentence.startswith(
+        "At 50 % of the layers, skipping (unified_skip) beats exiting (static_exit) by 0.05"
+    )
+    assert claim.sentence.endswith(
+        "Skipping is the best of static_skip and unified_skip on 12 documents of the tune part; "
+        "exiting is the best of calm and static_exit on 12 documents of the tune part."
+    )
+
+
+def test_a_class_of_one_member_is_named_beside_one_of_several():
+    (claim,) = of_classes(("static_skip", 0.1, 0.3), ("unified_skip", 0.0, 0.2), ("calm", 0.0, None))
+    assert (claim.subject, claim.other) == ("skipping (static_skip)", "exiting (calm)")
+    assert claim.sentence.endswith("exiting is calm alone.")
+
+
+def test_two_methods_alone_are_compared_by_their_names():
+    (claim,) = of_classes(("unified_skip", 0.1, None), ("calm", 0.0, None))
+    assert (claim.subject, claim.other, claim.speakers) == ("unified_skip", "calm", None)
+
+
+def test_nothing_is_claimed_of_a_class_whose_best_is_not_known():
+    """Then the paper's two methods are compared by their names, as they were in records from before."""
+    (claim,) = of_classes(("static_skip", 0.1, 0.5), ("unified_skip", 0.0, None), ("static_exit", 0.0, 0.3))
+    assert (claim.subject, claim.other, claim.speakers) == ("static_skip", "static_exit", None)
+
+
+def test_fit_seeds_speak_by_their_mean_on_the_tune_part():
+    seeds = [
+        ("sleb", BASE + 0.1, {"run": {"seed": seed}, "fit": {"seed": seed}, "tune": {"n": 12, "mean": mean}})
+        for seed, mean in enumerate((0.1, 0.6))
+    ]
+    rest = [("static_skip", BASE, {"tune": {"n": 12, "mean": 0.4}}), ("static_exit", BASE - 0.1, {})]
+    (claim,) = claims_of(*made(*seeds, *rest))
+    assert claim.subject == "skipping (static_skip)"

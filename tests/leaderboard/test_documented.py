@@ -13,6 +13,7 @@ from scipy.stats import t
 from dlbench.data.rows.sources import merged
 from dlbench.leaderboard import workers
 from dlbench.leaderboard.analysis.against import against, verdict
+from dlbench.leaderboard.analysis.method_classes import CLASSES, speaker
 from dlbench.leaderboard.analysis.method_stats import summarise
 from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED, ScoreMatrix
@@ -23,6 +24,8 @@ from dlbench.leaderboard.pages import sample_pages
 from dlbench.method import Action
 from dlbench.records.schema import Record
 from dlbench.registry import methods as registry
+from dlbench.run.budgets import COUNT, FIXED, HIGH, LOW, RULE, left_out
+from dlbench.run.tune_part import DOCUMENTS
 from dlbench.stats import (
     MOST_PAIRED,
     RESAMPLES,
@@ -149,6 +152,30 @@ def test_better_than_a_control():
     difference, p = against(row, variants[:2])
     assert (difference.estimate, verdict(difference, p)) == (pytest.approx(0.1), 1)
     assert verdict(*against(row, variants)) == 0
+
+
+def test_one_class_and_another():
+    answer = said(
+        "Is one class of methods better than another?",
+        "the one that scores best at that budget on up to 8 documents of the tune part",
+        "where the choice is not known (records from before), single methods are compared, not classes",
+    )
+    named = [re.findall(r"`(\w+)`", some) for some in re.findall(r"\((`static[^)]*)\)", answer)]
+    assert named == [list(members) for members in CLASSES.values()] and DOCUMENTS == 8
+    tuned = [record(name, tune={"n": 8, "mean": mean}) for name, mean in (("static_skip", 0.2), ("sleb", 0.3))]
+    entries = [ScoredEntry((row,), (), None) for row in build_tracks(tuned)[0].rows]
+    best = speaker(entries)
+    assert best is not None and best.entry.row.label == "sleb" and best.documents == 8
+    unknown = [ScoredEntry((row,), (), None) for row in build_tracks([tuned[0], record("sleb")])[0].rows]
+    assert speaker(unknown) is None
+
+
+def test_budgets_that_fit_the_model():
+    (text,) = [line for line in METHODS.splitlines() if "**Budgets that fit the model.**" in line]
+    assert f"`{RULE}` writes texts for at most {DOCUMENTS} documents" in text
+    assert f"without {', '.join(map(str, left_out(30)[:8]))}, … layers" in text
+    assert "the fewest layers that keep 98 % of full depth's quality, and the fewest that keep a third" in text
+    assert (HIGH, LOW, COUNT, FIXED) == (0.98, 1 / 3, 5, (0.25, 0.5, 0.75))
 
 
 def test_what_could_have_been_found():

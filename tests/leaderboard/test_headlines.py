@@ -31,7 +31,7 @@ def test_families_are_summed_up_and_their_exceptions_named():
                 ("static_exit", BASE, task, budget, {}),
             ]
     assert headlines_of(*made(*rows)) == [
-        "Skipping beats exiting in 5 of 6 comparisons, by 0.050 to 0.200; undecided on nano_math (75 %)."
+        "static_skip beats static_exit in 5 of 6 comparisons, by 0.050 to 0.200; undecided on nano_math (75 %)."
     ]
 
 
@@ -40,14 +40,29 @@ def test_what_goes_the_other_way_is_named_too():
     for task, lead in (("nano_math", 0.1), ("nano_summary", 0.1), ("nano_d2t", -0.1)):
         rows += [("static_skip", BASE + lead, task, 0.5, {}), ("static_exit", BASE, task, 0.5, {})]
     (line,) = headlines_of(*made(*rows))
-    assert line == "Skipping beats exiting in 2 of 3 comparisons, by 0.100; loses to it on nano_d2t (50 %)."
+    assert line == "static_skip beats static_exit in 2 of 3 comparisons, by 0.100; loses to it on nano_d2t (50 %)."
 
 
 def test_one_claim_is_its_own_sentence():
     (line,) = headlines_of(
         *made(("static_skip", BASE + 0.1, "nano_math", 0.5, {}), ("static_exit", BASE, "nano_math", 0.5, {}))
     )
-    assert line.startswith("At 50 % of the layers, skipping beats exiting by 0.100 [")
+    assert line.startswith("At 50 % of the layers, static_skip beats static_exit by 0.100 [")
+
+
+def test_a_line_about_classes_says_who_spoke_for_them_and_how_often():
+    rows = []
+    for task, mean in (("nano_math", 0.2), ("nano_summary", 0.4)):
+        rows += [
+            ("static_skip", BASE + 0.1, task, 0.5, {"tune": {"n": 12, "mean": 0.3}}),
+            ("unified_skip", BASE + 0.1, task, 0.5, {"tune": {"n": 12, "mean": mean}}),
+            ("static_exit", BASE, task, 0.5, {}),
+        ]
+    line, *_ = headlines_of(*made(*rows))
+    assert line == (
+        "Skipping beats exiting in all 2 comparisons, by 0.100. Skipping is static_skip (1) and unified_skip (1), each "
+        "time the best of static_skip and unified_skip on 12 documents of the tune part; exiting is static_exit alone."
+    )
 
 
 def test_those_who_lose_alike_share_a_line():
@@ -60,7 +75,7 @@ def test_those_who_lose_alike_share_a_line():
             ("full", BASE, task, None, dense),
         ]
     assert headlines_of(*made(*rows)) == [
-        "Skipping and the router lose to the smaller dense nano-half in all 4 comparisons, by 0.100 to 0.200."
+        "static_skip and hidden_router lose to the smaller dense nano-half in all 4 comparisons, by 0.100 to 0.200."
     ]
 
 

@@ -144,7 +144,7 @@ def test_the_page_of_a_task_has_every_row_with_interval_status_and_times(run, ta
     assert re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]", text)
     assert "time per token, batch 16" in text
     assert "Saved FLOPs are not saved time." in text
-    assert "At 50 % of the layers, skipping and exiting cannot be told apart" in text  # by twelve documents
+    assert "At 50 % of the layers, static_skip and static_exit cannot be told apart" in text  # by twelve documents
     assert not re.search(r"\b(nan|None|inf|Infinity)\b", text)
 
 

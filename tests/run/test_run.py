@@ -221,7 +221,7 @@ def test_in_a_run_of_all_methods_those_without_the_policy_are_left_out(
     spec = RunSpec((str(tiny),), ("nano_summary",), ("hidden_router", "static_skip"), kv="recompute", limit=2)
     planner = Planner(spec, "cpu", Progress(shown=True), 1, str)
     (job,) = jobs = planner.load()
-    planner.settle(jobs)
+    planner.fit(planner.fitters(jobs))
     assert {s.name for s in job.settings} == {"full", "static_skip"}
     assert "hidden_router does not support kv policy 'recompute': it has" in capsys.readouterr().err
 
@@ -332,7 +332,7 @@ def test_processes_share_the_fits_and_make_none_twice(
         return "word"
 
     def settled(planner: Planner, jobs: list[Job]) -> list[str]:
-        planner.settle(jobs)
+        planner.fit(planner.fitters(jobs))
         return [s.key for s in jobs[0].settings]
 
     planners = [Planner(spec, "cpu", Progress(shown=False), 2, meet) for _ in range(2)]
