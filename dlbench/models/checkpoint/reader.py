@@ -18,6 +18,7 @@ from dlbench.models.checkpoint.files import ADAPTERS, FileError, contradiction, 
 from dlbench.models.checkpoint.load_errors import NO_TOKENIZER, Stage, cannot, explain
 from dlbench.models.checkpoint.loading_report import judge
 from dlbench.models.families import FAMILIES, Family, unsupported
+from dlbench.models.recognition import Unrecognised, expected
 from dlbench.system.device_memory import ran_out
 from dlbench.system.paths import brief
 from dlbench.terminal.quiet import quiet_torchao
@@ -94,7 +95,7 @@ def read(source: ModelSource, placement: Placement) -> tuple[Any, Any, Path]:
 
 
 def _family(source: ModelSource) -> Family:
-    """The family of the model, by its configuration.
+    """The family of the model, by its configuration; of a type without a row, where its layers are.
 
     Raises:
         DlbenchError: it is an adapter, brings code that may not run, or is of an unsupported type.
@@ -104,12 +105,12 @@ def _family(source: ModelSource) -> Family:
     _no_adapter(source)
     if not source.trust_remote_code:
         _no_code(source)
-    kind = AutoConfig.from_pretrained(
-        source.location, **source.at, trust_remote_code=source.trust_remote_code
-    ).model_type
-    if kind not in FAMILIES:
-        raise DlbenchError(unsupported(source.name, kind))
-    return FAMILIES[kind]
+    config = AutoConfig.from_pretrained(source.location, **source.at, trust_remote_code=source.trust_remote_code)
+    kind = config.model_type
+    try:
+        return FAMILIES[kind] if kind in FAMILIES else expected(config, trust_remote_code=source.trust_remote_code)
+    except Unrecognised as reason:
+        raise DlbenchError(unsupported(source.name, kind, str(reason))) from reason
 
 
 def _tokenizer(source: ModelSource) -> Any:
