@@ -17,7 +17,8 @@ ROOMS = (
 """From the ground up: a room imports those before it, docs/architecture.md says what each is for."""
 ENGINE = (
     *("keyed_rng", "stop_strings", "flops", "kv", "sampling", "requests", "interfaces", "logits_processors"),
-    *("layers", "kernels", "routing", "runtime", "prefill", "decoding", "speculative", "engine", "loglikelihood"),
+    *("layers", "kernels", "routing", "runtime", "prefill", "decoding", "proof"),
+    *("speculative", "engine", "loglikelihood"),
 )
 LEADERBOARD = (
     *("formatting", "workers", "data", "analysis", "charts", "columns", "board", "exports"),

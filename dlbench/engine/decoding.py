@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -65,6 +65,8 @@ class DecodeLoop(ABC):
         """Charged for reading texts again."""
         self.reread: set[int] = set()
         """Rows that were read again."""
+        self.on_logits: Callable[[Slots, Tensor], None] | None = None
+        """Called with rows and the logits that each one's next token is chosen from."""
 
     def run(self) -> list[Generation]:
         """Write to the end; the gates are installed."""
@@ -174,6 +176,8 @@ class DecodeLoop(ABC):
         Raises:
             DlbenchError: the logits are not finite, or no token may be written.
         """
+        if self.on_logits is not None:
+            self.on_logits(rows, logits)
         scores: Any = logits.float()
         steps = np.array([len(self.written[row]) for row in rows.tolist()], dtype=np.int64)
         if ahead is not None:

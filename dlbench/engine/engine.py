@@ -11,6 +11,7 @@ import torch
 from dlbench.engine.decoding import Decoding
 from dlbench.engine.flops.costs import Costs
 from dlbench.engine.prefill import Loop, Wave
+from dlbench.engine.proof import prove
 from dlbench.engine.requests import Request
 from dlbench.engine.runtime import Runtime
 from dlbench.engine.speculative import Speculating
@@ -49,7 +50,11 @@ class Engine:
             backbone: not changed between calls.
             metered: False counts no FLOPs (all are 0), for timing; executed layers are always counted.
             kernels: "auto" decodes with fused layers where they prove equal to the stock layers; "stock" runs these.
+
+        Raises:
+            DlbenchError: the family was recognised from structure, and does not pass its proof.
         """
+        prove(backbone)
         self.runtime = Runtime(backbone, metered=metered, kernels=kernels)
 
     @property
@@ -75,7 +80,7 @@ class Engine:
         """
         processors = self.runtime.processors([Request("", (0,), 1)])
         if processors is not None:
-            logits = torch.zeros(1, self.backbone.model.config.vocab_size)
+            logits = torch.zeros(1, self.backbone.config.vocab_size)
             processors(logits, np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
 
     @property

@@ -47,7 +47,8 @@ class Runtime:
         """Decode steps captured on a GPU; None without a GPU or a fused model."""
         if self.fused_model is not None and (record := recorder(backbone.device)) is not None:
             self.graph_pool = GraphPool(self.fused_model, record)
-        faster: Callable[[nn.Module], Callable[..., Any] | None] = quick if kernels == "auto" else lambda module: None
+        own = kernels == "stock" or backbone.family.needs_rows
+        faster: Callable[[nn.Module], Callable[..., Any] | None] = (lambda module: None) if own else quick
         self.gates = Gates(backbone, fused, faster)
         self.wishes = wishes(backbone.model)
         """What the model's generation_config asks for."""

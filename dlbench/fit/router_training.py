@@ -226,7 +226,8 @@ class SoftGates:
         state, keep = state_of(given), self._inside
         if state.ndim == 2:  # written inline, some families flatten rows and positions
             keep = keep.flatten()
-        if self.backbone.family.adds_residual:
+        part: Literal["attention", "mlp"] = "attention" if self.router.part == Action.ATTN else "mlp"
+        if part in self.backbone.family.adds_residual:
             residual = args[1] if len(args) > 1 else kwargs["residual"]
             return with_state(given, residual + keep[..., None].to(state.dtype) * (state - residual))
         return with_state(given, keep[..., None].to(state.dtype) * state)

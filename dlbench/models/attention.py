@@ -57,4 +57,4 @@ def rotary_of(backbone: Backbone) -> Any:
 def kind_of(backbone: Backbone, rotary: Any, index: int) -> tuple[str, ...]:
     """Extra arguments of the rotary module for a layer: the layer's type, where angles differ by type, else none."""
     differs = "layer_type" in inspect.signature(rotary.forward).parameters
-    return (backbone.model.config.layer_types[index],) if differs else ()
+    return (backbone.config.layer_types[index],) if differs else ()

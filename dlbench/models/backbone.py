@@ -13,6 +13,7 @@ from dlbench.data.thinking import Thinking
 from dlbench.errors import DlbenchError
 from dlbench.models.end_tokens import Ends, ends_of
 from dlbench.models.families import FAMILIES, Family, resolve, unsupported
+from dlbench.models.recognition import Unrecognised, recognise
 from dlbench.models.recurrence import leaking_padding, recurrence_of
 
 
@@ -47,6 +48,11 @@ class Backbone:
         return str(self.model.config.model_type)
 
     @property
+    def config(self) -> Any:
+        """The configuration of the text decoder; a model that also sees or hears has others beside it."""
+        return self.model.config.get_text_config(decoder=True)
+
+    @property
     def layers(self) -> nn.ModuleList:
         layers = resolve(self.model, self.family.layers)
         assert isinstance(layers, nn.ModuleList)
@@ -58,7 +64,7 @@ class Backbone:
 
     @property
     def width(self) -> int:
-        return int(self.model.config.hidden_size)
+        return int(self.config.hidden_size)
 
     @property
     def device(self) -> torch.device:
@@ -77,12 +83,20 @@ class Backbone:
         """Maximum number of positions.
 
         With dynamic scaling of rotary angles the configuration gives the length in training, and a factor extends it.
+        Where layers attend within a chunk of the text (Llama 4), a text must fit one chunk; and it must be shorter than
+        the scale by whose multiples they sharpen attention, since they take columns for positions.
         """
-        config = self.model.config
+        config = self.config
         given = getattr(config, "rope_parameters", None) or {}
         by_kind = [x for x in given.values() if isinstance(x, dict)] or [given]
         factor = max(float(x["factor"]) if x.get("rope_type") == "dynamic" else 1.0 for x in by_kind)
-        return int(getattr(config, "max_position_embeddings", 1 << 30) * factor)
+        most = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None) or 1 << 30
+        chunk = sharpened = 1 << 60
+        if "chunked_attention" in (getattr(config, "layer_types", None) or ()):
+            chunk = int(config.attention_chunk_size)
+        if getattr(config, "attn_temperature_tuning", False):
+            sharpened = int(config.floor_scale) - 1
+        return int(min(most * factor, chunk, sharpened))
 
     @property
     def id(self) -> str:
@@ -96,14 +110,17 @@ class Backbone:
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of one position's keys and values in one layer."""
-        config = self.model.config
+        """Bytes of one position's keys and values in one layer; in the largest, where layers differ."""
+        size = next(self.model.parameters()).element_size()
+        if shapes := self.family.key_values:
+            return int(max(2 * shape.heads * max(shape.keys, shape.values) for shape in shapes) * size)
+        config = self.config
         heads = config.num_attention_heads
         width = getattr(config, "head_dim", None) or config.hidden_size // heads
         kv_heads = getattr(config, "num_key_value_heads", None) or heads
         if getattr(config, "multi_query", False) and not config.new_decoder_architecture:  # Falcon, the first ones
             kv_heads = 1
-        return int(2 * kv_heads * width * next(self.model.parameters()).element_size())
+        return int(2 * kv_heads * width * size)
 
     @property
     def recurrent(self) -> bool:
@@ -205,14 +222,16 @@ def wrap(
         DlbenchError: the architecture is not supported.
     """
     kind = model.config.model_type
-    if kind not in FAMILIES:
-        raise DlbenchError(unsupported(name, kind))
-    for index, layer in enumerate(resolve(model, FAMILIES[kind].layers)):
-        if projection := leaking_padding(FAMILIES[kind], layer):
+    try:
+        family = FAMILIES[kind] if kind in FAMILIES else recognise(model)
+    except Unrecognised as reason:
+        raise DlbenchError(unsupported(name, kind, str(reason))) from reason
+    for index, layer in enumerate(resolve(model, family.layers)):
+        if projection := leaking_padding(family, layer):
             raise DlbenchError(
                 f"model {name!r} cannot be read in batches: {projection} of layer {index} has a bias, so the padding "
                 "before shorter texts would enter their states; only models without this bias are supported"
             )
     model.eval().requires_grad_(False)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return Backbone(name, model, tokenizer, FAMILIES[kind], dtype, sha256, base_sha256 or sha256)
+    return Backbone(name, model, tokenizer, family, dtype, sha256, base_sha256 or sha256)

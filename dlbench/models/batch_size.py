@@ -31,7 +31,7 @@ def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
         new: most new tokens.
         layers: layers that keep keys and values.
     """
-    config = backbone.model.config
+    config = backbone.config
     size = next(backbone.model.parameters()).element_size()
     widest = max(max(p.shape) for p in backbone.layers[0].parameters())
     forward = 4 * widest * prompt * size  # of one layer: gate, up projection and product of the feed-forward, and slack

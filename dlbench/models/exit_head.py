@@ -23,14 +23,18 @@ def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
 
 
 def finished(backbone: Backbone, x: Tensor) -> Tensor:
-    """What the model makes of the LM head's logits: Falcon-H1 scales them, Gemma has a soft cap."""
-    scale = backbone.family.logit_scale
-    return capped(x if scale is None else x * getattr(backbone.model.config, scale), soft_cap(backbone))
+    """What the model makes of the LM head's logits: Cohere scales them, Granite divides them, Gemma 2 caps them."""
+    config, family = backbone.config, backbone.family
+    if family.logit_scale is not None:
+        x = x * getattr(config, family.logit_scale)
+    if family.logit_divisor is not None:
+        x = x / getattr(config, family.logit_divisor)
+    return capped(x, soft_cap(backbone))
 
 
 def soft_cap(backbone: Backbone) -> float | None:
     """The bound that the model's soft cap keeps logits within (`final_logit_softcapping`); None without one."""
-    cap: float | None = getattr(backbone.model.config, "final_logit_softcapping", None)
+    cap: float | None = getattr(backbone.config, "final_logit_softcapping", None)
     return cap
 
 

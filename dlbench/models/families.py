@@ -1,13 +1,28 @@
-"""Supported families of transformers decoders: one row each, with the paths of their modules.
+"""Families of transformers decoders: where the engine finds the modules that it needs, and what layers take and return.
 
-A family needs only a row if its decoder layers take the hidden state as first argument, write keys and values through
-the library's cache, and have attention and feed-forward as modules (or the feed-forward as two linear maps in a row).
+The table has a row for each family whose proof the tests make, and for what structure cannot tell. Other decoders are
+recognised (`dlbench.models.recognition`) and proved when they are loaded. Either way decoder layers must take the
+hidden state as first argument, write keys and values through the library's cache, and have attention and feed-forward
+as modules (or the feed-forward as two linear maps in a row).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class KeyValueShape:
+    """What one layer stores of one token."""
+
+    heads: int
+    keys: int
+    """Width of a key."""
+    values: int
+    """Width of a value."""
+    flops: int | None = None
+    """FLOPs of one query and one key, scores and weighted sum of all heads; None: by these widths."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +43,34 @@ class Family:
     """The feed-forward of a layer: its module, or its first and last linear map where it is written inline."""
     fill: tuple[str, ...] = ("self_attn.k_proj", "self_attn.v_proj")
     """Projections of a layer that compute its keys and values."""
-    query: str | None = "self_attn.q_proj"
-    """The query projection of a layer; None where one projection computes queries, keys and values."""
+    query: tuple[str, ...] = ("self_attn.q_proj",)
+    """Projections that compute queries alone, which keys and values do not need; none where one computes all three."""
     inputs: tuple[str, ...] = ()
     """Projections between the embedding and the first layer."""
-    adds_residual: bool = False
-    """Whether attention and feed-forward receive the residual and add it themselves."""
+    adds_residual: tuple[Literal["attention", "mlp"], ...] = ()
+    """Which of attention and feed-forward receive the residual and add it themselves."""
     counts_keys: bool = False
     """Whether attention derives a token's position from the number of keys."""
     returns_tuple: bool = False
     """Whether a layer returns (state, attention weights) instead of the state."""
+    attention_outputs: int = 2
+    """How many values attention returns, the state first."""
+    shared: tuple[str, ...] = ()
+    """Tensor arguments of a layer that belong to no row, whatever their first dimension."""
+    mask_hides: bool = False
+    """Whether boolean attention masks are True where a key is hidden, instead of where it is visible."""
+    needs_rows: bool = False
+    """Whether layers need projections whose rows are contiguous in memory (Llama 4 views them as complex numbers)."""
     logit_scale: str | None = None
     """The setting of the configuration that logits are multiplied by after the LM head; None: they are not."""
+    logit_divisor: str | None = None
+    """The setting of the configuration that logits are divided by after the LM head; None: they are not."""
+    key_values: tuple[KeyValueShape, ...] = ()
+    """Keys and values that each layer stores of a token; none: as the configuration says."""
+    expansions: tuple[str, ...] = ()
+    """Linear maps of a layer that run on every key again: latent attention expands what it has stored (DeepSeek)."""
+    recognised: bool = False
+    """Whether this was found from a model's structure, so that the engine proves it when the model is loaded."""
     reads_again: bool = False
     """Whether `generate` prefills the text again at the length where longrope switches its angles."""
 
@@ -50,7 +81,7 @@ _GPT = Family(
     head=("transformer.ln_f", "lm_head"),
     attention="attn",
     fill=("attn.c_attn",),
-    query=None,
+    query=(),
 )
 _MAMBA = replace(_LLAMA, head=("model.final_layernorm", "lm_head"), mlp=("feed_forward",), recurrent="mamba")
 FAMILIES: dict[str, Family] = {
@@ -58,7 +89,7 @@ FAMILIES: dict[str, Family] = {
         ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "smollm3"),
         _LLAMA,
     ),
-    "phi3": replace(_LLAMA, fill=("self_attn.qkv_proj",), query=None, reads_again=True),
+    "phi3": replace(_LLAMA, fill=("self_attn.qkv_proj",), query=(), reads_again=True),
     "opt": Family(
         layers="model.decoder.layers",
         head=("model.decoder.final_layer_norm", "model.decoder.project_out", "lm_head"),
@@ -69,7 +100,7 @@ FAMILIES: dict[str, Family] = {
     "gpt_neo": replace(
         _GPT,
         fill=("attn.attention.k_proj", "attn.attention.v_proj"),
-        query="attn.attention.q_proj",
+        query=("attn.attention.q_proj",),
         counts_keys=True,
         returns_tuple=True,
     ),
@@ -78,7 +109,7 @@ FAMILIES: dict[str, Family] = {
         head=("gpt_neox.final_layer_norm", "lm_head"),
         attention="attention",
         fill=("attention.query_key_value",),
-        query=None,
+        query=(),
     ),
     "falcon": replace(
         _GPT,
@@ -90,7 +121,7 @@ FAMILIES: dict[str, Family] = {
         _GPT,
         attention="self_attention",
         fill=("self_attention.query_key_value",),
-        adds_residual=True,
+        adds_residual=("attention", "mlp"),
         returns_tuple=True,
     ),
     **dict.fromkeys(
@@ -134,9 +165,16 @@ def mixers_of(family: Family, layer: Any) -> list[Any]:
     return [module for module in (attention_of(family, layer), recurrent_of(family, layer)) if module is not None]
 
 
-def unsupported(name: str, kind: str) -> str:
-    """Message for a model of another type: the supported ones, and how to add one."""
+def unsupported(name: str, kind: str, reason: str) -> str:
+    """Message for a model that dlbench cannot run: why, and what it can.
+
+    Args:
+        name: the model's.
+        kind: its `model_type`.
+        reason: why its structure was not recognised, or could not be proved.
+    """
     return (
-        f"model {name!r} is of type {kind!r}; supported are {', '.join(sorted(FAMILIES))}. "
-        "A family is one row of FAMILIES in dlbench/models/families.py."
+        f"model {name!r} is of type {kind!r}, which dlbench cannot run: {reason}. It runs "
+        f"{', '.join(sorted(FAMILIES))} and other decoders of transformers whose structure it recognises; what "
+        "structure cannot tell is a row of FAMILIES in dlbench/models/families.py"
     )

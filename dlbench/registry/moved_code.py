@@ -80,7 +80,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ): [],
     (
         "dlbench/fit/router_training.py",
-        "79a3ec410b138c1ae431cfbdc03507b09ffa88b468133bde5777b71a3ba9be2f",
+        "3af065444fc5d62a2e02e985ea554924ee490459010bcd5c6ace73c2e299e8b7",
     ): [
         (
             "dlbench/fit/soft.py",

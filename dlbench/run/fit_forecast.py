@@ -116,7 +116,7 @@ class Rehearsal:
 
     def _token(self, context: float, share: float = 1.0) -> float:
         """FLOPs of a token in the layers."""
-        return float(share * (self.body + self.depth * self.costs.attention_per_key * context))
+        return float(share * (self.body + self.costs.every_key * context))
 
     def _read(self, examples: Sequence[Example], share: float = 1.0) -> None:
         """Whole texts, read under teacher forcing."""

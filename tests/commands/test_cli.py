@@ -244,7 +244,7 @@ def test_models_are_listed_with_families_and_dtypes(capsys):
     )
     assert cli.main(["list", "models"]) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in (*catalog.DTYPES, "int8", "ORG/NAME@REVISION"))
+    assert all(word in shown for word in (*catalog.DTYPES, "int8", "ORG/NAME@REVISION", "any other decoder"))
     assert max(map(len, shown.splitlines())) <= 80
 
 

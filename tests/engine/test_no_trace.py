@@ -55,8 +55,8 @@ def test_restored_after_use_and_after_a_failure(family):
     def fail(view):
         # While a method is asked, the gates are there; else this test would show nothing.
         assert all("forward" in vars(layer) for layer in backbone.layers)
-        if backbone.family.query is not None:
-            assert all("forward" in vars(resolve(layer, backbone.family.query)) for layer in backbone.layers)
+        for path in backbone.family.query:
+            assert all("forward" in vars(resolve(layer, path)) for layer in backbone.layers)
         raise KeyError("oops")
 
     with pytest.raises(DlbenchError, match=r"Answering.*oops"):

@@ -92,7 +92,7 @@ def test_the_account_of_a_perfect_draft():
     starts = [context, context + 4, context + 8, context + 12]
     drafted = 3 * sum(context + 1 + i for i in range(13))
     verified = 3 * sum(n * (s + n) for s, n in zip(starts, (4, 4, 4, 1), strict=True))
-    assert g.flops["attention"] == (drafted + verified) * costs.attention_per_key
+    assert g.flops["attention"] == (drafted + verified) * int(costs.attention_per_key[0])
     (all_again,) = engine.prefill([Request("a", PROMPTS[3], 14)]).decode(SelfSpeculation(only=(0, 1, 2, 4)))
     assert all_again.speculation == (13, 13, 4)
     assert all_again.layers == [10.0] * 13  # four layers draft, and all six verify: nothing of it is kept

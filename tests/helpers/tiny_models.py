@@ -185,22 +185,91 @@ _STEADY = {
 }
 STEADY = tuple(_STEADY)
 """Families whose rotary angles are scaled, but depend on the position alone."""
+_DENSE_LATENT = {
+    **_LLAMA,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 8,
+}
+_MIXED = {**_LLAMA, "sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"] * 2}
+_RECOGNISED = {
+    "apertus": ("ApertusConfig", _LLAMA),
+    "arcee": ("ArceeConfig", _LLAMA),
+    "cohere": ("CohereConfig", {**_LLAMA, "logit_scale": 0.5, "use_qk_norm": True}),
+    "cohere2": ("Cohere2Config", {**_MIXED, "logit_scale": 0.5}),
+    "deepseek_v3": ("DeepseekV3Config", {**_DENSE_LATENT, "first_k_dense_replace": 4}),
+    "ernie4_5": ("Ernie4_5Config", {**_LLAMA, "head_dim": 8}),
+    "exaone4": ("Exaone4Config", {**_MIXED, "sliding_window_pattern": 2}),
+    "gemma": ("GemmaConfig", {**_LLAMA, "head_dim": 8}),
+    "gemma4": (
+        "Gemma4TextConfig",
+        {
+            **_MIXED,
+            "head_dim": 8,
+            "global_head_dim": 16,
+            "num_global_key_value_heads": 1,
+            "attention_k_eq_v": True,
+            "num_kv_shared_layers": 0,
+            "hidden_size_per_layer_input": 0,
+            "final_logit_softcapping": 9.0,
+        },
+    ),
+    "glm": ("GlmConfig", {**_LLAMA, "head_dim": 8}),
+    "glm4": ("Glm4Config", {**_LLAMA, "head_dim": 8}),
+    "gptj": ("GPTJConfig", {"n_embd": 32, "n_inner": 48, "n_positions": CONTEXT, "rotary_dim": 4}),
+    "granite": (
+        "GraniteConfig",
+        {**_LLAMA, "logits_scaling": 3.0, "residual_multiplier": 0.5, "embedding_multiplier": 2.0},
+    ),
+    "helium": ("HeliumConfig", {**_LLAMA, "head_dim": 8}),
+    "hunyuan": ("HunYuanDenseV1Config", {**_LLAMA, "head_dim": 8}),
+    "llama4": (
+        "Llama4TextConfig",
+        {
+            **_LLAMA,
+            "head_dim": 8,
+            "intermediate_size_mlp": 48,
+            "moe_layers": [],
+            "attention_chunk_size": CONTEXT,
+            "no_rope_layers": [1, 0, 1, 1],
+        },
+    ),
+    "ministral": ("MinistralConfig", {**_MIXED, "head_dim": 8}),
+    "ministral3": ("Ministral3Config", {**_LLAMA, "head_dim": 8}),
+    "mpt": ("MptConfig", {"d_model": 32, "expansion_ratio": 2, "max_seq_len": CONTEXT}),
+    "nemotron": ("NemotronConfig", _LLAMA),
+    "olmo": ("OlmoConfig", {**_LLAMA, "clip_qkv": 2.0}),
+    "olmo3": ("Olmo3Config", _MIXED),
+    "phi": ("PhiConfig", {**_LLAMA, "partial_rotary_factor": 0.5, "qk_layernorm": True}),
+    "seed_oss": ("SeedOssConfig", {**_LLAMA, "head_dim": 8}),
+    "stablelm": ("StableLmConfig", {**_LLAMA, "use_qkv_bias": True, "use_parallel_residual": True}),
+    "starcoder2": ("Starcoder2Config", {**_LLAMA, "use_bias": True, "sliding_window": WINDOW}),
+}
+RECOGNISED = tuple(_RECOGNISED)
+"""Families without a row in the table, of at most 4 layers."""
 _SPELLING = {
     "GPT2Config": ("n_layer", "n_head"),
     "BloomConfig": ("n_layer", "n_head"),
+    "GPTJConfig": ("n_layer", "n_head"),
+    "MptConfig": ("n_layers", "n_heads"),
     "GPTNeoConfig": ("num_layers", "num_heads"),
 }
-EAGER_ONLY = ("gemma2", "gpt_neo", "bloom")
+EAGER_ONLY = ("gemma2", "gpt_neo", "bloom", "gptj", "mpt")
 """Families without scaled-dot-product attention in transformers."""
 
 
 def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
     """A new model; the same arguments give the same weights."""
     torch.manual_seed(seed)
-    known = {**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS}
+    known = {**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS, **_RECOGNISED}
     name, options = copy.deepcopy(known[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
+    if name == "MptConfig":
+        options.pop("max_position_embeddings")
     if name == "GPTNeoConfig":
         options["attention_types"] = [[["global", "local"], depth // 2], [["global"], depth % 2]]
     config = getattr(transformers, name)(

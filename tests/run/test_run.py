@@ -279,6 +279,7 @@ def test_an_unsupported_model_is_one_line_with_what_is_supported(
     assert main(command(tmp_path / "snail", tmp_path / "out")) == 2
     said = capsys.readouterr().err.strip()
     assert said.count("\n") == 0 and "of type 'mamba'" in said and "dlbench/models/families.py" in said
+    assert "it has no list of 32 layers that all have attention" in said
     assert all(family in said for family in FAMILIES)
     assert not (tmp_path / "out").exists()
 

@@ -37,7 +37,7 @@ class Costs:
     """FLOPs per token on a backbone, by part of the model."""
 
     def __init__(self, backbone: Backbone) -> None:
-        config, family, model = backbone.model.config, backbone.family, backbone.model
+        config, family, model = backbone.config, backbone.family, backbone.model
         layers = list(backbone.layers)
         self.windows = windows(config, len(layers))
         self.attends = [attention_of(family, layer) is not None for layer in layers]
@@ -53,9 +53,14 @@ class Costs:
         }
         """Sizes -> the layers that have a recurrent module of these sizes."""
         token = np.array([0 if of is None else of.token for of in self.recurrences], dtype=np.int64)
-        self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64) + token  # [depth]
+        self.expansion_per_key = np.array(
+            [sum(linear_flops(resolve(layer, path)) for path in family.expansions) for layer in layers], dtype=np.int64
+        )
+        """What is spent on each key in every forward, however many tokens attend to it: [depth]."""
+        self.layer = [linear_flops(layer) for layer in layers] + token - self.expansion_per_key
+        """FLOPs per token, without those that depend on the context: [depth]."""
         mixers = [mixers_of(family, layer) for layer in layers]
-        attention = np.array([sum(map(linear_flops, each)) for each in mixers], dtype=np.int64) + token
+        attention = [sum(map(linear_flops, each)) for each in mixers] + token - self.expansion_per_key
         mlp, skip = self.layer - attention, np.zeros_like(attention)
         self.parts = np.stack([skip, attention, mlp, self.layer])
         """FLOPs by Action, from SKIP to RUN, and layer, without those that depend on the context: [4, depth]."""
@@ -69,20 +74,34 @@ class Costs:
             dtype=np.int64,
         )  # [depth]
         heads = config.num_attention_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        self.attention_per_key = 4 * heads * width  # scores and weighted sum, per layer
+        if family.key_values:
+            per_key = [shape.flops or 2 * heads * (shape.keys + shape.values) for shape in family.key_values]
+        else:
+            width = getattr(config, "head_dim", None) or config.hidden_size // heads
+            per_key = [4 * heads * width] * len(layers)
+        self.attention_per_key = np.array(per_key, dtype=np.int64) * self.attends
+        """Scores and weighted sum of one token and one key: [depth]."""
         self.head = sum(linear_flops(resolve(model, path)) for path in family.head)
         self.input = sum(linear_flops(resolve(model, path)) for path in family.inputs)
         self.vocabulary = linear_flops(resolve(model, family.head[-1]))
         """The LM head alone, which stock models run for the last position of a prompt only."""
 
+    def per_key(self, layer: int) -> int:
+        """What one token alone spends on one key in a layer."""
+        return int(self.attention_per_key[layer] + self.expansion_per_key[layer])
+
+    @property
+    def every_key(self) -> int:
+        """What one token alone spends on one key in all layers."""
+        return int((self.attention_per_key + self.expansion_per_key).sum())
+
     def dense(self, prompt: int, generated: int) -> int:
         """Decode FLOPs of full depth for `generated` tokens after a prompt of `prompt` tokens."""
         forwards = max(generated - 1, 0)
         context = prompt + 1 + np.arange(forwards)
-        keys = sum(
-            len(layers) * int((context if w is None else np.minimum(context, w)).sum())
-            for w, layers in self.spans.items()
+        attention = sum(
+            int(per_key) * int((context if w is None else np.minimum(context, w)).sum())
+            for w, per_key in zip(self.windows, self.attention_per_key + self.expansion_per_key, strict=True)
         )
         linear = int(self.layer.sum()) + self.head + self.input
-        return int(forwards * linear + self.attention_per_key * keys)
+        return int(forwards * linear + attention)

@@ -56,7 +56,7 @@ class _Forward:
     again: list[Ints] = field(default_factory=list)
     """Rows of past tokens that ran a layer."""
     hidden: list[tuple[Ints, Ints]] = field(default_factory=list)
-    """Rows that ran a layer's attention, and how many keys were hidden from each."""
+    """Rows that ran a layer's attention, and the FLOPs of the keys that were hidden from each."""
     wanted: Ints = field(init=False)
     """Positions of each row whose logits were wanted, without padding: [B]."""
     made: Ints | int = field(init=False)
@@ -92,7 +92,7 @@ class Ledger:
         """Charge past tokens, one per entry of `slots`, that run a layer over the context they had when new."""
         rows, window = self.rows[slots], self.costs.windows[index]
         self._now.again.append(rows)
-        linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key if self.costs.attends[index] else 0
+        linear, per_key = int(self.costs.layer[index]), self.costs.per_key(index)
         keys, recurrence = context if window is None else np.minimum(context, window), self.costs.recurrences[index]
         dropped = 0 if recurrence is None else recurrence.step - recurrence.token
         executed = np.full(len(rows), linear + dropped + per_key * padded)
@@ -102,9 +102,10 @@ class Ledger:
         """Note that keys and values of past tokens are made, one token per entry of `slots`."""
         self._now.filled.append((index, slots))
 
-    def hide(self, slots: Ints | None, keys: Ints) -> None:
+    def hide(self, index: int, slots: Ints | None, keys: Ints) -> None:
         """Note how many keys a layer's mask hides from each of some rows, or of all."""
-        self._now.hidden.append((self.rows if slots is None else self.rows[slots], keys))
+        flops = self.costs.per_key(index) * keys
+        self._now.hidden.append((self.rows if slots is None else self.rows[slots], flops))
 
     def router(self, rows: Ints, flops: int) -> None:
         """Charge a method's own products to these rows, divided among them to the last FLOP."""
@@ -214,13 +215,15 @@ class Ledger:
             times = attended[layers].sum(0)
             self._charge("layers", rows, 0 * times, times * (computed - recurrence.token * columns))
         for window, layers in costs.spans.items():
-            times = attended[layers].sum(0) * costs.attention_per_key
+            times = (attended[layers] * costs.attention_per_key[layers, None]).sum(0)
             # several new tokens count the full square
             before, filled = (x if window is None else np.minimum(x, window - 1) for x in (past, padded))
-            self._charge("attention", rows, times * tokens * (before + tokens), times * columns * (filled + columns))
+            expansion = (attended[layers] * costs.expansion_per_key[layers, None]).sum(0)
+            credited, executed = times * tokens + expansion, times * columns + expansion
+            self._charge("attention", rows, credited * (before + tokens), executed * (filled + columns))
         if hidden := [of for f in noted for of in f.hidden]:
-            keys = np.concatenate([keys for _, keys in hidden])
-            self._charge("attention", np.concatenate([r for r, _ in hidden]), -costs.attention_per_key * keys, 0 * keys)
+            flops = np.concatenate([flops for _, flops in hidden])
+            self._charge("attention", np.concatenate([r for r, _ in hidden]), -flops, 0 * flops)
         # projections around the stack run at every position, the LM head where logits are wanted
         fixed, vocabulary = costs.input + costs.head - costs.vocabulary, costs.vocabulary
         self._charge("heads", rows, fixed * tokens + vocabulary * wanted, fixed * columns + vocabulary * made)

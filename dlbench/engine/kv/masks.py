@@ -5,12 +5,15 @@ Shape letters: M past tokens.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dlbench.engine.kv.past_tokens import Past
+
+MaskForm = Literal["additive", "visible", "hidden"]
+"""Whether a layer's mask is added to scores, or is True where a key is visible, or where it is hidden."""
 
 
 def take(x: Any, rows: Tensor, batch: int) -> Any:
@@ -40,17 +43,19 @@ def hiding(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(visible, seen, hidden)
 
 
-def add_to_mask(mask: Any, visible: Tensor, *, additive: bool, dtype: torch.dtype) -> Tensor:
+def add_to_mask(mask: Any, visible: Tensor, *, form: MaskForm, dtype: torch.dtype) -> Tensor:
     """Hide more positions in a layer's mask.
 
     Args:
         mask: [.., 1, 1, keys], boolean or additive; None hides nothing.
         visible: [rows, keys]; positions that are False are hidden.
-        additive: whether a new mask is one that is added to scores.
+        form: of the layer's masks.
         dtype: of a new additive mask.
     """
     visible = visible[:, None, None, :]
-    if mask is None and not additive:
+    if form == "hidden":
+        return ~visible if mask is None else mask | ~visible
+    if mask is None and form == "visible":
         return visible
     if mask is None:
         mask = torch.zeros((), dtype=dtype, device=visible.device)
@@ -60,7 +65,7 @@ def add_to_mask(mask: Any, visible: Tensor, *, additive: bool, dtype: torch.dtyp
 
 
 def past_mask(
-    mask: Any, past: Past, start: Tensor, window: int | None, seen: range, batch: int, *, additive: bool
+    mask: Any, past: Past, start: Tensor, window: int | None, seen: range, batch: int, *, form: MaskForm
 ) -> Tensor:
     """The mask of past tokens over some columns: what each saw when it was new, [M, 1, 1, len(seen)].
 
@@ -73,11 +78,11 @@ def past_mask(
         window: how many positions a token attends to; None for all.
         seen: the columns.
         batch: rows of the present forward.
-        additive: whether masks are added to scores.
+        form: of the layer's masks.
     """
     columns = torch.arange(seen.start, seen.stop, device=past.at.device)
     visible = (columns >= start[:, None]) & (columns <= past.at[:, None])
     if window is not None:
         visible &= columns > past.at[:, None] - window
     base = take(mask, past.rows, batch)[..., : len(seen)] if window is None and mask is not None else None
-    return add_to_mask(base, visible, additive=additive, dtype=past.states.dtype)
+    return add_to_mask(base, visible, form=form, dtype=past.states.dtype)

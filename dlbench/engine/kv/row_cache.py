@@ -17,6 +17,7 @@ from typing import Any, Protocol, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dlbench.engine.kv.recurrent_states import RecurrentCache
 from dlbench.engine.kv.storage import KeyValues, Places, Slots, copy_rows, halves
@@ -153,6 +154,17 @@ class RowCache(RecurrentCache):
         Raises:
             KVStored: only past tokens were to be stored (see `past`).
         """
+        keys, values = key_states.shape[-1], value_states.shape[-1]
+        if keys == values:
+            return self._update(key_states, value_states, layer_idx)
+        # memory holds both in one tensor; latent attention (DeepSeek V3) has wider keys than values
+        wide = max(keys, values)
+        key_states, value_states = self._update(
+            pad(key_states, (0, wide - keys)), pad(value_states, (0, wide - values)), layer_idx
+        )
+        return key_states[..., :keys], value_states[..., :values]
+
+    def _update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
         heads = key_states.shape[1]
         whole = self.memory.of(layer_idx, 2 * heads, key_states)
         if self._columns is not None and self._rows is not None:

@@ -36,7 +36,7 @@ class LayerCall:
         if new.get("position_ids") is not None:
             new["position_ids"] = on(positions, past.states.device)[:, None]
         if angles is not None:
-            new["position_embeddings"] = angles
+            new["position_embeddings"] = angles[0] if isinstance(new["position_embeddings"], Tensor) else angles
         new["attention_mask"] = None
         if new.get("alibi") is not None:
             new["alibi"] = take(new["alibi"], past.rows, len(self.hidden))

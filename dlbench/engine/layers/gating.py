@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlbench.engine.flops.ledger import Ledger
 from dlbench.engine.flops.op_counter import counted
 from dlbench.engine.interfaces import FusedStep, Groups, LayerStep, Plan
-from dlbench.engine.kv.masks import add_to_mask, hiding, take
+from dlbench.engine.kv.masks import MaskForm, add_to_mask, hiding, take
 from dlbench.engine.kv.past_tokens import Owed
 from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
@@ -64,10 +64,11 @@ class Gates:
         self._replaced = [m for m in backbone.model.modules() if faster(m) is not None]
         self.names = list(inspect.signature(backbone.layers[0].forward).parameters)[1:]  # after the hidden state
         self.depth = backbone.depth
-        self.additive = backbone.model.config._attn_implementation != "sdpa"
+        additive = backbone.model.config._attn_implementation != "sdpa"
+        self.mask_form: MaskForm = "hidden" if backbone.family.mask_hides else "additive" if additive else "visible"
         self.rotary = RowAngles.of(backbone)
         """Replaces the rotary module where angles depend on the length of the text; else None."""
-        self.kinds = list(getattr(backbone.model.config, "layer_types", None) or [""] * self.depth)
+        self.kinds = list(getattr(backbone.config, "layer_types", None) or [""] * self.depth)
         family, layers = backbone.family, backbone.layers
         self.keyless = frozenset(i for i, layer in enumerate(layers) if attention_of(family, layer) is None)
         """Layers without attention: a recurrent module stands in its place."""
@@ -125,7 +126,7 @@ class Gates:
             length: least length of text that rotary angles are made for, where whole texts are read.
         """
         self.cache, self.ledger, self.routing, self.watch = cache, ledger, routing, watch
-        self._past = PastRunner(cache, ledger, angles, by_column=self._by_column, additive=self.additive)
+        self._past = PastRunner(cache, ledger, angles, by_column=self._by_column, form=self.mask_form)
         self._eased: list[tuple[Any, Any, dict[str, Any]]] = []
         if self.rotary is not None:
             self.rotary.begin(reads=not cache.seen, least=length)
@@ -234,14 +235,15 @@ class Gates:
         rows = None if slots is None else on(slots, hidden.device)
         states = hidden if rows is None else hidden[rows]
         if rows is not None:
-            kwargs = take(kwargs, rows, hidden.shape[0])
+            shared = self.backbone.family.shared
+            kwargs = {k: x if k in shared else take(x, rows, hidden.shape[0]) for k, x in kwargs.items()}
         policy = self._policy(call.index)
         if policy is not None and (visible := policy.visible(call.index, rows)) is not None:
             mask = kwargs.get("attention_mask")
-            mask = add_to_mask(mask, visible, additive=self.additive, dtype=hidden.dtype)
+            mask = add_to_mask(mask, visible, form=self.mask_form, dtype=hidden.dtype)
             kwargs = {**kwargs, "attention_mask": mask}
             if code & _ATTN and self.ledger.metered:
-                self.ledger.hide(slots, policy.hidden_count(call.index, slots))
+                self.ledger.hide(call.index, slots, policy.hidden_count(call.index, slots))
         if rows is None:
             out = call.step(states, part=code, owed=owed, **kwargs)
         else:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlbench.engine.flops.ledger import Ledger
 from dlbench.engine.interfaces import LayerStep
-from dlbench.engine.kv.masks import past_mask
+from dlbench.engine.kv.masks import MaskForm, past_mask
 from dlbench.engine.kv.past_tokens import Owed, Past
 from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
@@ -23,7 +23,7 @@ class PastRunner:
     """Runs past tokens, or makes their keys and values, in one forward; what runs is charged."""
 
     def __init__(
-        self, cache: RowCache, ledger: Ledger, angles: Angles, *, by_column: frozenset[int], additive: bool
+        self, cache: RowCache, ledger: Ledger, angles: Angles, *, by_column: frozenset[int], form: MaskForm
     ) -> None:
         """Prepare.
 
@@ -32,10 +32,10 @@ class PastRunner:
             ledger: charged per row.
             angles: rotary angles of decoded tokens.
             by_column: layers in which tokens of different columns must run one after the other.
-            additive: whether masks are added to scores.
+            form: of the layers' masks.
         """
         self.cache, self.ledger, self.angles = cache, ledger, angles
-        self.by_column, self.additive = by_column, additive
+        self.by_column, self.form = by_column, form
         self.starts: Slots = cache.starts[: cache.alive]
 
     def note_angles(self, index: int, step: LayerStep, kwargs: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class PastRunner:
                 self.cache.windows[call.index],
                 range(self.cache.left, end),
                 len(call.hidden),
-                additive=self.additive,
+                form=self.form,
             )
         with self.cache.past(past.rows, past.at, end):
             out = call.step(past.states[:, None], **kwargs)

@@ -164,6 +164,8 @@ class Angles:
         kind, angles = self._kinds[layer], kwargs.get("position_embeddings")
         if angles is None:
             return
+        if isinstance(angles, Tensor):  # cosines and sines as one complex number
+            angles = (angles,)
         if kind not in self._tables:
             self._tables[kind] = tuple(a.new_zeros(self._length, a.shape[-1]) for a in angles)
         chosen = int(positions[0]) if len(positions) == 1 else on(positions, angles[0].device)

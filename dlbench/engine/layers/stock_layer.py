@@ -37,7 +37,7 @@ class StockLayer:
         self.index, self._sublayers = index, sublayers
         self._forward, self._cache = layer.forward, cache_name(layer)
         attends = attention_of(family, layer) is not None
-        self._query = resolve(layer, family.query) if attends and family.query is not None else None
+        self._queries: list[Any] = [resolve(layer, path) for path in family.query] if attends else []
         self._recurrent = recurrent_of(family, layer) if attends else None
         self.filling = False
         """Whether only keys and values are being made."""
@@ -60,9 +60,9 @@ class StockLayer:
             self.filling = False
 
     def install(self, shadows: Shadows) -> None:
-        """Let the query projection, and a state beside keys and values, rest while only these are made."""
-        if self._query is not None:
-            shadows.put(self._query, partial(self._project_query, self._query.forward, self._query.out_features))
+        """Let query projections, and a state beside keys and values, rest while only these are made."""
+        for query in self._queries:
+            shadows.put(query, partial(self._project_query, query.forward, query.out_features))
         if self._recurrent is not None:
             shadows.put(self._recurrent, partial(self._recur, self._recurrent.forward))
 

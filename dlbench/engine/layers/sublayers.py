@@ -67,10 +67,12 @@ class Sublayers:
     def _attention(self, forward: Forward, *args: Any, **kwargs: Any) -> Any:
         if not self._left_out & Action.ATTN:
             return forward(*args, **kwargs)
-        if self._backbone.family.adds_residual:
-            return (args[1] if len(args) > 1 else kwargs["residual"]), None
-        hidden = args[0] if args else kwargs["hidden_states"]
-        return torch.zeros_like(hidden), None
+        family = self._backbone.family
+        if "attention" in family.adds_residual:
+            nothing = args[1] if len(args) > 1 else kwargs["residual"]
+        else:
+            nothing = torch.zeros_like(args[0] if args else kwargs["hidden_states"])
+        return (nothing, *[None] * (family.attention_outputs - 1)) if family.attention_outputs > 1 else nothing
 
     def _recurrent(self, forward: Forward, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         if self._left_out & Action.ATTN:
@@ -80,7 +82,7 @@ class Sublayers:
     def _mlp(self, forward: Forward, hidden: Tensor, *args: Any) -> Any:
         if not self._left_out & Action.MLP:
             return forward(hidden, *args)
-        return args[0] if self._backbone.family.adds_residual else torch.zeros_like(hidden)
+        return args[0] if "mlp" in self._backbone.family.adds_residual else torch.zeros_like(hidden)
 
     # A feed-forward written inline: the first map gives the activation an empty input, the last one returns zeros.
 

@@ -119,7 +119,10 @@ def _of_files(name: str, error: Exception, stage: Stage, folder: Path) -> str | 
         return _of_weights(error, folder, config)
     if not isinstance(kind := config.get("model_type"), str):
         return "config.json does not say of which model_type it is: take the one that transformers saved"
-    return None if kind in FAMILIES else unsupported(name, kind)
+    from transformers import CONFIG_MAPPING
+
+    known = kind in FAMILIES or kind in CONFIG_MAPPING
+    return None if known else unsupported(name, kind, "transformers does not know this type")
 
 
 def _of_gguf(error: Exception, stage: Stage) -> str:

@@ -21,6 +21,7 @@ from dlbench.models.checkpoint.loading_report import judge
 from dlbench.models.checkpoint.quantised import check_linear, described, settings_of
 from dlbench.models.checkpoint.source import Loaded, ModelSource, Placement
 from dlbench.models.families import FAMILIES, Family, unsupported
+from dlbench.models.recognition import Unrecognised, expected
 from dlbench.system.device_memory import ran_out
 from dlbench.terminal.quiet import quiet_torchao
 
@@ -61,7 +62,7 @@ def read(source: ModelSource, placement: Placement) -> Loaded:
 
 
 def _family(source: ModelSource) -> tuple[Family, Any]:
-    """The family of the model, and its configuration, which says it.
+    """The family of the model by its configuration, of a type without a row where its layers are; and that.
 
     Raises:
         DlbenchError: it brings code that may not run, or is of an unsupported type.
@@ -72,9 +73,11 @@ def _family(source: ModelSource) -> tuple[Family, Any]:
         _no_code(source)
     config = AutoConfig.from_pretrained(source.location, **source.at, trust_remote_code=source.trust_remote_code)
     kind = config.model_type
-    if kind not in FAMILIES:
-        raise DlbenchError(unsupported(source.name, kind))
-    return FAMILIES[kind], config
+    try:
+        row = FAMILIES.get(kind) or expected(config, trust_remote_code=source.trust_remote_code)
+    except Unrecognised as reason:
+        raise DlbenchError(unsupported(source.name, kind, str(reason))) from reason
+    return row, config
 
 
 def _stored(config: Any, source: ModelSource) -> str:
