@@ -15,11 +15,12 @@ def exit_head(backbone: Backbone, x: Tensor) -> Tensor:
 
 
 def raw_head(backbone: Backbone, x: Tensor) -> Tensor:
-    """Logits of hidden states before the soft cap."""
+    """Logits of hidden states before the soft cap, with Granite's scaling."""
     for path in backbone.family.head:
         module = resolve(backbone.model, path)
         x = x if module is None else module(x)
-    return x
+    scaling = getattr(backbone.model.config, "logits_scaling", None)
+    return x if scaling is None else x / scaling
 
 
 def soft_cap(backbone: Backbone) -> float | None:

@@ -1,7 +1,7 @@
 """What one token costs on a backbone, in FLOPs.
 
 Conventions are those of torch's own counter: a matrix product of [m, k] and [k, n] costs 2·m·k·n, everything else is
-free, and causal attention over a prompt counts the full square.
+free, and causal attention over a prompt counts the full square. Of a mixture of experts, those that a token uses count.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dlbench.models.attention import windows
 from dlbench.models.backbone import Backbone
+from dlbench.models.experts import experts_of
 from dlbench.models.families import resolve
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")
@@ -26,6 +27,16 @@ def linear_flops(module: nn.Module | None) -> int:
     return sum(2 * m.weight.numel() for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
 
 
+def _whole_layer(backbone: Backbone, index: int) -> tuple[int, int]:
+    """Linear FLOPs of a layer per token, and those that its modules compute."""
+    layer, experts = backbone.layers[index], experts_of(backbone, index)
+    flops = linear_flops(layer)
+    if experts is None:
+        return flops, flops
+    flops -= linear_flops(resolve(layer, backbone.family.mlp[0]))
+    return flops + experts.flops, flops + experts.executed
+
+
 class Costs:
     """FLOPs per token on a backbone, by part of the model."""
 
@@ -35,11 +46,15 @@ class Costs:
         self.windows = windows(config, len(layers))
         self.spans = {w: [i for i, other in enumerate(self.windows) if other == w] for w in set(self.windows)}
         """Window -> the layers that have it."""
-        self.layer = np.array([linear_flops(layer) for layer in layers], dtype=np.int64)  # [depth]
         attention = np.array([linear_flops(resolve(layer, family.attention)) for layer in layers], dtype=np.int64)
-        mlp, skip = self.layer - attention, np.zeros_like(attention)
-        self.parts = np.stack([skip, attention, mlp, self.layer])
-        """Linear FLOPs by Action, from SKIP to RUN, and layer: [4, depth]."""
+        credited, executed = zip(*(_whole_layer(backbone, index) for index in range(len(layers))), strict=True)
+        self.layer, self.executed_layer = (np.array(of, dtype=np.int64) for of in (credited, executed))
+        """Linear FLOPs of a layer and what its modules compute, masked experts included: [depth] each."""
+        self.parts, self.executed_parts = (
+            np.stack([np.zeros_like(attention), attention, whole - attention, whole])
+            for whole in (self.layer, self.executed_layer)
+        )
+        """The same by Action, from SKIP to RUN, and layer: [4, depth] each."""
         self.shares = self.parts / self.layer
         """Share of each part in its layer's linear FLOPs: so much does a sub-layer count in layer shares."""
         self.fill = np.array(

@@ -1,9 +1,9 @@
 """Count executed FLOPs (what the kernels computed, padding included) and credited FLOPs (over the true context).
 
-Both are equal at batch 1 without padding, except for keys that the KV policy "evict" hides: a kernel computes their
-scores and masks them, so they are executed, but they are not part of the context, so they are not credited. Any other
-difference is a bug, or computation that is masked instead of skipped. A forward is only noted while it runs; sums are
-made over many forwards at once, or when they are asked for.
+Both are equal at batch 1 without padding, with two exceptions, which are executed but not credited: keys that the KV
+policy "evict" hides (a kernel computes their scores and masks them), and experts that a model computes for every token
+and masks (Llama 4). Any other difference is a bug, or computation that is masked instead of skipped. A forward is only
+noted while it runs; sums are made over many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
 """
@@ -91,9 +91,9 @@ class Ledger:
         """Charge past tokens, one per entry of `slots`, that run a layer over the context they had when new."""
         rows, window = self.rows[slots], self.costs.windows[index]
         self._now.again.append(rows)
-        linear, per_key = int(self.costs.layer[index]), self.costs.attention_per_key
-        keys = context if window is None else np.minimum(context, window)
-        self._charge("kv", rows, linear + per_key * keys, linear + per_key * padded)
+        linear, executed = int(self.costs.layer[index]), int(self.costs.executed_layer[index])
+        per_key, keys = self.costs.attention_per_key, context if window is None else np.minimum(context, window)
+        self._charge("kv", rows, linear + per_key * keys, executed + per_key * padded)
 
     def fill(self, index: int, slots: Ints) -> None:
         """Note that keys and values of past tokens are made, one token per entry of `slots`."""
@@ -202,8 +202,8 @@ class Ledger:
         padded = np.repeat([f.traffic.padded_past for f in noted], sizes)
         wanted = np.concatenate([f.wanted for f in noted])
         made = np.concatenate([np.broadcast_to(f.made, len(f.rows)) for f in noted])
-        linear = costs.parts[ran, np.arange(len(ran))[:, None]].sum(0)
-        self._charge("layers", rows, linear * tokens, linear * columns)
+        linear, executed = (of[ran, np.arange(len(ran))[:, None]].sum(0) for of in (costs.parts, costs.executed_parts))
+        self._charge("layers", rows, linear * tokens, executed * columns)
         attended = ran & _ATTN > 0
         for window, layers in costs.spans.items():
             times = attended[layers].sum(0) * costs.attention_per_key
