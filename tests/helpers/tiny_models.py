@@ -202,7 +202,8 @@ def build(
 ):
     """A new model; the same arguments give the same weights. `experts` names the experts implementation."""
     torch.manual_seed(seed)
-    name, options = copy.deepcopy({**_VARIANTS, **_SCALED, **_STEADY, **_MIXTURES}[family])  # a configuration changes its parts
+    known = {**_VARIANTS, **_SCALED, **_STEADY, **_MIXTURES}
+    name, options = copy.deepcopy(known[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
     if name == "GPTNeoConfig":
