@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlbench.models.backbone import Backbone
+from dlbench.models.experts import experts_of
 
 SHARE = 0.5
 """Share of the free memory that a wave may take; the rest is for what `row_bytes` leaves out."""
@@ -33,11 +34,17 @@ def row_bytes(backbone: Backbone, prompt: int, new: int, layers: int) -> int:
     """
     config = backbone.config
     size = next(backbone.model.parameters()).element_size()
-    widest = max(max(p.shape) for p in backbone.layers[0].parameters())
+    widest = max(_widest(backbone, index) for index in range(backbone.depth))
     forward = 4 * widest * prompt * size  # of one layer: gate, up projection and product of the feed-forward, and slack
     if config._attn_implementation == "eager":
         forward += 3 * config.num_attention_heads * prompt**2 * 4  # scores, softmax in float32, and slack
     return int(layers * backbone.cache_bytes * (prompt + new) + 2 * backbone.state_bytes + forward)
+
+
+def _widest(backbone: Backbone, index: int) -> int:
+    """Elements of the widest state of one token in a layer."""
+    experts = experts_of(backbone, index)
+    return max(0 if experts is None else experts.width, *(max(p.shape) for p in backbone.layers[index].parameters()))
 
 
 def rows_that_fit(

@@ -89,6 +89,11 @@ FAMILIES: dict[str, Family] = {
         ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "smollm3"),
         _LLAMA,
     ),
+    **dict.fromkeys(
+        ("mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "glm4_moe", "ernie4_5_moe", "gpt_oss"),
+        _LLAMA,
+    ),
+    "granitemoe": replace(_LLAMA, mlp=("block_sparse_moe",), logit_divisor="logits_scaling"),
     "phi3": replace(_LLAMA, fill=("self_attn.qkv_proj",), query=(), reads_again=True),
     "opt": Family(
         layers="model.decoder.layers",

@@ -1,7 +1,8 @@
 """Weight-only int8 of the decoder layers with torchao: linear maps have int8 weights with one scale per output.
 
 Embedding, norms and LM head are not quantised, and activations keep the dtype that the model was loaded in. This saves
-memory but no time: without a compiler each product first converts its weights back to that dtype.
+memory but no time: without a compiler each product first converts its weights back to that dtype. Experts that
+transformers keeps in one parameter are no linear maps, and stay as they are.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ def to_int8(layers: nn.ModuleList) -> None:
                 setattr(parent, name, _plain(child))
     with quiet_torchao():
         quantization.quantize_(layers, quantization.Int8WeightOnlyConfig(set_inductor_config=False))
+
+
+def plain_share(layers: nn.ModuleList) -> float:
+    """Share of the weights of these layers' matrices that are not quantised, such as those of experts, in [0, 1]."""
+    matrices = [p for p in layers.parameters() if p.ndim > 1]
+    return sum(p.numel() for p in matrices if type(p.data) is torch.Tensor) / sum(p.numel() for p in matrices)
 
 
 def _plain(module: Conv1D | nn.Linear) -> nn.Linear:

@@ -11,7 +11,8 @@ from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.reference_check import complaints
 from dlbench.models.backbone import Backbone
-from dlbench.models.catalog import AUTO
+from dlbench.models.catalog import AUTO, INT8
+from dlbench.models.quantization import plain_share
 from dlbench.prompting.tokenize import Prompted
 from dlbench.terminal.progress import Progress
 
@@ -47,6 +48,14 @@ class Notices:
             f"{task.name} on {backbone.name}: what is written up to {thinking.end} is not scored, but it counts among "
             f"the {task.max_new_tokens:,} new tokens; --think-end-token off scores all"
         )
+
+    def int8(self, backbone: Backbone) -> None:
+        """Say how much of a model that was asked for in int8 is not quantised."""
+        if backbone.dtype == INT8 and (share := plain_share(backbone.layers)):
+            self.progress.note(
+                f"{backbone.name} in int8: {share:.0%} of the weights of its layers stay in {backbone.precision}; they "
+                "are experts and routers, and torchao quantises linear maps only"
+            )
 
     def fit_overlap(self, task: Task) -> None:
         """Say how many documents methods are not fitted on because they are also scored."""

@@ -105,6 +105,7 @@ class Planner:
     def _engine(self, name: str, dtype: str) -> Engine:
         backbone = load(name, device=self.device, dtype=dtype, **self.spec.loading)
         self.notices.checkpoint(backbone, dtype)
+        self.notices.int8(backbone)
         # Weights that are elsewhere until their layer is called cannot be fused.
         return Engine(backbone, kernels="stock" if backbone.spread else self.spec.kernels)
 

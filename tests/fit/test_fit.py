@@ -156,15 +156,21 @@ def test_soft_gates_do_what_decoding_does(family):
     assert float(gates.executed().detach()) == pytest.approx(4 / 5)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gpt_neox", "gemma3"])
+@pytest.mark.parametrize(
+    ("family", "part"),
+    [
+        *((f, Action.ATTN) for f in ("llama", "gpt2", "falcon-7b", "bloom", "opt", "gpt_neox", "gemma3")),
+        *((f, Action.MLP) for f in ("llama", "opt", "gpt_oss")),
+    ],
+)
 @pytest.mark.parametrize("per", ["token", "sequence"])
-def test_soft_gates_on_attention_do_what_decoding_does(family, per):
+def test_soft_gates_on_halves_do_what_decoding_does(family, part, per):
     attention = "eager" if family in tiny_models.EAGER_ONLY else "sdpa"
     family_backbone = tiny_models.backbone(family, DEPTH, attention, "float32" if attention == "eager" else "float64")
     prompt, tokens = (5, 6, 7), [8, 9, 10, 11]
-    codes = [[int(Action.MLP if layer == 2 else Action.RUN) for layer in range(DEPTH)]] * 3
+    codes = [[int(Action.RUN & ~part if layer == 2 else Action.RUN) for layer in range(DEPTH)]] * 3
     expected = replay.replay(family_backbone, prompt, tokens, codes)
-    router = MindSkip(per=per)
+    router = type("OnHalf", (MindSkip,), {"part": part})(per=per)
     router._module = Levels({2: -50.0, 3: 50.0})
     batch = text_of(prompt, tokens)
     gates = SoftGates(family_backbone, router, batch, noise=False)
@@ -173,7 +179,7 @@ def test_soft_gates_on_attention_do_what_decoding_does(family, per):
     tolerance = 1e-9 if attention == "sdpa" else 1e-4
     torch.testing.assert_close(logits[0], expected[1:], rtol=tolerance, atol=tolerance)
     costs = Costs(family_backbone)
-    half = costs.shares[int(Action.ATTN), 2]
+    half = costs.shares[int(part), 2]
     assert float(gates.executed()) == pytest.approx(1 - half / DEPTH)
 
 
@@ -203,7 +209,7 @@ def test_soft_gates_evict_and_spare(prompt, spared):
     assert generation.layers == [DEPTH] * spared + [DEPTH - 1] * (4 - spared)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gemma3", "gpt_oss"])
 def test_prompts_that_are_read_apart_change_neither_logits_nor_gradients(family):
     """Texts of several lengths, padded on both sides, against one forward over each whole text."""
     attention = "eager" if family in tiny_models.EAGER_ONLY else "sdpa"

@@ -250,6 +250,46 @@ _RECOGNISED = {
 }
 RECOGNISED = tuple(_RECOGNISED)
 """Families without a row in the table, of at most 4 layers."""
+_EXPERTS = {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2}
+_QWEN_MOE = {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+_DEEPSEEK = {
+    **_LLAMA,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+}
+_MIXTURES = {
+    "mixtral": ("MixtralConfig", _EXPERTS),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        {**_QWEN_MOE, "shared_expert_intermediate_size": 40, "decoder_sparse_step": 2, "norm_topk_prob": True},
+    ),
+    "qwen3_moe": ("Qwen3MoeConfig", {**_QWEN_MOE, "head_dim": 8, "mlp_only_layers": [2]}),
+    "olmoe": ("OlmoeConfig", {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2}),
+    "granitemoe": (
+        "GraniteMoeConfig",
+        {**_EXPERTS, "embedding_multiplier": 1.5, "logits_scaling": 2.0, "residual_multiplier": 0.7},
+    ),
+    "phimoe": ("PhimoeConfig", {**_EXPERTS, "lm_head_bias": True, "attention_bias": True}),
+    "glm4_moe": ("Glm4MoeConfig", {**_DEEPSEEK, "head_dim": 8}),
+    "ernie4_5_moe": (
+        "Ernie4_5_MoeConfig",
+        {**_LLAMA, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 24, "moe_num_shared_experts": 1},
+    ),
+    "gpt_oss": (
+        "GptOssConfig",
+        {
+            **_EXPERTS,
+            "head_dim": 8,
+            "sliding_window": WINDOW,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        },
+    ),
+}
+MIXTURES = tuple(_MIXTURES)
+"""Families with experts; in some, a part of the layers is dense."""
 _SPELLING = {
     "GPT2Config": ("n_layer", "n_head"),
     "BloomConfig": ("n_layer", "n_head"),
@@ -257,14 +297,22 @@ _SPELLING = {
     "MptConfig": ("n_layers", "n_heads"),
     "GPTNeoConfig": ("num_layers", "num_heads"),
 }
-EAGER_ONLY = ("gemma2", "gpt_neo", "bloom", "gptj", "mpt")
+EAGER_ONLY = ("gemma2", "gpt_neo", "bloom", "gptj", "mpt", "gpt_oss")
 """Families without scaled-dot-product attention in transformers."""
 
 
-def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.dtype = torch.float32, seed: int = 0):
-    """A new model; the same arguments give the same weights."""
+def build(
+    family: str,
+    *,
+    depth: int = 5,
+    attention: str = "sdpa",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    experts: str | None = None,
+):
+    """A new model; the same arguments give the same weights. `experts` names the experts implementation."""
     torch.manual_seed(seed)
-    known = {**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS, **_RECOGNISED}
+    known = {**_VARIANTS, **_SCALED, **_STEADY, **_HYBRIDS, **_RECOGNISED, **_MIXTURES}
     name, options = copy.deepcopy(known[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
@@ -281,6 +329,8 @@ def build(family: str, *, depth: int = 5, attention: str = "sdpa", dtype: torch.
         **options,
     )
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager" if family in EAGER_ONLY else attention)
+    if experts is not None:
+        model.set_experts_implementation(experts)
     _perturb(model, seed)
     return model.to(dtype).eval()
 

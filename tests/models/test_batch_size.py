@@ -63,6 +63,12 @@ def test_the_keys_and_values_of_every_family_are_foreseen(family, dtype):
     assert batch_size.row_bytes(backbone, 14, 4, 5) > needed < batch_size.row_bytes(backbone, 7, 8, 5)
 
 
+def test_a_token_needs_room_in_each_of_its_experts():
+    """Two experts, whose gate and up projection give 96 values each; a dense layer has 48 at once."""
+    dense, mixture = (tiny_models.backbone(family) for family in ("llama", "mixtral"))
+    assert batch_size.row_bytes(mixture, 9, 4, 0) == 2 * 2 * batch_size.row_bytes(dense, 9, 4, 0) == 4 * 192 * 9 * 4
+
+
 def test_eager_attention_needs_the_square_of_the_prompt():
     eager, sdpa = (tiny_models.backbone("llama", attention=a) for a in ("eager", "sdpa"))
     more = [batch_size.row_bytes(eager, n, 4, 5) - batch_size.row_bytes(sdpa, n, 4, 5) for n in (10, 20)]

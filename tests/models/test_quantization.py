@@ -17,8 +17,10 @@ from dlbench.methods.static_exit import StaticExit
 from dlbench.models import loading
 from dlbench.models.backbone import wrap
 from dlbench.models.catalog import INT8
-from dlbench.models.quantization import to_int8, torchao
+from dlbench.models.quantization import plain_share, to_int8, torchao
 from dlbench.run import config as spec
+from dlbench.run.notices import Notices
+from dlbench.terminal.progress import Progress
 
 LIMIT = 8
 
@@ -62,6 +64,28 @@ def test_what_is_quantised():
     weight = backbone.layers[0].mlp.up_proj.weight
     assert weight.qdata.dtype == torch.int8 and weight.shape == (48, 32)
     assert backbone.precision == "float32" and backbone.cache_bytes == 2 * 2 * 8 * 4
+
+
+@pytest.mark.parametrize("family", ["qwen2_moe", "gpt_oss"])
+def test_experts_stay_as_they_are_and_it_is_said(capsys, family):
+    dense, backbone = tiny_models.backbone(family), quantised(family)
+    assert (Costs(backbone).parts == Costs(dense).parts).all()
+    kept = {n for n, p in backbone.layers[1].named_parameters() if type(p.data) is torch.Tensor and p.ndim > 1}
+    assert {"mlp.experts.gate_up_proj", "mlp.experts.down_proj"} <= kept
+    assert not any("self_attn" in name or "shared" in name for name in kept)
+    share = plain_share(backbone.layers)
+    matrices = [(n, p.numel()) for n, p in dense.layers.named_parameters() if p.ndim > 1]
+    routed = sum(size for name, size in matrices if "experts." in name or "mlp.gate.w" in name or "router" in name)
+    assert share == routed / sum(size for _, size in matrices) and plain_share(quantised("llama").layers) == 0
+    notices = Notices(Progress(shown=True))
+    for each in (dense, quantised("llama"), backbone):
+        notices.int8(each)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"tiny in int8: {share:.0%} of the weights of its layers stay in float32")
+    assert said.count("tiny") == 1
+    written = Engine(backbone).prefill([Request("a", (5, 6, 7), LIMIT)]).decode()
+    stock = backbone.model.generate(torch.tensor([[5, 6, 7]]), do_sample=False, max_new_tokens=LIMIT, pad_token_id=0)
+    assert written[0].tokens == stock[0, 3:].tolist()
 
 
 def test_nano_in_int8_is_derived_from_nano():

@@ -1,8 +1,8 @@
 """What one token costs on a backbone, in FLOPs.
 
 Conventions are those of torch's own counter: a matrix product of [m, k] and [k, n] costs 2·m·k·n, everything else is
-free, and causal attention over a prompt counts the full square. `dlbench.models.recurrence` says what a recurrent
-module's convolution and state cost.
+free, and causal attention over a prompt counts the full square. Of a mixture of experts, those that a token uses count
+(`dlbench.models.experts`). `dlbench.models.recurrence` says what a recurrent module's convolution and state cost.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from dlbench.models.attention import windows
 from dlbench.models.backbone import Backbone
+from dlbench.models.experts import experts_of
 from dlbench.models.families import attention_of, mixers_of, resolve
 from dlbench.models.recurrence import recurrence_of
 
@@ -31,6 +32,16 @@ def linear_flops(module: nn.Module | None) -> int:
 def _products(linear: nn.Linear | Conv1D) -> int:
     """Products per token of a linear map; quantised weights may be packed, so that they have fewer elements."""
     return linear.in_features * linear.out_features if isinstance(linear, nn.Linear) else linear.weight.numel()
+
+
+def _whole_layer(backbone: Backbone, index: int) -> tuple[int, int]:
+    """Linear FLOPs of a layer per token, and those that its modules compute."""
+    layer, experts = backbone.layers[index], experts_of(backbone, index)
+    flops = linear_flops(layer)
+    if experts is None:
+        return flops, flops
+    flops -= linear_flops(resolve(layer, backbone.family.mlp[0]))
+    return flops + experts.flops, flops + experts.executed
 
 
 class Costs:
@@ -57,13 +68,18 @@ class Costs:
             [sum(linear_flops(resolve(layer, path)) for path in family.expansions) for layer in layers], dtype=np.int64
         )
         """What is spent on each key in every forward, however many tokens attend to it: [depth]."""
-        self.layer = [linear_flops(layer) for layer in layers] + token - self.expansion_per_key
-        """FLOPs per token, without those that depend on the context: [depth]."""
-        mixers = [mixers_of(family, layer) for layer in layers]
-        attention = [sum(map(linear_flops, each)) for each in mixers] + token - self.expansion_per_key
-        mlp, skip = self.layer - attention, np.zeros_like(attention)
-        self.parts = np.stack([skip, attention, mlp, self.layer])
-        """FLOPs by Action, from SKIP to RUN, and layer, without those that depend on the context: [4, depth]."""
+        attention = np.array([sum(map(linear_flops, mixers_of(family, layer))) for layer in layers], dtype=np.int64)
+        attention += token - self.expansion_per_key
+        credited, executed = zip(*(_whole_layer(backbone, index) for index in range(len(layers))), strict=True)
+        self.layer, self.executed_layer = (
+            np.array(of, dtype=np.int64) + token - self.expansion_per_key for of in (credited, executed)
+        )
+        """FLOPs per token without those that depend on the context, as needed and, masked experts included, as run."""
+        self.parts, self.executed_parts = (
+            np.stack([np.zeros_like(attention), attention, whole - attention, whole])
+            for whole in (self.layer, self.executed_layer)
+        )
+        """The same by Action, from SKIP to RUN, and layer: [4, depth] each."""
         self.shares = self.parts / self.layer
         """Share of each part in these FLOPs of its layer: so much does a sub-layer count in layer shares."""
         self.fill = np.array(

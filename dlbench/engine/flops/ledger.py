@@ -1,9 +1,9 @@
 """Count executed FLOPs (what the kernels computed, padding included) and credited FLOPs (over the true context).
 
-Both are equal at batch 1 without padding, except for keys that the KV policy "evict" hides: a kernel computes their
-scores and masks them, so they are executed, but they are not part of the context, so they are not credited. Recurrent
-modules compute more than their tokens need, too (`dlbench.models.recurrence`). Any other difference is a bug, or
-computation that is masked instead of skipped. A forward is only noted while it runs; sums are
+Both are equal at batch 1 without padding, except for what is executed but not credited: keys that the KV policy
+"evict" hides (a kernel computes their scores and masks them), experts that a model computes for every token and masks
+(Llama 4), and what recurrent modules compute beyond the need of their tokens (`dlbench.models.recurrence`). Any other
+difference is a bug, or computation that is masked instead of skipped. A forward is only noted while it runs; sums are
 made over many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
@@ -95,7 +95,7 @@ class Ledger:
         linear, per_key = int(self.costs.layer[index]), self.costs.per_key(index)
         keys, recurrence = context if window is None else np.minimum(context, window), self.costs.recurrences[index]
         dropped = 0 if recurrence is None else recurrence.step - recurrence.token
-        executed = np.full(len(rows), linear + dropped + per_key * padded)
+        executed = np.full(len(rows), int(self.costs.executed_layer[index]) + dropped + per_key * padded)
         self._charge("kv", rows, linear + per_key * keys, executed)
 
     def fill(self, index: int, slots: Ints) -> None:
@@ -206,8 +206,8 @@ class Ledger:
         padded = np.repeat([f.traffic.padded_past for f in noted], sizes)
         wanted = np.concatenate([f.wanted for f in noted])
         made = np.concatenate([np.broadcast_to(f.made, len(f.rows)) for f in noted])
-        linear = costs.parts[ran, np.arange(len(ran))[:, None]].sum(0)
-        self._charge("layers", rows, linear * tokens, linear * columns)
+        linear, executed = (of[ran, np.arange(len(ran))[:, None]].sum(0) for of in (costs.parts, costs.executed_parts))
+        self._charge("layers", rows, linear * tokens, executed * columns)
         attended = ran & _ATTN > 0
         for recurrence, layers in costs.states.items():
             # `layers` above holds what each token needs; kernels compute more

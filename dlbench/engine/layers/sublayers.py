@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dlbench.engine.layers.shadowing import Forward, Shadows
 from dlbench.method import Action
 from dlbench.models.backbone import Backbone
+from dlbench.models.experts import experts_of
 from dlbench.models.families import attention_of, recurrent_of, resolve
 
 
@@ -43,22 +44,24 @@ class Sublayers:
         """Run only Action.ATTN or Action.MLP of a layer."""
         if layer not in self._installed:
             self._installed.add(layer)
-            self._install(self._backbone.layers[layer])
+            self._install(layer)
         self._left_out = Action.RUN & ~Action(part)
         try:
             yield
         finally:
             self._left_out = Action.SKIP
 
-    def _install(self, layer: nn.Module) -> None:
-        family = self._backbone.family
+    def _install(self, index: int) -> None:
+        family, layer = self._backbone.family, self._backbone.layers[index]
         if (attention := attention_of(family, layer)) is not None:
             self._shadow(attention, partial(self._attention, attention.forward))
         if (recurrent := recurrent_of(family, layer)) is not None:
             self._shadow(recurrent, partial(self._recurrent, recurrent.forward))
         modules = [resolve(layer, path) for path in family.mlp]
         if len(modules) == 1:
-            self._shadow(modules[0], partial(self._mlp, modules[0].forward))
+            experts = experts_of(self._backbone, index)
+            more = experts is not None and experts.returns_tuple
+            self._shadow(modules[0], partial(self._mlp, more, modules[0].forward))
             return
         first, last = modules
         self._shadow(first, partial(self._first, first.forward))
@@ -79,10 +82,12 @@ class Sublayers:
             return torch.zeros_like(hidden_states)
         return forward(hidden_states, *args, **kwargs)
 
-    def _mlp(self, forward: Forward, hidden: Tensor, *args: Any) -> Any:
+    def _mlp(self, more: bool, forward: Forward, hidden: Tensor, *args: Any) -> Any:
+        """Run the feed-forward or return nothing to add, beside None where it returns `more` than the state."""
         if not self._left_out & Action.MLP:
             return forward(hidden, *args)
-        return args[0] if "mlp" in self._backbone.family.adds_residual else torch.zeros_like(hidden)
+        nothing = args[0] if "mlp" in self._backbone.family.adds_residual else torch.zeros_like(hidden)
+        return (nothing, None) if more else nothing
 
     # A feed-forward written inline: the first map gives the activation an empty input, the last one returns zeros.
 
