@@ -26,7 +26,7 @@ from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
-from dlbench.run.budgets import initial
+from dlbench.run.budgets import FIXED, initial
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import FitContext, MethodFitter, naming_method
@@ -248,6 +248,7 @@ def check_may_fit(spec: RunSpec) -> None:
     Raises:
         DlbenchError: nothing is learnt, and no knob needs tuning.
     """
+    budgets = spec.budgets if isinstance(spec.budgets, tuple) else FIXED
     for given in spec.methods:
         cls = registry.load(given)
         if issubclass(cls, Oracle):
@@ -255,7 +256,7 @@ def check_may_fit(spec: RunSpec) -> None:
         for params in variants(cls, spec.settings.get(registry.name_of(given), {})):
             with naming_method(registry.name_of(given)):
                 method = cls.from_params(params)
-            if method.learns or (method.knob is not None and method.tuned and not _is_closed(method, spec.budgets)):
+            if method.learns or (method.knob is not None and method.tuned and not _is_closed(method, budgets)):
                 return
     raise _nothing_to_fit(spec)
 
