@@ -66,7 +66,16 @@ def models_folder() -> Path:
     """The folder that `dlbench prefetch` puts models into by default: DLBENCH_MODELS, or the user's cache."""
     if given := os.environ.get(MODELS_VARIABLE):
         return expanded(Path(given), MODELS_VARIABLE)
-    return expanded(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "XDG_CACHE_HOME") / "dlbench" / "models"
+    return cache_folder() / "models"
+
+
+def cache_folder() -> Path:
+    """The folder in the user's cache that is dlbench's; it need not exist.
+
+    Raises:
+        DlbenchError: no such path can exist.
+    """
+    return expanded(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache"), "XDG_CACHE_HOME") / "dlbench"
 
 
 def record_name(model: str | Path) -> str:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from html import escape
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import vl_convert
 
+from dlbench.errors import DlbenchError, RecordError
 from dlbench.leaderboard.charts.style import PAPER
+from dlbench.system.files import write_text
+from dlbench.system.paths import cache_folder
 
 VEGA_LITE = "6.4"
 """Version of Vega-Lite, of those that vl-convert brings, for pictures and for the page's script."""
@@ -18,10 +25,21 @@ VEGA_LITE = "6.4"
 _LABELS = re.compile(r' (?:role|class|pointer-events|aria-[a-z]+)="[^"]*"')
 
 
+@cache
 def bundle() -> str:
-    """Return the script that draws charts on a page: Vega, Vega-Lite and vega-embed, out of the installed package."""
+    """Return the script that draws charts on a page: Vega, Vega-Lite and vega-embed, out of the installed package.
+
+    To bundle it takes a second and a half, so it is kept in the user's cache, where there can be one.
+    """
+    kept: Path | None = None
+    with suppress(DlbenchError, OSError, UnicodeDecodeError):
+        kept = cache_folder() / f"vega-{VEGA_LITE}-{version('vl-convert-python')}.js"
+        return kept.read_bytes().decode("utf-8")
     # Its stub asks for a snippet that the function itself does not.
     script: str = vl_convert.javascript_bundle(vl_version=VEGA_LITE)  # type: ignore[call-arg]
+    if kept is not None:
+        with suppress(RecordError):
+            write_text(kept, script)
     return script
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from importlib.resources import files as resources
 
 from dlbench.leaderboard import formatting
@@ -78,12 +78,7 @@ def _assets() -> Iterator[File]:
     for path in sorted(resources("dlbench.leaderboard").joinpath("static").iterdir(), key=lambda one: one.name):
         if path.name.endswith(".js"):
             yield f"assets/{path.name}", path.read_bytes()
-    yield "assets/vega.js", _vega()
-
-
-@cache
-def _vega() -> str:
-    return vega.bundle()
+    yield "assets/vega.js", vega.bundle()
 
 
 def _site(board: Board) -> Site:

@@ -9,6 +9,7 @@ from record_factory import record, synthetic_run
 from dlbench.errors import DlbenchError, RecordError
 from dlbench.leaderboard import site as sites
 from dlbench.leaderboard.board import read_board
+from dlbench.leaderboard.charts import vega
 from dlbench.leaderboard.charts.style import COLOURS
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.site import BoardError
@@ -341,3 +342,22 @@ def test_hostile_strings_are_shown_not_run(tmp_path):
         assert all(source.endswith(".js") and "assets/" in source for source in page.values("src"))
         assert not [name for _, name, _ in page.attributes if name.startswith("on")]
     assert EVIL in Page((tmp_path / "site" / "index.html").read_text()).text
+
+
+def test_the_script_of_charts_is_bundled_once_per_user_and_never_needed_from_the_cache(tmp_path, monkeypatch):
+    made = []
+
+    def bundled(**_):
+        made.append(1)
+        return "vega\r\n"
+
+    monkeypatch.setattr(vega.vl_convert, "javascript_bundle", bundled)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    fresh = vega.bundle.__wrapped__
+    assert [fresh(), fresh(), len(made)] == ["vega\r\n", "vega\r\n", 1]
+    (kept,) = (tmp_path / "dlbench").iterdir()
+    kept.write_bytes(b"\xff")
+    assert (fresh(), len(made)) == ("vega\r\n", 2)  # one that cannot be read is made again
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    (tmp_path / "a file").write_text("")
+    assert (fresh(), len(made)) == ("vega\r\n", 3)
