@@ -236,6 +236,8 @@ class Rehearsal:
         self, kind: Kind, examples: Sequence[Example], times: float, share: float, passes: float = 1.0
     ) -> None:
         """Decode forwards under teacher forcing, forward or forward and back."""
+        # a forward of few tokens takes as long as the weights are read
+        self.work.steps += passes * times * -(-len(examples) // BATCH) * share
         passes *= _padding([len(e.target) - 1 for e in examples], BATCH)
         for e in examples:
             flops = self._token(len(e.prompt) + len(e.target), share) + self.costs.head

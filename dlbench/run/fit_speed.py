@@ -85,7 +85,7 @@ def _batch(probe: FitProbe, tokens: int, rows: int = BATCH) -> Batch:
 
 def _body(probe: FitProbe, context: float) -> float:
     costs = Costs(probe.backbone)
-    return float(costs.layer.sum()) + costs.every_key * context
+    return float(costs.layer.sum() + costs.every_key * context)
 
 
 @torch.no_grad()
