@@ -17,6 +17,7 @@ from torch import Tensor
 from dlbench.engine.flops.costs import Costs
 from dlbench.fit import FitProbe
 from dlbench.fit.kept_prompts import States
+from dlbench.fit.probe import SLOTS
 from dlbench.fit.references import BATCH
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.prompting.teacher_forcing import Example
@@ -34,6 +35,8 @@ class Work:
 
     tokens: float = 0.0
     flops: dict[Kind, float] = field(default_factory=lambda: dict.fromkeys(Kind, 0.0))
+    steps: float = 0.0
+    """Decode steps, whatever the number of rows, in those of full depth."""
     seconds: float = 0.0
     """Of what is no pass through the backbone."""
 
@@ -41,6 +44,10 @@ class Work:
         """Add tokens, each of so many FLOPs; tokens that only go through the exit head do not count as such."""
         self.tokens += 0 if kind is Kind.HEAD else tokens
         self.flops[kind] += tokens * flops
+
+    def price(self, speed: Speed) -> float:
+        """Seconds of all of it."""
+        return speed.seconds(self.flops) + self.steps * speed.step_seconds + self.seconds
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def forecast(probe: FitProbe, speed: Speed, method: Method, budget: float | None
         if budget is not None and copy.knob is not None:
             rehearsal.tune(copy, budget)
         work = rehearsal.work
-        return Forecast(round(work.tokens), sum(work.flops.values()), speed.seconds(work.flops) + work.seconds)
+        return Forecast(round(work.tokens), sum(work.flops.values()), work.price(speed))
     except Exception:  # of a plugin that does not take zeros for states; what else is wrong, the fit itself will tell
         return None
 
@@ -120,9 +127,10 @@ class Rehearsal:
 
     def _read(self, examples: Sequence[Example], share: float = 1.0) -> None:
         """Whole texts, read under teacher forcing."""
+        padding = _padding([len(e.prompt) + len(e.target) for e in examples], BATCH)
         for e in examples:
             length = len(e.prompt) + len(e.target)
-            self.work.add(Kind.READ, length, self._token(length, share))
+            self.work.add(Kind.READ, length, padding * self._token(length, share))
 
     # ---- what a method may ask for
 
@@ -168,7 +176,7 @@ class Rehearsal:
 
     def run(self, method: Method | None, part: Part = "tune") -> list[Written]:
         share = 1.0 if method is None else self._share(method)
-        self._decode(part, share, 0, method is not None)
+        self._decode(part, share, 0, method is not None, static=isinstance(method, Static))
         return [Written(document.id, "", 0.0, share) for document in self.probe.documents(part)]
 
     def likeness(self, text: str, other: str) -> float:
@@ -200,7 +208,7 @@ class Rehearsal:
             self.work.add(Kind.HEAD, route.heads * sum(steps), self.costs.head)
             self.work.seconds += route.seconds
         for _ in range(runs):
-            self._decode("tune", budget, checks)
+            self._decode("tune", budget, checks, static=isinstance(method, Static))
 
     # ---- passes
 
@@ -220,13 +228,17 @@ class Rehearsal:
             times = 1.0
         else:
             new, times = list(examples), 1.0 if drawn is None else drawn / len(examples)
+        padding = _padding([len(e.prompt) for e in new], BATCH)
         for e in new:
-            self.work.add(Kind.READ, times * len(e.prompt), self._token(len(e.prompt)))
+            self.work.add(Kind.READ, times * len(e.prompt), padding * self._token(len(e.prompt)))
 
     def _targets(
         self, kind: Kind, examples: Sequence[Example], times: float, share: float, passes: float = 1.0
     ) -> None:
         """Decode forwards under teacher forcing, forward or forward and back."""
+        # a forward of few tokens takes as long as the weights are read
+        self.work.steps += passes * times * -(-len(examples) // BATCH) * share
+        passes *= _padding([len(e.target) - 1 for e in examples], BATCH)
         for e in examples:
             flops = self._token(len(e.prompt) + len(e.target), share) + self.costs.head
             self.work.add(kind, times * (len(e.target) - 1), passes * flops)
@@ -234,10 +246,12 @@ class Rehearsal:
     def _prefill(self, part: Part) -> None:
         if part not in self._prefilled:
             self._prefilled.add(part)
-            for _, request in self.probe.references.requests(part):
-                self.work.add(Kind.READ, len(request.ids), self._token(len(request.ids)))
+            prompts = [len(request.ids) for _, request in self.probe.references.requests(part)]
+            padding = _padding(prompts, SLOTS)
+            for length in prompts:
+                self.work.add(Kind.READ, length, padding * self._token(length))
 
-    def _decode(self, part: Part, share: float, checks: float, changed: bool = True) -> None:
+    def _decode(self, part: Part, share: float, checks: float, changed: bool = True, *, static: bool = False) -> None:
         """Free-running texts.
 
         Args:
@@ -245,13 +259,24 @@ class Rehearsal:
             share: of the layers that run.
             checks: exit heads per layer that runs.
             changed: whether layers are left out: then texts may run on to their limit, and half way is taken.
+            static: whether all rows leave out the same layers.
         """
         self._prefill(part)
         references = self.probe.references
         lengths = [len(e.target) for e in references.examples_of(references.documents(part))]
+        written = []
         for (_, request), length in zip(references.requests(part), lengths, strict=True):
-            tokens: float = min(length, request.limit)
-            tokens = (tokens + request.limit) / 2 if changed and share < 1 else tokens
-            context = len(request.ids) + tokens
-            self.work.add(Kind.DECODE, tokens, self._token(context, share) + self.costs.head)
+            longest = request.limit if changed and share < 1 else min(length, request.limit)
+            tokens = (min(length, request.limit) + longest) / 2
+            written.append(longest)
+            self.work.add(Kind.DECODE, tokens, self._token(len(request.ids) + tokens, share) + self.costs.head)
             self.work.add(Kind.HEAD, tokens * checks * share * self.depth, self.costs.head)
+        # a step takes as long as its layers are read, and a layer is read that any row runs
+        steps = sum(max(written[i : i + SLOTS]) for i in range(0, len(written), SLOTS))
+        self.work.steps += steps * (share if static else 1.0)
+
+
+def _padding(lengths: Sequence[int], together: int) -> float:
+    """Padded positions per token, where so many texts form a batch."""
+    batches = [lengths[i : i + together] for i in range(0, len(lengths), together)]
+    return sum(len(batch) * max(batch) for batch in batches) / max(1, sum(lengths))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from dlbench.method import Method, Prompt
 from dlbench.models.layer_patch import shadowed
 from dlbench.prompting.teacher_forcing import Batch, Example
 
-READ, WRITTEN, TRAINED = 96, 6, 32
+READ, PROMPT, WRITTEN, TRAINED = 96, 16, 6, 32
 """Tokens per text that the speeds are measured on."""
 
 
@@ -43,12 +44,20 @@ class Speed:
     probe: FitProbe
     rates: dict[Kind, float] = field(default_factory=dict)
 
+    @cached_property
+    def step_seconds(self) -> float:
+        """Seconds of a decode step beside what each row adds."""
+        self.rates[Kind.DECODE], seconds = _decode(self.probe)
+        return seconds
+
     def seconds(self, flops: Mapping[Kind, float]) -> float:
         """Seconds that some work takes."""
         total = 0.0
         for kind, amount in flops.items():
             if amount:
-                if kind not in self.rates:
+                if kind is Kind.DECODE:
+                    assert self.step_seconds >= 0  # measured together with the rate
+                elif kind not in self.rates:
                     self.rates[kind] = _MEASURES[kind](self.probe)
                 total += amount / self.rates[kind]
         return total
@@ -76,7 +85,7 @@ def _batch(probe: FitProbe, tokens: int, rows: int = BATCH) -> Batch:
 
 def _body(probe: FitProbe, context: float) -> float:
     costs = Costs(probe.backbone)
-    return float(costs.layer.sum()) + costs.every_key * context
+    return float(costs.layer.sum() + costs.every_key * context)
 
 
 @torch.no_grad()
@@ -88,16 +97,25 @@ def _read(probe: FitProbe) -> float:
     return float(batch.ids.numel() * _body(probe, length) / seconds)
 
 
-def _decode(probe: FitProbe) -> float:
-    engine, batch = probe.engine(), _batch(probe, 16, SLOTS)
+def _decode(probe: FitProbe) -> tuple[float, float]:
+    """FLOPs per second of the rows, and seconds of a step without rows: from steps of few and of many rows."""
+    few, many = 2, max(8, min(SLOTS, len(probe.references.requests("tune"))))
+    little, much = _step(probe, few), _step(probe, many)
+    per_row = max((much - little) / (many - few), 0.1 * much / many)
+    flops = _body(probe, PROMPT) + Costs(probe.backbone).head
+    return flops / per_row, max(0.0, little - few * per_row)
+
+
+def _step(probe: FitProbe, rows: int) -> float:
+    """Seconds of a decode step."""
+    engine, batch = probe.engine(), _batch(probe, PROMPT, rows)
     new = min(WRITTEN, probe.backbone.context - batch.ids.shape[1])
-    requests = [Request(str(i), tuple(ids), new) for i, ids in enumerate(batch.ids.tolist())]
-    wave = engine.prefill(requests)
+    wave = engine.prefill([Request(str(i), tuple(ids), new) for i, ids in enumerate(batch.ids.tolist())])
     for _ in range(1 + engine.warm_ups):
         wave.decode()
-    written: list[int] = []
-    seconds = _timed(lambda: written.extend(len(g.tokens) - 1 for g in wave.decode()), probe.backbone.device)
-    return max(1, sum(written)) * (_body(probe, batch.ids.shape[1]) + Costs(probe.backbone).head) / seconds
+    steps: list[int] = []
+    seconds = _timed(lambda: steps.extend(len(g.tokens) - 1 for g in wave.decode()), probe.backbone.device)
+    return seconds / max(1, *steps)
 
 
 def _train(probe: FitProbe) -> float:
@@ -131,7 +149,6 @@ def _head(probe: FitProbe) -> float:
 
 _MEASURES: dict[Kind, Callable[[FitProbe], float]] = {
     Kind.READ: _read,
-    Kind.DECODE: _decode,
     Kind.TRAIN: _train,
     Kind.HEAD: _head,
 }
