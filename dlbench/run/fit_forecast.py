@@ -259,7 +259,7 @@ class Rehearsal:
             share: of the layers that run.
             checks: exit heads per layer that runs.
             changed: whether layers are left out: then texts may run on to their limit, and half way is taken.
-            static: whether all rows leave out the same layers.
+            static: whether all rows leave out the same layers, which nothing has learnt: then they do run on.
         """
         self._prefill(part)
         references = self.probe.references
@@ -267,7 +267,7 @@ class Rehearsal:
         written = []
         for (_, request), length in zip(references.requests(part), lengths, strict=True):
             longest = request.limit if changed and share < 1 else min(length, request.limit)
-            tokens = (min(length, request.limit) + longest) / 2
+            tokens = float(longest) if static else (min(length, request.limit) + longest) / 2
             written.append(longest)
             self.work.add(Kind.DECODE, tokens, self._token(len(request.ids) + tokens, share) + self.costs.head)
             self.work.add(Kind.HEAD, tokens * checks * share * self.depth, self.costs.head)
