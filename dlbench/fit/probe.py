@@ -46,7 +46,8 @@ class FitProbe:
     """The same documents under teacher forcing."""
     _free_tokens: int = 0
     """Prompt and new tokens of free-running texts."""
-    _waves: dict[tuple[str, frozenset[int]], list[Wave]] = field(default_factory=dict)
+    _waves: dict[str, tuple[frozenset[int], list[Wave]]] = field(default_factory=dict)
+    """Prefilled prompts of each part, and the layers whose states were kept."""
 
     def __post_init__(self) -> None:
         self.references = References(self.backbone, self.learn, self.tune, self.seed, self.readings)
@@ -148,9 +149,11 @@ class FitProbe:
         Raises:
             DlbenchError: no document fits the context.
         """
-        if (part, reads) not in self._waves:
-            self._waves[part, reads] = self._prefill(self._prompts_of(part), part, reads)
-        return self._waves[part, reads]
+        read = self._waves[part][0] if part in self._waves else None
+        if read is None or not reads <= read:
+            wanted = reads | self.readings.reads | (read or frozenset())
+            self._waves[part] = wanted, self._prefill(self._prompts_of(part), part, wanted)
+        return self._waves[part][1]
 
     def _prompts_of(self, part: str) -> list[Request]:
         """The prompts of a part, counted as read.
@@ -174,7 +177,6 @@ class FitProbe:
         if part == "tune":
             if known.waves is not None and reads <= known.waves[0]:
                 return known.waves[1]
-            reads |= known.reads
             known.waves = None  # free their memory first
         engine = self.engine()
         waves = [engine.prefill(requests[i : i + SLOTS], reads=reads) for i in range(0, len(requests), SLOTS)]

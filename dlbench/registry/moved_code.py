@@ -67,7 +67,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/probe.py",
-        "ddd404b11a884e2511bfef02e22af6def5a8065e8b820d160b2a12430d754957",
+        "d147f8ae5d0fe596aee8a1fe709f59caad2b02bba1dba04704a8180d17ccd41f",
     ): [
         (
             "dlbench/fit/probe.py",
