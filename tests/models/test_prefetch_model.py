@@ -11,7 +11,7 @@ import pytest
 from dlbench.cli import main
 from dlbench.errors import DlbenchError
 from dlbench.models import packaged
-from dlbench.models.checkpoint import wheel
+from dlbench.models.checkpoint import wheel as fetching
 from dlbench.models.catalog import check_model, list_models
 from dlbench.models.loading import load
 
@@ -124,7 +124,7 @@ def test_what_breaks_off_leaves_nothing(index, tmp_path, monkeypatch):
         to.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(wheel, "_unpack", broken)
+    monkeypatch.setattr(fetching, "_unpack", broken)
     assert main(["prefetch", "tiny"]) == 130
     assert kept(tmp_path) == []
 
