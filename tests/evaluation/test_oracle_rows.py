@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from record_samples import FakeTask, conditions, document, sample
 
+from dlbench.evaluation import aggregate
 from dlbench.evaluation.aggregate import Evaluation, Reference
 from dlbench.evaluation.oracle import OracleRows
 from dlbench.evaluation.settings import oracle_settings
@@ -140,7 +141,8 @@ def test_the_honest_oracle_is_scored_where_it_did_not_choose(tmp_path, seed):
         assert raw.mean >= row.quality.mean  # choosing by what one is scored by flatters
 
 
-def test_the_honest_oracle_resamples_what_documents_share(tmp_path):
+def test_the_honest_oracle_resamples_what_documents_share(tmp_path, monkeypatch):
+    monkeypatch.setattr(aggregate, "FEWEST_DOCUMENTS", 3)
     world = World(tmp_path, references=4, seed=1)
     shared = ["a", "a", "b", "b", "c"]
     world.documents = [replace(d, source=s * 16) for d, s in zip(world.documents, shared, strict=True)]

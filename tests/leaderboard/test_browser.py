@@ -116,7 +116,7 @@ def test_another_cost_goes_on_the_axis(watched, site):
     page.select_option("#axis", "token16")
     until(page, "document.getElementById('plot').dataset.axis === 'token16'")
     assert "axis=token16" in page.url
-    assert "ms per token, batch 16" in page.locator(".live-chart").inner_text()
+    assert "time per token at batch 16" in page.locator(".live-chart").inner_text()
 
 
 def test_a_row_is_compared_with_all_others_and_ticked_rows_are_laid_over(watched, site):
