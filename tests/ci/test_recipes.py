@@ -52,7 +52,7 @@ def checkout(tmp_path):
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in COPIED:
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # with what Python compiled, which stays valid
     (folder / "build").mkdir()
     shutil.copy(ROOT / "pyproject.toml", folder)
     programs = tmp_path / "bin"

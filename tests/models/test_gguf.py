@@ -145,7 +145,9 @@ def test_a_file_that_cannot_be_read_says_why(name, file, tmp_path):
     change(path)
     with pytest.raises(DlbenchError, match=message) as refused:
         load(str(path))
-    assert "\n" not in str(refused.value) and len(str(refused.value)) < 900 and brief(str(path)) in str(refused.value).replace(str(path), brief(str(path)))
+    said = str(refused.value)
+    assert "\n" not in said and len(said) < 900
+    assert str(path) in said or brief(str(path)) in said
 
 
 def test_one_of_several_files_is_chosen_by_its_path(file, tmp_path):

