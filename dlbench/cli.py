@@ -1,7 +1,7 @@
 """The command line: parses options, calls a command and reports errors; `dlbench.commands` has a file per command.
 
 Nothing heavy is imported before it is needed: `--help` and `list` take a fraction of a second. Exit codes: 0 done,
-1 a fault of dlbench, 2 a fault in what was asked, 130 interrupted.
+1 a fault of dlbench, 2 a fault in what was asked, 3 done, but some methods failed and have no row, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import typer
 from dlbench import __version__
 from dlbench.commands.bench import bench
 from dlbench.commands.board import board
+from dlbench.commands.check import check
 from dlbench.commands.compare import compare
 from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
+from dlbench.commands.new import new
 from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
 from dlbench.errors import OF_THE_SYSTEM, DlbenchError
+from dlbench.registry.methods import guilty
 from dlbench.terminal.encoding import print_anything
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, fit, board, compare, bench, train, prefetch):
+for command in (run, fit, check, board, compare, bench, train, prefetch):
     app.command()(command)
 app.add_typer(listing, name="list")
+app.add_typer(new, name="new")
 
 
 @app.callback(invoke_without_command=True)
@@ -65,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(getattr(error, "exit_code", 2))
         if debug:
             _traceback()
+        if (failure := guilty(error)) is not None:
+            say(str(failure))
+            return failure.exit_code
         if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
             say(f"{error.filename or 'the output'}: {error.strerror}")
             return 2

@@ -19,5 +19,15 @@ class DlbenchError(Exception):
     exit_code: ClassVar[int] = 2
 
 
+class MethodError(DlbenchError):
+    """The code of a method failed, or broke what the method declares: a run goes on with its other methods."""
+
+
+class RowsLeftOutError(DlbenchError):
+    """A run was carried out, but some methods failed and have no row."""
+
+    exit_code: ClassVar[int] = 3
+
+
 class RecordError(DlbenchError):
     """A file of a run cannot be read or written: the message names the file, the line and the fault."""

@@ -12,7 +12,8 @@ FOLDERS = {"dlbench": "dlbench", "dlbench.methods": "methods", "dlbench.leaderbo
 ROOMS = (
     *("errors", "stats", "system", "terminal"),
     *("records", "method", "registry", "data", "models", "engine", "prompting", "fit"),
-    *("methods", "bench", "evaluation", "train", "leaderboard", "run", "commands", "cli", "__main__"),
+    *("methods", "audit", "testing", "bench", "evaluation", "train"),
+    *("leaderboard", "run", "commands", "cli", "__main__"),
 )
 """From the ground up: a room imports those before it, docs/architecture.md says what each is for."""
 ENGINE = (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import PLAIN, print_json, print_table
+from dlbench.commands.terminal import PLAIN, print_json, print_table, say
 
 listing = typer.Typer(help="List methods, tasks or models.", **PLAIN)
 _AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -30,6 +30,8 @@ def list_methods(as_json: _AsJson = False) -> None:
         print_json([dataclasses.asdict(info) for info in methods])
         return
     print_table([(info.name, info.summary) for info in methods])
+    for error in registry.clashes().values():
+        say(str(error))
 
 
 @listing.command("tasks")

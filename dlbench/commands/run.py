@@ -143,6 +143,8 @@ def run(
 
     try:
         process_group.settle(say)
+        for left_out in registry.unusable(unique(method) or ("core",)).values():
+            say(f"left out: {left_out}")
         prompt, template = _template_of(prompt, template)
         names = unique(task) or ("nano",)
         sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)

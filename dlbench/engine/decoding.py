@@ -20,7 +20,7 @@ from dlbench.engine.prefill import Chunk, ForwardOptions, Wave
 from dlbench.engine.requests import Generation, near_tie_below
 from dlbench.engine.routing.method_plan import Routing
 from dlbench.engine.sampling import argmax_with_margin, gumbel
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.method import Method
 
 
@@ -190,18 +190,19 @@ class DecodeLoop(ABC):
         for row, step, margin in zip(rows.tolist(), steps.tolist(), margins, strict=True):
             if not margin >= self.close:
                 if margin != margin:
-                    raise DlbenchError(self._no_choice(row, logits))
+                    raise self._no_choice(row, logits)
                 self.near_ties[row].append((step, margin))
         if self.processors is not None:
             self.processors.note(rows, steps, places)
         return places
 
-    def _no_choice(self, row: int, logits: Tensor) -> str:
-        """The message for logits that have no argmax."""
+    def _no_choice(self, row: int, logits: Tensor) -> DlbenchError:
+        """The error for logits that have no argmax."""
         where = f"document {self.wave.requests[row].id}: "
         if self.processors is not None and bool(torch.isfinite(logits).all()):
-            return f"{where}what generation_config.json asks for leaves it no token to write"
-        return f"{where}the logits are not finite{self._under()}"
+            return DlbenchError(f"{where}what generation_config.json asks for leaves it no token to write")
+        kind = MethodError if self._under() else DlbenchError
+        return kind(f"{where}the logits are not finite{self._under()}")
 
     def _under(self) -> str:
         """The method, for messages; nothing at full depth."""

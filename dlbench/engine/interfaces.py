@@ -63,6 +63,10 @@ class Plan(ABC):
         """The module that `passing` tokens go through instead of a layer; called only if `bypasses`."""
         return None
 
+    def bypass_failed(self, layer: int, error: Exception) -> Exception:
+        """What to raise when that module fails."""
+        return RuntimeError(f"layer {layer}: {error}")
+
     def passing(self, groups: Groups) -> Slots:
         """Slots of tokens that skip the whole layer, but have not exited."""
         return NOBODY

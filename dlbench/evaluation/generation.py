@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dlbench.data.task import Task
 from dlbench.engine import Engine, Generation, Wave
 from dlbench.engine.flops.costs import CATEGORIES
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.evaluation.multiple_choice import samples
 from dlbench.evaluation.settings import Setting
 from dlbench.method import Method
@@ -17,6 +18,7 @@ from dlbench.models import batch_size
 from dlbench.prompting.tokenize import Prompted
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Flops, Sample, Speculation, Tokens
+from dlbench.registry import plugin_code
 from dlbench.system import device_memory
 
 PIECES = 2000
@@ -44,6 +46,8 @@ class QualityRun:
     """Prints a line when a batch does not fit."""
     batch_limit: int | None = None
     """Batch limit after an out-of-memory error; None before."""
+    failed: dict[str, MethodError] = field(default_factory=dict)
+    """Content key of each setting whose method failed, and why; nothing more is decoded under it."""
     _texts: dict[int, str] = field(default_factory=dict)
     """Token id → its text, for the tokens seen so far."""
 
@@ -56,7 +60,7 @@ class QualityRun:
             done: told the number of documents × settings that are finished, as they finish.
 
         Raises:
-            DlbenchError: a method failed, or one document alone does not fit the memory.
+            DlbenchError: one document alone does not fit the memory.
         """
         for index, batch in enumerate(batches):
             if index % self.processes != self.process:
@@ -65,7 +69,8 @@ class QualityRun:
                 self._decode(part, settings, done)
 
     def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
-        return [s for s in settings if any(p.document.id not in self.store.samples(s.key) for p in batch)]
+        wanted = [s for s in settings if s.key not in self.failed]
+        return [s for s in wanted if any(p.document.id not in self.store.samples(s.key) for p in batch)]
 
     def _parts(self, batch: list[Prompted], settings: Sequence[Setting]) -> list[list[Prompted]]:
         """Split a batch into equal parts that fit the memory."""
@@ -132,35 +137,56 @@ class QualityRun:
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
         for setting in settings:
-            same = setting.output_key(self.engine.backbone.depth)
-            generations = finished.get(same) if same is not None else None
-            if generations is None:
-                if self.routed:
-                    wave = self._prefill(batch, setting)
-                else:
-                    wave = shared = shared or self._prefill(batch, None, self._reads(settings))
-                method = None if setting.name == "full" else setting.method
-                policy = self.kv(setting.method)
-                generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
-                if same is not None:
-                    finished[same] = generations
-            decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
-            known = self.store.samples(setting.key)
-            self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
+            with self._guarded(setting):
+                same = setting.output_key(self.engine.backbone.depth)
+                generations = finished.get(same) if same is not None else None
+                if generations is None:
+                    if self.routed:
+                        wave = self._prefill(batch, setting)
+                    else:
+                        wave = shared = shared or self._prefill(batch, None, self._reads(settings))
+                    method = None if setting.name == "full" else setting.method
+                    policy = self.kv(setting.method)
+                    generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
+                    if same is not None:
+                        finished[same] = generations
+                decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
+                known = self.store.samples(setting.key)
+                self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
             done(len(batch))
+
+    @contextlib.contextmanager
+    def _guarded(self, setting: Setting) -> Iterator[None]:
+        """Note a failure of the method's code, and go on without the setting."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            if device_memory.ran_out(error):
+                raise
+            failure = error if isinstance(error, MethodError) else None
+            if not isinstance(error, DlbenchError):
+                failure = plugin_code.blame(setting.method, error)
+            if failure is None:
+                raise
+            self.failed[setting.key] = failure
 
     def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
         for setting in settings:
-            method = None if setting.name == "full" else setting.method
-            known = self.store.samples(setting.key)
-            scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
-            self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
+            with self._guarded(setting):
+                method = None if setting.name == "full" else setting.method
+                known = self.store.samples(setting.key)
+                scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
+                self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
             done(len(batch))
 
     def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:
         """Layers before which any of the methods reads the prompts' hidden states."""
-        return frozenset().union(*(s.method.reads(self.engine.backbone.depth) for s in settings))
+        read: frozenset[int] = frozenset()
+        for setting in settings:
+            with self._guarded(setting):
+                read |= setting.method.reads(self.engine.backbone.depth)
+        return read
 
     def _prefill(self, batch: list[Prompted], setting: Setting | None, reads: frozenset[int] = frozenset()) -> Wave:
         method = None if setting is None or setting.name == "full" else setting.method

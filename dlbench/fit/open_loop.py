@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlbench.engine import keyed_rng
 from dlbench.engine.flops.costs import Costs
+from dlbench.errors import MethodError
 from dlbench.fit.references import BATCH, Flags, References, Trace
 from dlbench.method import Action, Exit, Method, Prompt, Route, View
 from dlbench.prompting.teacher_forcing import Batch
@@ -68,18 +69,32 @@ def _record(references: References) -> Trace | None:
         limits[rows],
         np.array([keyed_rng.key_of(i) for i in ids], dtype=np.uint64),
         tokens,
+        np.array([list(documents).index(i) for i in ids], dtype=np.int64),
     )
+
+
+class _Remembers(Exception):
+    """A method gave new memory while it was asked for tokens of several steps at once."""
 
 
 class TraceView(View):
     """A method's view of a trace: all its tokens at once."""
 
+    one_step = False
+    """Whether all tokens are of one step."""
+
     def __init__(self, references: References, trace: Trace) -> None:
-        self.depth, self._references, self._trace = references.backbone.depth, references, trace
+        self.depth, self.references, self._trace = references.backbone.depth, references, trace
         self._logits: Tensor | None = None
         self._active: Flags = np.ones(len(trace.row), dtype=bool)
         self._last: NDArray[np.int64] | None = None
-        self._memory: Tensor | None = None
+        self.kept: Tensor | None = None
+        """Memory of each text: [texts, m]."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are."""
+        return len(self._trace.row)
 
     def move(self, layer: int) -> None:
         """Set the current layer."""
@@ -93,7 +108,7 @@ class TraceView(View):
             last: last layer that each token has run, -1 for none: [tokens].
             memory: memory of each text.
         """
-        self._active, self._last, self._memory = active, last, memory
+        self._active, self._last, self.kept = active, last, memory
 
     def _pick(self, x: NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(x[self._active])
@@ -137,23 +152,37 @@ class TraceView(View):
 
     @property
     def memory(self) -> Tensor | None:
-        return None if self._memory is None else self._memory[self.row.to(self._memory.device)]
+        return None if self.kept is None else self.kept[self.row.to(self.kept.device)]
+
+    def remember(self, memory: Tensor) -> None:
+        """Store new memory of the tokens shown, which are of one step.
+
+        Raises:
+            _Remembers: they are of several steps, so that some should have seen what others leave.
+        """
+        if not self.one_step:
+            raise _Remembers
+        if self.kept is None or self.kept.shape[1] != memory.shape[1]:
+            self.kept = memory.new_zeros(self._trace.texts, memory.shape[1])
+        self.kept[self.row.to(memory.device)] = memory
 
     def logits(self) -> Tensor:
         if self._logits is None:
-            self._logits = self._references.logits(self._trace.states[self.layer])
+            self._logits = self.references.logits(self._trace.states[self.layer])
         return self.rows(self._logits)
 
     def foreseen(self, layer: int) -> Tensor:
-        return self.rows(self._references.logits(self._trace.states[layer]).argmax(-1))
+        return self.rows(self.references.logits(self._trace.states[layer]).argmax(-1))
 
     def uniform(self, count: int = 1, per: Literal["layer", "token", "sequence"] = "layer") -> Tensor:
         trace, kind = self._trace, {"layer": 0, "token": 1, "sequence": 2}[per]
         rows, steps = trace.row[self._active], trace.step[self._active]
         counters = {"layer": (steps, self.layer), "token": (steps,), "sequence": ()}[per]
-        return torch.from_numpy(keyed_rng.uniform(trace.keys[rows], count, self._references.seed, kind, *counters))
+        return torch.from_numpy(keyed_rng.uniform(trace.keys[rows], count, self.references.seed, kind, *counters))
 
     def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
+        if bool(score.isnan().any()):
+            raise MethodError(f"at_least() got a score that is not a number before layer {self.layer}")
         return score >= (threshold.to(score.device) if isinstance(threshold, Tensor) else threshold)
 
 
@@ -173,20 +202,52 @@ def shares(
         method: its knob is left at the last value.
         trace: the texts.
         values: values of the knob.
-        prompt: states of the texts' prompts, where `Method.begin` reads them.
+        prompt: states of the prompts of all documents to tune on, for `Method.begin`; None where it gives nothing.
         view: what the method sees; None for a view of the trace.
     """
     assert method.knob is not None
-    costs, n = Costs(references.backbone), len(trace.row)
     view = view or TraceView(references, trace)
-    active = [np.ones(n, dtype=bool) for _ in values]
-    last = [np.full(n, -1, dtype=np.int64) for _ in values]
-    calls = [np.zeros(n) for _ in values]
+    sure = _confidences(references, method, view) if is_plain_exit(method) else None
     memory: list[Tensor | None] = []
     for value in values:
         setattr(method, method.knob.name, value)
-        memory.append(None if prompt is None else method.begin(prompt))
-    sure = _confidences(references, method, view) if is_plain_exit(method) else None
+        first = None if prompt is None else method.begin(prompt)
+        memory.append(None if first is None else first[torch.from_numpy(trace.document).to(first.device)])
+    try:
+        calls = _calls(view, method, values, memory, sure)
+    except _Remembers:  # step by step, as in decoding
+        calls = [np.zeros(len(trace.row)) for _ in values]
+        for step in range(int(trace.step.max()) + 1):
+            chosen = np.flatnonzero(trace.step == step)
+            part = TraceView(references, trace.take(chosen))
+            part.one_step = True
+            for all_, some in zip(calls, _calls(part, method, values, memory, None), strict=True):
+                all_[chosen] = some
+    count = np.bincount(trace.row, minlength=trace.texts)
+    return [float((np.bincount(trace.row, c, trace.texts) / count).mean()) / references.backbone.depth for c in calls]
+
+
+def _calls(
+    view: TraceView,
+    method: Method,
+    values: Sequence[float],
+    memory: list[Tensor | None],
+    sure: list[Tensor] | None,
+) -> list[NDArray[np.float64]]:
+    """Layers that each token of a view runs, for each value of the knob: [tokens].
+
+    Args:
+        view: what the method sees.
+        method: its knob is left at the last value.
+        values: values of the knob.
+        memory: of the texts, for each value; left as the last token leaves it.
+        sure: see `_codes`.
+    """
+    assert method.knob is not None
+    costs, n = Costs(view.references.backbone), view.tokens
+    active = [np.ones(n, dtype=bool) for _ in values]
+    last = [np.full(n, -1, dtype=np.int64) for _ in values]
+    calls = [np.zeros(n) for _ in values]
     for layer in range(view.depth):
         view.move(layer)
         for i, value in enumerate(values):
@@ -196,12 +257,12 @@ def shares(
             view.show(active[i], last[i], memory[i])
             codes = np.zeros(n, dtype=np.int64)
             codes[active[i]] = _codes(method, view, sure)
+            memory[i] = view.kept
             for part in (Action.ATTN, Action.MLP, Action.RUN):
                 calls[i][codes == part] += costs.shares[int(part), layer]
             last[i][np.isin(codes, (1, 2, 3))] = layer
             active[i] &= codes != Action.EXIT
-    count = np.bincount(trace.row, minlength=trace.texts)
-    return [float((np.bincount(trace.row, c, trace.texts) / count).mean()) / view.depth for c in calls]
+    return calls
 
 
 def is_plain_exit(method: Method) -> TypeGuard[Exit]:
@@ -240,7 +301,9 @@ def _codes(method: Method, view: TraceView, sure: list[Tensor] | None) -> NDArra
         done = view.at_least(view.rows(sure[view.layer]), method.thresholds(view))
         answer = torch.where(done, int(Action.EXIT), int(Action.RUN))
     codes = answer.codes if isinstance(answer, Route) else answer
+    if isinstance(answer, Route) and answer.memory is not None:
+        view.remember(answer.memory)
     if not isinstance(codes, Tensor):
-        return int(codes)
+        return int(codes) * int(Action.RUN) if isinstance(codes, bool) else int(codes)
     numbers: NDArray[np.int64] = codes.cpu().long().numpy()
     return numbers * int(Action.RUN) if codes.dtype == torch.bool else numbers

@@ -56,6 +56,14 @@ class Trace:
     """Noise key of each text."""
     tokens: int
     """Tokens that went through the backbone."""
+    document: NDArray[np.int64]
+    """Index of each text's document among those to tune on, of which some give no text."""
+
+    def take(self, chosen: NDArray[np.int64]) -> Trace:
+        """Some of the tokens; their texts keep their numbers."""
+        states = self.states[:, torch.from_numpy(chosen).to(self.states.device)]
+        row, step, position, limit = (x[chosen] for x in (self.row, self.step, self.position, self.limit))
+        return Trace(states, row, step, position, limit, self.keys, self.tokens, self.document)
 
     @property
     def texts(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlbench.fit.open_loop import record, shares
 from dlbench.fit.probe import FitProbe
-from dlbench.method import Knob, Method
+from dlbench.method import Knob, Method, Router
 
 CLOSE = 0.005
 """Distance to the budget at which tuning stops."""
@@ -37,7 +37,8 @@ def tune(probe: FitProbe, method: Method, budget: float) -> float:
     if trace is None:
         return _settle(knob, method, free, budget, (knob.low + knob.high) / 2, RUNS * 2)
     reads = sorted(method.reads(probe.depth))
-    prompt = probe.prompts(reads, "tune") if reads else None
+    begins = reads or (type(method).begin is not Method.begin and not isinstance(method, Router))
+    prompt = probe.prompts(reads, "tune") if begins else None
 
     def curve(values: Sequence[float]) -> list[float]:
         return shares(references, method, trace, values, prompt)

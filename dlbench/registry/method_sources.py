@@ -1,6 +1,8 @@
 """Where methods come from: built-in files, entry points of other distributions, and plugin files given by path.
 
-One name stands for one method: a clash is an error, since a board on which a name means two things cannot be trusted.
+One name stands for one method, since a board on which a name means two things cannot be trusted: asking for a name
+that two methods have is an error. The others are not concerned, and dlbench itself goes on using a built-in method
+whose name somebody else has taken.
 Nothing is imported here.
 """
 
@@ -46,19 +48,26 @@ class MethodSource:
         return f"{target} of {self.origin}"
 
 
-@functools.cache
 def named() -> dict[str, MethodSource]:
-    """All built-in and installed methods, by name.
+    """All methods by name: built-in ones, and installed ones whose name is theirs alone."""
+    return found()[0]
 
-    Raises:
-        DlbenchError: two methods have the same name.
-    """
+
+def clashes() -> dict[str, DlbenchError]:
+    """Names that stand for several methods, with the error of asking for one."""
+    return found()[1]
+
+
+@functools.cache
+def found() -> tuple[dict[str, MethodSource], dict[str, DlbenchError]]:
+    """`named` and `clashes`, cached."""
     sources: dict[str, MethodSource] = {}
+    taken: dict[str, DlbenchError] = {}
     for source in (*_built_in(), *_installed()):
         if source.name in sources:
-            raise _clash(sources[source.name], source)
-        sources[source.name] = source
-    return sources
+            taken.setdefault(source.name, _clash(sources[source.name], source))
+        sources.setdefault(source.name, source)
+    return {n: source for n, source in sources.items() if n not in taken or source.origin == "built-in"}, taken
 
 
 def _clash(first: MethodSource, second: MethodSource) -> DlbenchError:
@@ -116,6 +125,8 @@ def from_file(path: Path) -> MethodSource:
     if not name.isidentifier():
         raise DlbenchError(f"{path}: the file's name is the method's name, so use letters, digits and _ only")
     source = MethodSource(name, "file", f"{PLUGIN}{name}", None, path)
+    if name in clashes():
+        raise clashes()[name]
     taken = named().get(name)
     if taken is None:
         return source

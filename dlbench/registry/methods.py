@@ -12,15 +12,15 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeAlias
 
-from dlbench.errors import DlbenchError
-from dlbench.registry import kv_policies, outline
-from dlbench.registry.method_sources import PLUGIN, MethodSource, from_file, named
+from dlbench.errors import DlbenchError, MethodError
+from dlbench.registry import declarations, outline
+from dlbench.registry.method_sources import PLUGIN, MethodSource, clashes, from_file, named
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -59,18 +59,43 @@ def name_of(method: str) -> str:
 
 
 def expand(given: Sequence[str]) -> tuple[str, ...]:
-    """Replace the words `core` and `all` by the methods they stand for, and drop repetitions; the order stays."""
+    """Replace the words `core` and `all` by the methods they stand for, and drop repetitions; the order stays.
+
+    The methods that `unusable` tells are left out of both.
+    """
+    bad = unusable(given)
     sets = {"core": CORE, "all": names()}
-    return tuple(dict.fromkeys(name for word in given for name in sets.get(word, (word,))))
+    usable = {word: tuple(name for name in members if name not in bad) for word, members in sets.items()}
+    return tuple(dict.fromkeys(name for word in given for name in usable.get(word, (word,))))
+
+
+def unusable(given: Sequence[str]) -> dict[str, DlbenchError]:
+    """Installed methods that `core` or `all`, where given, would stand for, and that share their name or are broken."""
+    bad = {}
+    if "core" in given or "all" in given:
+        bad = {name: error for name, error in clashes().items() if "all" in given or name in CORE}
+    for name, source in named().items() if "all" in given else ():
+        if source.origin != "built-in":
+            try:
+                load(name)
+            except DlbenchError as error:
+                bad[name] = error
+    return bad
 
 
 def names() -> tuple[str, ...]:
-    """Names of all built-in and installed methods, sorted.
+    """Names of all built-in and installed methods, sorted, without names that two have."""
+    return tuple(sorted(named().keys() - clashes().keys()))
+
+
+def check_name(method: str) -> None:
+    """Check that a name which was asked for stands for one method.
 
     Raises:
-        DlbenchError: two methods have the same name.
+        DlbenchError: it stands for two.
     """
-    return tuple(sorted(named()))
+    if method in clashes():
+        raise clashes()[method]
 
 
 def describe(method: str) -> MethodInfo:
@@ -114,6 +139,7 @@ def locate(method: str) -> MethodSource:
         return from_file(Path(method))
     known = named()
     if method not in known:
+        check_name(method)
         raise unknown("method", method, known, see="`dlbench list methods`")
     return known[method]
 
@@ -128,10 +154,27 @@ def load(method: str) -> MethodClass:
     try:
         module = _load_file(source) if source.origin == "file" else importlib.import_module(source.module)
     except (Exception, SystemExit) as error:
-        raise DlbenchError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
+        raise MethodError(f"method {source.name!r} is broken: {_failure(error, source)}") from error
     if source.origin == "file":
         _refuse_shadowed_modules(source)
     return _method_class(module, source)
+
+
+def guilty(error: BaseException) -> MethodError | None:
+    """The error of the plugin whose code an exception passed through last; None where it passed through none."""
+    files = {Path(m.__file__): n.removeprefix(PLUGIN) for n, m in _plugins() if m.__file__}
+    for source in named().values():
+        if source.origin != "built-in" and source.path is not None:
+            files[source.path] = source.name
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if (name := files.get(Path(frame.filename))) is not None:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            return MethodError(f"method {name!r} failed: {text} ({frame.filename}, line {frame.lineno})")
+    return None
+
+
+def _plugins() -> list[tuple[str, ModuleType]]:
+    return [(name, module) for name, module in sys.modules.items() if name.startswith(PLUGIN)]
 
 
 def _load_file(source: MethodSource) -> ModuleType:
@@ -197,7 +240,7 @@ def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
     if source.class_name is not None:
         chosen = getattr(module, source.class_name, None)
         if not (isinstance(chosen, type) and issubclass(chosen, Method | Oracle)):
-            raise DlbenchError(f"method {source.name!r}: {place} has no method class {source.class_name!r}")
+            raise MethodError(f"method {source.name!r}: {place} has no method class {source.class_name!r}")
         classes: list[MethodClass] = [chosen]
     else:
         classes = [
@@ -211,31 +254,14 @@ def _method_class(module: ModuleType, source: MethodSource) -> MethodClass:
         ]
     if len(classes) != 1:
         listed = ", ".join(c.__name__ for c in classes) or "none"
-        raise DlbenchError(
+        raise MethodError(
             f"method {source.name!r}: {place} must define exactly one public class that derives from a class of "
             f"dlbench.method, but it defines {listed}; start the name of others with _"
         )
     chosen = classes[0]
     if inspect.isabstract(chosen):
         missing = ", ".join(sorted(chosen.__abstractmethods__))
-        raise DlbenchError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
-    if fault := _misdeclared(chosen):
-        raise DlbenchError(f"method {source.name!r}: {place}: {fault}")
+        raise MethodError(f"method {source.name!r}: {place}: class {chosen.__name__} does not define {missing}")
+    if fault := declarations.fault(chosen):
+        raise MethodError(f"method {source.name!r}: {fault}")
     return chosen
-
-
-def _misdeclared(chosen: MethodClass) -> str:
-    """What is wrong with the class attributes of a method; empty where nothing is."""
-    from dlbench.method import Knob, Oracle
-
-    if issubclass(chosen, Oracle):
-        return ""
-    kv, knob, variants = chosen.kv, chosen.knob, chosen.variants
-    policies = kv_policies.names()
-    if not isinstance(kv, tuple) or not kv or not set(kv) <= set(policies):
-        return f"kv = {kv!r} is no tuple of {', '.join(policies)}"
-    if knob is not None and not isinstance(knob, Knob):
-        return f"knob = {knob!r} is no Knob(name, low, high)"
-    if not isinstance(variants, tuple) or not variants or not all(isinstance(one, Mapping) for one in variants):
-        return f"variants = {variants!r} is no tuple of mappings of parameters"
-    return ""

@@ -58,7 +58,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ): [],
     (
         "dlbench/fit/open_loop.py",
-        "eb2f3261426a19ff38e966a3d0ac0914795560361c0ce8620bf6ade49978e877",
+        "31bc18989d3999acaf9310b3262170af96f27e97cf82a5a75e5b3e6e8b4f33b9",
     ): [
         (
             "dlbench/fit/trace.py",
@@ -76,7 +76,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/references.py",
-        "294731c5ca90a77a5b309b9f55210c2065998a0753482ef3b23671e625464ee3",
+        "bb55d5a2595736c8888f5a1cfece26d932f39ac74e6676facb65489d98ea56db",
     ): [],
     (
         "dlbench/fit/router_training.py",
@@ -89,7 +89,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/tune.py",
-        "8d31a35220b2ea2cf7bba5f7e6a3f6562fe7f8f25228309fee59d1f5bfee9e95",
+        "ed880863317c20ea3c0f3c2a7ecc3e76245ef3e5cd6a55c47ae481cba8f2758a",
     ): [
         (
             "dlbench/fit/tune.py",

@@ -120,9 +120,15 @@ class Walk:
 
 
 def file(path: Path) -> str:
-    """sha256 of the code of a plugin file and of the local modules that it imports."""
+    """sha256 of the code of a plugin file, of its whole package where it is in one, and of local modules it imports."""
     walk = Walk(own=("dlbench.methods",))
     walk.add(path, path.name)
+    package = path.resolve().parent
+    if (package / "__init__.py").is_file():
+        while (package.parent / "__init__.py").is_file():
+            package = package.parent
+        for other in _files_below(package):
+            walk.add(other, other.relative_to(package.parent).as_posix())
     return walk.digest()
 
 
@@ -180,8 +186,13 @@ def _whole(home: Path, module: str) -> Iterator[Path]:
                 yield loaded
                 return
             break
-    inside = (p for p in sorted(place.rglob("*")) if p.is_file() and p.suffix != ".pyc")
-    yield from (p for p in inside if not any(part.startswith(".") for part in p.relative_to(place).parts))
+    yield from _files_below(place)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, without hidden and compiled ones."""
+    inside = (p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".pyc")
+    yield from (p for p in inside if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def _layers(made: object) -> Iterator[Any]:

@@ -37,6 +37,8 @@ def score_members(jobs: Sequence[Job], parts: TuneParts) -> TuneScores:
     scores: TuneScores = {}
     for (job, part, members), (_, settings) in zip(asked, keyed, strict=True):
         for member, setting in zip(members, settings, strict=True) if parts.process == 0 else ():
+            if not parts.is_whole(part, setting):
+                continue
             scores[id(job), member.key] = TuneScore(n=len(part.documents), mean=parts.mean(part, setting))
     return scores
 

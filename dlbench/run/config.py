@@ -156,6 +156,7 @@ class RunSpec:
     def _check_methods(self) -> None:
         given: dict[str, str] = {}
         for method in self.methods:
+            registry.check_name(method)
             name = registry.locate(method).name
             if name in given:
                 raise DlbenchError(f"method {name!r} is given twice: {given[name]} and {method}; keep one")

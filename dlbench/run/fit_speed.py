@@ -173,7 +173,7 @@ class _Counting(TraceView):
     def logits(self) -> Tensor:
         if self._logits is None:
             self.looks += 1
-            self._logits = torch.zeros(1, 1).expand(len(self._trace.row), self._references.backbone.vocabulary)
+            self._logits = torch.zeros(1, 1).expand(len(self._trace.row), self.references.backbone.vocabulary)
         return self.rows(self._logits)
 
 
@@ -193,7 +193,7 @@ def route_work(
     rows = np.repeat(np.arange(len(steps)), 1 if exits else steps)
     ones, keys = np.ones_like(rows), np.arange(len(steps)).astype(np.uint64)
     states = torch.zeros(1, 1, 1).expand(depth + 1, len(rows), probe.width)
-    trace = Trace(states.to(probe.backbone.device), rows, 0 * ones, ones, 99 * ones, keys, 0)
+    trace = Trace(states.to(probe.backbone.device), rows, 0 * ones, ones, 99 * ones, keys, 0, np.arange(len(steps)))
     view = _Counting(probe.references, trace)
     if is_plain_exit(method):
         everyone = np.ones(len(rows), dtype=bool)

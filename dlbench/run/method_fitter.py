@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dlbench.errors import DlbenchError
+from dlbench.audit.method_calls import closed_form, learn_parameters
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, load_artifact, save_artifact, tune
 from dlbench.method import Method
 from dlbench.registry import methods as registry
+from dlbench.registry import plugin_code
 from dlbench.run.config import RunSpec
 from dlbench.run.fit_forecast import duration, forecast
 from dlbench.run.fit_speed import Speed
@@ -24,15 +26,24 @@ LONG = 60.0
 
 
 @contextlib.contextmanager
-def naming_method(name: str, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
-    """Turn errors that a method raises into a DlbenchError that names the method."""
+def naming_method(name: str, kind: type, errors: tuple[type[Exception], ...] = (ValueError,)) -> Iterator[None]:
+    """Turn errors of a method's code into a MethodError that names the method, and its file and line.
+
+    Args:
+        name: of the method.
+        kind: its class.
+        errors: what counts as the method's wherever it is raised; anything else does if the method's code was running.
+    """
     try:
         yield
     except DlbenchError:
         raise
-    except errors as error:
-        kind = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
-        raise DlbenchError(f"method {name!r}: {kind}{error}") from error
+    except (Exception, SystemExit) as error:
+        line = plugin_code.raised_at(kind, error)
+        if line is None and not isinstance(error, errors):
+            raise
+        label = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
+        raise MethodError(f"method {name!r}: {label}{error}" + (f" ({line})" if line else "")) from error
 
 
 @dataclass
@@ -121,12 +132,17 @@ class MethodFitter:
         """Layers of the backbone."""
         return self.job.engine.backbone.depth
 
+    @property
+    def label(self) -> str:
+        """The method and the task, for messages."""
+        return f"{self.name} on {self.job.conditions.task.name}"
+
     def needs_fit(self) -> bool:
         """Return whether anything is learnt or tuned: a method that meets its budgets in closed form needs no fit."""
         if self.method.learns:
             return True
-        with naming_method(self.name):
-            return any(budget is not None and self.method.at(budget, self.depth) is None for budget in self.budgets)
+        with naming_method(self.name, type(self.method)):
+            return any(b is not None and closed_form(self.method, b, self.depth) is None for b in self.budgets)
 
     def settle(self) -> None:
         """Add a row to the job for every budget."""
@@ -142,7 +158,7 @@ class MethodFitter:
         Raises:
             DlbenchError: the method fails, or refuses the budget.
         """
-        with naming_method(self.name):
+        with naming_method(self.name, type(self.method)):
             return self._at(budget)
 
     def _at(self, budget: float | None) -> tuple[Setting, Path | None]:
@@ -151,7 +167,7 @@ class MethodFitter:
         facts: Facts | None = None
         if method.learns and not method.fits_budget:
             artifact, method, facts = self._fitted(None, None)
-        closed = None if budget is None or method.fits_budget else method.at(budget, self.depth)
+        closed = None if budget is None or method.fits_budget else closed_form(method, budget, self.depth)
         if closed is not None:
             artifact = None  # the parameters hold all that was learnt
             budget = None if closed is method else budget
@@ -199,7 +215,7 @@ class MethodFitter:
         with progress.stage(label, seconds=None if foretold is None else foretold.seconds) as probe.say:
             start, realised = time.perf_counter(), None
             if learns:
-                learnt.fit(probe)
+                learn_parameters(learnt, probe)
             if budget is not None and learnt.knob is not None:
                 realised = tune(probe, learnt, budget)
             seconds = time.perf_counter() - start

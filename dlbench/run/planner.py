@@ -14,7 +14,7 @@ from dlbench.data.splits import sample
 from dlbench.data.task import Task
 from dlbench.data.thinking import choose as choose_thinking
 from dlbench.engine import Engine
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.evaluation.settings import Conditions, Setting, full, oracle_settings, variants
 from dlbench.method import Draft, Method, Oracle, Router
 from dlbench.method.actions import Scope
@@ -26,6 +26,7 @@ from dlbench.prompting.batching import waves
 from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
+from dlbench.registry import plugin_code
 from dlbench.run.budgets import FIXED, initial
 from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.job import Job
@@ -67,6 +68,8 @@ class Planner:
         self.processes, self.meet = processes, meet
         self.fits = FitContext(spec, progress)
         self.notices = Notices(progress)
+        self.failures: list[str] = []
+        """Rows that could not be fitted, each with its reason."""
 
     def load(self) -> list[Job]:
         """Load backbones and tasks, and check every method against every depth; nothing is written yet.
@@ -116,11 +119,12 @@ class Planner:
             name = registry.name_of(given)
             cls = registry.load(given)
             for params in variants(cls, self.spec.settings.get(name, {})):
-                with naming_method(name, (Exception,)):
+                with naming_method(name, cls, (Exception,)):
                     method = cls.from_params(params)
                     method.validate(depth)
                     if isinstance(method, Method) and method.scope not in get_args(Scope):
-                        raise ValueError(f"scope {method.scope!r} is none of {', '.join(get_args(Scope))}")
+                        where = plugin_code.place(cls, "scope")
+                        raise ValueError(f"scope {method.scope!r} is none of {', '.join(get_args(Scope))} ({where})")
                 methods.append((given, method))
         return methods
 
@@ -186,7 +190,7 @@ class Planner:
             # A log-likelihood is not random, so there are no several full-depth outputs to compare an oracle with.
             self.progress.note(f"{registry.name_of(given)} has no control on log-likelihood tasks: it has no row")
             return
-        with naming_method(registry.name_of(given)):
+        with naming_method(registry.name_of(given), type(oracle)):
             settings = oracle_settings(oracle, job.engine.backbone.depth, self.spec.seed)
         job.oracles[given] = oracle, [job.conditions.with_key(s) for s in settings]
 
@@ -207,16 +211,15 @@ class Planner:
         return [MethodFitter(self.fits, job, given, method, seed) for seed in seeds]
 
     def fit(self, fitters: Sequence[MethodFitter]) -> None:
-        """Make the fits, and give the jobs the settings that come of them.
-
-        Raises:
-            DlbenchError: a method fails, or refuses a budget.
-        """
+        """Make the fits, and give the jobs the settings that come of them; what fails is kept in `failures`."""
         self.fits.reads = frozenset[int]().union(*(fitter.method.reads(fitter.depth) for fitter in fitters))
         if self.processes > 1:
             self._share_fits(fitters)
         for fitter in fitters:
-            fitter.settle()
+            try:
+                fitter.settle()
+            except MethodError as error:
+                self.failures.append(f"{fitter.label}: {error}")
         self.fits.release()
 
     def _share_fits(self, fitters: Sequence[MethodFitter]) -> None:
@@ -231,8 +234,9 @@ class Planner:
         turns = Turns(self.fits.folder / f".{self.meet(uuid4().hex)}")
         for number, (fitter, budgets) in enumerate(units):
             if turns.take(number):
-                for budget in budgets:
-                    fitter.at(budget)
+                with contextlib.suppress(MethodError):  # every process will meet it
+                    for budget in budgets:
+                        fitter.at(budget)
         with self.progress.stage("waiting for the other processes"):
             self.meet("")
         shutil.rmtree(turns.folder, ignore_errors=True)
@@ -254,7 +258,7 @@ def check_may_fit(spec: RunSpec) -> None:
         if issubclass(cls, Oracle):
             continue
         for params in variants(cls, spec.settings.get(registry.name_of(given), {})):
-            with naming_method(registry.name_of(given)):
+            with naming_method(registry.name_of(given), cls):
                 method = cls.from_params(params)
             if method.learns or (method.knob is not None and method.tuned and not _is_closed(method, budgets)):
                 return

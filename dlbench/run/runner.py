@@ -20,7 +20,7 @@ from accelerate.utils import broadcast_object_list
 
 from dlbench import __version__
 from dlbench.data.task_options import Sources
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.evaluation.aggregate import Evaluation, Reference
 from dlbench.evaluation.generation import QualityRun, total
 from dlbench.evaluation.oracle import OracleRows
@@ -31,9 +31,11 @@ from dlbench.models.loading import locate
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked, Record
+from dlbench.registry.methods import guilty
 from dlbench.run import budgets
 from dlbench.run.class_members import TuneScores, score_members
 from dlbench.run.config import RunSpec
+from dlbench.run.failures import Failures
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import MethodFitter
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
@@ -97,9 +99,15 @@ class Runner:
         self.store = Store(spec.out)
         self.progress = Progress(shown=self.main)
         self.started = time.time()
+        self.failures = Failures(self._note)
 
     def run(self) -> list[Record]:
-        """Carry out the run; only the main process returns records."""
+        """Carry out the run; only the main process returns records.
+
+        Raises:
+            MethodError: every method failed.
+            RowsLeftOutError: some did, and have no row; all else is done and written.
+        """
         planner = self._planner()
         jobs = planner.load()
         self._open()
@@ -108,9 +116,11 @@ class Runner:
             fitters = planner.fitters(jobs)
             self._choose_budgets(jobs, fitters, parts)
             planner.fit(fitters)
+            self.failures.fitted(jobs, planner.failures)
             tune = score_members(jobs, parts)
             self._decode(jobs)
             self.state.wait_for_everyone()
+            self.failures.drop(jobs)
             if not self.main:
                 return []
             records = [r for job in jobs for r in self._records(job, tune)]
@@ -119,6 +129,7 @@ class Runner:
             wanted = self.spec.timing and any(not job.conditions.task.is_loglikelihood for job in jobs)
             times = measure_times(jobs, self.spec, self.device, self.store, self.progress) if wanted else []
         show_results(self.store, records, times, (time.time() - self.started) / 60)
+        self.failures.end()
         return records
 
     def _planner(self) -> Planner:
@@ -174,6 +185,8 @@ class Runner:
             planner.fit(fitters)
         if self.main:
             show_fits(jobs)
+        if planner.failures:
+            raise MethodError("; ".join(planner.failures))
 
     def _decode(self, jobs: Sequence[Job]) -> None:
         index, count = self.state.process_index, self.state.num_processes
@@ -181,7 +194,9 @@ class Runner:
         with self.progress.bar("decode", amount) as done:
             for job in jobs:
                 done(0, f"{job.conditions.task.name} · {job.engine.backbone.name}")
-                self._quality_run(job, self.store).run(job.batches, job.all_settings, done)
+                run = self._quality_run(job, self.store)
+                run.run(job.batches, job.all_settings, done)
+                self.failures.decoded(run.failed)
 
     def _quality_run(self, job: Job, store: Store) -> QualityRun:
         return QualityRun(
@@ -281,6 +296,10 @@ def _worker(path: Path, what: str) -> int:
         runner.fit() if what == "fit" else runner.run()
     except DlbenchError as error:
         return tell(path, error)
+    except Exception as error:
+        if (failure := guilty(error)) is None:
+            raise
+        return tell(path, failure)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

@@ -101,6 +101,10 @@ class TuneParts:
                 for key in {setting.key for setting in settings}:
                     self.store.merge(key, [d.id for d in part.documents])
 
+    def is_whole(self, part: TunePart, setting: Setting) -> bool:
+        """Return whether a setting has a sample of every document: not where its method failed."""
+        return all(d.id in self.store.samples(setting.key) for d in part.documents)
+
     def mean(self, part: TunePart, setting: Setting) -> float:
         """Return the mean score of a setting that was decoded; in the first process only."""
         samples = self.store.samples(setting.key)

@@ -21,7 +21,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, RowsLeftOutError
 from dlbench.system import process_group
 
 if TYPE_CHECKING:
@@ -132,4 +132,5 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
         if failed:
             reported = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
             code = f"a process of the {what} failed (exit code {failed[0]}); see what it printed above"
-            raise DlbenchError(reported[0] if reported else code)
+            kind = RowsLeftOutError if failed[0] == RowsLeftOutError.exit_code else DlbenchError
+            raise kind(reported[0] if reported else code)

@@ -1,5 +1,6 @@
 """Fitting: which documents are learnt from, what is trained through the soft gates, how a knob meets its budget."""
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from dlbench.errors import DlbenchError
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.fit.open_loop import record, shares
 from dlbench.fit.router_training import SoftGates
-from dlbench.method import Action, Knob, LayerSet, Method
+from dlbench.method import Action, Knob, LayerSet, Method, Route
 from dlbench.methods.calm import Calm
 from dlbench.methods.d_llm import DLlm
 from dlbench.methods.hidden_router import HiddenRouter
@@ -514,6 +515,63 @@ def test_a_knob_is_tuned_to_the_budget(backbone, documents):
         realised = tune(probe, method, budget)
         assert abs(realised - budget) < 0.1
         assert np.mean([w.share for w in probe.run(method)]) == pytest.approx(realised)
+
+
+@dataclass
+class Saves(Method):
+    """Run all layers for a share of the tokens: a text saves up the share of each token until it has a whole one."""
+
+    knob: ClassVar[Knob | None] = Knob("share", 0.0, 1.0)
+    share: float = 1.0
+    begins: bool = True
+
+    def begin(self, prompt):
+        return torch.full((prompt.count, 2), 0.25) if self.begins else None
+
+    def route(self, view):
+        if view.layer > 0:
+            return view.memory[:, 1] > 0
+        saved = (torch.zeros(len(view.row)) if view.memory is None else view.memory[:, 0]) + self.share
+        runs = saved >= 1 - 1e-6
+        return Route(runs, memory=torch.stack((saved - runs.float(), runs.float()), 1))
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_memory_works_under_teacher_forcing_as_in_decoding(backbone, documents, begins):
+    """What `begin` gives although it reads no layer, and what `route` gives from token to token."""
+    probe = FitProbe(backbone, toy_task.Scored(), documents[:6], documents[6:])
+    trace, method = record(probe.references), Saves(begins=begins)
+    values, prompt = [0.0, 0.3, 0.5, 1.0], probe.prompts([], "tune") if begins else None
+    counts = np.bincount(trace.row)
+    start = 0.25 if begins else 0.0
+    by_hand = [np.mean([math.floor(start + value * n + 1e-5) / n for n in counts]) for value in values[:3]] + [1.0]
+    assert shares(probe.references, method, trace, values, prompt) == pytest.approx(by_hand)
+    assert tune(probe, method, 0.5) == pytest.approx(0.5, abs=0.1)
+
+
+def test_memory_is_that_of_the_text_where_some_documents_give_none(backbone, documents):
+    """A document whose reference has a single token is not decoded, and the others keep their own memory."""
+    short = dataclasses.replace(documents[6], references=("A",), delimiter="")
+    probe = FitProbe(backbone, toy_task.Scored(), documents[:6], [short, *documents[7:]])
+    trace = record(probe.references)
+    assert trace.document.tolist() == [1, 2, 3, 4, 5]
+
+
+@dataclass
+class First(Method):
+    """Run the first layers, by answers of Python."""
+
+    knob: ClassVar[Knob | None] = Knob("count", 0, DEPTH)
+    count: float = 0
+
+    def route(self, view):
+        return view.layer < self.count
+
+
+def test_a_python_bool_is_a_whole_layer_under_teacher_forcing(backbone, documents):
+    probe = FitProbe(backbone, toy_task.Scored(), documents[:6], documents[6:])
+    trace = record(probe.references)
+    assert shares(probe.references, First(), trace, [1, 3, DEPTH]) == pytest.approx([1 / DEPTH, 3 / DEPTH, 1.0])
 
 
 def test_a_knob_is_tuned_in_few_runs(backbone, documents, monkeypatch):

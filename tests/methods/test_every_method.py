@@ -1,13 +1,11 @@
-"""What holds for every method that is installed."""
+"""What holds for every method that is installed: the contract that ships, clause by clause."""
 
-import dataclasses
-import json
 from dataclasses import dataclass
 
 import pytest
 import torch
 
-from dlbench.method import Method, Oracle, Router
+from dlbench.method import Method
 from dlbench.registry import methods as registry
 
 METHODS = [
@@ -16,37 +14,12 @@ METHODS = [
     for cls in [registry.load(name)]
     for params in cls.variants
 ]
+pytest_plugins = ["dlbench.testing"]
+dlbench_methods = registry.names()
 
 
-@pytest.mark.parametrize(("cls", "params"), METHODS)
-def test_parameters_go_through_json(cls, params):
-    made = cls.from_params(params)
-    stored = json.loads(json.dumps(made.params()))
-    again = cls.from_params(stored)
-    assert again == made and again.params() == stored
-    assert set(stored) == {f.name for f in dataclasses.fields(made) if f.init}
-    assert {k: stored[k] for k in params} == dict(params)
-
-
-@pytest.mark.parametrize(("cls", "params"), METHODS)
-def test_parameters_fit_common_depths(cls, params):
-    for depth in (4, 16, 24, 32):
-        cls.from_params(params).validate(depth)
-
-
-@pytest.mark.parametrize(("cls", "params"), METHODS)
-def test_says_what_it_is(cls, params):
-    made = cls.from_params(params)
-    assert cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}(")  # dataclass's own
-    if isinstance(made, Oracle):
-        assert not made.deployable
-        return
-    assert isinstance(made, Method) and made.scope in ("static", "sequence", "token")
-    if made.knob is not None:
-        assert made.knob.name in made.params() and made.knob.low != made.knob.high
-    assert set(made.kv) <= {"project", "evict", "recompute"} and "project" in made.kv
-    assert not made.uses_future or not made.deployable
-    assert made.fitted or not isinstance(made, Router)
+def test_contract(contract):
+    contract()
 
 
 @pytest.mark.parametrize(("cls", "params"), METHODS)

@@ -67,10 +67,10 @@ def installed(tmp_path, monkeypatch):
         for name, source in modules:
             (tmp_path / name).write_text(textwrap.dedent(source))
         monkeypatch.syspath_prepend(tmp_path)
-        method_sources.named.cache_clear()
+        method_sources.found.cache_clear()
 
     yield install
-    method_sources.named.cache_clear()
+    method_sources.found.cache_clear()
     for module in [m for m in sys.modules if m.startswith("plug_")]:
         del sys.modules[module]
 
@@ -194,18 +194,30 @@ def test_entry_points_are_found_described_and_loaded(installed):
     assert registry.load("third").__name__ == "EverySecond"
 
 
-def test_two_distributions_must_not_share_a_name(installed):
+def test_two_distributions_that_share_a_name_block_that_name_only(installed):
     installed(("plug-one", "third", "plug_a"), ("plug-two", "third", "plug_b"))
-    with pytest.raises(
-        DlbenchError, match=r"two methods are named 'third': plug_[ab] of plug-.* and plug_[ab] of plug-"
-    ):
-        registry.names()
+    assert "third" not in registry.names() and "full" in registry.names()
+    assert registry.expand(["all"]) == registry.names()
+    said = r"two methods are named 'third': plug_[ab] of plug-.* and plug_[ab] of plug-"
+    for asked in (registry.locate, registry.load, registry.check_name):
+        with pytest.raises(DlbenchError, match=said):
+            asked("third")
+    assert list(registry.unusable(["all"])) == ["third"] and not registry.unusable(["core"])
 
 
-def test_an_entry_point_must_not_take_the_name_of_a_built_in(installed):
-    installed(("plug-one", "full", "plug_a"))
+def test_an_entry_point_with_the_name_of_a_built_in_blocks_that_name_only(installed):
+    installed(("plug-one", "calm", "plug_a"))
     with pytest.raises(DlbenchError, match=r"built-in .* and plug_a of plug-one; uninstall plug-one"):
-        registry.names()
+        registry.check_name("calm")
+    assert registry.expand(["core"]) == tuple(name for name in registry.CORE if name != "calm")
+    assert registry.locate("calm").origin == "built-in"  # what dlbench itself uses goes on
+
+
+def test_an_installed_method_that_is_broken_is_left_out_of_all(installed):
+    installed(("plug-one", "third", "plug_third"), modules=[("plug_third.py", "x = missing\n")])
+    assert "third" not in registry.expand(["all"])
+    assert "NameError" in str(registry.unusable(["all"])["third"])
+    assert registry.expand(["third"]) == ("third",)
 
 
 def test_an_entry_point_without_its_module_is_a_broken_method(installed):
@@ -291,3 +303,15 @@ def test_plugins_may_share_a_helper(helped, tmp_path):
     third = tmp_path / "one" / "three.py"
     third.write_text(HELPED.format(name="Three", first="import helper_of_mine"))
     assert registry.load(str(third)).level == 7
+
+
+def test_an_exception_that_passed_through_a_plugin_is_its_own(plugin):
+    path = plugin(PLUGIN + "\n        def live(self, depth):\n            return depth / 0\n")
+    with pytest.raises(ZeroDivisionError) as raised:
+        registry.load(str(path))().live(4)
+    said = str(registry.guilty(raised.value))
+    assert said.startswith("method 'every_second' failed: ZeroDivisionError: division by zero")
+    assert f"{path}, line {len(path.read_text().splitlines())}" in said
+    with pytest.raises(ZeroDivisionError) as raised:
+        1 / 0  # noqa: B018
+    assert registry.guilty(raised.value) is None

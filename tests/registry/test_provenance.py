@@ -200,13 +200,13 @@ def site(tmp_path, monkeypatch):
         (info / "entry_points.txt").write_text(f"[dlbench.methods]\nmethod_of_mine = {module}:Method\n")
         if listed:
             (info / "RECORD").write_text("".join(f"{path},,\n" for path in files))
-        method_sources.named.cache_clear()
+        method_sources.found.cache_clear()
         source_sha256.cache_clear()
         return folder
 
     monkeypatch.syspath_prepend(folder)
     yield install
-    method_sources.named.cache_clear()
+    method_sources.found.cache_clear()
     source_sha256.cache_clear()
     assert "plug_of_mine" not in sys.modules
 
@@ -238,7 +238,7 @@ def test_the_whole_package_of_an_installed_plugin_counts(site):
     (folder / "other_of_mine-1.0.dist-info" / "entry_points.txt").unlink(missing_ok=True)
 
     def sha256():
-        method_sources.named.cache_clear()
+        method_sources.found.cache_clear()
         source_sha256.cache_clear()
         return source_sha256("method_of_mine")
 
@@ -311,3 +311,19 @@ def test_a_file_is_read_once(tmp_path, monkeypatch):
     provenance.file(path)
     monkeypatch.setattr(source_file, "without_prose", lambda raw: pytest.fail("read again"))
     provenance.file(path)
+
+
+def test_the_whole_package_of_a_plugin_file_counts(tmp_path):
+    """Data that the method reads is no import."""
+    package = tmp_path / "plug" / "inner"
+    package.mkdir(parents=True)
+    for path in (package.parent / "__init__.py", package / "__init__.py", package / "mine.py"):
+        path.write_text("")
+    (package.parent / "table.json").write_text("[1]")
+    before = provenance.file(package / "mine.py")
+    (package.parent / "table.json").write_text("[2]")
+    assert provenance.file(package / "mine.py") != before
+    (package / "mine.py").rename(tmp_path / "mine.py")  # outside of a package, only what it imports
+    alone = provenance.file(tmp_path / "mine.py")
+    (tmp_path / "other.py").write_text("")
+    assert provenance.file(tmp_path / "mine.py") == alone

@@ -170,6 +170,50 @@ def test_a_plugin_file_runs_and_its_failure_is_one_line(
     assert "EverySecond failed" in said and "boom" in said and "every_second.py, line" in said
 
 
+FAILING = """
+from dataclasses import dataclass
+from typing import ClassVar
+from dlbench.method import Knob, Method
+
+@dataclass
+class Failing(Method):
+    \"\"\"Fail while decoding, or in the fit.\"\"\"
+
+    fitted: ClassVar[bool] = True
+    knob: ClassVar[Knob | None] = Knob("share", 0.0, 1.0)
+    share: float = 1.0
+
+    def fit(self, probe):
+        FIT
+
+    def route(self, view):
+        if int(view.step.max()) > 2 and self.share == 1.0:
+            return self.missing
+        return view.layer < self.share * view.depth
+"""
+
+
+def test_a_method_that_fails_does_not_end_the_run(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its rows are left out with the reason, the exit code says so, and the other rows are there."""
+    base = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "2", "--no-timing", "--processes", "1"]
+    for name, text in (("in_fit", "raise KeyError('width')"), ("in_route", "self.share = 1.0")):
+        (tmp_path / f"{name}.py").write_text(FAILING.replace("FIT", text))
+        base += ["--method", str(tmp_path / f"{name}.py")]
+    base += ["--set", "in_route.share=1.0", "--method", "static_skip", "--budget", "0.5"]
+    assert main([*base, "--out", str(tmp_path / "out")]) == 3
+    assert {r["method"]["name"] for r in records(tmp_path / "out")} == {"full", "static_skip"}
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert (
+        "rows left out, since their methods failed: 2: in_fit on nano_summary: method 'in_fit': KeyError: 'width'"
+        in said
+    )
+    assert f"{tmp_path}/in_fit.py, line 14" in said
+    assert "in_route on nano_summary: method Failing failed before layer 0 at step 3: AttributeError" in said
+    assert f"{tmp_path}/in_route.py, line 18" in said and "fault of dlbench" not in said
+
+
 DROPS = """
 from dataclasses import dataclass
 from typing import ClassVar

@@ -278,7 +278,11 @@ class Gates:
             return out
         rows = on(slots, hidden.device)
         states = hidden[rows]
-        added, flops = counted(lambda: module.to(hidden.device)(states[:, 0].float()), metered=self.ledger.metered)
+        try:
+            added, flops = counted(lambda: module.to(hidden.device)(states[:, 0].float()), metered=self.ledger.metered)
+            added = added.expand(len(slots), hidden.shape[-1])
+        except RuntimeError as error:
+            raise routing.bypass_failed(index, error) from error
         if flops:
             self.ledger.router(self.ledger.rows[slots], flops)
         if routing.scale is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -12,8 +11,9 @@ from torch import Tensor
 from dlbench.engine.flops.op_counter import TensorWork
 from dlbench.engine.kv.storage import Slots
 from dlbench.engine.routing.live_view import LiveView
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.method import Action, Method, Route
+from dlbench.registry import plugin_code
 
 CODES = frozenset(int(a) for a in (Action.SKIP, Action.ATTN, Action.MLP, Action.RUN, Action.EXIT))
 _RUN = int(Action.RUN)
@@ -49,10 +49,12 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
             flops = work.flops
         else:
             given = method.route(view)
-    except DlbenchError:
-        raise
-    except Exception as error:
-        raise failed(method, f"before layer {view.layer} at step {int(view.step.min())}", error) from error
+    except DlbenchError as error:  # raised by the view
+        line = plugin_code.raised_at(type(method), error) or _route(method)
+        raise MethodError(f"method {type(method).__name__}: {error} ({line})") from error
+    except (Exception, SystemExit) as error:
+        where = f"before layer {view.layer} at step {int(view.step.min())}"
+        raise plugin_code.failure(method, error, where) from error
     if type(given) is Action and not flops and (code := int(given)) in _STAYS:  # the most frequent answer at batch 1
         return code
     answer, scale, memory = (
@@ -61,9 +63,9 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
     if isinstance(given, Route):
         for name, value, shape in (("scale", scale, (view.count,)), ("memory", memory, (view.count, None))):
             if value is not None and (value.ndim != len(shape) or value.shape[0] != shape[0]):
-                raise DlbenchError(
+                raise MethodError(
                     f"method {type(method).__name__} answered a {name} of shape {tuple(value.shape)} for "
-                    f"{view.count} tokens; one entry per token of the view is wanted"
+                    f"{view.count} tokens; one entry per token of the view is wanted ({_route(method)})"
                 )
     if isinstance(answer, Tensor):
         return Answer(_codes(method, answer, view.count), flops, scale, memory)
@@ -74,21 +76,12 @@ def ask(method: Method, view: LiveView, *, metered: bool) -> int | Answer:
     return Answer(int(answer), flops, scale, memory)
 
 
-def failed(method: Method, where: str, error: Exception) -> DlbenchError:
-    """The error of a plugin in one line, with the place where it was raised."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return DlbenchError(
-        f"method {type(method).__name__} failed {where}: {type(error).__name__}: {error} "
-        f"({frame.filename}, line {frame.lineno})"
-    )
-
-
 def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
     """Check a tensor of codes or booleans; one code if all are equal."""
     if answer.shape != (count,):
-        raise DlbenchError(
+        raise MethodError(
             f"method {type(method).__name__} answered a tensor of shape {tuple(answer.shape)} for {count} "
-            "tokens; route() gives one code per token of the view, or one Action for all"
+            f"tokens; route() gives one code per token of the view, or one Action for all ({_route(method)})"
         )
     if answer.is_floating_point():
         _refuse(method, answer.dtype)
@@ -102,7 +95,11 @@ def _codes(method: Method, answer: Tensor, count: int) -> int | Slots:
 
 
 def _refuse(method: Method, answer: object) -> NoReturn:
-    raise DlbenchError(
+    raise MethodError(
         f"method {type(method).__name__} answered {answer!r}; an action is SKIP (0), ATTN (1), MLP (2), RUN (3) or "
-        "EXIT (4), or a tensor of such codes or of booleans; a Route holds one of these"
+        f"EXIT (4), or a tensor of such codes or of booleans; a Route holds one of these ({_route(method)})"
     )
+
+
+def _route(method: Method) -> str:
+    return plugin_code.place(type(method), "route")

@@ -17,7 +17,7 @@ from dlbench.engine.flops.op_counter import TensorWork
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.logits_processors import Processors
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.method import View
 from dlbench.models.backbone import Backbone
 from dlbench.models.exit_head import exit_head, finished, raw_head
@@ -154,9 +154,24 @@ class LiveView(View):
         if self.looked is None:
             own = self.head(self.layer)
             with self._uncounted():
-                self.looked = raw_head(self.backbone, self.hidden) if own is None else own(self.hidden.float())
+                self.looked = raw_head(self.backbone, self.hidden) if own is None else self._own_logits(own)
             self._ledger.exit_head(self._rows(), own)
         return finished(self.backbone, self.looked.clone())
+
+    def _own_logits(self, head: nn.Module) -> Tensor:
+        """Logits of the method's own exit head on the states.
+
+        Raises:
+            MethodError: they are not as many as the model's.
+        """
+        logits: Tensor = head(self.hidden.float())
+        wanted = self.count, self.backbone.vocabulary
+        if logits.shape != wanted:
+            raise MethodError(
+                f"the exit head that head({self.layer}) returns gives logits of shape {tuple(logits.shape)}; one per "
+                f"token of the vocabulary is wanted: {wanted}"
+            )
+        return logits
 
     def foreseen(self, layer: int) -> Tensor:
         if not self.ahead:
@@ -208,8 +223,13 @@ class LiveView(View):
         if isinstance(threshold, Tensor):
             threshold = threshold.to(score.device)
         margin = (score - threshold).abs()
-        close = margin < self.margin
+        close = ~(margin >= self.margin)  # a margin that is not a number too
         if bool(close.any()):
+            if bool(score.isnan().any()):
+                raise MethodError(
+                    f"at_least() got a score that is not a number before layer {self.layer}; look for a division by "
+                    "zero, or the logarithm of zero, in what the score is computed from"
+                )
             rows, steps = self._rows(), self._of(self._steps)
             for i in close.nonzero()[:, 0].tolist():
                 self.near_ties[rows[i]].append((int(steps[i]), float(margin[i])))

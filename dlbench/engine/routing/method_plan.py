@@ -17,8 +17,9 @@ from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.routing import decisions
 from dlbench.engine.routing.live_view import LiveView
 from dlbench.engine.routing.prompt_states import PromptStates
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
 from dlbench.method import Action, Method, Static
+from dlbench.registry import plugin_code
 
 _EXIT = int(Action.EXIT)
 _PARTS = (int(Action.RUN), int(Action.ATTN), int(Action.MLP))
@@ -69,6 +70,10 @@ class Routing(Plan):
 
     def bypass(self, layer: int) -> nn.Module | None:
         return self.method.bypass(layer)
+
+    def bypass_failed(self, layer: int, error: Exception) -> Exception:
+        where = f"in the module of bypass({layer})"
+        return plugin_code.failure(self.method, error, where, self._where("bypass"))
 
     def decide(self, layer: int, hidden: Tensor) -> Groups:
         if self.fixed is not None:
@@ -146,18 +151,22 @@ class Routing(Plan):
             memory, flops = counted(lambda: self.method.begin(prompt), metered=ledger.metered)
         except DlbenchError:
             raise
-        except Exception as error:
-            raise decisions.failed(self.method, "at the beginning", error) from error
+        except (Exception, SystemExit) as error:
+            raise plugin_code.failure(self.method, error, "in begin()") from error
         if memory is None:
             return
         if memory.ndim != 2 or len(memory) != prompt.count:
-            raise DlbenchError(
+            raise MethodError(
                 f"method {type(self.method).__name__}: begin() gave a tensor of shape {tuple(memory.shape)} for "
-                f"{prompt.count} prompts; one row per prompt is wanted"
+                f"{prompt.count} prompts; one row per prompt is wanted ({self._where('begin')})"
             )
         self.view.remembered = memory
         if flops:
             ledger.router(np.arange(prompt.count), flops)
+
+    def _where(self, name: str) -> str:
+        """File and line of what the method defines."""
+        return plugin_code.place(type(self.method), name)
 
     def passing(self, groups: Groups) -> Slots:
         if any(slots is None for _, slots in groups):
@@ -174,7 +183,9 @@ class Routing(Plan):
             return
         if not set(np.unique(answer).tolist()) <= {int(Action.RUN), int(Action.EXIT)}:
             name, policy = type(self.method).__name__, self.kv_policy.name
-            raise DlbenchError(f"method {name} skipped a layer; kv policy {policy} is for methods that exit")
+            raise MethodError(
+                f"method {name} skipped a layer; kv policy {policy} is for methods that exit ({self._where('route')})"
+            )
 
     def _check(self, layer: int, groups: Groups) -> None:
         """Check an answer against the declared scope and live layers, which decide where keys and values are kept.
@@ -184,7 +195,7 @@ class Routing(Plan):
         """
         name = type(self.method).__name__
         if self.live is not None and layer not in self.live and groups:
-            raise DlbenchError(f"method {name} ran layer {layer}, which its live() leaves out")
+            raise MethodError(f"method {name} ran layer {layer}, which its live() leaves out ({self._where('live')})")
         if not self.per_sequence:
             return
         now = np.zeros(self.cache.alive, dtype=np.int8)
@@ -192,8 +203,8 @@ class Routing(Plan):
             now[slice(None) if slots is None else slots] = code
         before = self.view.promised[layer, self.rows]
         if ((before >= 0) & (before != now)).any():
-            raise DlbenchError(
+            raise MethodError(
                 f"method {name} has scope {self.method.scope!r} but changed its answer at layer {layer} within a "
-                "sequence; its scope is 'token'"
+                f"sequence; its scope is 'token' ({self._where('scope')})"
             )
         self.view.promised[layer, self.rows] = now

@@ -1,0 +1,36 @@
+"""`dlbench check`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dlbench.commands.terminal import unique
+from dlbench.errors import DlbenchError
+
+
+def check(
+    method: Annotated[list[str], typer.Argument(help="Methods, paths of plugin files, `core` or `all`.")],
+    model: Annotated[
+        str | None, typer.Option(help="Folder or hub name of a model to check on. [a tiny random one]")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Task whose fit split is used with --model. [nano_summary]")] = None,
+    data_dir: Annotated[str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors.")] = None,
+) -> None:
+    """Check that methods keep the contract of the plugin interface, on a tiny model: what fails, and how to mend it.
+
+    A method that learns is fitted for a few steps only. The same checks run in pytest: see `dlbench.testing`.
+    """
+    from dlbench.audit.report import check as check_all
+    from dlbench.audit.subject import Bench
+    from dlbench.registry import methods as registry
+
+    given = registry.expand(unique(method))
+    left_out = registry.unusable(unique(method))
+    bench = (
+        Bench.tiny() if model is None and task is None else Bench.of(model or "nano", task or "nano_summary", data_dir)
+    )
+    failed = check_all([*given, *left_out], bench, typer.echo)
+    if failed:
+        raise DlbenchError(f"{failed} clauses of the contract do not hold; see above")
