@@ -209,9 +209,9 @@ def test_a_method_that_fails_does_not_end_the_run(
         "rows left out, since their methods failed: 2: in_fit on nano_summary: method 'in_fit': KeyError: 'width'"
         in said
     )
-    assert f"{tmp_path}/in_fit.py, line 14" in said
+    assert f"{tmp_path}/in_fit.py, line 15" in said
     assert "in_route on nano_summary: method Failing failed before layer 0 at step 3: AttributeError" in said
-    assert f"{tmp_path}/in_route.py, line 18" in said and "fault of dlbench" not in said
+    assert f"{tmp_path}/in_route.py, line 19" in said and "fault of dlbench" not in said
 
 
 DROPS = """
