@@ -8,8 +8,8 @@ import tiny_models
 import torch
 
 from dlbench.engine import Engine, Request
-from dlbench.errors import DlbenchError
-from dlbench.method import Action, Method
+from dlbench.errors import DlbenchError, MethodError
+from dlbench.method import Action, Method, Route
 from dlbench.models.families import resolve
 
 DEPTH = 5
@@ -136,3 +136,23 @@ def test_a_routed_prompt_shows_no_states():
     engine = Engine(tiny_models.backbone("llama", DEPTH))
     with pytest.raises(DlbenchError, match="shows no states"):
         engine.prefill([Request("a", PROMPTS[0], 3)], Peeking())
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (lambda view: view.at_least(view.hidden.mean(-1) * 0 / 0, 0.5), "a score that is not a number before layer 2"),
+        (lambda view: 7, r"answered 7; an action is .*\(.*test_live_view\.py, line \d+\)$"),
+        (lambda view: view.hidden[:, :3] @ view.hidden, r"failed before layer 2 at step 0: RuntimeError"),
+        (lambda view: Route(True, scale=torch.full((len(view.row),), torch.nan)), "not finite, under method Faulty"),
+    ],
+)
+def test_what_a_method_does_wrong_is_its_own_fault(fault, message):
+    class Faulty(Method):
+        def route(self, view):
+            return fault(view) if view.layer == 2 else Action.RUN
+
+    engine = Engine(tiny_models.backbone("llama", DEPTH))
+    with pytest.raises(MethodError, match=message) as error:
+        engine.prefill([Request("a", PROMPTS[0], 3)]).decode(Faulty())
+    assert "not finite" in message or "test_live_view.py, line " in str(error.value)
