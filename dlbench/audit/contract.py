@@ -104,12 +104,7 @@ def _oracle(subject: Subject) -> None:
 
 
 def _fit(subject: Subject) -> None:
-    if isinstance(subject.fitted, Method):
-        _finite(subject, subject.fitted.params())
-
-
-def _finite(subject: Subject, params: dict[str, Any]) -> None:
-    for name, value in params.items():
+    for name, value in subject.fitted.params().items():
         if isinstance(value, float) and not math.isfinite(value):
             raise _broken(subject, f"{name} is {value} after the fit; a parameter is a finite number", "fit")
 

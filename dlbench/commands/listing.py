@@ -23,6 +23,7 @@ def _list(context: typer.Context) -> None:
 @listing.command("methods")
 def list_methods(as_json: _AsJson = False) -> None:
     """List the methods: built-in ones and those of installed plugins."""
+    from dlbench.registry import method_sources
     from dlbench.registry import methods as registry
 
     methods = [registry.describe(name) for name in registry.names()]
@@ -30,7 +31,7 @@ def list_methods(as_json: _AsJson = False) -> None:
         print_json([dataclasses.asdict(info) for info in methods])
         return
     print_table([(info.name, info.summary) for info in methods])
-    for error in registry.clashes().values():
+    for error in method_sources.clashes().values():
         say(str(error))
 
 
