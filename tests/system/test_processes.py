@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, RowsLeftOutError
 from dlbench.system.processes import launch
 
 JOIN = """
@@ -60,15 +60,17 @@ def test_a_failure_ends_the_others(tmp_path, monkeypatch):
 TELL = """
 import pathlib, sys
 
-from dlbench.errors import DlbenchError
+from dlbench import errors
 from dlbench.system.processes import tell
 
-sys.exit(tell(pathlib.Path(sys.argv[1]), DlbenchError("no such task")))
+sys.exit(tell(pathlib.Path(sys.argv[1]), errors.KIND("no such task")))
 """
 
 
-def test_an_error_is_said_once(tmp_path, monkeypatch, capfd):
-    module(tmp_path, monkeypatch, TELL)
-    with pytest.raises(DlbenchError, match=r"^no such task$"):
+@pytest.mark.parametrize("kind", [DlbenchError, RowsLeftOutError])
+def test_an_error_is_said_once_and_keeps_its_exit_code(tmp_path, monkeypatch, capfd, kind):
+    module(tmp_path, monkeypatch, TELL.replace("KIND", kind.__name__))
+    with pytest.raises(DlbenchError, match=r"^no such task$") as error:
         launch("launched", Spec(tmp_path), 2, "run")
     assert capfd.readouterr().err == ""
+    assert error.value.exit_code == kind.exit_code
