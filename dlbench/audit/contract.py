@@ -222,7 +222,7 @@ def clauses(kind: type) -> list[Clause]:
     return [clause for clause in CLAUSES if (clause.oracles if oracle else clause.name != "oracle")]
 
 
-class _Comparisons(TorchDispatchMode):
+class _Comparisons(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Refuses comparisons of what is not a number: they are False, and a layer would be skipped or run by that."""
 
     _WATCHED = tuple(getattr(torch.ops.aten, name) for name in ("ge", "gt", "le", "lt"))
@@ -247,7 +247,7 @@ def _comparisons_watched(method: Method) -> Iterator[None]:
     route = method.route
 
     def watched(view: Any) -> Any:
-        with _Comparisons():
+        with _Comparisons():  # type: ignore[no-untyped-call]
             return route(view)
 
     vars(method)["route"] = watched

@@ -41,6 +41,10 @@ class ShortProbe(FitProbe):
         return super().train(router, **options)
 
 
+def _short(documents: Sequence[Document]) -> list[Document]:
+    return [replace(document, limit=min(document.limit, _TOKENS)) for document in documents[:_DOCUMENTS]]
+
+
 @dataclass
 class Bench:
     """A model with documents to learn from, to tune on, and to decode."""
@@ -69,8 +73,7 @@ class Bench:
         learn, rest = halves(loaded.documents("fit"))
         if len(learn) < _DOCUMENTS or len(rest) < _DOCUMENTS:
             raise DlbenchError(f"task {task!r} has too few documents to fit on; take another --task")
-        short = [[replace(d, limit=min(d.limit, _TOKENS)) for d in part[:_DOCUMENTS]] for part in (learn, rest)]
-        return cls(replace(backbone, dtype="float64"), loaded, *short)
+        return cls(replace(backbone, dtype="float64"), loaded, _short(learn), _short(rest))
 
     @cached_property
     def engine(self) -> Engine:

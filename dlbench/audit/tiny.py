@@ -83,7 +83,8 @@ def backbone(family: str) -> Backbone:
     """A random model of a family, in float64, so that a batch decides as its rows alone do."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(_CONFIGS[family](), dtype=torch.float64, attn_implementation="sdpa")
+        auto: Any = AutoModelForCausalLM
+        model = auto.from_config(_CONFIGS[family](), dtype=torch.float64, attn_implementation="sdpa")
         for parameter in model.parameters():  # states of these differ from layer to layer as those of a trained model
             torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.5)
     return wrap(model.eval(), cast(Any, CharacterTokenizer()))

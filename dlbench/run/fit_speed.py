@@ -176,6 +176,9 @@ class _Counting(TraceView):
             self._logits = torch.zeros(1, 1).expand(len(self._trace.row), self.references.backbone.vocabulary)
         return self.rows(self._logits)
 
+    def at_least(self, score: Tensor, threshold: float | Tensor) -> Tensor:
+        return super().at_least(score.nan_to_num(), threshold)  # the cosine of zeros is not a number
+
 
 def route_work(
     probe: FitProbe, method: Method, steps: Sequence[int], prompt: Prompt | None, corrections: int
