@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from dlbench.audit.contract import Clause, broken, clauses
+from dlbench.audit.method_case import Bench, MethodCase
 from dlbench.audit.report import settings_of
-from dlbench.audit.subject import Bench, Subject
 from dlbench.registry import methods as registry
 
 
@@ -36,24 +36,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for given in getattr(metafunc.module, "dlbench_methods", ()):
         kind = registry.load(given)
         for params in settings_of(kind):
-            subject = Subject(given, params, _bench())
-            cases += [pytest.param((subject, one), id=f"{subject.label}: {one.name}") for one in clauses(kind)]
+            case = MethodCase(given, params, _bench())
+            cases += [pytest.param((case, one), id=f"{case.label}: {one.name}") for one in clauses(kind)]
     metafunc.parametrize("contract", cases, indirect=True)
 
 
 @pytest.fixture
 def contract(request: pytest.FixtureRequest) -> Callable[[], None]:
     """Checks one clause of the contract of one method when it is called."""
-    subject, clause = _case(request.param)
+    case, clause = _case(request.param)
 
     def check() -> None:
-        error = broken(subject, clause)
+        error = broken(case, clause)
         if error is not None:
-            pytest.fail(f"{subject.label}: {clause.tries}: {error}", pytrace=False)
+            pytest.fail(f"{case.label}: {clause.tries}: {error}", pytrace=False)
 
     return check
 
 
-def _case(param: Any) -> tuple[Subject, Clause]:
-    subject, clause = param
-    return subject, clause
+def _case(param: Any) -> tuple[MethodCase, Clause]:
+    case, clause = param
+    return case, clause

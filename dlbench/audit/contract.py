@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.audit.method_calls import closed_form
-from dlbench.audit.subject import Subject
+from dlbench.audit.method_case import MethodCase
 from dlbench.errors import DlbenchError, MethodError
 from dlbench.fit.open_loop import record, shares
 from dlbench.method import Draft, Method, Oracle, Scope
@@ -36,162 +36,158 @@ class Clause:
     name: str
     tries: str
     """What is tried, in one line."""
-    check: Callable[[Subject], None]
+    check: Callable[[MethodCase], None]
     oracles: bool = False
     """Whether it holds for oracles too."""
 
 
-def _broken(subject: Subject, what: str, at: str | None = None) -> MethodError:
-    return MethodError(f"{what} ({plugin_code.place(subject.kind, at)})")
+def _broken(case: MethodCase, what: str, at: str | None = None) -> MethodError:
+    return MethodError(f"{what} ({plugin_code.place(case.kind, at)})")
 
 
-def _described(subject: Subject) -> None:
-    doc = subject.kind.__doc__ or ""
-    if not doc.strip() or doc.startswith(f"{subject.kind.__name__}("):
-        raise _broken(subject, 'the class has no docstring; its first line, """Skip …""", is what lists show')
+def _described(case: MethodCase) -> None:
+    doc = case.kind.__doc__ or ""
+    if not doc.strip() or doc.startswith(f"{case.kind.__name__}("):
+        raise _broken(case, 'the class has no docstring; its first line, """Skip …""", is what lists show')
 
 
-def _parameters(subject: Subject) -> None:
-    with plugin_code.blaming(subject.kind, "with its own parameters"):
-        made = subject.kind.from_params(subject.params)
+def _parameters(case: MethodCase) -> None:
+    with plugin_code.blaming(case.kind, "with its own parameters"):
+        made = case.kind.from_params(case.params)
         try:
             stored = json.loads(json.dumps(made.params(), allow_nan=False))
         except (TypeError, ValueError) as error:
-            raise _broken(subject, f"parameters are no JSON: {error}; use numbers, texts, booleans, tuples") from error
-        again = subject.kind.from_params(stored)
+            raise _broken(case, f"parameters are no JSON: {error}; use numbers, texts, booleans, tuples") from error
+        again = case.kind.from_params(stored)
     if again.params() != made.params() or again != made:
-        raise _broken(subject, f"parameters {made.params()} come back from JSON as {again.params()}")
-    for name, value in subject.params.items():
+        raise _broken(case, f"parameters {made.params()} come back from JSON as {again.params()}")
+    for name, value in case.params.items():
         if made.params()[name] != (list(value) if isinstance(value, tuple) else value):
-            raise _broken(subject, f"{name} = {value!r} is not kept: it is {made.params()[name]!r}", "__post_init__")
+            raise _broken(case, f"{name} = {value!r} is not kept: it is {made.params()[name]!r}", "__post_init__")
 
 
-def _depths(subject: Subject) -> None:
+def _depths(case: MethodCase) -> None:
     for depth in DEPTHS:
         try:
-            subject.kind.from_params(subject.params).validate(depth)
+            case.kind.from_params(case.params).validate(depth)
         except Exception as error:
-            raise plugin_code.failure(subject.kind, error, f"in validate() for {depth} layers") from error
+            raise plugin_code.failure(case.kind, error, f"in validate() for {depth} layers") from error
 
 
-def _declared(subject: Subject) -> None:
-    method = subject.fresh()
+def _declared(case: MethodCase) -> None:
+    method = case.fresh()
     with plugin_code.blaming(method, "in what it declares"):
-        scope, live, reads = method.scope, method.live(subject.depth), method.reads(subject.depth)
+        scope, live, reads = method.scope, method.live(case.depth), method.reads(case.depth)
     if scope not in get_args(Scope):
-        raise _broken(subject, f"scope {scope!r} is none of {', '.join(get_args(Scope))}", "scope")
-    for name, layers, last in (("live", live, subject.depth - 1), ("reads", reads, subject.depth)):
+        raise _broken(case, f"scope {scope!r} is none of {', '.join(get_args(Scope))}", "scope")
+    for name, layers, last in (("live", live, case.depth - 1), ("reads", reads, case.depth)):
         if layers is not None and not all(type(i) is int and 0 <= i <= last for i in layers):
-            raise _broken(
-                subject, f"{name}({subject.depth}) = {set(layers)}; layers are numbers from 0 to {last}", name
-            )
+            raise _broken(case, f"{name}({case.depth}) = {set(layers)}; layers are numbers from 0 to {last}", name)
 
 
-def _closed_form(subject: Subject) -> None:
-    method = subject.fresh()
+def _closed_form(case: MethodCase) -> None:
+    method = case.fresh()
     if method.learns or type(method).at is Method.at:
         return
     with plugin_code.blaming(method, "in at()"):
-        for depth in (subject.depth, *DEPTHS):
+        for depth in (case.depth, *DEPTHS):
             for budget in _BUDGETS:
                 if (found := closed_form(method, budget, depth)) is not None:
                     found.validate(depth)
 
 
-def _oracle(subject: Subject) -> None:
-    if subject.kind.deployable:
-        raise _broken(subject, "an oracle is never deployable; leave deployable away")
+def _oracle(case: MethodCase) -> None:
+    if case.kind.deployable:
+        raise _broken(case, "an oracle is never deployable; leave deployable away")
 
 
-def _fit(subject: Subject) -> None:
-    for name, value in subject.fitted.params().items():
+def _fit(case: MethodCase) -> None:
+    for name, value in case.fitted.params().items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise _broken(subject, f"{name} is {value} after the fit; a parameter is a finite number", "fit")
+            raise _broken(case, f"{name} is {value} after the fit; a parameter is a finite number", "fit")
 
 
-def _answers(subject: Subject) -> None:
-    method = subject.fitted
+def _answers(case: MethodCase) -> None:
+    method = case.fitted
     with _comparisons_watched(method):
         for kv in method.kv if method.scope == "token" else (None,):
-            subject.decode(method, kv=kv)
+            case.decode(method, kv=kv)
 
 
-def _state(subject: Subject) -> None:
-    method = subject.fitted
+def _state(case: MethodCase) -> None:
+    method = case.fitted
     before, weights = method.params(), {name: tensor.clone() for name, tensor in method.weights().items()}
-    subject.decode(method)
+    case.decode(method)
     if method.params() != before:
         changed = next(name for name, value in method.params().items() if value != before[name])
-        raise _broken(
-            subject, f"decoding changes {changed}; keep what a text needs in its memory, not on self", "route"
-        )
+        raise _broken(case, f"decoding changes {changed}; keep what a text needs in its memory, not on self", "route")
     after = method.weights()
     if after.keys() != weights.keys() or not all(torch.equal(after[name], old) for name, old in weights.items()):
-        raise _broken(subject, "decoding changes weights(); they are what the fit has learnt", "route")
+        raise _broken(case, "decoding changes weights(); they are what the fit has learnt", "route")
 
 
-def _reload(subject: Subject) -> None:
-    method = subject.fitted
+def _reload(case: MethodCase) -> None:
+    method = case.fitted
     again = type(method).from_params(json.loads(json.dumps(method.params())))
     with plugin_code.blaming(method, "in load_weights()"):
         again.load_weights({name: tensor.clone() for name, tensor in method.weights().items()})
-    if again.params() != method.params() or subject.decode(again) != subject.decode(method):
+    if again.params() != method.params() or case.decode(again) != case.decode(method):
         raise _broken(
-            subject,
+            case,
             "loaded again from its parameters and weights(), it decides otherwise; what fit() learns belongs into "
             "fields of the dataclass, or into weights()",
             "fit",
         )
 
 
-def _repeats(subject: Subject) -> None:
-    if subject.decode(subject.fitted) != subject.decode(subject.fitted):
+def _repeats(case: MethodCase) -> None:
+    if case.decode(case.fitted) != case.decode(case.fitted):
         raise _broken(
-            subject,
+            case,
             "the same prompts, decoded twice under one seed, run other layers; take noise from view.uniform(), and "
             "keep state in view.memory, not on self",
             "route",
         )
 
 
-def _neighbours(subject: Subject) -> None:
-    method = subject.fitted
+def _neighbours(case: MethodCase) -> None:
+    method = case.fitted
     if method.batch_dependent:
         return
-    together = subject.decode(method)
-    for how, found in (("two", subject.decode(method, slots=2)), ("one", subject.decode(method, alone=True))):
+    together = case.decode(method)
+    for how, found in (("two", case.decode(method, slots=2)), ("one", case.decode(method, alone=True))):
         if found != together:
             raise _broken(
-                subject,
+                case,
                 f"a text runs other layers when {how} of the batch are decoded together; decide for each row of the "
                 "view by itself, or let batch_dependent be True",
                 "route",
             )
 
 
-def _knob(subject: Subject) -> None:
-    method = subject.fresh() if not subject.fresh().learns else subject.fitted
-    knob, trace = method.knob, record(subject.probe.references)
+def _knob(case: MethodCase) -> None:
+    method = case.fresh() if not case.fresh().learns else case.fitted
+    knob, trace = method.knob, record(case.probe.references)
     if knob is None or not method.tuned or method.batch_dependent or method.uses_future or trace is None:
         return
-    reads = sorted(method.reads(subject.depth))
-    prompt = subject.probe.prompts(reads, "tune") if reads or type(method).begin is not Method.begin else None
-    references, value = subject.probe.references, getattr(method, knob.name)
+    reads = sorted(method.reads(case.depth))
+    prompt = case.probe.prompts(reads, "tune") if reads or type(method).begin is not Method.begin else None
+    references, value = case.probe.references, getattr(method, knob.name)
 
     def curve(one: Method, values: Sequence[float]) -> list[float]:
         return shares(references, one, trace, values, prompt)
 
     with plugin_code.blaming(method, "while its knob was turned"):
-        if closed_form(method, 0.5, subject.depth) is None:
+        if closed_form(method, 0.5, case.depth) is None:
             values = [knob.low + (knob.high - knob.low) * i / 8 for i in range(9)]
             found = curve(method, values)
         else:
-            several = (closed_form(method, budget, subject.depth) for budget in _BUDGETS)
+            several = (closed_form(method, budget, case.depth) for budget in _BUDGETS)
             found = [curve(one, [getattr(one, knob.name)])[0] for one in several if one is not None]
     setattr(method, knob.name, value)
     if any(b < a - _SLACK for a, b in itertools.pairwise(found)) or found[-1] <= found[0]:
         raise _broken(
-            subject,
+            case,
             f"the layer share does not rise with {knob.name}: from {knob.low} to {knob.high} it is "
             f"{', '.join(f'{share:.2f}' for share in found)}; Knob(name, low, high) goes from the value of the "
             "smallest share to that of the largest",
@@ -257,14 +253,14 @@ def _comparisons_watched(method: Method) -> Iterator[None]:
         del vars(method)["route"]
 
 
-def broken(subject: Subject, clause: Clause) -> DlbenchError | None:
+def broken(case: MethodCase, clause: Clause) -> DlbenchError | None:
     """Try one clause; returns what broke it, None where it holds."""
     try:
-        clause.check(subject)
+        clause.check(case)
     except DlbenchError as error:
         return error
     except Exception as error:
-        if (failure := plugin_code.blame(subject.kind, error)) is not None:
+        if (failure := plugin_code.blame(case.kind, error)) is not None:
             return failure
         raise
     return None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dlbench.audit.contract import broken, clauses
-from dlbench.audit.subject import Bench, Subject
+from dlbench.audit.method_case import Bench, MethodCase
 from dlbench.errors import DlbenchError
 from dlbench.registry import methods as registry
 
@@ -35,15 +35,15 @@ def check(methods: Sequence[str], bench: Bench, say: Callable[[str], None]) -> i
             failed += 1
             continue
         for params in settings_of(kind):
-            failed += _check_one(Subject(given, params, bench), say)
+            failed += _check_one(MethodCase(given, params, bench), say)
     return failed
 
 
-def _check_one(subject: Subject, say: Callable[[str], None]) -> int:
-    start, failed, tried = time.perf_counter(), 0, clauses(subject.kind)
-    say(subject.label)
+def _check_one(case: MethodCase, say: Callable[[str], None]) -> int:
+    start, failed, tried = time.perf_counter(), 0, clauses(case.kind)
+    say(case.label)
     for clause in tried:
-        error = broken(subject, clause)
+        error = broken(case, clause)
         say(f"  {'ok  ' if error is None else 'FAIL'}  {clause.name}: {clause.tries}")
         if error is not None:
             failed += 1

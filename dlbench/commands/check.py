@@ -22,8 +22,8 @@ def check(
 
     A method that learns is fitted for a few steps only. The same checks run in pytest: see `dlbench.testing`.
     """
+    from dlbench.audit.method_case import Bench
     from dlbench.audit.report import check as check_all
-    from dlbench.audit.subject import Bench
     from dlbench.registry import methods as registry
 
     given = registry.expand(unique(method))

@@ -7,7 +7,7 @@ import pytest
 
 from dlbench.audit import report
 from dlbench.audit.method_calls import closed_form
-from dlbench.audit.subject import Bench
+from dlbench.audit.method_case import Bench
 from dlbench.errors import MethodError
 from dlbench.registry import methods as registry
 

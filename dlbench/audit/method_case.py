@@ -29,7 +29,7 @@ _STEPS = 4
 """Most optimiser steps of a fit: a contract needs a fitted method, not a good one."""
 _DOCUMENTS, _TOKENS = 4, 12
 """Documents of each part, and their new tokens, on a model and task of one's own."""
-Facts = tuple[Any, ...]
+Decoded = tuple[Any, ...]
 
 
 class ShortProbe(FitProbe):
@@ -88,7 +88,7 @@ class Bench:
 
 
 @dataclass
-class Subject:
+class MethodCase:
     """One method with its parameters on one bench."""
 
     given: str
@@ -151,7 +151,9 @@ class Subject:
                 tune(self.probe, method, BUDGET)
         return method
 
-    def decode(self, method: Method, slots: int | None = None, kv: str | None = None, *, alone: bool = False) -> Facts:
+    def decode(
+        self, method: Method, slots: int | None = None, kv: str | None = None, *, alone: bool = False
+    ) -> Decoded:
         """What the method writes, runs and spends on every prompt.
 
         Args:
