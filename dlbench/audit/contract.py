@@ -131,7 +131,7 @@ def _reload(case: MethodCase) -> None:
     again = type(method).from_params(json.loads(json.dumps(method.params())))
     with plugin_code.blaming(method, "in load_weights()"):
         again.load_weights({name: tensor.clone() for name, tensor in method.weights().items()})
-    if again.params() != method.params() or case.decode(again) != case.decode(method):
+    if again.params() != method.params() or case.decode(again) != case.together:
         raise _broken(
             case,
             "loaded again from its parameters and weights(), it decides otherwise; what fit() learns belongs into "
@@ -141,7 +141,7 @@ def _reload(case: MethodCase) -> None:
 
 
 def _repeats(case: MethodCase) -> None:
-    if case.decode(case.fitted) != case.decode(case.fitted):
+    if case.decode(case.fitted) != case.together:
         raise _broken(
             case,
             "the same prompts, decoded twice under one seed, run other layers; take noise from view.uniform(), and "
@@ -154,9 +154,8 @@ def _neighbours(case: MethodCase) -> None:
     method = case.fitted
     if method.batch_dependent:
         return
-    together = case.decode(method)
     for how, found in (("two", case.decode(method, slots=2)), ("one", case.decode(method, alone=True))):
-        if found != together:
+        if found != case.together:
             raise _broken(
                 case,
                 f"a text runs other layers when {how} of the batch are decoded together; decide for each row of the "

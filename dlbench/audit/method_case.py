@@ -151,6 +151,11 @@ class MethodCase:
                 tune(self.probe, method, BUDGET)
         return method
 
+    @cached_property
+    def together(self) -> Decoded:
+        """What the fitted method decodes, all prompts together."""
+        return self.decode(self.fitted)
+
     def decode(
         self, method: Method, slots: int | None = None, kv: str | None = None, *, alone: bool = False
     ) -> Decoded:
