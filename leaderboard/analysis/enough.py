@@ -129,3 +129,41 @@ def best_enough(matrix: ScoreMatrix, target: float = 0.95) -> BestEnough:
         return BestEnough(None, Enough(None, None, "not reached"))
     _, label = min(costs)
     return BestEnough(label, least[label])
+
+
+@dataclass(frozen=True, slots=True)
+class EnoughSetting:
+    """The setting of any method that surely keeps 95 % of full depth's quality at the least cost on one axis.
+
+    Attributes:
+        entry: None where there is none.
+        reason: why; empty where there is one.
+    """
+
+    entry: BoardEntry | None = None
+    reason: str = "its documents are not published"
+
+
+def enough_setting(matrix: ScoreMatrix, axis: str, target: float = 0.95) -> EnoughSetting:
+    """Return the cheapest setting on an axis that surely keeps a share of full depth's quality, of any method.
+
+    The rule is that of `best_enough`, by the cost of the axis in place of the total FLOPs.
+    """
+    assert matrix.full is not None
+    known = [entry for entry in matrix.entries if kind_of(entry) == "method" and axis in entry.costs]
+    methods = series(known)
+    confidence = 1 - 0.05 / max(1, len(methods))
+    reached, reasons = [], []
+    for label, entries in methods.items():
+        settings = [SettingScores(one.costs[axis], one.costs.get("layers"), matrix.rows[one.id]) for one in entries]
+        limits = matrix.limits([one.scores for one in settings] + [matrix.full[None]])
+        least = enough(
+            settings, matrix.full, target, confidence=confidence, bounds=limits, clusters=matrix.clusters
+        )
+        reasons.append(least.reason)
+        if least.total is not None:
+            there = [one for one in entries if one.costs[axis] == least.total]
+            reached.append((least.total, label, max(there, key=lambda one: (one.costs.get("layers", 0.0), one.id))))
+    if not reached:
+        return EnoughSetting(None, next((one for one in reasons if one != "not reached"), "not reached"))
+    return EnoughSetting(min(reached, key=lambda one: one[:2])[2], "")

@@ -11,60 +11,47 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.method_classes import CLASSES, Speaker, listed
-from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.data.entries import BoardEntry, kind_of, shown
+from dlbench.leaderboard.data.cost_axes import Axis
+from dlbench.leaderboard.data.entries import kind_of, shown
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import decimals, percent, whole
 
-NEAR_HALF = 0.13
-"""How far from half of the layers a budget may lie to stand for it in the headline of a chart."""
+_MARKS = {0.5: "half", 0.75: "three quarters", 1.0: "all"}
 
 
-def chart_headline(view: BoardView, standings: Standings) -> str:
-    """Say who keeps most at the budget nearest to half of the layers, and what the smaller dense model keeps.
+def at_mark(axis: Axis, mark: float) -> str:
+    """Return at which cost methods are shown, in words: "at half of the layers"."""
+    return f"at {_MARKS[mark]} of {axis.of}"
 
-    Where methods ran at no budget near half, the middle one of their budgets takes its place.
 
-    The best is the method that ranks first at that budget, by the rank that the table of rows shows, so rows that are
-    not ranked are not named either. A control is never credited as the best method; where it keeps more than any
-    method, that is said. Where no scores are published there are no ranks, and what is kept decides.
+def axis_headline(view: BoardView, standings: Standings, axis: Axis, *, dense: bool = True) -> str:
+    """Say who keeps most at half of full depth's cost on an axis, and what the smaller dense model keeps.
+
+    The best is the method that ranks first there (`AxisVerdict`), so rows that are not ranked are not named either. A
+    control is never credited as the best method; where one keeps more than any method, that is said.
+
+    Args:
+        view: the view.
+        standings: its statistics.
+        axis: the cost.
+        dense: whether to add the smaller dense model.
     """
-    said = f"Quality and cost on {view.backbone}"
-    methods = [entry for entry in competitors(view.entries) if _tells(entry)]
-    if methods:
-        budgets = sorted({entry.budget or 0.0 for entry in methods})
-        budget = min(budgets, key=lambda one: (abs(one - 0.5), one))
-        if abs(budget - 0.5) >= NEAR_HALF:
-            budget = budgets[len(budgets) // 2]
-        best = _first([entry for entry in methods if entry.budget == budget], standings.places)
-        where = "At half of the layers" if budget == 0.5 else f"At {percent(budget)} of the layers"
-        controls = [one for one in view.of("method") if kind_of(one) == "control" and one.ok and one.budget == budget]
-        ahead = max([best, *filter(_tells, controls)], key=lambda one: one.retained or 0.0)
+    verdict = standings.verdicts[axis.key]
+    best, said = verdict.best, f"Quality and cost on {view.backbone}"
+    if best is not None and verdict.mark is not None:
+        where = _upper(at_mark(axis, verdict.mark))
+        controls = [one for one in verdict.chosen.values() if kind_of(one) == "control"]
+        ahead = max([best, *controls], key=lambda one: one.retained or 0.0)
         if ahead is best:
             said = f"{where}, {best.label} keeps most: {whole(best.retained)} of full depth’s quality"
         else:
             said = f"{where}, {best.label} keeps most of all methods: {whole(best.retained)} of full depth’s quality"
             said += f"; the control {ahead.label} keeps {whole(ahead.retained)}"
-    dense = next((entry for entry in view.of("dense") if shown(entry) and entry.retained is not None), None)
-    if dense:
-        said += f"; {dense.label}, trained small, keeps {whole(dense.retained)}"
+    small = next((entry for entry in view.of("dense") if shown(entry) and entry.retained is not None), None)
+    if dense and small:
+        said += f"; {small.label}, trained small, keeps {whole(small.retained)}"
     return said
-
-
-def _tells(entry: BoardEntry) -> bool:
-    """Return whether a headline may name an entry: a shown row at a budget, of which it is known what it keeps."""
-    return shown(entry) and entry.budget is not None and entry.retained is not None
-
-
-def _first(entries: Sequence[BoardEntry], places: Mapping[str, RankedPlace]) -> BoardEntry:
-    """Return the entry that ranks first; those without a rank come last, by what they keep."""
-
-    def order(entry: BoardEntry) -> tuple[bool, int, float]:
-        place = places.get(entry.id)
-        return place is None, place.rank if place else 0, -(entry.retained or 0.0)
-
-    return min(entries, key=order)
 
 
 def headlines(views: Iterable[BoardView], standings: Mapping[str, Standings], claims: Iterable[Claim]) -> list[str]:

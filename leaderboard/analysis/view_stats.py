@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from dlbench import stats
+from dlbench.leaderboard.analysis.axis_verdict import AxisVerdict, axis_verdicts
 from dlbench.leaderboard.analysis.enough import BestEnough, best_enough
 from dlbench.leaderboard.analysis.frontier_curve import FrontierCurve, Frontiers
 from dlbench.leaderboard.analysis.gap_closed import BestGap, best_gap
@@ -32,7 +33,9 @@ class Standings:
         compared: the rows that are tested against each other, with these tests.
         bounds: entry → interval of what is kept, where its record alone does not say.
         places: entry → rank among the rows of its budget.
-        fronts: entry → whether it is on the front as measured, and how likely it is.
+        fronts: entry → whether it is on the front of total FLOPs as measured, and how likely it is.
+        axis_fronts: axis → the entries that are on the front of that cost, as measured.
+        verdicts: axis → who keeps most at half of full's cost, what is enough, and what there is to beat.
         frontiers: axis → the best of the methods, and of the controls, at every cost.
         summaries: per method, best first.
         enough: of one task, the method that surely keeps 95 % of full's quality at the fewest FLOPs.
@@ -43,6 +46,8 @@ class Standings:
     bounds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     places: Mapping[str, RankedPlace] = field(default_factory=dict)
     fronts: Mapping[str, tuple[bool, float | None]] = field(default_factory=dict)
+    axis_fronts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    verdicts: Mapping[str, AxisVerdict] = field(default_factory=dict)
     frontiers: Mapping[str, Frontiers] = field(default_factory=dict)
     summaries: tuple[Summary, ...] = ()
     enough: BestEnough | None = None
@@ -63,12 +68,16 @@ def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) ->
     """
     matrix = ScoreMatrix(view, scores, sources)
     if not matrix.rows or matrix.full is None:
-        return Standings(fronts=_fronts(view, None))
+        return Standings(
+            fronts=_fronts(view, None), axis_fronts=_axis_fronts(view), verdicts=axis_verdicts(view, None)
+        )
     return Standings(
         compared=matrix.compared,
         bounds=_bounds(matrix),
         places=_places(matrix),
         fronts=_fronts(view, matrix),
+        axis_fronts=_axis_fronts(view),
+        verdicts=axis_verdicts(view, matrix),
         frontiers=_frontiers(matrix),
         summaries=summarise(matrix),
         enough=None if view.suite else best_enough(matrix),
@@ -102,12 +111,8 @@ def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool
 
     The smaller dense model is left out: where it beats every row, no row would be on the frontier.
     """
-    entries = [
-        entry
-        for entry in view.of("full", "method")
-        if entry.ok and "total" in entry.costs and entry.retained is not None
-    ]
-    on = {entry.id for entry in entries if not any(_beats(other, entry) for other in entries)}
+    entries = _candidates(view, "total")
+    on = _on_front(entries, "total")
     likely: dict[str, float] = {}
     if matrix is not None:
         known = [entry for entry in entries if entry.id in matrix.rows]
@@ -119,10 +124,27 @@ def _fronts(view: BoardView, matrix: ScoreMatrix | None) -> dict[str, tuple[bool
     return {entry.id: (entry.id in on, likely.get(entry.id)) for entry in entries}
 
 
-def _beats(one: BoardEntry, other: BoardEntry) -> bool:
+def _axis_fronts(view: BoardView) -> dict[str, frozenset[str]]:
+    """Return, per axis, the entries that are on the frontier of that cost and quality as measured."""
+    return {axis.key: _on_front(_candidates(view, axis.key), axis.key) for axis in view.axes}
+
+
+def _candidates(view: BoardView, axis: str) -> list[BoardEntry]:
+    return [
+        entry
+        for entry in view.of("full", "method")
+        if entry.ok and axis in entry.costs and entry.retained is not None
+    ]
+
+
+def _on_front(entries: Sequence[BoardEntry], axis: str) -> frozenset[str]:
+    return frozenset(entry.id for entry in entries if not any(_beats(other, entry, axis) for other in entries))
+
+
+def _beats(one: BoardEntry, other: BoardEntry, axis: str) -> bool:
     """Return whether a row, as measured, keeps more than another at its cost or less, or as much for less."""
     kept, than = one.retained or 0.0, other.retained or 0.0
-    cost, of = one.costs["total"], other.costs["total"]
+    cost, of = one.costs[axis], other.costs[axis]
     return (kept > than and cost <= of + SAME_COST) or (kept >= than and cost < of)
 
 

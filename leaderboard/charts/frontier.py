@@ -31,9 +31,11 @@ from dlbench.leaderboard.data.entries import BoardEntry, kind_of, relative, show
 from dlbench.leaderboard.data.views import BoardView
 
 FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
-WIDTH, HEIGHT = 780, 470
+WIDTH, HEIGHT = 860, 400
 # Pixels: the height of a label's line, a mean letter's width, and the room for labels to the right of the frame.
 _LINE, _EM, _ROOM = 15, 6.6, 64
+MOST_BUDGETS = 40
+"""Points that have their budget written beside them: more could not be read."""
 Datum = dict[str, Any]
 
 
@@ -54,12 +56,17 @@ def datasets(view: BoardView, marks: Mapping[str, Mark], axis: Axis, standings: 
             x, y, low, high = (_short(value) for value in place)
             front.append({"f": name, "x": x, "y": y, "lo": low, "hi": high})
     domain = _domains(points, front)
+    verdict = standings.verdicts.get(axis.key)
+    mark = None if verdict is None else verdict.mark
     return {
         "points": points,
         "front": front,
         "labels": _labels(points, domain),
         "frame": [{"x": domain[0][place], "y": domain[1][place]} for place in (0, 1)],
         "full": [{"y": point["y"]} for point in points if point["k"] == "full"][:1],
+        "mark": [{"x": mark}] if mark is not None and domain[0][0] < mark < domain[0][1] else [],
+        "better": [{"x": domain[0][0], "y": domain[1][1], "t": "↖ better"}],
+        "budgets": _budgets(points, domain),
     }
 
 
@@ -133,18 +140,36 @@ def _domains(points: Sequence[Datum], front: Sequence[Datum]) -> tuple[tuple[flo
     return (_short(left), _short(max(xs) + 0.13 * wide)), (_short(low), _short(max(ys) + 0.05 * high))
 
 
+def _budgets(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> list[Datum]:
+    """Return the budgets of the methods' points, in per cent, where they cover neither a point nor each other."""
+    told = [point for point in points if point["k"] == "method" and point["c"] != OTHER[0] and point["n"] <= 1]
+    if len(told) > MOST_BUDGETS:
+        return []
+    taken = [_pixels(point, domain) for point in points]
+    budgets = []
+    for one in sorted(told, key=lambda point: (-point["y"], point["x"])):
+        at, height = _pixels(one, domain)
+        if not any(abs(at - x) < 15 and abs(height + 14 - y) < 11 for x, y in taken):
+            taken.append((at, height + 14))
+            written = f"{100 * one['n']:.4g}"
+            budgets.append({"s": one["s"], "x": one["x"], "y": one["y"], "t": written})
+    return budgets
+
+
+def _pixels(point: Datum, domain: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return where a point lies in the frame, from the upper left corner."""
+    (left, right), (low, high) = domain
+    return (point["x"] - left) / (right - left) * WIDTH, (high - point["y"]) / (high - low) * HEIGHT
+
+
 def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> list[Datum]:
     """Place a name beside the last point of every series, as near as it covers no other name and no point."""
     last = {point["s"]: point for point in sorted(points, key=lambda one: one["n"]) if point["c"] != OTHER[0]}
-    (left, right), (low, high) = domain
-
-    def pixels(point: Datum) -> tuple[float, float]:
-        return (point["x"] - left) / (right - left) * WIDTH, (high - point["y"]) / (high - low) * HEIGHT
-
-    taken = [(x - 6, x + 6, y, 6.0) for x, y in map(pixels, points)]
+    low, high = domain[1]
+    taken = [(x - 6, x + 6, y, 6.0) for x, y in (_pixels(point, domain) for point in points)]
     labels = []
     for point in sorted(last.values(), key=lambda one: (-one["y"], one["s"])):
-        at, height = pixels(point)
+        at, height = _pixels(point, domain)
         long = _EM * len(point["s"]) + 10
         places = [
             (abs(shift) + (10 if side == "right" else 0), side, height + shift)
@@ -188,7 +213,10 @@ def _skeleton() -> str:
     scale = alt.Scale(domain=[0, 1], nice=False)
     x, y = alt.X("x:Q", axis=alt.Axis(), scale=scale), alt.Y("y:Q", axis=alt.Axis(), scale=scale)
     halo, labels = _label_layers(x, y)
-    layers = [*_frontier_layers(x, y), *_interval_layers(x), _lines(x, y), halo, _points(x, y), labels]
+    layers = [
+        *_guide_layers(x, y), *_frontier_layers(x, y), *_interval_layers(x), _lines(x, y), halo, _points(x, y), labels,
+        _budget_layer(x, y),
+    ]  # fmt: skip
     chart = (
         alt.layer(*layers)
         .add_params(alt.param(name="hot", value=[]))
@@ -227,6 +255,24 @@ def _frontier_layers(x: alt.X, y: alt.Y) -> list[alt.Chart]:
         .mark_line(strokeWidth=5, opacity=0.3, strokeCap="round", aria=False)
         .encode(x=x, y=y, stroke=alt.Stroke("f:N", scale=shade, legend=None), order="x:Q"),
     ]
+
+
+def _guide_layers(x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """Return the line at the cost for which methods are ranked, and the corner in which a row is better."""
+    return [
+        _layer("mark", "mark").mark_rule(color=AXIS[0], strokeDash=[3, 3], aria=False).encode(x=x),
+        _layer("better", "better")
+        .mark_text(align="left", baseline="top", dx=6, dy=4, fontStyle="italic", color=LABEL[0], aria=False)
+        .encode(x=x, y=y, text="t:N"),
+    ]
+
+
+def _budget_layer(x: alt.X, y: alt.Y) -> alt.Chart:
+    return (
+        _layer("budgets", "budgets")
+        .mark_text(align="center", baseline="top", dy=9, fontSize=10, color=LABEL[0], aria=False)
+        .encode(x=x, y=y, text="t:N", opacity=_lit())
+    )
 
 
 def _interval_layers(x: alt.X) -> list[alt.Chart]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -41,6 +42,21 @@ TELLING = len(PALETTE)
 """How many series a chart can tell apart by colour."""
 
 
+_OWN = {
+    "hidden_router": 1,
+    "static_skip": 3,
+    "calm": 0,
+    "static_exit": 2,
+    "sequence_router": 4,
+    "llm_drop": 5,
+    "short_gpt": 6,
+    "entropy_exit": 7,
+    "mind_skip": 8,
+    "d_llm": 9,
+}
+"""Colours of the methods that stand together most often, so that these differ; others have one by their name's hash."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
     """How a series looks, in charts and beside its name."""
@@ -60,13 +76,15 @@ class Mark:
 
 
 def site_marks(views: Iterable[BoardView]) -> dict[str, Mark]:
-    """Give every series of a site its mark: methods have colours; controls, references and oracles are grey."""
+    """Give every series of a site its mark: methods have colours; controls, references and oracles are grey.
+
+    A mark depends on the series' name alone, so it is the same on every board, whatever else runs there.
+    """
     kinds: dict[str, tuple[str, str]] = {}
     for view in views:
         for entry in view.entries:
             kinds.setdefault(entry.label, (kind_of(entry), entry.method))
     marks: dict[str, Mark] = {}
-    counts = {"method": 0, "control": 0}
     for label, (kind, method) in sorted(kinds.items()):
         if kind == "full":
             mark = Mark(label, kind, FULL[0], "diamond", False, None)
@@ -76,13 +94,18 @@ def site_marks(views: Iterable[BoardView]) -> dict[str, Mark]:
             shape, dash = _ORACLES.get(method, ("cross", (4, 2)))
             mark = Mark(label, kind, ORACLE[0], shape, True, dash)
         else:
-            place = counts[kind]
-            counts[kind] += 1
-            shades = PALETTE if kind == "method" else CONTROL
-            # Past the last colour, shapes still tell series apart: they repeat with another period.
-            mark = Mark(label, kind, shades[place % len(shades)][0], SHAPES[place % len(SHAPES)], False, None)
+            mark = _by_name(label, kind)
         marks[label] = mark
     return marks
+
+
+def _by_name(label: str, kind: str) -> Mark:
+    """Return the mark of a method or a control; its colour and its shape are drawn apart, so few share both."""
+    number = int.from_bytes(hashlib.sha256(label.encode()).digest()[:4], "big")
+    shades = PALETTE if kind == "method" else CONTROL
+    place = _OWN.get(label, number % len(shades)) if kind == "method" else number % len(shades)
+    shape = SHAPES[(_OWN[label] if label in _OWN else number // len(shades)) % len(SHAPES)]
+    return Mark(label, kind, shades[place][0], shape, False, None)
 
 
 def view_marks(view: BoardView, marks: Mapping[str, Mark]) -> list[Mark]:

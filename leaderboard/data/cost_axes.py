@@ -40,16 +40,16 @@ class RecordedAxis:
 
 RECORDED = (
     RecordedAxis(
-        Axis("total", "FLOPs, total", "FLOPs of prompt and output, share of full depth", "full’s FLOPs"),
-        lambda compute: compute.flop_share_total,
+        Axis("layers", "Layers", "executed layers, share of all", "the layers"),
+        lambda compute: compute.layer_share,
     ),
     RecordedAxis(
-        Axis("decode", "FLOPs, decoding", "FLOPs of decoding, share of full depth", "full’s decoding FLOPs"),
+        Axis("decode", "Decode FLOPs", "FLOPs of decoding, share of full depth", "full’s decoding FLOPs"),
         lambda compute: compute.flop_share_decode,
     ),
     RecordedAxis(
-        Axis("layers", "Layers", "executed layers, share of all", "the layers"),
-        lambda compute: compute.layer_share,
+        Axis("total", "Total FLOPs", "FLOPs of prompt and output, share of full depth", "full’s total FLOPs"),
+        lambda compute: compute.flop_share_total,
     ),
 )
 """Every axis that needs no measured times, the default first."""
@@ -86,7 +86,8 @@ def axes(batches: Iterable[int]) -> list[Axis]:
     for batch in batches:
         for key, what in (("token", "token"), ("document", "document")):
             title = f"time per {what} at batch {batch}, share of full depth"
-            every.append(Axis(f"{key}{batch}", f"Time/{what}, batch {batch}", title, f"full’s time per {what}"))
+            of = f"full’s time per {what} at batch {batch}"
+            every.append(Axis(f"{key}{batch}", f"Time/{what}, b{batch}", title, of))
     return every
 
 

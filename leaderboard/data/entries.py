@@ -72,6 +72,13 @@ class BoardEntry:
         return least
 
     @property
+    def kept_by_task(self) -> tuple[float | None, ...]:
+        """Share of full depth's quality on each task: means over fit seeds."""
+        return tuple(
+            mean_of(row.record.quality.retained if row.record.quality else None for row in same) for same in self.rows
+        )
+
+    @property
     def settings(self) -> str:
         """The parameters in words, where they are the same in all rows; else empty."""
         said = {row.setting for rows in self.rows for row in rows}

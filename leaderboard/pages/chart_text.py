@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts.style import Mark
 from dlbench.leaderboard.data.entries import shown
@@ -38,33 +37,26 @@ def caption(view: BoardView, standings: Standings) -> str:
     return " ".join(sentences)
 
 
-LegendGroup = tuple[str, str, list[dict[str, Any]]]
-"""Title, heading of the figures (of the first group only), series."""
+LegendGroup = tuple[str, list[dict[str, Any]]]
+"""Title, series."""
 
 
 def legend(view: BoardView, marks: Sequence[Mark]) -> list[LegendGroup]:
-    """Return the legend: groups of series, each with what it keeps at the middle budget, best first."""
-    budgets = sorted({entry.budget for entry in view.of("method") if entry.budget is not None})
-    middle = min(budgets, key=lambda budget: (abs(budget - 0.5), budget), default=None)
-    heading = "" if middle is None else f"kept at {100 * middle:.4g} %"
+    """Return the legend: groups of series, those that keep most first."""
     groups: list[LegendGroup] = []
     for title, kinds in (
         ("Methods", ("method",)),
         ("Controls", ("control",)),
         ("References and ceilings", ("full", "dense", "oracle")),
     ):
-        series = [_legend_item(view, mark, middle) for mark in marks if mark.kind in kinds]
+        series = [_legend_item(view, mark) for mark in marks if mark.kind in kinds]
         if series:
-            series.sort(key=lambda one: one[0])
-            groups.append((title, "" if groups else heading, [item for _, item in series]))
+            series.sort(key=lambda one: (-one[0], one[1]["mark"].label))
+            groups.append((title, [item for _, item in series]))
     return groups
 
 
-def _legend_item(view: BoardView, mark: Mark, middle: float | None) -> tuple[float, dict[str, Any]]:
-    """Return a series with the number by which its group is sorted."""
+def _legend_item(view: BoardView, mark: Mark) -> tuple[float, dict[str, Any]]:
+    """Return a series with the most that it keeps, by which its group is sorted."""
     entries = [entry for entry in view.entries if entry.label == mark.label and shown(entry)]
-    at_middle = next((entry for entry in entries if entry.budget in (middle, None)), None)
-    if at_middle is None:
-        return 1.0, {"mark": mark, "id": entries[0].id, "number": formatting.NOTHING}
-    kept = at_middle.retained
-    return -(kept or 0.0), {"mark": mark, "id": at_middle.id, "number": formatting.hundredths(kept)}
+    return max(entry.retained or 0.0 for entry in entries), {"mark": mark, "id": entries[0].id}

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import dlbench
 from dlbench.leaderboard import formatting
-from dlbench.leaderboard.charts.style import COLOURS, PAPER
+from dlbench.leaderboard.charts.style import COLOURS, LABEL, PALETTE, PAPER
 from dlbench.leaderboard.data.entries import kind_of
 
 TRUSTS = {
@@ -58,6 +58,8 @@ def environment() -> Environment:
         kind_of=kind_of,
         trusts=TRUSTS,
         paper=PAPER[0],
+        label_colour=LABEL[0],
+        accent=PALETTE[1][0],
     )
     return made
 

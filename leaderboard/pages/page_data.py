@@ -39,12 +39,21 @@ def chart_shard(view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Ma
             "front": data["front"],
             "labels": data["labels"],
             "frame": data["frame"],
+            "mark": data["mark"],
+            "better": data["better"],
+            "budgets": data["budgets"],
         }
     axes = [{"key": axis.key, "title": axis.title, "of": axis.of} for axis in view.axes]
     bare = {key: value for key, value in spec.items() if key != "datasets"}
     return script(
         f"chart:{view.slug}",
-        {"spec": bare, "axes": axes, "base": list(base.values()), "charts": charts, "colours": COLOURS},
+        {
+            "spec": bare,
+            "axes": axes,
+            "base": list(base.values()),
+            "charts": charts,
+            "colours": COLOURS,
+        },
     )
 
 

@@ -18,8 +18,10 @@ from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
+from dlbench.leaderboard.pages.front_page import details_of, fronts_of
+from dlbench.leaderboard.pages.method_docs import about
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
-from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards
+from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards, script
 from dlbench.leaderboard.pages.row_table import MOST_ROWS
 from dlbench.leaderboard.pages.sample_pages import SampleIndex, entry_files
 from dlbench.leaderboard.pages.site_context import File, Site, ViewLink, file_of
@@ -104,11 +106,20 @@ def _site(board: Board) -> Site:
         records=len(runs.records),
         marks=site_marks(board.views),
         pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
+        introduced=_introduced(runs),
         downloads=tuple(downloads),
         provenance=_provenance(runs),
         common_trust=trusts.pop() if len(trusts) == 1 else "",
         warnings=tuple(warnings),
     )
+
+
+def _introduced(runs: Runs) -> dict[str, tuple[str, tuple[str, ...]]]:
+    sources: dict[str, set[str]] = defaultdict(set)
+    for record in runs.records:
+        sources[record.method.name].add(record.method.source_sha256)
+    told = {name: about(name, shas) for name, shas in sorted(sources.items())}
+    return {name: (one.summary, one.papers) for name, one in told.items()}
 
 
 def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -151,7 +162,11 @@ def view_files(
         files += pair_shards(view, standings.compared)
         files.append((f"data/{view.slug}.docs.js", document_shard(view, standings.compared, indices)))
     samples = {id_: f"{index.file}.html" for id_, index in indices.items()}
-    page = partial(view_page, site, view, standings, said, svg, samples)
+    fronts = fronts_of(site, view, standings, samples)
+    details = details_of(site, view, standings, samples, runs.usage)
+    files.append((f"data/{view.slug}.front.js", script(f"front:{view.slug}", fronts)))
+    files.append((f"data/{view.slug}.details.js", script(f"details:{view.slug}", details)))
+    page = partial(view_page, site, view, standings, said, (svg, fronts), samples)
     if len(view.entries) > MOST_ROWS:
         files.append((f"{view.slug}-all.html", page(whole=True)))
     return [*files, (file_of(site, view), page())]

@@ -9,9 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from dlbench.leaderboard.analysis.claims import Claim
-from dlbench.leaderboard.analysis.headlines import chart_headline
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.charts.style import view_marks
+from dlbench.leaderboard.charts.style import TELLING, view_marks
 from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.method_columns import method_columns
@@ -19,6 +18,7 @@ from dlbench.leaderboard.data.tracks import cut_prompts
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.chart_text import caption, chart_facts, legend
 from dlbench.leaderboard.pages.environment import environment
+from dlbench.leaderboard.pages.front_page import front_context
 from dlbench.leaderboard.pages.row_table import row_section
 from dlbench.leaderboard.pages.site_context import Site, ViewLink, file_of
 from dlbench.records.schema import BackboneInfo
@@ -36,7 +36,7 @@ def view_page(
     view: BoardView,
     standings: Standings,
     claimed: tuple[Sequence[str], Sequence[Claim]],
-    svg: str | None,
+    front: tuple[str | None, Mapping[str, Mapping[str, str]]],
     samples: Mapping[str, str],
     whole: bool = False,
 ) -> str:
@@ -47,7 +47,7 @@ def view_page(
         view: the task, or the tasks together.
         standings: its statistics.
         claimed: sentences about all tasks together, and comparisons of single methods.
-        svg: its chart, escaped.
+        front: its chart, escaped, and what stands above and below it on every axis.
         samples: entry → its page of samples.
         whole: show every row, however many there are.
     """
@@ -64,7 +64,8 @@ def view_page(
         "lines": claimed[0],
         "said": sorted(claimed[1], key=_distance_from_half),
         **_intro(site, view),
-        **_chart(site, view, standings, svg),
+        **front_context(front[1], view, standings),
+        **_chart(site, view, standings, front[0]),
         **_method_section(view, standings),
         **row_section(site, view, standings, samples, whole),
         **_footer(site, view),
@@ -76,18 +77,31 @@ def _intro(site: Site, view: BoardView) -> dict[str, Any]:
     full = next((entry.first.record.backbone for entry in view.of("full")), None)
     records = [row.record for entry in view.entries for rows in entry.rows for row in rows]
     return {
-        "methods": {entry.method for entry in view.entries},
-        "backbone_facts": "" if full is None else _facts(full),
+        "bar_facts": _bar_facts(site, view),
+        "backbone_facts": "" if full is None else f" {_facts(full)}.",
         "warnings": [*site.warnings, *cut_prompts(records)],
     }
 
 
 def _facts(backbone: BackboneInfo) -> str:
     """Return what is said of a backbone after its name."""
-    facts = ["", backbone.family, f"{backbone.layers} layers", backbone.dtype]
+    facts = [backbone.family, f"{backbone.layers} layers", backbone.dtype]
     facts += [f"from a checkpoint in {backbone.quantization}"] if backbone.quantization else []
     facts += [f"with an adapter of {backbone.adapter_of}"] if backbone.adapter_of else []
     return ", ".join(facts)
+
+
+def _bar_facts(site: Site, view: BoardView) -> list[str]:
+    """Return what the bar says beside the pickers: documents, version and machine, as far as they are one each."""
+    known = dict(site.provenance)
+    facts = [f"{view.documents:,} documents"]
+    for name, before in (("dlbench", "dlbench "), ("date", ""), ("timed on", "")):
+        values = known.get(name, ())
+        if len(values) == 1:
+            facts.append(before + values[0])
+        elif name == "date" and values:
+            facts.append(f"{min(values)} to {max(values)}")
+    return facts
 
 
 def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:
@@ -109,10 +123,10 @@ def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:
 
 def _chart(site: Site, view: BoardView, standings: Standings, svg: str | None) -> dict[str, Any]:
     return {
-        "headline": chart_headline(view, standings),
         "facts": chart_facts(view),
         "svg": None if svg is None else Markup(svg),  # safe: Vega and `charts.vega` escape every text in it
         "caption": caption(view, standings),
+        "most_legend": TELLING,
         "legend": legend(view, view_marks(view, site.marks)),
     }
 

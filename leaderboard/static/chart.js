@@ -4,7 +4,6 @@
 document.addEventListener("DOMContentLoaded", () => {
   const { state, make } = dlbench;
   const plot = document.getElementById("plot");
-  const picker = document.getElementById("axis");
   if (!plot) return;
   const slug = plot.dataset.view;
   const fine = matchMedia("(pointer: fine)").matches;
@@ -22,15 +21,24 @@ document.addEventListener("DOMContentLoaded", () => {
   /** What a point keeps, with its interval where it has one. */
   const kept = ({ y, lo, hi }) => percent(y) + (lo < hi ? ` [${(100 * lo).toFixed(1)}, ${(100 * hi).toFixed(1)}]` : "");
 
+  /** Series that the legend has switched off. */
+  const hidden = () => {
+    const { base } = figures();
+    const off = new Set(state.list("off"));
+    return new Set(base.filter((point) => off.has(point.id)).map((point) => point.s));
+  };
+
   /** The data sets on one axis. */
   const datasets = (axis) => {
     const { base, charts } = figures();
-    const { x, front, labels, frame } = charts[axis.key];
+    const { x, front, labels, frame, mark, better, budgets } = charts[axis.key];
+    const off = hidden();
     const drawn = base
-      .filter((point) => point.id in x)
+      .filter((point) => point.id in x && !off.has(point.s))
       .map((point) => ({ ...point, x: x[point.id], text: `${point.s}: ${kept(point)} at ${cost(axis, x[point.id])}` }));
     points = new Map(drawn.map((point) => [point.id, point]));
-    return { points: drawn, front, labels, frame, full: drawn.filter((point) => point.k === "full").slice(0, 1) };
+    const seen = (one) => !off.has(one.s);
+    return { points: drawn, front, labels: labels.filter(seen), frame, mark, better, budgets: budgets.filter(seen), full: drawn.filter((point) => point.k === "full").slice(0, 1) };
   };
 
   /** The specification for the room, the axis and the theme at hand. */
@@ -41,10 +49,10 @@ document.addEventListener("DOMContentLoaded", () => {
     const wide = plot.clientWidth;
     const narrow = wide < 560;
     spec.datasets = datasets(axis);
-    if (narrow) spec.datasets.labels = [];
+    if (narrow) spec.datasets.labels = spec.datasets.budgets = [];
     spec.padding.right = narrow ? 10 : spec.padding.right;
     spec.width = wide - spec.padding.right - 52;
-    spec.height = Math.round(Math.min(spec.height, Math.max(300, 0.62 * wide)));
+    spec.height = Math.round(Math.min(spec.height, Math.max(280, 0.62 * wide)));
     const [low, high] = spec.datasets.frame;
     for (const layer of spec.layer) {
       const { x, y } = layer.encoding;
@@ -90,7 +98,7 @@ document.addEventListener("DOMContentLoaded", () => {
   let drawing = Promise.resolve();
   let drawn = "";
   const draw = () => {
-    const wanted = `${axisNow().key} ${plot.clientWidth} ${dlbench.dark()} ${state.get("box") ? "" : "clear"}`;
+    const wanted = `${axisNow().key} ${state.get("off")} ${plot.clientWidth} ${dlbench.dark()} ${state.get("box") ? "" : "clear"}`;
     if (wanted === drawn) return drawing;
     drawn = wanted;
     drawing = drawing.then(async () => {
@@ -157,12 +165,8 @@ document.addEventListener("DOMContentLoaded", () => {
       dlbench.table.show();
     }
     await dlbench.load("assets/vega.js");
-    if (picker) picker.value = axisNow().key;
     await draw();
-    document.addEventListener("dlbench:state", () => {
-      if (picker) picker.value = axisNow().key;
-      draw();
-    });
+    document.addEventListener("dlbench:state", draw);
     document.addEventListener("dlbench:theme", draw);
     let resizing = 0;
     addEventListener("resize", () => {
@@ -170,7 +174,6 @@ document.addEventListener("DOMContentLoaded", () => {
       resizing = setTimeout(draw, 150);
     });
   };
-  picker?.addEventListener("change", () => state.set({ axis: picker.selectedIndex ? picker.value : "", box: "" }));
   // The page is usable before this; let it be drawn first.
   setTimeout(() => start().catch((error) => console.error(error)), 0);
 
@@ -178,7 +181,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   document.addEventListener("click", async (event) => {
     const kind = event.target.closest("[data-save]")?.dataset.save;
-    if (!kind || !view) return;
+    if (!view || (kind !== "svg" && kind !== "png")) return;
     const background = getComputedStyle(document.body).backgroundColor;
     view.background(background);
     await view.runAsync();

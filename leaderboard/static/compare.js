@@ -29,10 +29,7 @@ document.addEventListener("DOMContentLoaded", () => {
   table.addEventListener("click", (event) => {
     const compare = event.target.closest("[data-compare]")?.dataset.compare;
     if (compare) return state.set({ cmp: state.get("cmp") === compare ? "" : compare });
-    // A click anywhere on a row compares with it, unless it was meant for something in it or marks text.
-    const row = event.target.closest("tbody tr[id]");
-    if (!row || event.target.closest("a, button, input, label") || !getSelection().isCollapsed) return undefined;
-    return state.set({ cmp: state.get("cmp") === row.id ? "" : row.id });
+    return undefined;
   });
   table.addEventListener("change", (event) => {
     const id = event.target.dataset.tick;

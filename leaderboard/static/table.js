@@ -103,7 +103,8 @@ document.addEventListener("DOMContentLoaded", () => {
   if (!table) return;
   const sorter = sortable(table, "sort");
   const { rows } = sorter;
-  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const texts = new Map(); // filled by the first search: reading thousands of rows takes a while
+  const textOf = (row) => texts.get(row) ?? texts.set(row, `${row.textContent} ${row.dataset.t ?? ""}`.toLowerCase()).get(row);
   const sections = new Map(); // head → rows that stand below it
   {
     let head = null;
@@ -136,7 +137,7 @@ document.addEventListener("DOMContentLoaded", () => {
         (!share || row.dataset.b === share) &&
         (!only || row.querySelector(".front") !== null) &&
         (!boxed || boxed.has(row.id)) &&
-        words.every((word) => texts.get(row).includes(word));
+        words.every((word) => textOf(row).includes(word));
       if (row.hidden === here) row.hidden = !here;
       seen += here;
     }
@@ -145,25 +146,17 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const [head, below] of sections) head.hidden = head.dataset.off === "1" || below.every((row) => row.hidden);
     count.textContent = seen === rows.length ? `${rows.length} rows` : `${seen} of ${rows.length} rows`;
     reset.hidden = !(q || wanted.length || share || only || state.get("box"));
-    if (find.value.toLowerCase() !== q) find.value = state.get("q");
     if (budget) budget.value = share;
     front.setAttribute("aria-pressed", String(Boolean(only)));
     for (const button of kinds) button.setAttribute("aria-pressed", String(wanted.includes(button.dataset.kind)));
     dlbench.table.seen = seen;
   };
 
-  find.addEventListener("input", () => {
-    state.set({ q: find.value.trim() });
-    announce(count.textContent);
-  });
-  find.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") state.set({ q: "" });
-  });
   budget?.addEventListener("change", () => state.set({ budget: budget.value }));
   front.addEventListener("click", () => state.set({ front: state.get("front") ? "" : "1" }));
   reset.addEventListener("click", () => {
     state.set({ q: "", kind: "", budget: "", front: "", box: "" });
-    find.focus();
+    find?.focus();
   });
   for (const button of kinds)
     button.addEventListener("click", () => {
@@ -194,6 +187,7 @@ document.addEventListener("DOMContentLoaded", () => {
   dlbench.point = (id) => {
     const row = document.getElementById(id);
     if (!row) return;
+    dlbench.unfold(row);
     if (row.hidden) state.set({ q: "", kind: "", budget: "", front: "", box: "", line: id });
     else state.set({ line: id });
     row.scrollIntoView({ block: "center" });
@@ -203,13 +197,8 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const row of rows) row.classList.toggle("lit", row.id === id);
   };
   document.addEventListener("dlbench:state", mark);
-  legend?.addEventListener("click", (event) => {
-    const link = event.target.closest("a[href^='#']");
-    if (!link) return;
-    event.preventDefault();
-    dlbench.point(link.getAttribute("href").slice(1));
-  });
   mark();
   const start = state.get("line");
-  if (start) document.getElementById(start)?.scrollIntoView({ block: "center" });
+  if (start) dlbench.point(start);
+  else if (["kind", "budget", "front", "sort", "cmp", "tick"].some((name) => state.get(name))) dlbench.unfold(table);
 });
