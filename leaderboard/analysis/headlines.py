@@ -17,7 +17,7 @@ from dlbench.leaderboard.data.entries import kind_of, shown
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import decimals, percent, whole
 
-_MARKS = {0.5: "half", 0.75: "three quarters", 1.0: "all"}
+_MARKS = {0.5: "half", 0.75: "three quarters", 1.0: "up to all"}
 
 
 def at_mark(axis: Axis, mark: float) -> str:

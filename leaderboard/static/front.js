@@ -35,6 +35,9 @@ document.addEventListener("DOMContentLoaded", () => {
     });
   }
 
+  for (const link of document.querySelectorAll(".findings a"))
+    link.addEventListener("click", () => setTimeout(() => document.getElementById("best")?.scrollIntoView(), 0));
+
   // ---- search, in the ranking and in the table of all rows
 
   const find = document.getElementById("find");

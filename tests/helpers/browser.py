@@ -54,11 +54,13 @@ class Watched:
         self.complaints.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
-    def open(self, path, state="", live=True):
-        """Open a file; wait until its chart is alive."""
+    def open(self, path, state="", live=True, unfold=False):
+        """Open a file; wait until its chart is alive; open what is folded."""
         self.page.goto(f"{path.as_uri()}{state}")
         if live:
             self.page.wait_for_selector(".live-chart svg", timeout=30_000)
+        if unfold:
+            self.page.evaluate("document.querySelectorAll('details.fold').forEach(one => one.open = true)")
         return self.page
 
     def assert_clean(self, site):

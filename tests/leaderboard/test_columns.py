@@ -143,7 +143,7 @@ def test_a_new_column_sorts_like_the_others(site, lines):
     with browsing(chromium()) as browser:
         context = browser.new_context(viewport={"width": 1400, "height": 900})
         watched = Watched(context.new_page())
-        page = watched.open(site / "nano-summary.html")
+        page = watched.open(site / "nano-summary.html", unfold=True)
         heading = page.locator("#table th[data-sort='dummy']")
 
         def order():

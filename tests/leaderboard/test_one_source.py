@@ -71,7 +71,7 @@ class Shown:
 
     def headline(self):
         """Return the sentence above the chart."""
-        return self.page.split('<h2 id="chart-h">')[1].split("</h2>")[0]
+        return self.page.split('<h1 id="chart-h">')[1].split("</h1>")[0]
 
     def cell(self, label, heading):
         """Return a method's cell of the page's table of methods; None without such a column."""
