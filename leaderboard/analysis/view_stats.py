@@ -138,14 +138,12 @@ def _candidates(view: BoardView, axis: str) -> list[BoardEntry]:
 
 
 def _on_front(entries: Sequence[BoardEntry], axis: str) -> frozenset[str]:
-    return frozenset(entry.id for entry in entries if not any(_beats(other, entry, axis) for other in entries))
-
-
-def _beats(one: BoardEntry, other: BoardEntry, axis: str) -> bool:
-    """Return whether a row, as measured, keeps more than another at its cost or less, or as much for less."""
-    kept, than = one.retained or 0.0, other.retained or 0.0
-    cost, of = one.costs[axis], other.costs[axis]
-    return (kept > than and cost <= of + SAME_COST) or (kept >= than and cost < of)
+    """Return the entries that no other beats as measured: by more at its cost or less, or by as much for less."""
+    kept = np.array([entry.retained for entry in entries], dtype=np.float64)
+    cost = np.array([entry.costs[axis] for entry in entries], dtype=np.float64)
+    more, as_much = kept[:, None] > kept, kept[:, None] >= kept  # [other, entry]
+    beaten = ((more & (cost[:, None] <= cost + SAME_COST)) | (as_much & (cost[:, None] < cost))).any(axis=0)
+    return frozenset(entry.id for entry, lost in zip(entries, beaten, strict=True) if not lost)
 
 
 def _surely_beaten(matrix: ScoreMatrix, entry: BoardEntry, others: Iterable[BoardEntry]) -> bool:

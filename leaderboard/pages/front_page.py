@@ -30,6 +30,8 @@ from dlbench.leaderboard.pages.method_docs import command
 from dlbench.leaderboard.pages.site_context import Site
 from dlbench.records.schema import Usage
 
+MOST_LINES = 150
+"""Lines of the ranking; the others stand among the rows."""
 MOST_HEAT = 20
 """Tasks, or budgets, that get a cell of their own in the ranking."""
 _DETAILS = ("budget", "kept", "score", "layers", "decode", "total", "samples")
@@ -238,7 +240,7 @@ def _ranking(view: BoardView, axis: Axis, verdict: AxisVerdict, standings: Stand
         line(min(by_label[label], key=lambda one: one.costs.get(axis.key, 9.0)), least)
         for label, least in sorted(verdict.least.items(), key=lambda one: (one[1], one[0]))
     ]
-    return [*there, *dear]
+    return [*there, *dear][:MOST_LINES]
 
 
 def _budgets(view: BoardView) -> list[float]:

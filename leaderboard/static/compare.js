@@ -15,7 +15,11 @@ document.addEventListener("DOMContentLoaded", () => {
 
   // ---- the controls: a first column that only this script can serve
 
-  {
+  let ready = false;
+  /** Add it when it is needed: thousands of lines take a while. */
+  const prepare = () => {
+    if (ready) return;
+    ready = true;
     const heading = make("th", { scope: "col", rowspan: 2, class: "do" }, make("span", { class: "hide" }, "Compare and tick"));
     table.tHead.rows[0].prepend(heading);
     for (const head of table.querySelectorAll("tr.head th")) head.colSpan += 1;
@@ -25,7 +29,10 @@ document.addEventListener("DOMContentLoaded", () => {
       const tick = make("input", { type: "checkbox", "aria-label": `Overlay ${name}`, title: "Lay over the chart and the documents", "data-tick": row.id });
       row.prepend(make("td", { class: "do" }, compare, tick));
     }
-  }
+  };
+  const fold = table.closest("details");
+  fold?.addEventListener("toggle", prepare);
+  if (!fold || fold.open) prepare();
   table.addEventListener("click", (event) => {
     const compare = event.target.closest("[data-compare]")?.dataset.compare;
     if (compare) return state.set({ cmp: state.get("cmp") === compare ? "" : compare });
@@ -64,7 +71,7 @@ document.addEventListener("DOMContentLoaded", () => {
   let versus = null;
   const uncompare = () => {
     columnHead.remove();
-    for (const cell of table.querySelectorAll("td.versus")) cell.remove();
+    for (const row of rows) row.querySelector("td.versus")?.remove();
     for (const head of table.querySelectorAll("tr.head th")) head.colSpan = Number(head.dataset.span ?? head.colSpan);
     for (const row of rows) row.classList.remove("base", "won", "lost");
     versus = null;
@@ -195,8 +202,11 @@ document.addEventListener("DOMContentLoaded", () => {
     const now = [chosen, ...ids].join(" ");
     if (now === last) return; // typing in the search changes nothing here
     last = now;
-    for (const button of table.querySelectorAll("[data-compare]")) button.setAttribute("aria-pressed", String(button.dataset.compare === chosen));
-    for (const box of table.querySelectorAll("[data-tick]")) box.checked = ids.includes(box.dataset.tick);
+    if (chosen || ids.length) prepare();
+    for (const row of ready ? rows : []) {
+      row.querySelector("[data-compare]").setAttribute("aria-pressed", String(row.id === chosen));
+      row.querySelector("[data-tick]").checked = ids.includes(row.id);
+    }
     document.dispatchEvent(new CustomEvent("dlbench:ticked", { detail: [...new Set(ids.map((id) => byId.get(id).dataset.s))] }));
     if (!chosen) uncompare();
     else if (versus?.id !== chosen) await compareWith(chosen);

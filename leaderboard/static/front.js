@@ -48,8 +48,11 @@ document.addEventListener("DOMContentLoaded", () => {
   find?.addEventListener("keydown", (event) => {
     if (event.key === "Escape") state.set({ q: "" });
   });
-  const search = () => {
+  let searched = "";
+  const search = (again = false) => {
     const q = state.get("q").toLowerCase();
+    if (q === searched && !again) return;
+    searched = q;
     if (find && find.value.trim().toLowerCase() !== q) find.value = state.get("q");
     const words = q.split(/\s+/).filter(Boolean);
     for (const row of document.querySelectorAll("#ranking tbody tr[data-s]")) {
@@ -106,7 +109,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (answers) answers.innerHTML = parts.cards;
     if (box) box.innerHTML = parts.ranking;
     openable();
-    search();
+    search(true);
     box.dataset.axis = wanted;
     announce(parts.headline);
   };
@@ -167,7 +170,10 @@ document.addEventListener("DOMContentLoaded", () => {
     dlbench.unfold(next);
     next.querySelector("button").focus();
   });
+  let switched = "";
   const legendShow = () => {
+    if (state.get("off") === switched) return;
+    switched = state.get("off");
     const off = new Set(state.list("off"));
     for (const item of items) item.querySelector("button").setAttribute("aria-pressed", String(!off.has(item.dataset.id)));
   };

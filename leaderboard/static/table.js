@@ -37,8 +37,10 @@ document.addEventListener("DOMContentLoaded", () => {
     return typeof one === "number" ? -1 : 1;
   };
 
-  const sortable = (table, key) => {
+  /** Make a table sortable by the state of that name; `place` puts its lines in order. */
+  const sortable = (table, key, place) => {
     const body = table.tBodies[0];
+    place ??= (lines) => body.append(...lines);
     const heads = [...body.querySelectorAll("tr.head")];
     const original = [...body.rows];
     const rows = original.filter((row) => !heads.includes(row));
@@ -58,7 +60,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const known = columns.has(name);
       for (const [other, { heading }] of columns) heading.setAttribute("aria-sort", known && other === name ? way : "none");
       if (!known) {
-        body.append(...original);
+        place(original);
         heads.forEach((head) => (head.dataset.off = ""));
         return;
       }
@@ -66,7 +68,7 @@ document.addEventListener("DOMContentLoaded", () => {
       cached.set(name, values);
       const sign = way === "ascending" ? 1 : -1;
       heads.forEach((head) => (head.dataset.off = "1"));
-      body.append(...heads, ...[...rows].sort((a, b) => compare(values.get(a), values.get(b), sign)));
+      place([...heads, ...[...rows].sort((a, b) => compare(values.get(a), values.get(b), sign))]);
     };
     for (const [name, { heading }] of columns) {
       heading.setAttribute("aria-sort", "none");
@@ -101,8 +103,26 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const table = document.getElementById("table");
   if (!table) return;
-  const sorter = sortable(table, "sort");
+  const body = table.tBodies[0];
+  let ordered = [...body.rows];
+  // Of a long table only the first lines are laid out, and more as one asks for them: all together take seconds.
+  const STEP = 100;
+  const long = ordered.length > 3 * STEP;
+  let most = STEP;
+  const sorter = sortable(table, "sort", (lines) => {
+    ordered = lines;
+    if (!long) body.append(...lines);
+  });
   const { rows } = sorter;
+  const more = make("button", { type: "button", class: "tool", onclick: () => ((most += STEP), render()) });
+  const render = () => {
+    if (!long) return;
+    let count = 0;
+    body.replaceChildren(...ordered.filter((row) => !row.hidden && (row.classList.contains("head") || (count += 1) <= most)));
+    more.hidden = count <= most;
+    more.textContent = `Show ${Math.min(STEP, count - most)} more of ${count - most}`;
+  };
+  if (long) table.parentElement.after(more);
   const texts = new Map(); // filled by the first search: reading thousands of rows takes a while
   const textOf = (row) => texts.get(row) ?? texts.set(row, `${row.textContent} ${row.dataset.t ?? ""}`.toLowerCase()).get(row);
   const sections = new Map(); // head → rows that stand below it
@@ -119,6 +139,7 @@ document.addEventListener("DOMContentLoaded", () => {
   const reset = document.getElementById("reset");
   const count = document.getElementById("count");
   const kinds = [...document.querySelectorAll("[data-kind]")];
+  const byId = new Map(rows.map((row) => [row.id, row]));
   dlbench.table = { table, rows, sorter, inside: null, show: () => show() };
 
   let sorted = "";
@@ -144,6 +165,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const sort = state.get("sort");
     if (sort !== sorted) sorter.apply((sorted = sort));
     for (const [head, below] of sections) head.hidden = head.dataset.off === "1" || below.every((row) => row.hidden);
+    render();
     count.textContent = seen === rows.length ? `${rows.length} rows` : `${seen} of ${rows.length} rows`;
     reset.hidden = !(q || wanted.length || share || only || state.get("box"));
     if (budget) budget.value = share;
@@ -185,20 +207,32 @@ document.addEventListener("DOMContentLoaded", () => {
 
   /** Bring a row into view and mark it; the address then leads there. */
   dlbench.point = (id) => {
-    const row = document.getElementById(id);
+    const row = byId.get(id);
     if (!row) return;
-    dlbench.unfold(row);
+    dlbench.unfold(table);
     if (row.hidden) state.set({ q: "", kind: "", budget: "", front: "", box: "", line: id });
     else state.set({ line: id });
+    reveal(row);
+  };
+  const reveal = (row) => {
+    if (long && !row.isConnected) {
+      most = ordered.filter((one) => !one.hidden).indexOf(row) + STEP;
+      render();
+    }
     row.scrollIntoView({ block: "center" });
   };
+  let lit = "";
   const mark = () => {
     const id = state.get("line");
-    for (const row of rows) row.classList.toggle("lit", row.id === id);
+    if (id === lit) return;
+    for (const one of [lit, id]) byId.get(one)?.classList.toggle("lit", one === id);
+    lit = id;
   };
   document.addEventListener("dlbench:state", mark);
   mark();
   const start = state.get("line");
+  const anchored = byId.get(location.hash.slice(1));
   if (start) dlbench.point(start);
+  else if (anchored) reveal(anchored);
   else if (["kind", "budget", "front", "sort", "cmp", "tick"].some((name) => state.get(name))) dlbench.unfold(table);
 });
