@@ -18,7 +18,7 @@ from dlbench.leaderboard.board import read_board
 from dlbench.leaderboard.site import build
 
 ROOT = Path(__file__).resolve().parent.parent
-DESKTOP = {"viewport": {"width": 1280, "height": 1180}, "device_scale_factor": 2}
+DESKTOP = {"viewport": {"width": 1400, "height": 900}, "device_scale_factor": 2}
 
 
 def shoot(browser: Browser, site: Path, out: Path) -> None:
@@ -28,6 +28,8 @@ def shoot(browser: Browser, site: Path, out: Path) -> None:
         "board": ("index.html", {}, False),
         "board-dark": ("index.html", {"color_scheme": "dark"}, False),
         "board-whole": ("index.html", {}, True),
+        "board-time": ("index.html#axis=token1", {}, True),
+        "board-900": ("index.html", {"viewport": {"width": 900, "height": 900}}, True),
         "board-400": ("index.html", {"viewport": {"width": 400, "height": 900}}, True),
         "board-plain": ("index.html", {"java_script_enabled": False}, True),
         "methods": ("methods.html", {}, True),
@@ -39,7 +41,8 @@ def shoot(browser: Browser, site: Path, out: Path) -> None:
         asked: dict[str, Any] = {**DESKTOP, **options}
         context = browser.new_context(**asked)
         shown = context.new_page()
-        shown.goto((site / page).as_uri())
+        file, _, state = page.partition("#")
+        shown.goto(f"{(site / file).as_uri()}{'#' if state else ''}{state}")
         if name.startswith("board") and name != "board-plain":
             shown.wait_for_selector(".live-chart svg")
             shown.wait_for_timeout(400)

@@ -95,7 +95,9 @@ def _verdict(
     chosen = {} if mark is None else _at(methods, axis, mark)
     stood = {} if mark is None else _at(controls, axis, mark)
     known = [entry for entry in chosen.values() if matrix is not None and entry.id in matrix.rows]
-    places = dict(zip([one.label for one in known], ranked(tuple(one.id for one in known)), strict=True)) if known else {}
+    places = (
+        dict(zip([one.label for one in known], ranked(tuple(one.id for one in known)), strict=True)) if known else {}
+    )
     order = sorted(chosen.values(), key=lambda one: _order(one, places))
     best = next((entry for entry in order if entry.retained is not None), None)
     second = next((entry for entry in order[1:] if entry.retained is not None), None)
@@ -115,7 +117,12 @@ def _verdict(
         beats_bar=_versus(matrix, best, bar),
         enough=EnoughSetting() if matrix is None else enough_setting(matrix, axis),
         nearest=max(
-            (one for several in methods.values() for one in several if one.costs[axis] < 1 and one.retained is not None),
+            (
+                one
+                for several in methods.values()
+                for one in several
+                if one.costs[axis] < 1 and one.retained is not None
+            ),
             key=lambda one: (one.retained or 0.0, -one.costs[axis]),
             default=None,
         ),
@@ -139,9 +146,7 @@ def _order(entry: BoardEntry, places: Mapping[str, RankedPlace]) -> tuple[bool, 
     return place is None, place.rank if place else 0, -(entry.retained or 0.0), entry.label
 
 
-def _bar(
-    view: BoardView, controls: Mapping[str, BoardEntry], axis: str, mark: float | None
-) -> BoardEntry | None:
+def _bar(view: BoardView, controls: Mapping[str, BoardEntry], axis: str, mark: float | None) -> BoardEntry | None:
     """Return the smaller dense model whose cost is nearest to the mark, else the control that keeps most."""
     dense = [entry for entry in _known(view.of("dense")) if axis in entry.costs]
     if dense:

@@ -157,9 +157,7 @@ def enough_setting(matrix: ScoreMatrix, axis: str, target: float = 0.95) -> Enou
     for label, entries in methods.items():
         settings = [SettingScores(one.costs[axis], one.costs.get("layers"), matrix.rows[one.id]) for one in entries]
         limits = matrix.limits([one.scores for one in settings] + [matrix.full[None]])
-        least = enough(
-            settings, matrix.full, target, confidence=confidence, bounds=limits, clusters=matrix.clusters
-        )
+        least = enough(settings, matrix.full, target, confidence=confidence, bounds=limits, clusters=matrix.clusters)
         reasons.append(least.reason)
         if least.total is not None:
             there = [one for one in entries if one.costs[axis] == least.total]

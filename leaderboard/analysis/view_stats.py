@@ -68,9 +68,7 @@ def standings(view: BoardView, scores: Scores, sources: Sources = NO_SOURCES) ->
     """
     matrix = ScoreMatrix(view, scores, sources)
     if not matrix.rows or matrix.full is None:
-        return Standings(
-            fronts=_fronts(view, None), axis_fronts=_axis_fronts(view), verdicts=axis_verdicts(view, None)
-        )
+        return Standings(fronts=_fronts(view, None), axis_fronts=_axis_fronts(view), verdicts=axis_verdicts(view, None))
     return Standings(
         compared=matrix.compared,
         bounds=_bounds(matrix),
@@ -131,9 +129,7 @@ def _axis_fronts(view: BoardView) -> dict[str, frozenset[str]]:
 
 def _candidates(view: BoardView, axis: str) -> list[BoardEntry]:
     return [
-        entry
-        for entry in view.of("full", "method")
-        if entry.ok and axis in entry.costs and entry.retained is not None
+        entry for entry in view.of("full", "method") if entry.ok and axis in entry.costs and entry.retained is not None
     ]
 
 

@@ -1,7 +1,7 @@
 """What stands above the fold of a view's page, on each cost axis: a headline, three cards and the ranking of methods.
 
-All figures come from `AxisVerdict`; here they are put into words. The page shows the first axis, and a script changes to
-what was rendered for another, so both are written by the same templates.
+All figures come from `AxisVerdict`; here they are put into words. The page shows the first axis, and a script changes
+to what was rendered for another, so both are written by the same templates.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from markupsafe import Markup
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.axis_verdict import AxisVerdict, Versus
 from dlbench.leaderboard.analysis.compute_breakdown import heat
-from dlbench.leaderboard.analysis.headlines import axis_headline, at_mark
+from dlbench.leaderboard.analysis.headlines import at_mark, axis_headline
 from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.columns.column import TableInfo
@@ -78,7 +78,9 @@ class RankingLine:
     least: float | None
 
 
-def fronts_of(site: Site, view: BoardView, standings: Standings, samples: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def fronts_of(
+    site: Site, view: BoardView, standings: Standings, samples: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
     """Return what the page shows on each axis, as HTML: `headline`, `cards` and `ranking`.
 
     Args:

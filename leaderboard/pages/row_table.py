@@ -59,9 +59,7 @@ def _kinds(view: BoardView) -> list[tuple[str, str]]:
 
 
 def _rank_note(view: BoardView, common_trust: str) -> str:
-    said = (
-        "Ranked by quality within each budget, with the ranks that the data leave open, all of them together."
-    )
+    said = "Ranked by quality within each budget, with the ranks that the data leave open, all of them together."
     trusts = {entry.trust for entry in view.entries}
     if not trusts & RERUN:
         return f"{said} All rows are {common_trust or 'self-reported or validated'}: nobody has rerun them yet."
