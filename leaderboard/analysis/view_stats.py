@@ -138,7 +138,8 @@ def _on_front(entries: Sequence[BoardEntry], axis: str) -> frozenset[str]:
     kept = np.array([entry.retained for entry in entries], dtype=np.float64)
     cost = np.array([entry.costs[axis] for entry in entries], dtype=np.float64)
     more, as_much = kept[:, None] > kept, kept[:, None] >= kept  # [other, entry]
-    beaten = ((more & (cost[:, None] <= cost + SAME_COST)) | (as_much & (cost[:, None] < cost))).any(axis=0)
+    beats = (more & (cost[:, None] <= cost + SAME_COST)) | (as_much & (cost[:, None] < cost))
+    beaten = np.asarray(beats.any(axis=0))
     return frozenset(entry.id for entry, lost in zip(entries, beaten, strict=True) if not lost)
 
 

@@ -174,8 +174,8 @@ def _enough(axis: Axis, verdict: AxisVerdict, standings: Standings) -> Answer:
         return Answer(title, "", "none below full", "", (line, *_spent(entry, axis, own=False)))
     if entry is not None:
         cost = f"{formatting.hundredths(entry.costs[axis.key])} %"
-        lines = (f"of {axis.of} keeps {_kept(entry)}{_interval(entry, standings)}, at least 95 % beyond doubt",)
-        return Answer(title, entry.label, cost, "", (*lines, *_spent(entry, axis, own=False)))
+        line = f"of {axis.of} keeps {_kept(entry)}{_interval(entry, standings)}, at least 95 % beyond doubt"
+        return Answer(title, entry.label, cost, "", (line, *_spent(entry, axis, own=False)))
     nearest = verdict.nearest
     if nearest is None:
         return Answer(title, "", verdict.enough.reason, "", ())
