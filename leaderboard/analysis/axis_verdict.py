@@ -1,9 +1,9 @@
 """What a view says on one cost axis: who keeps most at half of full depth's cost, how surely, and what stands above it.
 
 Every method is shown by one of its settings: the dearest that costs no more than the mark, which is half of what full
-depth costs, or three quarters where most methods have nothing so cheap. So the setting is chosen by its cost alone and
-never by its score, every figure is one of a setting that ran, and on another axis other settings may stand for the
-methods, and another method may rank first.
+depth costs, or the median of all settings where most methods have nothing so cheap. So the setting is chosen by its
+cost alone and never by its score, every figure is one of a setting that ran, and on another axis other settings may
+stand for the methods, and another method may rank first.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import median
 
 from dlbench.leaderboard.analysis.enough import EnoughSetting, enough_setting
 from dlbench.leaderboard.analysis.ranking import RankedPlace, competitors, ranked_places
@@ -18,8 +19,8 @@ from dlbench.leaderboard.analysis.score_matrix import ScoreMatrix
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of, series, shown
 from dlbench.leaderboard.data.views import BoardView
 
-MARKS = (0.5, 0.75, 1.0)
-"""Shares of full depth's cost at which methods are shown: the first at which half of the methods have a setting."""
+HALF = 0.5
+"""Share of full depth's cost at which methods are shown, where half of them have a setting so cheap."""
 NEAR = 0.03
 """How much more than the mark a setting may cost, since no method meets a budget exactly."""
 
@@ -89,9 +90,7 @@ def _verdict(
 ) -> AxisVerdict:
     methods = _settings(competitors(view.entries), axis)
     controls = _settings([entry for entry in view.entries if kind_of(entry) == "control"], axis)
-    mark = next((mark for mark in MARKS if 2 * len(_at(methods, axis, mark)) >= max(1, len(methods))), None)
-    if mark is None and _at(methods, axis, MARKS[-1]):
-        mark = MARKS[-1]
+    mark = _mark(methods, axis)
     chosen = {} if mark is None else _at(methods, axis, mark)
     stood = {} if mark is None else _at(controls, axis, mark)
     known = [entry for entry in chosen.values() if matrix is not None and entry.id in matrix.rows]
@@ -131,6 +130,14 @@ def _verdict(
 
 def _settings(entries: Sequence[BoardEntry], axis: str) -> dict[str, list[BoardEntry]]:
     return series(entry for entry in entries if shown(entry) and axis in entry.costs)
+
+
+def _mark(methods: Mapping[str, Sequence[BoardEntry]], axis: str) -> float | None:
+    if methods and 2 * len(_at(methods, axis, HALF)) >= len(methods):
+        return HALF
+    costs = [entry.costs[axis] for entries in methods.values() for entry in entries]
+    middle = min(1.0, round(median(costs), 2)) if costs else None
+    return middle if middle is not None and _at(methods, axis, middle) else None
 
 
 def _at(methods: Mapping[str, Sequence[BoardEntry]], axis: str, mark: float) -> dict[str, BoardEntry]:

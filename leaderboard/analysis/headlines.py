@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from dlbench.leaderboard.analysis.axis_verdict import HALF
 from dlbench.leaderboard.analysis.claims import Claim
 from dlbench.leaderboard.analysis.method_classes import CLASSES, Speaker, listed
 from dlbench.leaderboard.analysis.view_stats import Standings
@@ -17,12 +18,10 @@ from dlbench.leaderboard.data.entries import kind_of, shown
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.formatting import decimals, percent, whole
 
-_MARKS = {0.5: "half", 0.75: "three quarters", 1.0: "up to all"}
-
 
 def at_mark(axis: Axis, mark: float) -> str:
     """Return at which cost methods are shown, in words: "at half of the layers"."""
-    return f"at {_MARKS[mark]} of {axis.of}"
+    return f"at {'half' if mark == HALF else percent(mark)} of {axis.of}"
 
 
 def axis_headline(view: BoardView, standings: Standings, axis: Axis, *, dense: bool = True) -> str:
@@ -40,7 +39,7 @@ def axis_headline(view: BoardView, standings: Standings, axis: Axis, *, dense: b
     verdict = standings.verdicts[axis.key]
     best, said = verdict.best, f"Quality and cost on {view.backbone}"
     if best is not None and verdict.mark is not None:
-        where = _upper(at_mark(axis, verdict.mark))
+        where = f"A{at_mark(axis, verdict.mark)[1:]}"
         controls = [one for one in verdict.chosen.values() if kind_of(one) == "control"]
         ahead = max([best, *controls], key=lambda one: one.retained or 0.0)
         if ahead is best:

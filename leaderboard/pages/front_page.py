@@ -39,7 +39,7 @@ _DETAILS = ("budget", "kept", "score", "layers", "decode", "total", "samples")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VerdictCard:
     """One of the three answers above the chart.
 
     Attributes:
@@ -127,8 +127,7 @@ def findings(view: BoardView, standings: Standings) -> list[tuple[str, str]]:
 def _finding(axis: Axis, verdict: AxisVerdict, standings: Standings) -> str:
     best = verdict.best
     assert best is not None and verdict.mark is not None
-    where = at_mark(axis, verdict.mark)
-    line = f"{where[0].upper()}{where[1:]}, {best.label} keeps {_kept(best)}{_interval(best, standings)}"
+    line = f"A{at_mark(axis, verdict.mark)[1:]}, {best.label} keeps {_kept(best)}{_interval(best, standings)}"
     line += f" of full depth’s quality{_ahead(verdict.second)}"
     controls = [one for one in verdict.chosen.values() if kind_of(one) == "control"]
     above = max(controls, key=lambda one: (one.retained or 0.0, one.id), default=best)
@@ -137,15 +136,17 @@ def _finding(axis: Axis, verdict: AxisVerdict, standings: Standings) -> str:
     return f"{line}."
 
 
-def _cards(axis: Axis, verdict: AxisVerdict, standings: Standings) -> list[Answer]:
+def _cards(axis: Axis, verdict: AxisVerdict, standings: Standings) -> list[VerdictCard]:
     where = f"at half of {axis.of}" if verdict.mark is None else at_mark(axis, verdict.mark)
     return [_best(where, axis, verdict, standings), _enough(axis, verdict, standings), _bar(axis, verdict, standings)]
 
 
-def _best(where: str, axis: Axis, verdict: AxisVerdict, standings: Standings) -> Answer:
+def _best(where: str, axis: Axis, verdict: AxisVerdict, standings: Standings) -> VerdictCard:
     entry, title = verdict.best, f"Best {where}"
     if entry is None:
-        return Answer(title, "", "none", "", (f"No method with a known quality costs less than all of {axis.of}.",))
+        return VerdictCard(
+            title, "", "none", "", (f"No method with a known quality costs less than all of {axis.of}.",)
+        )
     lines = []
     place = verdict.places.get(entry.label)
     if place is not None and len(verdict.places) > 1:
@@ -153,7 +154,7 @@ def _best(where: str, axis: Axis, verdict: AxisVerdict, standings: Standings) ->
         lines.append(f"{sure} of {len(verdict.places)}" + _ahead(verdict.second))
     elif place is not None:
         lines.append("the only method there")
-    return Answer(title, entry.label, _kept(entry), _interval(entry, standings), (*lines, *_spent(entry, axis)))
+    return VerdictCard(title, entry.label, _kept(entry), _interval(entry, standings), (*lines, *_spent(entry, axis)))
 
 
 def _ahead(versus: Versus | None) -> str:
@@ -167,32 +168,34 @@ def _against(versus: Versus) -> str:
     return f"{points} points {'ahead of' if versus.verdict > 0 else 'behind'} {versus.other.label}"
 
 
-def _enough(axis: Axis, verdict: AxisVerdict, standings: Standings) -> Answer:
+def _enough(axis: Axis, verdict: AxisVerdict, standings: Standings) -> VerdictCard:
     title, entry = "Enough for 95 %", verdict.enough.entry
     if entry is not None and entry.costs[axis.key] >= 1:
         line = f"{entry.label} keeps it, at {formatting.hundredths(entry.costs[axis.key])} % of {axis.of}"
-        return Answer(title, "", "none below full", "", (line, *_spent(entry, axis, own=False)))
+        return VerdictCard(title, "", "none below full", "", (line, *_spent(entry, axis, own=False)))
     if entry is not None:
         cost = f"{formatting.hundredths(entry.costs[axis.key])} %"
         line = f"of {axis.of} keeps {_kept(entry)}{_interval(entry, standings)}, at least 95 % beyond doubt"
-        return Answer(title, entry.label, cost, "", (line, *_spent(entry, axis, own=False)))
+        return VerdictCard(title, entry.label, cost, "", (line, *_spent(entry, axis, own=False)))
     nearest = verdict.nearest
     if nearest is None:
-        return Answer(title, "", verdict.enough.reason, "", ())
+        return VerdictCard(title, "", verdict.enough.reason, "", ())
     near = f"nearest: {nearest.label}, {_kept(nearest)}{_interval(nearest, standings)}"
     lines = (near, *_spent(nearest, axis))
-    return Answer(title, "", "no method" if verdict.enough.reason == "not reached" else "unknown", "", lines)
+    return VerdictCard(title, "", "no method" if verdict.enough.reason == "not reached" else "unknown", "", lines)
 
 
-def _bar(axis: Axis, verdict: AxisVerdict, standings: Standings) -> Answer:
+def _bar(axis: Axis, verdict: AxisVerdict, standings: Standings) -> VerdictCard:
     entry = verdict.bar
     if entry is None:
-        return Answer("Bar to beat", "", "none", "", ("Neither a smaller dense model nor a control ran at this cost.",))
+        return VerdictCard(
+            "Bar to beat", "", "none", "", ("Neither a smaller dense model nor a control ran at this cost.",)
+        )
     title = "Bar to beat: the smaller dense model" if entry.role == "dense" else "Bar to beat: the strongest control"
     lines: tuple[str, ...] = ()
     if verdict.beats_bar is not None and verdict.best is not None:
         lines = (f"{verdict.best.label} is {_against(verdict.beats_bar)}",)
-    return Answer(title, entry.label, _kept(entry), _interval(entry, standings), (*lines, *_spent(entry, axis)))
+    return VerdictCard(title, entry.label, _kept(entry), _interval(entry, standings), (*lines, *_spent(entry, axis)))
 
 
 def _kept(entry: BoardEntry) -> str:

@@ -101,7 +101,7 @@ def test_search_and_filters_narrow_the_rows_and_all_of_it_is_in_the_address(watc
 
 
 def test_brushing_the_chart_keeps_its_rows_and_survives_a_reload(watched, site):
-    page = watched.open(site / "nano-summary.html")
+    page = watched.open(site / "nano-summary.html", unfold=True)
     everything = shown(page)
     box = page.locator(".live-chart svg").bounding_box()
     page.mouse.move(box["x"] + 0.35 * box["width"], box["y"] + 0.15 * box["height"])
