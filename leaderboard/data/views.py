@@ -84,9 +84,27 @@ def build_views(tracks: Sequence[Track]) -> list[BoardView]:
         for suite in _suites(members):
             slug = unique(formatting.slug(f"{shown}-all-tasks"), taken)
             views += [view for view in [_view(slug, "all tasks", shown, suite)] if view.entries]
-        for track in members:
-            views.append(_view(unique(track.anchor, taken), track.task.name, shown, (track,)))
+        for track, title in zip(members, _titles(members), strict=True):
+            views.append(_view(unique(track.anchor, taken), title, shown, (track,)))
     return views
+
+
+def _titles(members: Sequence[Track]) -> list[str]:
+    """Return the tasks' names; of tracks of one task, with the first that tells them apart: documents, version, place."""
+    by_task: dict[str, list[Track]] = defaultdict(list)
+    for track in members:
+        by_task[track.task.name].append(track)
+
+    def title(track: Track) -> str:
+        same = by_task[track.task.name]
+        if len(same) == 1:
+            return track.task.name
+        for said in (lambda one: f"{one.task.n} documents", lambda one: f"version {one.task.version}"):
+            if len({said(one) for one in same}) == len(same):
+                return f"{track.task.name}, {said(track)}"
+        return f"{track.task.name}, track {same.index(track) + 1}"
+
+    return [title(track) for track in members]
 
 
 def _family_name(members: Iterable[Track]) -> str:

@@ -134,3 +134,23 @@ def test_a_hundredth_of_cost_does_not_put_a_worse_row_on_the_front():
     by_label = {entry.label: fronts[entry.id] for entry in view.entries}
     assert by_label["static_skip"] == (False, 0.0)
     assert [by_label[label][0] for label in ("full", "static_exit", "calm")] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "versions", "titles"),
+    [
+        ((10, 12), "12", ["nano_math, 10 documents", "nano_math, 12 documents"]),
+        ((10, 10), "12", ["nano_math, version 1", "nano_math, version 2"]),
+        ((10, 10), "11", ["nano_math, track 1", "nano_math, track 2"]),
+    ],
+)
+def test_tracks_of_one_task_have_titles_that_tell_them_apart(sizes, versions, titles):
+    made = [
+        record("static_skip", task="nano_math", scores=np.full(n, 0.5), track=f"track {k}") for k, n in enumerate(sizes)
+    ]
+    rows = [
+        one.model_copy(update={"task": one.task.model_copy(update={"version": version})})
+        for one, version in zip(made, versions, strict=True)
+    ]
+    views = [view for view in build_views(build_tracks(rows)) if not view.suite]
+    assert [view.title for view in views] == titles
