@@ -23,11 +23,11 @@ PALETTE = (
     ("#1a6f9c", "#6ccbf2"),
     ("#7a3d86", "#dc9eea"),
 )
-CONTROL = (("#7c7468", "#a69d90"), ("#5d6b70", "#8fa0a6"), ("#87796e", "#b5a79b"), ("#6d6a78", "#a19eae"))
+CONTROL = (("#746c61", "#a69d90"), ("#5d6b70", "#8fa0a6"), ("#7b6d62", "#b5a79b"), ("#6d6a78", "#a19eae"))
 OTHER = ("#b5b2aa", "#5b5a57")
 FULL = ("#17191d", "#f4f3ee")
 DENSE = ("#18191e", "#f3f3ed")
-ORACLE = ("#84888f", "#9a9fa8")
+ORACLE = ("#6c7077", "#9a9fa8")
 LABEL = ("#565b65", "#a8adb8")
 AXIS = ("#b9bcc2", "#4a4f59")
 GRID = ("#e9e8e4", "#292d34")

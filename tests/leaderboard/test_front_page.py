@@ -9,6 +9,7 @@ import pytest
 from page_tables import Tables, texts
 from record_factory import board_from, record, sha
 
+from dlbench.leaderboard.charts import style
 from dlbench.leaderboard.pages.site_files import site_files
 from dlbench.records.schema import Timing
 
@@ -233,3 +234,18 @@ def test_a_mark_depends_on_the_name_alone(truth):
     other = dict(site_files(board_from([alone, record("full", scores=FULL, full=FULL, run={"budget": None})], scores)))
     text = next(other[one] for one in other if one.endswith(".chart.js")).decode()
     assert '"s":"static_skip","k":"method"' in text and colours["static_skip"] in text
+
+
+def _luminance(colour):
+    parts = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_labels_of_charts_stand_out_by_4_5_to_1(dark):
+    paper = _luminance(style.PAPER[dark])
+    for colours in (*style.PALETTE, *style.CONTROL, style.FULL, style.DENSE, style.ORACLE, style.LABEL):
+        here = _luminance(colours[dark])
+        ratio = (max(here, paper) + 0.05) / (min(here, paper) + 0.05)
+        assert ratio >= 4.5, (colours[dark], round(ratio, 2))
