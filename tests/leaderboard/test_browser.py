@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from browser import Watched, axe, browsing, chromium, until
 from record_factory import record, synthetic_run
@@ -324,6 +325,34 @@ def test_axe_finds_no_fault(browser, site, scheme):
             page.evaluate("document.querySelectorAll('details:not(.menu)').forEach(one => one.open = true)")
         found = page.evaluate("axe.run()")["violations"]
         assert [(one["id"], [node["html"][:120] for node in one["nodes"][:3]]) for one in found] == [], path
+    context.close()
+
+
+def test_a_long_table_lays_out_its_first_rows_and_reaches_all(browser, tmp_path):
+    full = np.full(6, 0.8)
+    rows = [record("full", scores=full, full=full, run={"budget": None})]
+    for place in range(310):
+        scores, share = full * (0.2 + 0.002 * place), 0.2 + 0.002 * place
+        run = {"budget": 0.01 * (1 + place % 31)}
+        rows.append(record(f"m{place // 31}", scores=scores, full=full, run=run, compute={"layer_share": share}))
+    write_lines(tmp_path / "run" / "records.jsonl", rows)
+    site = build(read_board([tmp_path / "run"]), tmp_path / "site").parent
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    watched = Watched(context.new_page())
+    page = watched.open(site / "nano-summary-all.html", unfold=True)
+    assert len(shown(page)) == 100 and page.inner_text("#count") == "311 rows"
+    page.locator("#table th[data-sort='kept'] button").click()
+    assert shown(page)[:3] == ["full", "m9-31", "m9-30"] and len(shown(page)) == 100
+    page.click("text=Show 100 more of 211")
+    assert len(shown(page)) == 200
+    page.fill("#find", "m0")
+    assert shown(page) == [f"m0-{place}" for place in range(31, 0, -1)]
+    page.fill("#find", "")
+    page = watched.open(site / "nano-summary-all.html", "#line=m0-1")
+    page.reload()
+    page.wait_for_selector(".live-chart svg")
+    assert page.locator("#m0-1.lit").is_visible()
+    watched.assert_clean(site)
     context.close()
 
 
