@@ -90,7 +90,7 @@ def build_views(tracks: Sequence[Track]) -> list[BoardView]:
 
 
 def _titles(members: Sequence[Track]) -> list[str]:
-    """Return the tasks' names; of tracks of one task, with the first that tells them apart: documents, version, place."""
+    """Return the names of tasks; where tracks share one, with what tells them apart: documents, version or place."""
     by_task: dict[str, list[Track]] = defaultdict(list)
     for track in members:
         by_task[track.task.name].append(track)
