@@ -99,10 +99,11 @@ def _titles(members: Sequence[Track]) -> list[str]:
         same = by_task[track.task.name]
         if len(same) == 1:
             return track.task.name
-        for said in (lambda one: f"{one.task.n} documents", lambda one: f"version {one.task.version}"):
-            if len({said(one) for one in same}) == len(same):
-                return f"{track.task.name}, {said(track)}"
-        return f"{track.task.name}, track {same.index(track) + 1}"
+        place = same.index(track)
+        for said in ([f"{one.task.n} documents" for one in same], [f"version {one.task.version}" for one in same]):
+            if len(set(said)) == len(same):
+                return f"{track.task.name}, {said[place]}"
+        return f"{track.task.name}, track {place + 1}"
 
     return [title(track) for track in members]
 
