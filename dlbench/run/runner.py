@@ -102,7 +102,7 @@ class Runner:
         self.main = self.state.is_main_process
         self.store = Store(spec.out)
         self.progress = Progress(self.main, spec.progress, self.state.process_index)
-        self.started = time.time()
+        self.started = time.monotonic()  # the clock may be set back
 
     def run(self) -> list[Record]:
         """Carry out the run; only the main process returns records.
@@ -119,7 +119,7 @@ class Runner:
             except BaseException as error:
                 self.progress.log.event("ended", by=type(error).__name__, text=str(error)[:1000])
                 raise
-            self.progress.log.event("finished", seconds=round(time.time() - self.started, 1))
+            self.progress.log.event("finished", seconds=round(time.monotonic() - self.started, 1))
             return records
 
     def _run(self, planner: Planner, jobs: list[Job]) -> list[Record]:
@@ -140,7 +140,7 @@ class Runner:
             write_lines(self.store.out / "documents.jsonl", asked(jobs))
             wanted = self.spec.timing and any(not job.conditions.task.is_loglikelihood for job in jobs)
             times = measure_times(jobs, self.spec, self.device, self.store, self.progress) if wanted else []
-        show_results(self.store, records, times, (time.time() - self.started) / 60)
+        show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
         return records
 
     def _planner(self) -> Planner:
@@ -177,10 +177,10 @@ class Runner:
         asked = [job for job in jobs if job.oracles or any(f.takes_budgets and f.job is job for f in fitters)]
         if not (open_ := budgets.to_choose(asked, self.spec)):
             return
-        started = time.time()
+        started = time.monotonic()
         choices = budgets.choose(open_, parts)
         for choice in choices:
-            self.progress.note(f"{choice.line} ({time.time() - started:.0f} s)")
+            self.progress.note(f"{choice.line} ({time.monotonic() - started:.0f} s)")
         self._open(budgets=[choice.to_json() for choice in choices])
 
     def fit(self) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import json
 import os
-import socket
+import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +67,7 @@ class FolderLock:
                     "another folder"
                 )
             time.sleep(0.1)
-        word = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        word = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         with contextlib.suppress(OSError):  # a full disk is told by what is written next
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(word).encode(), 0)

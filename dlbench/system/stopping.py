@@ -40,7 +40,7 @@ def by_signals() -> Iterator[list[str]]:
         A list that gets the message of what was raised.
     """
     received = list[str]()
-    if threading.current_thread() is not threading.main_thread():
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
         yield received
         return
 

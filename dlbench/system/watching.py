@@ -77,7 +77,7 @@ class Watch:
         self._pids = pids
         self._looked = time.monotonic()
         self._stopped: dict[int, float] = {}
-        self._busy, self._used = self._looked, 0.0
+        self._busy, self._used, self._counted = self._looked, 0.0, self._looked
 
     def lost(self, codes: Sequence[int | None]) -> tuple[int, str] | None:
         """Return the index of a process that is lost, and why; looks once in a second.
@@ -91,19 +91,30 @@ class Watch:
         self._looked = now
         if now - before > 10 * LOOK:  # this process was stopped itself, or the machine slept
             self._stopped, self._busy = {}, now
-        used = 0.0
         for index, (pid, code) in enumerate(zip(self._pids, codes, strict=True)):
             with contextlib.suppress(psutil.Error):
-                process = psutil.Process(pid)
-                if code is None and process.status() == psutil.STATUS_STOPPED:
+                if code is None and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
                     if now - self._stopped.setdefault(index, now) >= STOPPED:
                         return index, f"has been stopped (SIGSTOP) for {STOPPED:.0f} s, so it was ended"
                 else:
                     self._stopped.pop(index, None)
-                used += sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))
+        if now - self._counted < STUCK / 20:  # to look for children takes long where many processes run
+            return None
+        self._counted, used = now, sum(map(_seconds, self._pids))
         if abs(used - self._used) > IDLE * len(self._pids):
             self._busy, self._used = now, used
         if now - self._busy >= STUCK and not self._stopped:
             first = next((index for index, code in enumerate(codes) if code is None), 0)
             return first, f"has done nothing for {STUCK:.0f} s, nor has any other, so it was ended"
         return None
+
+
+def _seconds(pid: int) -> float:
+    """Processor time that a process and its children have used."""
+    total = 0.0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += sum(one.cpu_times()[:2])
+    return total
