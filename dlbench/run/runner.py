@@ -39,8 +39,9 @@ from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import show_fits, show_results
 from dlbench.run.timing_process import measure_times
 from dlbench.run.tune_part import TuneParts
+from dlbench.run.workers import run_in_workers
 from dlbench.system import lifeline, process_group, stopping
-from dlbench.system.processes import WAIT, cores, ended_by, launch, own_threads, suitable
+from dlbench.system.processes import WAIT, cores, ended_by, own_threads, suitable
 from dlbench.system.versions import facts
 from dlbench.terminal.progress import Progress
 
@@ -52,7 +53,7 @@ def execute(spec: RunSpec) -> list[Record]:
         DlbenchError: something cannot be done as asked.
     """
     if (processes := _processes(spec, spec.limit)) > 1:
-        launch("dlbench.run.runner", _for_workers(spec), processes, "run")
+        run_in_workers(spec, processes, "run")
         return list(read_lines(spec.out / "records.jsonl", Record))
     return Runner(spec).run()
 
@@ -65,7 +66,7 @@ def fit_only(spec: RunSpec) -> None:
     """
     check_may_fit(spec)
     if (processes := _processes(spec, None)) > 1:
-        launch("dlbench.run.runner", _for_workers(spec), processes, "fit")
+        run_in_workers(spec, processes, "fit")
     else:
         Runner(spec).fit()
 
@@ -80,11 +81,6 @@ def _processes(spec: RunSpec, documents: int | None) -> int:
     # Processes communicate through sockets, and an offline run opens none unless several processes are asked for.
     alone = spec.offline or spec.device_map
     return 1 if alone else suitable(places, resolve_device(spec.device), documents)
-
-
-def _for_workers(spec: RunSpec) -> RunSpec:
-    """The run as its workers are told it: they count the time from their own start."""
-    return dataclasses.replace(spec, time_limit=stopping.left(spec.time_limit))
 
 
 class Runner:
