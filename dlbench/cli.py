@@ -1,7 +1,8 @@
 """The command line: parses options, calls a command and reports errors; `dlbench.commands` has a file per command.
 
 Nothing heavy is imported before it is needed: `--help` and `list` take a fraction of a second. Exit codes: 0 done,
-1 a fault of dlbench, 2 a fault in what was asked, 3 done, but some methods failed and have no row, 130 interrupted.
+1 a fault of dlbench, 2 a fault in what was asked, 3 some methods failed and have no row, or a process was lost, 130
+interrupted, 143 told to stop.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from dlbench.commands.listing import listing
 from dlbench.commands.new import new
 from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
+from dlbench.commands.runs import runs
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
 from dlbench.errors import OF_THE_SYSTEM, DlbenchError
 from dlbench.registry.methods import guilty
+from dlbench.system import stopping
 from dlbench.terminal.encoding import print_anything
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, fit, check, board, compare, bench, train, prefetch):
+for command in (run, runs, fit, check, board, compare, bench, train, prefetch):
     app.command()(command)
 app.add_typer(listing, name="list")
 app.add_typer(new, name="new")
@@ -55,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in given
     command = typer.main.get_command(app)
     try:
-        code = command.main([g for g in given if g != "--debug"], prog_name="dlbench", standalone_mode=False)
+        with stopping.by_signals() as received:
+            code = command.main([g for g in given if g != "--debug"], prog_name="dlbench", standalone_mode=False)
+        if received and code == 130:  # so typer answers any KeyboardInterrupt that a command lets pass
+            say(received[0])
+            return stopping.EXIT_CODE
         return code if isinstance(code, int) else 0
     except DlbenchError as error:
         if debug:

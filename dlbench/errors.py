@@ -9,8 +9,15 @@ from __future__ import annotations
 import errno
 from typing import ClassVar
 
-OF_THE_SYSTEM = (errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EMFILE)
-"""Error numbers whose system message says enough: no permission, no space, too many open files."""
+OF_THE_SYSTEM = tuple(
+    number
+    for name in (
+        *("EACCES", "EPERM", "EIO", "ENOSPC", "EDQUOT", "EFBIG", "EROFS", "ESTALE", "EMFILE", "ENFILE"),
+        *("ENAMETOOLONG", "ELOOP", "ENOTDIR", "EISDIR", "EAGAIN", "ENOMEM"),
+    )
+    if (number := getattr(errno, name, None)) is not None
+)
+"""Error numbers whose system message says enough: no permission, no space, a quota, too many open files, no path."""
 
 
 class DlbenchError(Exception):
@@ -25,6 +32,12 @@ class MethodError(DlbenchError):
 
 class RowsLeftOutError(DlbenchError):
     """A run was carried out, but some methods failed and have no row."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class WorkerLost(DlbenchError):
+    """A process of a run was killed, stopped or stuck: what the processes had finished is kept."""
 
     exit_code: ClassVar[int] = 3
 

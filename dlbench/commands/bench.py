@@ -59,6 +59,6 @@ def bench(
         from dlbench.bench.run import execute
 
         execute(asked)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         without = "without --json nothing is kept of an unfinished benchmark"
-        raise interrupted(without if to is None else f"{to} has what was measured") from None
+        raise interrupted(stop, without if to is None else f"{to} has what was measured") from None

@@ -61,5 +61,5 @@ def board(
                 typer.echo(f"{site_out}: {site.check(read, site_out, workers)} files, all as these records give them")
             elif site_out is not None:
                 typer.echo(site.build(read, site_out, workers))
-    except KeyboardInterrupt:
-        raise interrupted("the same command builds the board again") from None
+    except KeyboardInterrupt as stop:
+        raise interrupted(stop, "the same command builds the board again") from None

@@ -96,5 +96,5 @@ def fit(
         from dlbench.run.runner import fit_only
 
         fit_only(asked)
-    except KeyboardInterrupt:
-        raise interrupted("fits that were finished are kept") from None
+    except KeyboardInterrupt as stop:
+        raise interrupted(stop, "fits that were finished are kept") from None

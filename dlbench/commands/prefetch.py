@@ -42,8 +42,8 @@ def prefetch(
             _fetch_model(name, to)
         if tasks and to is not None:
             _fetch_tasks(tasks, to, unique(include_path))
-    except KeyboardInterrupt:
-        raise interrupted("complete mirrors and models stay; the same command writes the rest") from None
+    except KeyboardInterrupt as stop:
+        raise interrupted(stop, "complete mirrors and models stay; the same command writes the rest") from None
 
 
 def _fetch_model(name: str, to: Path | None) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlbench.commands.saved_run import read_config
 from dlbench.commands.terminal import (
     BUDGET_HELP,
     budgets_of,
@@ -20,7 +21,7 @@ from dlbench.commands.terminal import (
 )
 from dlbench.errors import DlbenchError
 from dlbench.registry import kv_policies
-from dlbench.system import process_group
+from dlbench.system import process_group, stopping
 from dlbench.tasks import metrics
 
 
@@ -131,6 +132,24 @@ def run(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
     ] = False,
+    time_limit: Annotated[
+        str | None,
+        typer.Option(metavar="3h50m", help="Stop after this time, between two waves; the same command goes on. [none]"),
+    ] = None,
+    progress: Annotated[
+        str,
+        typer.Option(metavar="auto|lines|json|quiet", help="auto: bars on a terminal, else lines; json: for machines."),
+    ] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and results only: --progress quiet.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print every step as a line: --progress lines.")] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=read_config,
+            help="Options in a YAML or TOML file, or run.json of a run; the command line goes before.",
+        ),
+    ] = None,
 ) -> None:
     """Run methods on tasks, and write records and a leaderboard.
 
@@ -178,14 +197,19 @@ def run(
             offline=offline,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
+            time_limit=None if time_limit is None else stopping.seconds(time_limit),
+            progress="quiet" if quiet else "lines" if verbose else progress,  # type: ignore[arg-type]  # checked likewise
         )
         asked.check()
+        if process_group.rank() == 0:
+            for name, path in asked.task_code():
+                say(f"task {name!r} runs code of its own: {path} names functions, or a class")
         check_environment(asked)
         from dlbench.run.runner import execute
 
         execute(asked)
-    except KeyboardInterrupt:
-        raise interrupted("the same command continues where it stopped") from None
+    except KeyboardInterrupt as stop:
+        raise interrupted(stop, "the same command continues where it stopped") from None
 
 
 def _template_of(prompt: str, template: str | None) -> tuple[str, str | None]:

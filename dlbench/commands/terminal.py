@@ -13,6 +13,7 @@ import typer
 from dlbench.errors import DlbenchError
 from dlbench.system import process_group
 from dlbench.system.paths import expanded
+from dlbench.system.stopping import EXIT_CODE, Stopped
 
 if TYPE_CHECKING:
     from dlbench.data.task_options import Sources
@@ -99,10 +100,16 @@ def limited(text: str) -> tuple[int | None, bool]:
         raise DlbenchError(f"limit {text!r}: give a number, or `all`, or `first:N` for the first ones") from None
 
 
-def interrupted(rest: str) -> typer.Exit:
-    """Return what to raise on Ctrl-C, after printing a line; `rest` says what happens to the work done so far."""
-    say(f"interrupted; {rest}")
-    return typer.Exit(130)
+def interrupted(stop: KeyboardInterrupt, rest: str) -> typer.Exit:
+    """Return what to raise on Ctrl-C or `Stopped`, after printing a line.
+
+    Args:
+        stop: what was caught.
+        rest: what happens to the work done so far.
+    """
+    told = isinstance(stop, Stopped)
+    say(f"{stop if told else 'interrupted'}; {rest}")
+    return typer.Exit(EXIT_CODE if told else 130)
 
 
 def print_json(value: Any) -> None:

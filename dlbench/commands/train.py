@@ -127,8 +127,8 @@ def train(
         from dlbench.train.run import execute
 
         execute(*several)
-    except KeyboardInterrupt:
-        raise interrupted("the same command continues from the last checkpoint") from None
+    except KeyboardInterrupt as stop:
+        raise interrupted(stop, "the same command continues from the last checkpoint") from None
 
 
 def _exits(text: str) -> tuple[int, ...]:

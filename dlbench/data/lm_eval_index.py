@@ -50,7 +50,7 @@ _HeadLoader.add_multi_constructor("!", lambda loader, suffix, node: None)
 
 def entries() -> dict[str, TaskEntry]:
     """Every task, group and tag of the installed lm-eval; the first call writes a cache file, later ones read it."""
-    return _entries(str(_folder()), version("lm_eval"))
+    return _entries(str(folder()), version("lm_eval"))
 
 
 def scan(root: Path, *, strict: bool = False) -> dict[str, TaskEntry]:
@@ -149,7 +149,12 @@ def _row(entry: TaskEntry, folder: str) -> list[Any]:
     return [entry.name, entry.kind, path, entry.output_type, entry.members]
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """The folder of lm-eval's tasks.
+
+    Raises:
+        DlbenchError: lm-eval is not installed.
+    """
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise DlbenchError("lm-eval is missing from this installation: install dlbench again")

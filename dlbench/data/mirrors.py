@@ -27,6 +27,9 @@ LINE = "dlbench_line"
 """Column that holds a document's line in its file, from 1."""
 _REVISION = re.compile(r"@([0-9a-f]{40})(?:/|$)")
 
+LONGEST = 1 << 24
+"""Bytes of the longest line of a file of documents."""
+
 
 @dataclass(frozen=True)
 class Mirror:
@@ -44,6 +47,8 @@ class Mirror:
         if not path.is_file():
             there = sorted(p.name for p in self.folder.glob("*.jsonl"))
             raise DlbenchError(f"no split {name!r} in {self.folder}: it holds {', '.join(there) or 'no .jsonl file'}")
+        if not path.resolve().is_relative_to(self.folder.resolve().parent):
+            raise DlbenchError(f"{path} is a link out of its mirror, to {path.resolve()}: put the file itself there")
         return path
 
     def holds_documents(self) -> bool:
@@ -221,7 +226,10 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     try:
         with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
+            # A bounded readline, so that a file of one endless line does not fill the memory.
+            for number, raw in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), start=1):
+                if len(raw) > LONGEST:
+                    raise DlbenchError(f"{path}, line {number}: longer than {LONGEST:,} bytes, so it is no document")
                 if not raw.strip():
                     continue
                 try:

@@ -67,6 +67,28 @@ def resolve(name: str, sources: Sources = _PLAIN) -> Resolved:
     return Resolved("group", tuple(_members(name, entries)))
 
 
+def brings_code(name: str, sources: Sources = _PLAIN) -> Path | None:
+    """The YAML of a single task that runs code of its own; None where it has none, or comes with dlbench or lm-eval.
+
+    Args:
+        name: what `resolve` knows.
+        sources: names the folders that are included.
+    """
+    path = resolve(name, sources).path
+    if path is None or is_file_task(name) or any(map(path.is_relative_to, (suites.folder(), lm_eval_index.folder()))):
+        return None
+    config = suites.read(path)
+    return path if "class" in config or _names_function(config) else None
+
+
+def _names_function(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return any(map(_names_function, value.values()))
+    if isinstance(value, list):
+        return any(map(_names_function, value))
+    return isinstance(value, suites.FunctionName)
+
+
 def expand_tasks(names: Sequence[str], sources: Sources = _PLAIN) -> list[str]:
     """Replace suites, groups and tags by their tasks and drop repetitions; the order stays.
 

@@ -53,7 +53,13 @@ class _TaskLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignor
     """Reads lm-eval's YAML, with functions as the text that names them."""
 
 
-_TaskLoader.add_constructor("!function", lambda loader, node: loader.construct_scalar(node))
+class FunctionName(str):
+    """The name of a function that a task's YAML calls."""
+
+    __slots__ = ()
+
+
+_TaskLoader.add_constructor("!function", lambda loader, node: FunctionName(loader.construct_scalar(node)))
 
 
 @functools.cache

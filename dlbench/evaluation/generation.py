@@ -44,6 +44,8 @@ class QualityRun:
     """Whether batches are split to fit the free memory; otherwise only after an out-of-memory error."""
     note: Callable[[str], None] = lambda line: None
     """Prints a line when a batch does not fit."""
+    go_on: Callable[[], bool] = lambda: True
+    """Asked before each wave whether to decode it."""
     batch_limit: int | None = None
     """Batch limit after an out-of-memory error; None before."""
     failed: dict[str, MethodError] = field(default_factory=dict)
@@ -51,8 +53,8 @@ class QualityRun:
     _texts: dict[int, str] = field(default_factory=dict)
     """Token id → its text, for the tokens seen so far."""
 
-    def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
-        """Decode the samples that are not in the store yet.
+    def run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> bool:
+        """Decode the samples that are not in the store yet; return False where `go_on` ended this before all were.
 
         Args:
             batches: of all processes; this one takes every `processes`-th.
@@ -65,8 +67,11 @@ class QualityRun:
         for index, batch in enumerate(batches):
             if index % self.processes != self.process:
                 continue
-            for part in self._parts(batch, self._missing(batch, settings)):
+            for part in self._parts(batch, missing := self._missing(batch, settings)):
+                if missing and not self.go_on():
+                    return False
                 self._decode(part, settings, done)
+        return True
 
     def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
         wanted = [s for s in settings if s.key not in self.failed]

@@ -7,25 +7,31 @@ timing.jsonl             times, measured in a process of their own
 samples/<key>.jsonl      one line per document, in the task's order
 samples/<key>.<n>.part   lines of process n that are not merged yet
 samples/<key>.candidates.jsonl   scores of an oracle's candidates per document
+samples/<key>.jsonl.damaged      a file with lines that cannot be believed, as it was found
 fits/<key>/              fitted parameters and weights
 tune/samples/            samples of documents of the fit split, by which budgets and representatives are chosen
 site/                    the board
+log.jsonl, state.json    what happened in the run, and how far it is
+.lock                    held by the command that writes here
+.*.scratch               being written; of no use once that command has ended
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import DlbenchError
-from dlbench.records.jsonl import format_line, parse_line, read_lines, write_lines
+from dlbench.errors import DlbenchError, RecordError
+from dlbench.records.checksum import parse_sealed, sealed_line
+from dlbench.records.jsonl import write_lines
 from dlbench.records.schema import CandidateScore, Sample
-from dlbench.system import process_group
-from dlbench.system.files import write_text
+from dlbench.system import folder_lock, process_group
+from dlbench.system.files import SCRATCH, naming, remove_scratch, write_pieces, write_text
 from dlbench.system.paths import brief, reason
 
 RUN_FILE = "run.json"
@@ -46,11 +52,25 @@ class Store:
         self.samples_dir = out / "samples"
         self._known: dict[str, dict[str, Sample]] = {}
         self._from_earlier: dict[str, frozenset[str]] = {}
+        self._damaged: dict[str, list[str]] = {}
+        self._lock = folder_lock.FolderLock(out)
 
     def open(self, facts: dict[str, Any]) -> None:
-        """Create the folder, and write run.json."""
-        self.samples_dir.mkdir(parents=True, exist_ok=True)
+        """Create the folder, take its lock, remove what killed processes left, and write run.json.
+
+        Raises:
+            DlbenchError: another command writes to the folder.
+            RecordError: the folder cannot be written.
+        """
+        with naming(self.samples_dir):
+            self.samples_dir.mkdir(parents=True, exist_ok=True)
+            if self._lock.take():
+                remove_scratch(self.out)
         write_text(self.out / RUN_FILE, json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+    def close(self) -> None:
+        """Give the folder's lock back."""
+        self._lock.free()
 
     def path(self, key: str) -> Path:
         """The merged samples of a key."""
@@ -59,25 +79,44 @@ class Store:
     def samples(self, key: str) -> dict[str, Sample]:
         """All samples of a key by document id, merged or not.
 
-        Lines cut off by a crash are left out, and so are samples that cannot be scored again.
+        Left out are lines that were cut off by a crash, that hold something else or another key's sample, and samples
+        that cannot be scored again: their documents are decoded again.
         """
         if key not in self._known:
             samples: dict[str, Sample] = {}
-            if self.path(key).is_file():
-                samples.update((s.id, s) for s in read_lines(self.path(key), Sample) if _scorable(s))
-            for part in sorted(self.samples_dir.glob(f"{key}.*.part")):
-                for line in part.read_bytes().splitlines(keepends=True):
-                    if not line.endswith(b"\n"):
-                        break
-                    try:
-                        sample = parse_line(line, Sample)
-                    except ValueError:
-                        continue  # damaged: the document is decoded again, and its line appended
-                    if _scorable(sample):
-                        samples.setdefault(sample.id, sample)
+            for path in (self.path(key), *sorted(self.samples_dir.glob(f"{key}.*.part"))):
+                for sample in self._sound(key, path):
+                    samples.setdefault(sample.id, sample)
             self._known[key] = samples
             self._from_earlier.setdefault(key, frozenset(samples))
         return self._known[key]
+
+    def _sound(self, key: str, path: Path) -> Iterator[Sample]:
+        """Yield the samples of a file, one line in memory at a time; note the faults of a merged one."""
+        if not path.is_file():
+            return
+        with naming(path), path.open("rb") as file:
+            number = 0
+            while line := file.readline(Sample.max_line_bytes + 1):
+                number += 1
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError("its end is missing")
+                    sample = parse_sealed(key, line)
+                except ValueError as error:
+                    if path == self.path(
+                        key
+                    ):  # a process that is killed leaves half a line in a part: nothing is wrong
+                        self._damaged.setdefault(key, []).append(f"{path}, line {number}: {brief(str(error))}")
+                    continue
+                if _scorable(sample):
+                    yield sample
+
+    def damaged(self, key: str) -> str:
+        """Say what is wrong with the merged samples of a key; empty where nothing is."""
+        self.samples(key)
+        first, *others = self._damaged.get(key, [""])
+        return first + (f" (and {len(others)} more lines)" if others else "")
 
     def from_earlier_run(self, key: str) -> frozenset[str]:
         """Documents whose samples an earlier run has written: those on disk when the key was first read."""
@@ -85,37 +124,60 @@ class Store:
         return self._from_earlier[key]
 
     def append(self, key: str, process: int, samples: Iterable[Sample]) -> None:
-        """Append samples of one wave; they are on disk when this returns."""
+        """Append samples of one wave; they are on disk when this returns.
+
+        Raises:
+            RecordError: they cannot be written.
+        """
         new = list(samples)
         known = self.samples(key)
         path = self.samples_dir / f"{key}.{process}.part"
-        whole = path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0
-        with path.open("r+b" if path.is_file() else "wb") as file:
-            file.truncate(whole)  # a line that a crash cut off would merge with the next
-            file.seek(whole)
-            file.write("".join(format_line(s) + "\n" for s in new).encode())
-            file.flush()
+        with naming(path):
+            whole = path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0
+            with path.open("r+b" if path.is_file() else "wb") as file:
+                file.truncate(whole)  # a line that a crash cut off would merge with the next
+                file.seek(whole)
+                file.write("".join(sealed_line(key, s) + "\n" for s in new).encode())
+                file.flush()
         known.update((s.id, s) for s in new)
 
-    def merge(self, key: str, order: Sequence[str]) -> None:
-        """Write the samples of a key as one file in the task's order; documents that it does not name come last."""
+    def merge(self, key: str, order: Sequence[str], *, expected: bool = False) -> None:
+        """Write the samples of a key as one file in the task's order; documents that it does not name come last.
+
+        A merged file with damaged lines is kept beside it.
+
+        Raises:
+            RecordError: it cannot be written, or samples are missing where all are `expected` to be there.
+        """
         self._known.pop(key, None)
+        self._damaged.pop(key, None)
         samples = self.samples(key)
         known = [id_ for id_ in order if id_ in samples]
         others = sorted(set(samples) - set(known))
-        write_lines(self.path(key), [samples[id_] for id_ in (*known, *others)])
+        if self._damaged.get(key):
+            with naming(self.path(key)):
+                shutil.copyfile(self.path(key), self.path(key).with_suffix(".jsonl.damaged"))
+        self._write(key, [samples[id_] for id_ in (*known, *others)])
         for part in self.samples_dir.glob(f"{key}.*.part"):
             part.unlink()
+        if expected and len(known) < len(order):
+            raise RecordError(
+                f"{self.path(key)}: {len(order) - len(known)} samples are gone: the folder was changed while the run "
+                "wrote there; the same command decodes them again"
+            )
 
     def replace(self, key: str, samples: Iterable[Sample]) -> None:
         """Replace the samples of the same documents; the key must be merged."""
         replaced = {**self.samples(key), **{s.id: s for s in samples}}
-        write_lines(self.path(key), replaced.values())
+        self._write(key, replaced.values())
         self._known[key] = replaced
 
     def put(self, key: str, samples: Sequence[Sample]) -> None:
         """Write the samples of a row that is computed from other rows' (an oracle's)."""
-        write_lines(self.path(key), samples)
+        self._write(key, samples)
+
+    def _write(self, key: str, samples: Iterable[Sample]) -> None:
+        write_pieces(self.path(key), (sealed_line(key, sample) + "\n" for sample in samples))
 
     def put_candidates(self, key: str, lines: Sequence[CandidateScore]) -> None:
         """Write the scores of an oracle's candidates."""
@@ -148,14 +210,22 @@ def check_folder(out: Path, marker: str, what: str) -> None:
         # `exists` raises for a name that is too long where its folder exists, and for a path that is too long anywhere.
         for part in (*map(Path, out.absolute().relative_to(place).parts), out.absolute() / _BENEATH):
             (place / part).exists()
-        if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+        if out.is_dir() and not (out / marker).is_file() and not all(map(_left_by_kill, out.iterdir())):
             raise DlbenchError(
                 f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
             )
         # Permission bits do not decide for every user and file system, so a folder is created, and removed again.
-        tempfile.TemporaryDirectory(prefix=".dlbench-", dir=place).cleanup()
+        tempfile.TemporaryDirectory(prefix=".dlbench-", suffix=SCRATCH, dir=place).cleanup()
+        folder_lock.check_free(out)
     except OSError as error:
         where = "" if place is out else f"{brief(str(place))}: "
         raise DlbenchError(
             f"--out {brief(str(out))} cannot be written ({where}{reason(error)}): give another folder"
         ) from error
+
+
+def _left_by_kill(path: Path) -> bool:
+    """Whether a path in a folder is all that a run makes before it marks the folder as its own."""
+    if path.name == "samples" and path.is_dir():
+        return not any(path.iterdir())
+    return path.name == folder_lock.LOCK_FILE or path.name.endswith(SCRATCH)

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import AliasChoices, Field, StringConstraints
 
 from dlbench.records.fields import Count, Extra, Key, Name, Output, Route, Share
-from dlbench.records.jsonl import JsonLine
+from dlbench.records.jsonl import GrownPart, JsonLine
 from dlbench.records.record import Flops, Speculation, Tokens
 
 
@@ -64,7 +64,7 @@ class SharedSources(JsonLine):
     sources: Annotated[dict[Name, Key], Field(max_length=200_000)]
 
 
-class Sample(JsonLine):
+class Sample(GrownPart, JsonLine):
     """One document of one record.
 
     Attributes:
@@ -86,7 +86,10 @@ class Sample(JsonLine):
             rotary angles changed; `prompt_flops` includes the FLOPs of that.
         near_ties: (decode step, margin) where a logit or threshold margin was below 1e-3, so that rounding may decide.
         choice: the candidate that an oracle chose.
+        check: checksum of the line and its key, see `dlbench.records.checksum`; None before it existed, and in memory.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("check",)
 
     max_line_bytes: ClassVar[int] = 1 << 23
     max_lines: ClassVar[int] = 200_000
@@ -110,6 +113,7 @@ class Sample(JsonLine):
         default=(), validation_alias=AliasChoices("tight", "near_ties"), serialization_alias="tight"
     )
     choice: Name | None = None
+    check: Key | None = None
 
 
 class CandidateScore(JsonLine):

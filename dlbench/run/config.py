@@ -22,7 +22,7 @@ from dlbench.records.run_folder import RUN_FILE, check_folder
 from dlbench.registry import kv_policies
 from dlbench.registry import methods as registry
 from dlbench.system import offline
-from dlbench.system.paths import expanded
+from dlbench.system.paths import brief, expanded
 from dlbench.terminal.suggest import unknown
 
 if TYPE_CHECKING:
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
+PROGRESS = ("auto", "lines", "json", "quiet")
+OF_THE_PROCESS = ("time_limit", "progress")
+"""Options that change nothing in what is run, and are not kept in run.json."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,10 @@ class RunSpec:
     """How transformers places the layers on devices; None: all on `device`."""
     trust_remote_code: bool = False
     """Whether code that comes with a model may run."""
+    time_limit: float | None = None
+    """Seconds after which the run stops by itself, between two waves; None for no limit."""
+    progress: Literal["auto", "lines", "json", "quiet"] = "auto"
+    """How progress is printed; see `dlbench.terminal.progress.Progress`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", expanded(self.out, "--out"))
@@ -111,8 +118,18 @@ class RunSpec:
             check_model(model, self.sources.data_dir)
         self.sources.check(self.tasks)
         resolve.expand_tasks(self.tasks, self.sources)
+        if self.official and (found := self.task_code()):
+            raise DlbenchError(
+                f"task {found[0][0]!r} runs code of its own ({found[0][1]}), which nobody has vouched for: an official "
+                "run takes tasks of dlbench and lm-eval, and tasks without functions"
+            )
         self._check_methods()
         check_folder(self.out, RUN_FILE, "run")
+
+    def task_code(self) -> list[tuple[str, Path]]:
+        """Tasks that run code of their own, each with its YAML; those of dlbench and lm-eval do not count."""
+        pairs = [(name, resolve.brings_code(name, self.sources)) for name in self.tasks]
+        return [(name, path) for name, path in pairs if path is not None]
 
     def _check_numbers(self) -> None:
         for name in ("models", "tasks", "methods", "budgets"):
@@ -145,12 +162,17 @@ class RunSpec:
             kv_policies.check(self.kv)
         if self.kernels not in KERNELS:
             raise unknown("kind of kernels", self.kernels, KERNELS)
+        if self.progress not in PROGRESS:
+            raise unknown("kind of progress", self.progress, PROGRESS)
         if self.chat_template not in CHAT:
             raise unknown("chat template policy", self.chat_template, CHAT)
         if not self.think_end_token.strip() or not self.think_end_token.isprintable():
             raise DlbenchError(f"think end token {self.think_end_token!r}: give auto, off, or a mark such as </think>")
-        if self.device_map is not None and not self.device_map.endswith(".json") and self.device_map not in DEVICE_MAPS:
-            raise unknown("device map", self.device_map, DEVICE_MAPS, see="a JSON file of module names and devices")
+        if self.device_map is not None and self.device_map not in DEVICE_MAPS:
+            if not self.device_map.endswith(".json"):
+                raise unknown("device map", self.device_map, DEVICE_MAPS, see="a JSON file of module names and devices")
+            if not expanded(Path(self.device_map), "--device-map").is_file():
+                raise DlbenchError(f"no file {brief(self.device_map)} for --device-map")
         check_device(self.device)
 
     def _check_methods(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,11 +11,14 @@ from pathlib import Path
 from dlbench.data.document import Document, documents_sha256, with_thinking
 from dlbench.data.thinking import Thinking
 from dlbench.engine import Engine
+from dlbench.evaluation.aggregate import Reference
 from dlbench.evaluation.settings import Conditions, Setting
 from dlbench.fit import bounded, halves
 from dlbench.method import Method, Oracle
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.prompting.tokenize import Prompted
+from dlbench.records.run_folder import Store
+from dlbench.records.schema import Asked
 
 
 @dataclass(frozen=True)
@@ -108,3 +113,36 @@ class Job:
         if parts.tune_cut:
             cut["tune"] = len(parts.tune)
         return self.conditions.fit_key(given, method, budget, seed, self.fit_documents[1], cut)
+
+    def reference(self, store: Store) -> Reference:
+        """Full depth of this job, with which others are compared."""
+        backbone = self.engine.backbone
+        stand_in = backbone.sha256 != backbone.base_sha256
+        return Reference(backbone.depth, self.engine.costs, store.samples(self.settings[0].key), stand_in)
+
+    def env(self, batch_size: int | None) -> dict[str, str]:
+        """What its records say of the machine and the kernels.
+
+        Args:
+            batch_size: as asked for; None for auto.
+        """
+        engine = self.engine
+        wished = "" if self.conditions.task.is_loglikelihood else engine.wishes.line
+        return {
+            **({"generation": wished} if wished else {}),
+            "device": str(engine.backbone.device.type),
+            "machine": platform.machine(),
+            "batch_size": str(batch_size or "auto"),
+            "kernels": ": ".join(filter(None, (engine.kernels, engine.kernels_note)))[:500],
+            "attention": str(engine.backbone.model.config._attn_implementation),
+        }
+
+
+def asked(jobs: Sequence[Job]) -> list[Asked]:
+    """Prompts and references of the documents of all tracks, each once."""
+    tracks = {job.conditions.track: job.documents for job in jobs}
+    return [
+        Asked(track=track, id=d.id, prompt=d.prompt, references=d.references, source=d.source)
+        for track, documents in tracks.items()
+        for d in documents
+    ]

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from dlbench.audit.method_calls import closed_form, learn_parameters
-from dlbench.errors import DlbenchError, MethodError
+from dlbench.errors import DlbenchError, MethodError, RecordError
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, load_artifact, save_artifact, tune
 from dlbench.method import Method
@@ -19,6 +21,7 @@ from dlbench.run.config import RunSpec
 from dlbench.run.fit_forecast import duration, forecast
 from dlbench.run.fit_speed import Speed
 from dlbench.run.job import Job
+from dlbench.system.stopping import check_time
 from dlbench.terminal.progress import Progress
 
 LONG = 60.0
@@ -190,6 +193,7 @@ class MethodFitter:
         key = job.fit_key(self.given, self.method, budget, self.seed, context.bound(self.method))
         folder = context.find(key)
         if folder is None:
+            check_time(context.spec.time_limit)
             folder = context.folder / key
             self._fit(job, budget, learnt, folder)
         return folder, *load_artifact(folder, type(self.method))
@@ -233,7 +237,12 @@ class MethodFitter:
             seconds=round(seconds, 1),
             foretold=None if foretold is None else round(foretold.seconds, 1),
         )
-        save_artifact(folder, learnt, facts)
+        try:
+            save_artifact(folder, learnt, facts)
+        except SafetensorError as error:  # its message holds that of the system
+            raise RecordError(f"{folder}: the fit cannot be written ({error}); make room there") from error
+        except OSError as error:
+            raise RecordError(f"{folder}: the fit cannot be written ({error.strerror}); make room there") from error
 
     def _probe(self, job: Job, budget: float | None) -> FitProbe:
         tokens = self.context.bound(self.method)

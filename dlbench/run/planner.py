@@ -32,6 +32,7 @@ from dlbench.run.config import RunSpec, lacks_policy
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import FitContext, MethodFitter, naming_method
 from dlbench.run.notices import Notices
+from dlbench.system.files import SCRATCH
 from dlbench.system.processes import Turns
 from dlbench.terminal.progress import Progress
 
@@ -231,7 +232,7 @@ class Planner:
                 units.append((fitter, fitter.budgets))  # learnt once, then tuned to each budget
             elif method.learns or type(method).at is Method.at:  # a closed form needs no fit
                 units += [(fitter, [budget]) for budget in fitter.budgets]
-        turns = Turns(self.fits.folder / f".{self.meet(uuid4().hex)}")
+        turns = Turns(self.fits.folder / f".{self.meet(uuid4().hex)}{SCRATCH}")
         for number, (fitter, budgets) in enumerate(units):
             if turns.take(number):
                 with contextlib.suppress(MethodError):  # every process will meet it

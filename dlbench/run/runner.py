@@ -6,9 +6,9 @@ Also the entry point of worker processes: `python -m dlbench.run.runner SPEC.jso
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
 from dlbench import __version__
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError, MethodError
-from dlbench.evaluation.aggregate import Evaluation, Reference
+from dlbench.evaluation.aggregate import Evaluation
 from dlbench.evaluation.generation import QualityRun, total
 from dlbench.evaluation.oracle import OracleRows
 from dlbench.evaluation.record import Kind, build
@@ -30,20 +30,22 @@ from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import locate
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Asked, Record
+from dlbench.records.schema import Record
 from dlbench.registry.methods import guilty
 from dlbench.run import budgets
 from dlbench.run.class_members import TuneScores, score_members
-from dlbench.run.config import RunSpec
+from dlbench.run.config import OF_THE_PROCESS, RunSpec
 from dlbench.run.failures import Failures
-from dlbench.run.job import Job
+from dlbench.run.job import Job, asked
 from dlbench.run.method_fitter import MethodFitter
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import show_fits, show_results
 from dlbench.run.timing_process import measure_times
 from dlbench.run.tune_part import TuneParts
-from dlbench.system import process_group
-from dlbench.system.processes import WAIT, cores, launch, own_threads, suitable, tell
+from dlbench.run.workers import run_in_workers
+from dlbench.system import lifeline, process_group, stopping
+from dlbench.system.processes import WAIT, cores, ended_by, own_threads, suitable
+from dlbench.system.versions import facts
 from dlbench.terminal.progress import Progress
 
 
@@ -54,7 +56,7 @@ def execute(spec: RunSpec) -> list[Record]:
         DlbenchError: something cannot be done as asked.
     """
     if (processes := _processes(spec, spec.limit)) > 1:
-        launch("dlbench.run.runner", spec, processes, "run")
+        run_in_workers(spec, processes, "run")
         return list(read_lines(spec.out / "records.jsonl", Record))
     return Runner(spec).run()
 
@@ -67,7 +69,7 @@ def fit_only(spec: RunSpec) -> None:
     """
     check_may_fit(spec)
     if (processes := _processes(spec, None)) > 1:
-        launch("dlbench.run.runner", spec, processes, "fit")
+        run_in_workers(spec, processes, "fit")
     else:
         Runner(spec).fit()
 
@@ -95,21 +97,34 @@ class Runner:
             torch.set_num_threads(max(1, cores() // self.state.num_processes))
             device = str(self.state.device)
         self.spec, self.device = spec, device
+        lifeline.works_on(device)
         self.main = self.state.is_main_process
         self.store = Store(spec.out)
-        self.progress = Progress(shown=self.main)
-        self.started = time.time()
+        self.progress = Progress(self.main, spec.progress, self.state.process_index)
+        self.started = time.monotonic()  # the clock may be set back
         self.failures = Failures(self._note)
 
     def run(self) -> list[Record]:
         """Carry out the run; only the main process returns records.
 
         Raises:
+            DlbenchError: something cannot be done as asked.
             MethodError: every method failed.
             RowsLeftOutError: some did, and have no row; all else is done and written.
+            Stopped: the time limit is over; what was decoded is kept.
         """
         planner = self._planner()
         jobs = planner.load()
+        with contextlib.closing(self.store):
+            try:
+                records = self._run(planner, jobs)
+            except BaseException as error:
+                self.progress.log.event("ended", by=type(error).__name__, text=str(error)[:1000])
+                raise
+            self.progress.log.event("finished", seconds=round(time.monotonic() - self.started, 1))
+            return records
+
+    def _run(self, planner: Planner, jobs: list[Job]) -> list[Record]:
         self._open()
         with self.progress:
             parts = self._tune_parts()
@@ -118,17 +133,18 @@ class Runner:
             planner.fit(fitters)
             self.failures.fitted(jobs, planner.failures)
             tune = score_members(jobs, parts)
-            self._decode(jobs)
-            self.state.wait_for_everyone()
+            in_time = self._decode(jobs)
+            if not all(gather_object([in_time])):  # waits for the other processes
+                raise stopping.Stopped(stopping.OVER)
             self.failures.drop(jobs)
             if not self.main:
                 return []
             records = [r for job in jobs for r in self._records(job, tune)]
             write_lines(self.store.out / "records.jsonl", records)
-            write_lines(self.store.out / "documents.jsonl", _asked(jobs))
+            write_lines(self.store.out / "documents.jsonl", asked(jobs))
             wanted = self.spec.timing and any(not job.conditions.task.is_loglikelihood for job in jobs)
             times = measure_times(jobs, self.spec, self.device, self.store, self.progress) if wanted else []
-        show_results(self.store, records, times, (time.time() - self.started) / 60)
+        show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
         self.failures.end()
         return records
 
@@ -142,16 +158,19 @@ class Runner:
         self.state.wait_for_everyone()
         return words[0]
 
-    def _open(self, **facts: object) -> None:
+    def _open(self, **more: object) -> None:
         """Make the run's folder, and write run.json; all processes wait until it exists.
 
         Args:
-            **facts: what run.json says beside version and options.
+            **more: what run.json says beside version and options.
         """
         if self.main:
-            asked = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
-            self.store.open({"dlbench": __version__, "spec": asked, **facts})
+            spec = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
+            spec = {name: value for name, value in spec.items() if name not in OF_THE_PROCESS}
+            self.store.open({"dlbench": __version__, "spec": spec, **more})
+            self.progress.log.event("run", **facts(self.device), processes=self.state.num_processes, spec=spec, **more)
         self.state.wait_for_everyone()
+        self.progress.log.open(self.store.out)
 
     def _tune_parts(self) -> TuneParts:
         store = Store(self.spec.out / "tune")
@@ -163,10 +182,10 @@ class Runner:
         asked = [job for job in jobs if job.oracles or any(f.takes_budgets and f.job is job for f in fitters)]
         if not (open_ := budgets.to_choose(asked, self.spec)):
             return
-        started = time.time()
+        started = time.monotonic()
         choices = budgets.choose(open_, parts)
         for choice in choices:
-            self.progress.note(f"{choice.line} ({time.time() - started:.0f} s)")
+            self.progress.note(f"{choice.line} ({time.monotonic() - started:.0f} s)")
         self._open(budgets=[choice.to_json() for choice in choices])
 
     def fit(self) -> None:
@@ -179,24 +198,33 @@ class Runner:
         jobs = planner.load()
         fitters = planner.fitters(jobs)
         check_any_fit(self.spec, fitters)
-        self._open()
-        with self.progress:
-            self._choose_budgets(jobs, fitters, self._tune_parts())
-            planner.fit(fitters)
+        with contextlib.closing(self.store):
+            self._open()
+            with self.progress:
+                self._choose_budgets(jobs, fitters, self._tune_parts())
+                planner.fit(fitters)
         if self.main:
             show_fits(jobs)
         if planner.failures:
             raise MethodError("; ".join(planner.failures))
 
-    def _decode(self, jobs: Sequence[Job]) -> None:
+    def _decode(self, jobs: Sequence[Job]) -> bool:
+        """Decode this process's documents; False where the time limit was over before all were decoded."""
         index, count = self.state.process_index, self.state.num_processes
         amount = sum(total(job.batches, job.all_settings, index, count) for job in jobs)
         with self.progress.bar("decode", amount) as done:
             for job in jobs:
                 done(0, f"{job.conditions.task.name} · {job.engine.backbone.name}")
+                for setting in job.all_settings if self.main else ():
+                    if fault := self.store.damaged(setting.key):
+                        self._note(f"{fault}: decoded again; the file is kept as it was, with .damaged at its end")
                 run = self._quality_run(job, self.store)
-                run.run(job.batches, job.all_settings, done)
+                run.go_on = lambda: not stopping.is_over(self.spec.time_limit)
+                in_time = run.run(job.batches, job.all_settings, done)
                 self.failures.decoded(run.failed)
+                if not in_time:
+                    return False
+        return True
 
     def _quality_run(self, job: Job, store: Store) -> QualityRun:
         return QualityRun(
@@ -214,20 +242,21 @@ class Runner:
 
     def _note(self, line: str) -> None:
         """Print a line for people, in any process."""
-        if self.main:
-            self.progress.note(line)
-        else:
+        self.progress.note(line)
+        if not self.main:
             print(f"process {self.state.process_index}: {line}", file=sys.stderr, flush=True)
 
     def _records(self, job: Job, tune: TuneScores) -> list[Record]:
         """Merge what the processes decoded, and build the job's records."""
         order = [d.id for d in job.documents]
         for setting in job.all_settings:
-            self.store.merge(setting.key, order)
+            self.store.merge(setting.key, order, expected=True)
         self._rescore(job)
         samples = {s.key: self.store.samples(s.key) for s in job.all_settings}
         anchor = job.base or job
-        evaluation = Evaluation(job.conditions, job.documents, self._reference(anchor), self._env(job))
+        evaluation = Evaluation(
+            job.conditions, job.documents, anchor.reference(self.store), job.env(self.spec.batch_size)
+        )
         notes = []
         if job.conditions.generation != anchor.conditions.generation:
             notes.append("its generation_config asks for something else than its base's: another track than the base")
@@ -242,13 +271,6 @@ class Runner:
             records += OracleRows(evaluation, given, oracle, settings, samples, self.store).run(job.budgets)
         return records
 
-    def _reference(self, anchor: Job) -> Reference:
-        """Full depth of the job that others are compared with."""
-        backbone = anchor.engine.backbone
-        stand_in = backbone.sha256 != backbone.base_sha256
-        full = self.store.samples(anchor.settings[0].key)
-        return Reference(backbone.depth, anchor.engine.costs, full, stand_in)
-
     def _rescore(self, job: Job) -> None:
         """Score samples of earlier runs again."""
         task, keys = job.conditions.task, [s.key for s in job.all_settings]
@@ -260,28 +282,6 @@ class Runner:
         if changed:
             self._note(f"{where}: {changed:,} samples of earlier runs are scored anew: the task's scoring has changed")
 
-    def _env(self, job: Job) -> dict[str, str]:
-        engine = job.engine
-        asked = "" if job.conditions.task.is_loglikelihood else engine.wishes.line
-        return {
-            **({"generation": asked} if asked else {}),
-            "device": str(engine.backbone.device.type),
-            "machine": platform.machine(),
-            "batch_size": str(self.spec.batch_size or "auto"),
-            "kernels": ": ".join(filter(None, (engine.kernels, engine.kernels_note)))[:500],
-            "attention": str(engine.backbone.model.config._attn_implementation),
-        }
-
-
-def _asked(jobs: Sequence[Job]) -> list[Asked]:
-    """Prompts and references of the documents of all tracks, each once."""
-    tracks = {job.conditions.track: job.documents for job in jobs}
-    return [
-        Asked(track=track, id=d.id, prompt=d.prompt, references=d.references, source=d.source)
-        for track, documents in tracks.items()
-        for d in documents
-    ]
-
 
 def _worker(path: Path, what: str) -> int:
     """Entry point of a worker process of a run, or of its fits."""
@@ -292,14 +292,14 @@ def _worker(path: Path, what: str) -> int:
         if isinstance(content[name], list):
             content[name] = tuple(content[name])
     try:
-        runner = Runner(RunSpec(**content))
-        runner.fit() if what == "fit" else runner.run()
-    except DlbenchError as error:
-        return tell(path, error)
-    except Exception as error:
-        if (failure := guilty(error)) is None:
-            raise
-        return tell(path, failure)
+        with stopping.by_signals():
+            try:
+                runner = Runner(RunSpec(**content))
+                runner.fit() if what == "fit" else runner.run()
+            except Exception as error:
+                return ended_by(path, error if isinstance(error, DlbenchError) else guilty(error) or error)
+            except BaseException as error:
+                return ended_by(path, error)
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()

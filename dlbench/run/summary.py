@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -34,12 +35,13 @@ def show_results(store: Store, records: Sequence[Record], times: Sequence[Timing
     console.print(closing_table(board.tracks, console.width))
     for line in dict.fromkeys([*cut_prompts(records), *_notes_on_full(records), *slow_kernels(records, times)]):
         console.print(f"! {line}", markup=False, highlight=False)
-    said = Table.grid(padding=(0, 1, 0, 0))
+    headlines = Table.grid(padding=(0, 1, 0, 0))
     for line in board.headlines():
-        said.add_row("•", Text(line))
-    console.print(said, highlight=False)
+        headlines.add_row("•", Text(line))
+    console.print(headlines, highlight=False)
     n = records[0].task.n if records else 0
-    console.print(f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: {page}")
+    said = f"\n{len(records)} records of {n} documents each in {minutes:.1f} minutes; board: "
+    console.print(said + escape(str(page)))
     console.print(f"Any two rows against each other: dlbench compare {store.out} A B", markup=False)
 
 
@@ -86,5 +88,5 @@ def show_fits(jobs: Sequence[Job]) -> None:
                 )
                 where = facts.task if lone else f"{facts.task}, {job.conditions.backbone.name}"
                 minutes = [f"{x / 60:.1f}" if x is not None else "–" for x in (facts.seconds, facts.foretold)]
-                table.add_row(label, where, *shares, *counts, str(facts.seed), *minutes)
+                table.add_row(Text(label), Text(where), *shares, *counts, str(facts.seed), *minutes)
     open_console().print(table)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, WorkerLost
 from dlbench.evaluation.settings import Setting
 from dlbench.evaluation.timing import BATCHES, describe
 from dlbench.records.jsonl import read_lines, write_lines
@@ -21,6 +21,8 @@ from dlbench.records.schema import Timing
 from dlbench.registry.methods import name_of
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
+from dlbench.system import lifeline, stopping, watching
+from dlbench.system.files import SCRATCH, naming
 from dlbench.system.process_group import LAUNCHED
 from dlbench.terminal.progress import Progress
 
@@ -42,7 +44,7 @@ def measure_times(jobs: Sequence[Job], spec: RunSpec, device: str, store: Store,
     """
     jobs = [job for job in jobs if not job.conditions.task.is_loglikelihood]  # nothing is decoded there
     amount = sum(len(job.settings) * len(BATCHES) for job in jobs)
-    with progress.bar("time", amount) as done, tempfile.TemporaryDirectory() as folder:
+    with progress.bar("time", amount) as done, _scratch(store.out) as folder:
         done(0, "batch " + " and ".join(map(str, BATCHES)))
         backbones = [job.engine.backbone for job in jobs]
         content = {
@@ -54,7 +56,7 @@ def measure_times(jobs: Sequence[Job], spec: RunSpec, device: str, store: Store,
             "sources": {name_of(m): m for m in spec.methods},
             "tasks": [_task(base, jobs, store) for base in jobs if base.base is None],
         }
-        timings = _run(content, Path(folder), done, progress.note)
+        timings = _run(content, Path(folder), done, progress.note, spec.time_limit)
     write_lines(store.out / "timing.jsonl", timings)
     return timings
 
@@ -101,8 +103,18 @@ def _forwards(job: Job, setting: Setting, store: Store) -> float:
     return sum(len(samples[d.id].layers) for d in job.documents) / len(job.documents)
 
 
+def _scratch(out: Path) -> tempfile.TemporaryDirectory[str]:
+    """Make a folder in the run's, so that the next run removes it if this one is killed."""
+    with naming(out):
+        return tempfile.TemporaryDirectory(prefix=".timing-", suffix=SCRATCH, dir=out)
+
+
 def _run(
-    content: Mapping[str, object], folder: Path, done: Callable[[int], None], note: Callable[[str], None]
+    content: Mapping[str, object],
+    folder: Path,
+    done: Callable[[int], None],
+    note: Callable[[str], None],
+    time_limit: float | None,
 ) -> list[Timing]:
     """Run the timing process.
 
@@ -111,20 +123,34 @@ def _run(
         folder: for the job file and the results.
         done: told the number of settings that are finished, as they finish.
         note: prints what the process has to say.
+        time_limit: seconds after which it is stopped; None for no limit.
+
+    Raises:
+        DlbenchError: it failed.
+        WorkerLost: it was killed or stopped.
+        Stopped: the time is over.
     """
     job_file, out = folder / "job.json", folder / "timing.jsonl"
     job_file.write_text(json.dumps({**content, "out": str(out)}))
-    command = [sys.executable, "-m", "dlbench.evaluation.timing", str(job_file)]
+    command = [sys.executable, *lifeline.tied("dlbench.evaluation.timing"), str(job_file)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_") and k not in LAUNCHED}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as worker:
-        assert worker.stdout is not None and worker.stderr is not None
-        for line in worker.stdout:
-            report = json.loads(line)
-            done(report["done"])
-            if "note" in report:
-                note(report["note"])
-        errors = worker.stderr.read()
+    errors = folder / "errors.txt"
+    with errors.open("wb") as file:
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=env)
+        with watching.ending_stopped(worker) as given_up:
+            assert worker.stdout is not None
+            for line in worker.stdout:
+                report = json.loads(line)
+                done(report["done"])
+                if "note" in report:
+                    note(report["note"])
+                stopping.check_time(time_limit)
+            worker.wait()
     if worker.returncode:
-        last = errors.strip().splitlines()[-1] if errors.strip() else f"exit code {worker.returncode}"
-        raise DlbenchError(f"the timing run failed: {last}; --no-timing goes without it")
+        advice = "; --no-timing goes without it"
+        if given_up or worker.returncode < 0:
+            fault = given_up[0] if given_up else watching.killed_by(-worker.returncode)
+            raise WorkerLost(f"the timing process (pid {worker.pid}) {fault}; the records are written{advice}")
+        said = errors.read_text(errors="replace").strip().splitlines() or [f"exit code {worker.returncode}"]
+        raise DlbenchError(f"the timing run failed: {said[-1]}{advice}")
     return list(read_lines(out, Timing))

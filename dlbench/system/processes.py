@@ -10,6 +10,8 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,14 +23,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlbench.errors import DlbenchError, RowsLeftOutError
-from dlbench.system import process_group
+import psutil
+
+from dlbench.errors import OF_THE_SYSTEM, DlbenchError, RowsLeftOutError, WorkerLost
+from dlbench.system import lifeline, process_group
+from dlbench.system.stopping import EXIT_CODE, Stopped
+from dlbench.system.watching import Watch, end, killed_by
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 WAIT = timedelta(hours=2)
 """Longest time that one process waits for another before it fails."""
+SOON = 0.5
+"""Seconds for a signal to reach all processes of a job."""
+_PREFIX = "dlbench-launch-"
+KEPT = "what the processes finished is kept: the same command goes on there"
 
 SMALL = 64 * 2**20
 """Bytes of weights up to which a model's layers roughly fit the caches of one core."""
@@ -98,39 +108,105 @@ def tell(spec: Path, error: DlbenchError) -> int:
     return error.exit_code
 
 
+def ended_by(spec: Path, error: BaseException) -> int:
+    """Report what ended a worker where `launch` finds it; return the exit code for this process.
+
+    Raises:
+        BaseException: the error itself, where it is a bug, so that its traceback is printed. It may come of the end of
+            another process, so `launch` is given the time to end this one silently.
+    """
+    if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
+        return tell(spec, DlbenchError(f"{error.filename or 'the output'}: {error.strerror}"))
+    if isinstance(error, DlbenchError):
+        return tell(spec, error)
+    if isinstance(error, Stopped):
+        with contextlib.suppress(OSError):  # the parent may be gone with the folder
+            spec.with_name(f"stopped-{process_group.rank()}").write_text(str(error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_CODE)  # what libraries do at the end of a process may wait for the others
+    with contextlib.suppress(Stopped):
+        time.sleep(2 * SOON)
+        raise error
+    return EXIT_CODE
+
+
 def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> None:
-    """Run `python -m MODULE SPEC.json WHAT` in several processes of this machine.
+    """Run `python -m MODULE SPEC.json WHAT`, tied to this process, in several processes of this machine.
 
     Args:
-        module: what each process runs; it reports a DlbenchError by `tell`.
+        module: what each process runs; it reports errors by `ended_by`.
         spec: written to the file as JSON, its fields by name.
         processes: how many.
         what: what the processes do, in one word, such as "run".
 
     Raises:
-        DlbenchError: one of them failed, and the others were ended. The message is the one that a process reported,
-            or names the exit code of a process that printed a traceback instead.
+        DlbenchError: the one that a process reported; the others were ended.
+        WorkerLost: a process was killed, stopped or stuck, or printed a traceback; the others were ended.
+        Stopped: a process was told to stop.
     """
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+    _remove_stale()
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder, socket.socket() as free:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(dataclasses.asdict(spec), default=str))
         free.bind(("127.0.0.1", 0))
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
         free.close()
-        started = []
+        workers: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(processes):
                 env = {**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-                started.append(subprocess.Popen([sys.executable, "-m", module, str(path), what], env=env))
-            while not (failed := [p.returncode for p in started if p.poll()]) and None in [p.poll() for p in started]:
-                time.sleep(0.1)
+                command = [sys.executable, *lifeline.tied(module, path.parent, rank), str(path), what]
+                workers.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE))
+            lost = _wait(workers)
         finally:
-            for process in started:  # the others would wait for the one that failed
-                process.terminate()
-            for process in started:
-                process.wait()
-        if failed:
-            reported = [one.read_text() for one in sorted(path.parent.glob("error-*"))]
-            code = f"a process of the {what} failed (exit code {failed[0]}); see what it printed above"
-            kind = RowsLeftOutError if failed[0] == RowsLeftOutError.exit_code else DlbenchError
-            raise kind(reported[0] if reported else code)
+            end(workers)
+        if lost is not None:
+            raise _fault(*lost, workers, path.parent, what)
+
+
+def _remove_stale() -> None:
+    """Remove the folders of launches whose processes were all killed at once."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
+    """Wait until all workers are done; return the rank of the first that fails, and why where it does not say so."""
+    watch = Watch([worker.pid for worker in workers])
+    while True:
+        codes = [worker.poll() for worker in workers]
+        if failed := [rank for rank, code in enumerate(codes) if code]:
+            if any(codes[rank] in (EXIT_CODE, -signal.SIGTERM) for rank in failed):
+                time.sleep(SOON)  # a scheduler tells all processes: the signal for this one may come last
+            killed = [rank for rank in failed if (codes[rank] or 0) < 0]
+            return (killed or failed)[0], ""
+        if None not in codes:
+            return None
+        if silent := watch.lost(codes):
+            return silent
+        time.sleep(0.1)
+
+
+def _fault(
+    rank: int, why: str, workers: Sequence[subprocess.Popen[bytes]], folder: Path, what: str
+) -> DlbenchError | Stopped:
+    """The error for a worker that failed."""
+    reported = [one.read_text() for one in sorted(folder.glob("error-*"))]
+    code = workers[rank].returncode
+    if not why and reported:
+        kind = RowsLeftOutError if code == RowsLeftOutError.exit_code else DlbenchError
+        return kind(reported[0])
+    if not why and code in (EXIT_CODE, -signal.SIGTERM):
+        said = folder / f"stopped-{rank}"  # not there where it was ended in a library, or while it imported
+        return Stopped(said.read_text() if said.is_file() else "a process was told to stop")
+    device, stack = lifeline.last_word(folder, rank)
+    name = f"process {rank} of {len(workers)} of the {what}"
+    where = ", ".join(filter(None, (device, f"pid {workers[rank].pid}")))
+    if not why and code > 0:
+        return WorkerLost(f"{name} ({where}) failed (exit code {code}); see what it printed above")
+    if stack:
+        print(f"{name} was last seen here:\n{stack}", end="", file=sys.stderr, flush=True)
+    return WorkerLost(f"{name} ({where}) {why or killed_by(-code)}; {KEPT}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from dlbench import __version__
 
@@ -26,3 +28,21 @@ def versions(*more: str) -> dict[str, str]:
         except PackageNotFoundError:
             installed[name] = "absent"
     return installed
+
+
+def facts(device: str) -> dict[str, Any]:
+    """What a log says of the software and the machine.
+
+    Args:
+        device: torch's name of the device.
+    """
+    import torch
+
+    return {
+        **versions(),
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "device": device,
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+    }

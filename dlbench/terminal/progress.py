@@ -7,26 +7,34 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from dlbench.terminal.event_log import EventLog
+
+How = Literal["auto", "lines", "json", "quiet"]
 EVERY = 30.0
 """Seconds between lines where there is no terminal."""
 
 
 class Progress:
-    """Progress bars of a run; plain lines where there is no terminal.
+    """Progress bars of a run; plain lines where there is no terminal. What it is told goes to a log too.
 
     Args:
         shown: False in all processes of a run but the first, which print nothing.
+        how: "auto" draws bars on a terminal; "lines" and "json" print lines there too, "quiet" nothing.
+        rank: of this process, for the log.
     """
 
-    def __init__(self, shown: bool) -> None:
+    def __init__(self, shown: bool, how: How = "auto", rank: int = 0) -> None:
+        self.log = EventLog(rank, echo=shown and how == "json")
+        shown = shown and how not in ("json", "quiet")
         self.console = Console(stderr=True)
-        self.shown = shown
+        self.shown, self._bare = shown, how != "auto" or not self.console.is_terminal
         self._bars = Bars(
             TextColumn("[bold]{task.description:<8}"),
             BarColumn(bar_width=None),
@@ -37,7 +45,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("[dim]{task.fields[what]}"),
             console=self.console,
-            disable=not shown or not self.console.is_terminal,
+            disable=not shown or self._bare,
             expand=True,
         )
 
@@ -58,10 +66,11 @@ class Progress:
         def done(amount: int, what: str | None = None) -> None:
             nonlocal finished
             finished += amount
+            self.log.state(name, done=finished, of=total, **({} if what is None else {"what": what}))
             self._bars.advance(task, amount)
             if what is not None:
-                self._bars.update(task, what=what)
-                self.line(f"{name}: {what}")
+                self._bars.update(task, what=escape(what))
+                self._print_bare(f"{name}: {what}")
 
         with self._reporting(lambda: f"{name}: {finished:,} of {total:,}"):
             yield done
@@ -77,15 +86,18 @@ class Progress:
             seconds: that it will take, as far as is known.
         """
         about = "" if seconds is None else f" · about {_clock(seconds)}"
-        task = self._bars.add_task(kind, total=None, what=name + about)
+        task = self._bars.add_task(kind, total=None, what=escape(name + about))
+        self.log.event("begun", work=kind, what=name, seconds=seconds)
+        self.log.state(kind, what=name, seconds=seconds)
         if seconds is None:
-            self.line(f"{kind}: {name}")
+            self._print_bare(f"{kind}: {name}")
         start, count = time.perf_counter(), ""
 
         def say(step: int, steps: int) -> None:
             nonlocal count
             count = f", step {step:,} of {steps:,}"
             self._bars.update(task, completed=step, total=steps)
+            self.log.state(kind, what=name, seconds=seconds, done=step, of=steps)
 
         def report() -> str:
             foreseen = "" if seconds is None else f" of about {_clock(seconds)}"
@@ -94,18 +106,19 @@ class Progress:
         with self._reporting(report):
             yield say
         self._bars.remove_task(task)
+        self.log.event("done", work=kind, what=name, took=round(time.perf_counter() - start, 1))
 
     @contextmanager
     def _reporting(self, report: Callable[[], str]) -> Iterator[None]:
         """Where there is no terminal, print a line every `EVERY` seconds while entered."""
-        if not self.shown or self.console.is_terminal:
+        if not self.shown or not self._bare:
             yield
             return
         done = threading.Event()
 
         def watch() -> None:
             while not done.wait(EVERY):
-                self.line(report())
+                self._print_bare(report())
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
@@ -117,12 +130,17 @@ class Progress:
 
     def note(self, line: str) -> None:
         """Print a line that stays on the screen."""
+        self.log.event("note", text=line)
         if self.shown:
             self.console.print(line, highlight=False, markup=False)
 
     def line(self, line: str) -> None:
-        """Print a line where there is no terminal to draw bars on."""
-        if self.shown and not self.console.is_terminal:
+        """Print a line where no bars are drawn."""
+        self.log.event("line", text=line)
+        self._print_bare(line)
+
+    def _print_bare(self, line: str) -> None:
+        if self.shown and self._bare:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

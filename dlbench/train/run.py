@@ -27,9 +27,9 @@ from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import load, stored_config
-from dlbench.system import device_memory, process_group
+from dlbench.system import device_memory, process_group, stopping
 from dlbench.system.files import write_text
-from dlbench.system.processes import WAIT, cores, launch, own_threads, tell
+from dlbench.system.processes import WAIT, cores, ended_by, launch, own_threads
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop, lora, sets
@@ -274,10 +274,11 @@ class Training:
 
 def _worker(path: Path) -> int:
     """Entry point of a worker process."""
-    try:
-        execute(TrainSpec.read(path))
-    except DlbenchError as error:
-        return tell(path, error)
+    with stopping.by_signals():
+        try:
+            execute(TrainSpec.read(path))
+        except BaseException as error:
+            return ended_by(path, error)
     return 0
 
 

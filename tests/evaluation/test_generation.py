@@ -106,6 +106,7 @@ def decode(tmp_path, *, process=0, processes=1, count=9, ends=(), routed=False, 
     done = []
     everything = settings(conditions(Length()))
     run.run(waves(tokenise(run.engine, documents(count)), size), everything, done.append)
+    run.store.close()
     return run.store, [s.key for s in everything], done
 
 
@@ -132,6 +133,21 @@ def test_only_what_is_missing_is_decoded(tmp_path, monkeypatch):
     assert waves_made == [] and sum(done) == 4 * 5
     store, keys, _ = decode(tmp_path, count=9)
     assert sum(waves_made) > 0 and all(len(store.samples(key)) == 9 for key in keys)
+
+
+def test_a_run_that_is_not_to_go_on_stops_between_two_waves(tmp_path):
+    run = QualityRun(engine(), Length(), Store(tmp_path), False)
+    run.store.open({})
+    everything, done = settings(conditions(Length())), []
+    batches = waves(tokenise(run.engine, documents(9)), 3)
+    run.go_on = lambda: sum(done) < 3 * 5
+    assert not run.run(batches, everything, done.append)
+    assert sum(done) == 3 * 5 and {len(run.store.samples(s.key)) for s in everything} == {3}
+    run.go_on = lambda: True
+    assert run.run(batches, everything, done.append)
+    assert {len(run.store.samples(s.key)) for s in everything} == {9}
+    run.go_on = lambda: False
+    assert run.run(batches, everything, done.append)  # nothing is missing
 
 
 def plain(store, keys):

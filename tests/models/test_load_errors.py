@@ -297,3 +297,14 @@ def test_a_card_that_is_damaged_is_told(content, small, tmp_path):
     (folder / "dlbench.json").write_text(content)
     with pytest.raises(DlbenchError, match=r"dlbench\.json (is not JSON|holds no JSON|is damaged)"):
         load(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("size", "value"), [("hidden_size", 10**12), ("num_hidden_layers", 10**9), ("vocab_size", 10**10), ("head_dim", -1)]
+)
+def test_absurd_sizes_are_refused_before_memory_is_asked_for(small, tmp_path, size, value):
+    folder = shutil.copytree(small, tmp_path / "absurd")
+    config(**{size: value})(folder)
+    with pytest.raises(DlbenchError, match=f"{size} = {value}, where 1 to ") as caught:
+        load(str(folder))
+    assert "\n" not in str(caught.value)

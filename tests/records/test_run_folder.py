@@ -1,12 +1,20 @@
 """The run folder: samples survive a kill, another number of processes, and a damaged line."""
 
+import errno
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from record_samples import sample
 
-from dlbench.errors import RecordError
+from dlbench.errors import DlbenchError, RecordError
 from dlbench.records.jsonl import format_line, read_lines
-from dlbench.records.run_folder import Store
+from dlbench.records.run_folder import Store, check_folder
 from dlbench.records.schema import CandidateScore, Sample
+from dlbench.system import folder_lock
 
 KEY, OTHER = "0" * 32, "1" * 32
 
@@ -112,12 +120,162 @@ def test_keys_do_not_mix(store):
     assert part(store, key=OTHER).is_file()
 
 
-def test_a_merged_file_that_was_changed_is_named(store):
-    store.append(KEY, 0, [sample("a"), sample("b")])
-    store.merge(KEY, ["a", "b"])
-    store.path(KEY).write_text(format_line(sample("a")) + "\n" + '{"id": "b"}\n')
-    with pytest.raises(RecordError, match=f"{KEY}.jsonl, line 2"):
-        Store(store.out).samples(KEY)
+def torn(lines):
+    return b"".join(lines)[:-7]
+
+
+def zeroed(lines):
+    return lines[0] + b"\0" * len(lines[1]) + lines[2]
+
+
+def garbled(lines):
+    return b"\xff\xfe garbage\n" + lines[0] + lines[2]
+
+
+def edited(lines):
+    return lines[0] + lines[1].replace(b'"score":0.5', b'"score":0.9') + lines[2]
+
+
+def another_output(lines):
+    return lines[0] + lines[1].replace(b'"output":"', b'"output":"more') + lines[2]
+
+
+def endless(lines):
+    return lines[0] + b"x" * (50 << 20) + b"\n" + lines[2]
+
+
+@pytest.mark.parametrize("damage", [torn, zeroed, garbled, edited, another_output, endless])
+def test_a_damaged_merged_file_costs_only_its_damaged_lines(store, damage):
+    store.append(KEY, 0, [sample(id_, score=0.5) for id_ in "abc"])
+    store.merge(KEY, list("abc"))
+    whole = store.path(KEY).read_bytes()
+    content = damage(whole.splitlines(keepends=True))
+    assert content != whole
+    store.path(KEY).write_bytes(content)
+    again = Store(store.out)
+    lost = {torn: "c", zeroed: "bc"}.get(damage, "b")  # zeros hold no line end either
+    assert set(again.samples(KEY)) == set("abc") - set(lost)
+    assert f"{KEY}.jsonl, line " in again.damaged(KEY)
+    again.append(KEY, 0, [sample(id_, score=0.5) for id_ in lost])
+    again.merge(KEY, list("abc"))
+    assert store.path(KEY).read_bytes() == whole
+    assert store.path(KEY).with_suffix(".jsonl.damaged").read_bytes() == content
+    assert Store(store.out).damaged(KEY) == ""
+
+
+def test_a_sample_of_another_key_is_not_believed(store):
+    store.append(KEY, 0, [sample("a")])
+    store.merge(KEY, ["a"])
+    store.path(OTHER).write_bytes(store.path(KEY).read_bytes())
+    part(store, key=OTHER).write_bytes(store.path(KEY).read_bytes())
+    assert store.samples(OTHER) == {} and "another key" in store.damaged(OTHER)
+
+
+def test_samples_of_earlier_releases_have_no_checksum(store):
+    line = format_line(sample("a"))
+    assert "check" not in line
+    store.path(KEY).write_text(line + "\n")
+    assert store.samples(KEY) == {"a": sample("a")} and store.damaged(KEY) == ""
+    store.merge(KEY, ["a"])
+    assert '"check":"' in store.path(KEY).read_text()
+
+
+def full(store, monkeypatch, number):
+    def refuse(self, *_, **__):
+        raise OSError(number, os.strerror(number), str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+
+
+def limited(store, monkeypatch):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(resource, "undo", lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before), raising=False)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (part(store).stat().st_size + 100, before[1]))
+
+
+FAULTS = {
+    "full disk": (lambda *at: full(*at, errno.ENOSPC), "No space left on device; make room"),
+    "quota": (lambda *at: full(*at, errno.EDQUOT), "quota exceeded; make room"),
+    "read-only": (lambda *at: full(*at, errno.EROFS), "Read-only file system; give a folder that can be written"),
+    "file size": (limited, "File too large, a limit on the size of files (`ulimit -f`)"),
+    "folder gone": (lambda store, _: store.samples_dir.rename(store.out / "elsewhere"), "the folder was removed"),
+    "file for a folder": (
+        lambda store, _: (store.samples_dir.rename(store.out / "elsewhere"), store.samples_dir.write_text("")),
+        "Not a directory",
+    ),
+}
+
+
+@pytest.mark.parametrize(("cause", "said"), FAULTS.values(), ids=FAULTS)
+def test_what_the_system_refuses_is_one_line_and_earlier_samples_stay(store, monkeypatch, cause, said):
+    store.append(KEY, 0, [sample("a")])
+    with monkeypatch.context() as patch:
+        cause(store, patch)
+        try:
+            with pytest.raises(RecordError) as caught:
+                store.append(KEY, 0, [sample("b", output="x" * 1000)])
+        finally:
+            getattr(resource, "undo", lambda: None)()
+    assert str(caught.value).startswith(str(part(store))) and said in str(caught.value)
+    assert "\n" not in str(caught.value) and caught.value.exit_code == 2
+    if (elsewhere := store.out / "elsewhere").exists():
+        store.samples_dir.unlink(missing_ok=True)
+        elsewhere.rename(store.samples_dir)
+    again = Store(store.out)
+    assert again.samples(KEY) == {"a": sample("a")}
+    again.append(KEY, 0, [sample("b")])
+    assert Store(store.out).samples(KEY) == {"a": sample("a"), "b": sample("b")}
+
+
+def test_a_full_file_system_costs_no_sample_that_was_written(tmp_path):
+    """A real one, of 1 MB, where the system lets a user mount it."""
+    script = tmp_path / "fill.py"
+    script.write_text(
+        "import sys; from pathlib import Path; from dlbench.errors import RecordError\n"
+        "from dlbench.records.run_folder import Store; from record_samples import sample\n"
+        "out = Path(sys.argv[1]) / 'run'; store = Store(out); store.open({}); n = 0\n"
+        "try:\n"
+        "    while True:\n"
+        "        store.append('0' * 32, 0, [sample(f'd{n}', output='x' * 50_000)]); n += 1\n"
+        "except RecordError as error:\n"
+        "    print(error)\n"
+        "print(n, list(Store(out).samples('0' * 32)) == [f'd{i}' for i in range(n)])\n"
+    )
+    (tmp_path / "disk").mkdir()
+    mounted = f"mount -t tmpfs -o size=1m none {tmp_path}/disk && {sys.executable} {script} {tmp_path}/disk"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ran = subprocess.run(["unshare", "-rm", "sh", "-c", mounted], env=env, capture_output=True, text=True)
+    if ran.returncode:
+        pytest.skip(f"no mounts here: {ran.stderr[-200:]}")
+    message, count = ran.stdout.splitlines()
+    assert "No space left on device; make room" in message and int(count.split()[0]) > 5 and "True" in count
+
+
+def test_two_commands_do_not_write_to_one_folder(store):
+    with pytest.raises(DlbenchError, match=f"--out .*: another command writes there .process {os.getpid()} on "):
+        check_folder_now(store.out)
+    store.close()
+    check_folder_now(store.out)
+    Store(store.out).open({})
+
+
+def check_folder_now(out):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder_lock.check_free, "__defaults__", (0.0,))
+        check_folder(out, "run.json", "run")
+
+
+def test_a_folder_that_a_kill_left_unmarked_is_taken(tmp_path):
+    (tmp_path / "samples").mkdir()
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".run.json.abc.scratch").touch()
+    check_folder(tmp_path, "run.json", "run")
+    Store(tmp_path).open({})
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", "run.json", "samples"]
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "samples" / "thesis.tex").touch()
+    with pytest.raises(DlbenchError, match="holds files but no run"):
+        check_folder(tmp_path, "run.json", "run")
 
 
 def test_candidates_stand_beside_the_samples(store):

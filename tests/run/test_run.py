@@ -15,6 +15,7 @@ from typing import Any
 import apart
 import pytest
 import small_model
+import torch
 
 from dlbench.cli import main
 from dlbench.evaluation.generation import QualityRun
@@ -26,6 +27,7 @@ from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
 from dlbench.run.method_fitter import MethodFitter
 from dlbench.run.planner import Planner
+from dlbench.system import folder_lock
 from dlbench.system import processes as launch
 from dlbench.terminal.progress import Progress
 
@@ -126,6 +128,50 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(finished: Path, t
         file.write('{"id": "torn')
     assert main(command(tiny, out, "--no-timing", "--processes", "2")) == 0
     assert records(out) == records(finished)
+
+
+def test_a_run_that_its_time_limit_stops_goes_on(
+    finished: Path,
+    tiny: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, decoded, decode = tmp_path / "out", [0], QualityRun._decode_batch
+
+    def counting(run: QualityRun, *given: Any) -> None:
+        decoded[0] += run.store.out == out
+        decode(run, *given)
+
+    monkeypatch.setattr(QualityRun, "_decode_batch", counting)
+    monkeypatch.setattr("dlbench.system.stopping.left", lambda limit: limit and limit - decoded[0])
+    line = command(tiny, out, "--no-timing", "--task", "nano_math")
+    assert main([*line, "--time-limit", "1"]) == 143
+    said = capsys.readouterr().err
+    assert said.endswith("dlbench: stopped by --time-limit; the same command continues where it stopped\n")
+    assert decoded == [1] and not (out / "records.jsonl").exists()
+    assert main(line) == 0
+    assert decoded == [2]  # one wave of each task, none of them twice
+    assert [r for r in records(out) if r["task"]["name"] == "nano_summary"] == records(finished)
+    events = [json.loads(text) for text in (out / "log.jsonl").read_text().splitlines()]
+    assert [one["event"] for one in events if one["event"] in ("run", "ended", "finished")] == [
+        *("run", "ended", "run", "finished"),
+    ]
+    assert events[0]["torch"] == torch.__version__ and events[0]["spec"]["limit"] == 8
+    assert not list(out.rglob("*.scratch")) and json.loads((out / "state.json").read_text())["work"]
+
+
+def test_a_folder_that_another_run_writes_to_is_refused(
+    finished: Path, tiny: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = folder_lock.FolderLock(finished)
+    lock.take()
+    monkeypatch.setattr(folder_lock.check_free, "__defaults__", (0.0,))
+    try:
+        assert main(command(tiny, finished, "--no-timing")) == 2
+    finally:
+        lock.free()
+    assert f"another command writes there (process {os.getpid()} on " in capsys.readouterr().err
 
 
 def test_stock_kernels_give_the_same_samples(finished: Path, tiny: Path, tmp_path: Path) -> None:

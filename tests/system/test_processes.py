@@ -52,7 +52,7 @@ def test_processes_find_each_other(tmp_path, monkeypatch, capfd):
 def test_a_failure_ends_the_others(tmp_path, monkeypatch):
     module(tmp_path, monkeypatch, FAIL)
     start = time.monotonic()
-    with pytest.raises(DlbenchError, match=r"a process of the training failed \(exit code 7\)"):
+    with pytest.raises(DlbenchError, match=r"process 1 of 2 of the training \(.*pid \d+\) failed \(exit code 7\)"):
         launch("launched", Spec(tmp_path), 2, "training")
     assert time.monotonic() - start < 30
 

@@ -25,6 +25,17 @@ from dlbench.models.recognition import Unrecognised, expected
 from dlbench.system.device_memory import ran_out
 from dlbench.terminal.quiet import quiet_torchao
 
+_MOST = {
+    "num_hidden_layers": 10_000,
+    "hidden_size": 1 << 20,
+    "intermediate_size": 1 << 24,
+    "num_attention_heads": 1 << 16,
+    "num_key_value_heads": 1 << 16,
+    "head_dim": 1 << 16,
+    "vocab_size": 1 << 25,
+}
+"""Sizes in a configuration, each with a number that no model reaches."""
+
 
 def read(source: ModelSource, placement: Placement) -> Loaded:
     """Read a tokenizer, a model, and facts about its files.
@@ -77,7 +88,20 @@ def _family(source: ModelSource) -> tuple[Family, Any]:
         row = FAMILIES.get(kind) or expected(config, trust_remote_code=source.trust_remote_code)
     except Unrecognised as reason:
         raise DlbenchError(unsupported(source.name, kind, str(reason))) from reason
+    _check_sizes(source.name, config.get_text_config())
     return row, config
+
+
+def _check_sizes(name: str, config: Any) -> None:
+    """Refuse sizes that no model has, before memory is asked for.
+
+    Raises:
+        DlbenchError: one is absurd; the message names it.
+    """
+    for size, most in _MOST.items():
+        value = getattr(config, size, None)
+        if isinstance(value, int) and not 0 < value <= most:
+            raise DlbenchError(cannot(name, f"its config.json has {size} = {value}, where 1 to {most:,} makes sense"))
 
 
 def _stored(config: Any, source: ModelSource) -> str:
