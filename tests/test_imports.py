@@ -12,7 +12,7 @@ FOLDERS = {"dlbench": "dlbench", "dlbench.methods": "methods", "dlbench.leaderbo
 ROOMS = (
     *("errors", "stats", "system", "terminal"),
     *("records", "method", "registry", "data", "models", "engine", "prompting", "fit"),
-    *("methods", "audit", "testing", "bench", "evaluation", "train"),
+    *("methods", "audit", "testing", "bench", "evaluation", "train", "forecast"),
     *("leaderboard", "run", "commands", "cli", "__main__"),
 )
 """From the ground up: a room imports those before it, docs/architecture.md says what each is for."""

@@ -19,9 +19,9 @@ from dlbench.fit import FitProbe
 from dlbench.fit.kept_prompts import States
 from dlbench.fit.probe import SLOTS
 from dlbench.fit.references import BATCH
+from dlbench.forecast.speed import Kind, Speed, route_work
 from dlbench.method import Action, Method, Prompt, Router, Static, Text, Written
 from dlbench.prompting.teacher_forcing import Example
-from dlbench.run.fit_speed import Kind, Speed, route_work
 
 CORRECTIONS = 3
 """Free-running corrections of a knob that are foretold, of at most `fit.tune.RUNS`; without a curve twice as many."""

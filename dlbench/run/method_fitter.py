@@ -14,12 +14,12 @@ from dlbench.audit.method_calls import closed_form, learn_parameters
 from dlbench.errors import DlbenchError, MethodError, RecordError
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, load_artifact, save_artifact, tune
+from dlbench.forecast.fits import duration, forecast
+from dlbench.forecast.speed import Speed
 from dlbench.method import Method
 from dlbench.registry import methods as registry
 from dlbench.registry import plugin_code
 from dlbench.run.config import RunSpec
-from dlbench.run.fit_forecast import duration, forecast
-from dlbench.run.fit_speed import Speed
 from dlbench.run.job import Job
 from dlbench.system.stopping import check_time
 from dlbench.terminal.progress import Progress

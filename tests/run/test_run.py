@@ -474,7 +474,7 @@ def test_a_closed_form_needs_no_knob(tiny: Path, tmp_path: Path, capsys: pytest.
     (tmp_path / "some.py").write_text(CLOSED.format(at="None if budget > 0.5 else replace(self, share=budget)"))
     capsys.readouterr()
     line[line.index(str(tmp_path / "keep.py"))] = str(tmp_path / "some.py")
-    assert main([*line, "--out", str(tmp_path / "other")]) == 2
+    assert main([*line, "--out", str(tmp_path / "other")]) == 3  # the row of 0.25 is there
     assert "method 'some': at(0.75, 4) gives no setting, and there is no knob to tune" in capsys.readouterr().err
 
 

@@ -14,6 +14,8 @@ import toy_task
 
 from dlbench.cli import main
 from dlbench.fit import FitProbe, Readings
+from dlbench.forecast.fits import forecast
+from dlbench.forecast.speed import Speed
 from dlbench.method import Method
 from dlbench.methods.calm import Calm
 from dlbench.methods.d_llm import DLlm
@@ -24,8 +26,6 @@ from dlbench.methods.sequence_router import SequenceRouter
 from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.models.backbone import wrap
-from dlbench.run.fit_forecast import forecast
-from dlbench.run.fit_speed import Speed
 from dlbench.run.planner import Planner
 from dlbench.terminal import progress
 from dlbench.terminal.progress import Progress
