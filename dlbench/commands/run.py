@@ -112,7 +112,9 @@ def run(
         ),
     ] = "auto",
     fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again even where fits exist.")] = False,
-    fit_seeds: Annotated[int, typer.Option(help="Number of fits of each method that learns; each is a row.")] = 1,
+    fit_seeds: Annotated[
+        int | None, typer.Option(help="Number of fits of each method that learns; each is a row. [1; official: 3]")
+    ] = None,
     fit_tokens: Annotated[
         str | None,
         typer.Option(
@@ -121,8 +123,12 @@ def run(
     ] = None,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times at the end of the run.")] = True,
     official: Annotated[
-        bool, typer.Option("--official", help="Take all documents, and refuse prompts that do not fit the context.")
+        bool,
+        typer.Option(
+            "--official", help="Follow the official protocol, and write OUT/submission, see leaderboard/SUBMITTING.md."
+        ),
     ] = False,
+    author: Annotated[str, typer.Option(help="Who submits an official run.")] = "",
     offline: Annotated[
         bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")
     ] = False,
@@ -157,7 +163,6 @@ def run(
     """
     from dlbench.data import resolve
     from dlbench.data.task_options import Sources
-    from dlbench.registry import methods as registry
     from dlbench.run.config import RunSpec, check_environment, parse_settings
 
     try:
@@ -172,7 +177,7 @@ def run(
         asked = RunSpec(
             models=unique(model) or ("nano",),
             tasks=tasks_of(names, sources),
-            methods=registry.expand(unique(method) or ("core",)),
+            methods=_methods(unique(method) or ("core",), official),
             budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
             limit=count,
@@ -187,13 +192,14 @@ def run(
             kernels=kernels,  # type: ignore[arg-type]  # checked likewise
             processes=number("processes", processes, "auto"),
             fit=fit,
-            fit_seeds=fit_seeds,
+            fit_seeds=fit_seeds if fit_seeds is not None else 3 if official else 1,
             fit_tokens=tokens(fit_tokens),
             timing=timing,
             sources=sources,
             chat_template=chat_template,  # type: ignore[arg-type]  # checked likewise
             think_end_token=think_end_token,
             official=official,
+            author=author,
             offline=offline,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
@@ -210,6 +216,17 @@ def run(
         execute(asked)
     except KeyboardInterrupt as stop:
         raise interrupted(stop, "the same command continues where it stopped") from None
+
+
+def _methods(given: tuple[str, ...], official: bool) -> tuple[str, ...]:
+    """Methods by name or path; an official run has the controls too, and no oracles."""
+    from dlbench.registry import methods as registry
+
+    if not official:
+        return registry.expand(given)
+    from dlbench.submission.protocol import CONTROLS
+
+    return tuple(m for m in registry.expand((*given, *CONTROLS)) if registry.describe(m).deployable)
 
 
 def _template_of(prompt: str, template: str | None) -> tuple[str, str | None]:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from dlbench.data.document import Document
 from dlbench.data.rows.sources import clusters
-from dlbench.engine.flops.costs import CATEGORIES, Costs
-from dlbench.evaluation.settings import Conditions
 from dlbench.evaluation.text_stats import beside
 from dlbench.records.schema import Compute, Flops, Quality, Sample, Speculation, Tokens
 from dlbench.stats import FEWEST_DOCUMENTS, retained
 
+if TYPE_CHECKING:
+    from dlbench.data.task import Task
+    from dlbench.evaluation.settings import Conditions
+
 SamplesById = Mapping[str, Sample]
 """Document id → sample."""
+
+
+class DenseCosts(Protocol):
+    """What decoding costs at full depth."""
+
+    def dense(self, prompt: int, generated: int) -> int:
+        """Decode FLOPs for `generated` tokens after a prompt of `prompt` tokens."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class Reference:
     """Full depth of the base backbone on the same documents: what all shares and ratios are relative to."""
 
     depth: int
-    costs: Costs
+    costs: DenseCosts
     samples: SamplesById
     stand_in: bool = False
     """True where the base did not run, and the derived backbone's own full depth replaces it for the shares."""
@@ -68,7 +78,7 @@ def compute(samples: Sequence[Sample], base: Reference) -> Compute:
         layer_share=layer_share(samples, base.depth),
         flop_share_decode=float(np.mean(decode)) if decode else 1.0,
         flop_share_total=float(np.mean(whole)),
-        flops=Flops(**{c: sum(getattr(s.flops, c) for s in samples) for c in CATEGORIES}),
+        flops=Flops(**{c: sum(getattr(s.flops, c) for s in samples) for c in Flops.model_fields}),
         executed_flops=sum(s.executed_flops for s in samples),
         tokens=Tokens(prompt=sum(s.tokens.prompt for s in samples), generated=sum(s.tokens.generated for s in samples)),
         speculation=_speculation([s.speculation for s in samples if s.speculation is not None]),
@@ -125,24 +135,36 @@ def clustered(documents: Sequence[Document]) -> tuple[str, ...] | None:
 
 def sample_quality(evaluation: Evaluation, samples: Sequence[Sample]) -> Quality:
     """Return the quality of samples by their own scores."""
-    documents, base = evaluation.documents, evaluation.base
-    corpora = evaluation.conditions.task.corpora(documents, [s.output for s in samples])
+    return quality_of(evaluation.conditions.task, evaluation.documents, samples, evaluation.base.samples)
+
+
+def quality_of(task: Task, documents: Sequence[Document], samples: Sequence[Sample], full: SamplesById) -> Quality:
+    """Return the quality of samples by their own scores.
+
+    Args:
+        task: that they belong to.
+        documents: one per sample, in the same order.
+        samples: of one setting.
+        full: the samples of full depth of the base.
+    """
+    corpora = task.corpora(documents, [s.output for s in samples])
     return quality(
         [s.score for s in samples],
-        [base.samples[s.id].score for s in samples],
+        [full[s.id].score for s in samples],
         corpus=next(iter(corpora.values()), None),
-        extra=_extra(evaluation, samples) | corpora,
+        extra=_extra(task, documents, samples, full) | corpora,
         chance=mean_chance(documents),
-        same=all(base.samples[s.id] == s for s in samples),
+        same=all(full[s.id] == s for s in samples),
         clusters=clustered(documents),
     )
 
 
-def _extra(evaluation: Evaluation, samples: Sequence[Sample]) -> dict[str, float]:
+def _extra(
+    task: Task, documents: Sequence[Document], samples: Sequence[Sample], full: SamplesById
+) -> dict[str, float]:
     """Means of the secondary metrics and, where text was generated, statistics that a mean hides."""
-    documents, full = evaluation.documents, evaluation.base.samples
     means = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
-    if evaluation.conditions.task.is_loglikelihood:
+    if task.is_loglikelihood:
         return means
     written = [d.answer(s.output) for d, s in zip(documents, samples, strict=True)]
     written_by_full = [d.answer(full[d.id].output) for d in documents]

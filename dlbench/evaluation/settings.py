@@ -15,12 +15,10 @@ from dlbench.method import Action, Candidate, Method, Oracle, Static
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import INT8
 from dlbench.models.generation_config import wishes
+from dlbench.records.track import PROTOCOL, content_key, track_name
 from dlbench.registry import methods as registry
 from dlbench.registry import provenance
 from dlbench.system.versions import versions
-
-PROTOCOL = 3
-"""Raised whenever a change of dlbench may change outputs or scores: rows of different protocols never share a track."""
 
 Purpose = Literal["row", "candidate", "sampled"]
 
@@ -84,16 +82,13 @@ class Conditions:
     @property
     def track(self) -> str:
         """Name of the track: only rows of one track may be ranked together."""
-        parts = [
-            f"base={self.backbone.base_sha256[:12]}",
-            f"task={self.task.name}@{self.task.version}",
-            f"data={self.documents_sha256[:12]}",
-            f"prompt={self.prompt}",
-            "loglikelihood" if self.task.is_loglikelihood else f"greedy<={self.task.max_new_tokens}",
-            *([f"generation={self.generation}"] if self.generation else []),
-            f"protocol={PROTOCOL}",
-        ]
-        return " ".join(parts)
+        return track_name(
+            self.backbone.base_sha256,
+            self.task,
+            self.documents_sha256,
+            prompt=self.prompt,
+            generation=self.generation,
+        )
 
     @property
     def generation(self) -> str:
@@ -123,6 +118,10 @@ class Conditions:
 
     def key(self, setting: Setting) -> str:
         """Return the content key of a setting: a hash of all that its outputs and scores depend on."""
+        return content_key(self.content(setting))
+
+    def content(self, setting: Setting) -> dict[str, Any]:
+        """Return all that the outputs and scores of a setting depend on, as JSON has it."""
         weights = hashlib.sha256()
         for name, tensor in sorted(setting.method.weights().items()):
             weights.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -143,7 +142,7 @@ class Conditions:
         }
         if self.generation:
             content["generation"] = self.generation
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return content
 
     def fit_key(
         self,
@@ -183,7 +182,7 @@ class Conditions:
         }
         if cut:
             content["documents"] = dict(cut)
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return content_key(content)
 
     def with_key(self, setting: Setting) -> Setting:
         """Return the setting with its content key."""

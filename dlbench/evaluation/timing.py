@@ -28,9 +28,10 @@ from dlbench.fit.artifacts import load_artifact
 from dlbench.method import Method
 from dlbench.models.loading import load
 from dlbench.records.jsonl import write_lines
-from dlbench.records.schema import Timing
+from dlbench.records.schema import Hardware, Timing
 from dlbench.registry import methods as registry
 from dlbench.system import device_memory
+from dlbench.system.hardware import hardware
 
 BATCHES = (1, 16)
 """Batch sizes that are timed."""
@@ -145,6 +146,7 @@ class _Runs:
             speedup_spread=None if is_base else _spread(self.speedups),
             repeats=ROUNDS,
             kernels=item.engine.kernels,
+            hardware=Hardware(**hardware(str(item.engine.backbone.device))),
         )
 
 

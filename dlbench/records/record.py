@@ -23,6 +23,43 @@ from dlbench.records.fields import (
 from dlbench.records.jsonl import GrownPart, JsonLine, Part
 
 
+class Hardware(Part):
+    """The machine that something ran on, as far as it can be read; None for what cannot, or is not there.
+
+    Attributes:
+        processor: its name.
+        cores: physical ones of the machine.
+        memory_bytes: of the machine.
+        clock_mhz: the processor's highest.
+        system: operating system and its release.
+        gpu: the name of the GPU that computed; None on a CPU.
+        gpu_driver: release of its driver.
+        gpu_memory_bytes: of the GPU.
+        gpu_power_limit_watts: power limit in force.
+        gpu_clock_mhz, gpu_memory_clock_mhz: highest clocks of the multiprocessors and of the memory.
+    """
+
+    processor: Name
+    cores: Annotated[int, Field(ge=1, le=1_000_000)]
+    memory_bytes: Count
+    clock_mhz: Annotated[float, Field(gt=0)] | None = None
+    system: Line = ""
+    gpu: Name | None = None
+    gpu_driver: Line | None = None
+    gpu_memory_bytes: Count | None = None
+    gpu_power_limit_watts: Annotated[float, Field(gt=0)] | None = None
+    gpu_clock_mhz: Annotated[float, Field(gt=0)] | None = None
+    gpu_memory_clock_mhz: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def label(self) -> str:
+        """What tells machines apart in a table: the GPU with its power limit, or the processor with its cores."""
+        if self.gpu is None:
+            return f"{self.processor}, {self.cores} cores"
+        limit = "" if self.gpu_power_limit_watts is None else f", {self.gpu_power_limit_watts:.0f} W"
+        return f"{self.gpu}{limit}"
+
+
 class BackboneInfo(GrownPart):
     """The model that ran; `base_sha256` is of the model it was derived from or is compared with, else its own hash.
 
@@ -252,6 +289,8 @@ class Record(JsonLine):
     trust: Trust = "self-reported"
     notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
     env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
+    hardware: Hardware | None = None
+    """Where it was decoded; None in files from before the field existed."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -290,3 +329,11 @@ class Timing(JsonLine):
     speedup_spread: Annotated[float, Field(ge=0)] | None = None
     repeats: Annotated[int, Field(ge=1, le=1_000_000)]
     kernels: Name = "stock"
+    hardware: Hardware | None = None
+    """None in files from before the field existed."""
+
+    @property
+    def machine(self) -> str:
+        """Names the machine: times of different machines are never compared with each other."""
+        where = self.device if self.hardware is None else f"{self.hardware.label} ({self.device})"
+        return f"{where}, {self.threads} threads"

@@ -2,7 +2,7 @@
 
 A hash covers a file and, recursively, the local modules that it imports. Modules of other distributions count by name
 and release, the standard library does not count. Of dlbench itself only the packages that a caller names count: a
-change of results elsewhere in dlbench raises `dlbench.evaluation.settings.PROTOCOL`.
+change of results elsewhere in dlbench raises `dlbench.records.track.PROTOCOL`.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ class Walk:
 
     def digest(self, *more: object) -> str:
         """sha256 over all that was added, and over `more` as JSON."""
-        files = [pair for one in self.files.values() for pair in MOVED.get(one, [one])]
-        content = [sorted(files), sorted(self.others), *more]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest(self.files.values(), self.others, *more)
 
     def _files_of(self, one: Import, path: Path, label: str) -> Iterator[tuple[Path, str]]:
         """The local files that an import loads, with their labels."""
@@ -119,8 +117,21 @@ class Walk:
                     yield Path(spec.origin), f"{name.replace('.', '/')}.py"
 
 
-def file(path: Path) -> str:
-    """sha256 of the code of a plugin file, of its whole package where it is in one, and of local modules it imports."""
+def digest(files: Iterable[tuple[str, str]], others: Iterable[str], *more: object) -> str:
+    """sha256 over code.
+
+    Args:
+        files: label and hash of each file.
+        others: names and releases of the distributions that they import.
+        *more: what else counts, as JSON.
+    """
+    pairs = [tuple(pair) for one in files for pair in MOVED.get(one, [one])]
+    content = [sorted(pairs), sorted(others), *more]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def file_walk(path: Path) -> Walk:
+    """The code of a plugin file, of its whole package where it is in one, and of local modules that it imports."""
     walk = Walk(own=("dlbench.methods",))
     walk.add(path, path.name)
     package = path.resolve().parent
@@ -129,14 +140,24 @@ def file(path: Path) -> str:
             package = package.parent
         for other in _files_below(package):
             walk.add(other, other.relative_to(package.parent).as_posix())
-    return walk.digest()
+    return walk
+
+
+def file(path: Path) -> str:
+    """sha256 of the code of a plugin file and of the local modules that it imports."""
+    return file_walk(path).digest()
+
+
+def built_in_walk(path: Path) -> Walk:
+    """The code of a built-in method, independent of installed releases."""
+    walk = Walk(own=("dlbench.methods",), releases=False)
+    walk.add(path, f"dlbench/methods/{path.name}")
+    return walk
 
 
 def built_in(path: Path) -> str:
     """sha256 of the code of a built-in method, independent of installed releases."""
-    walk = Walk(own=("dlbench.methods",), releases=False)
-    walk.add(path, f"dlbench/methods/{path.name}")
-    return walk.digest()
+    return built_in_walk(path).digest()
 
 
 def fitting() -> str:
@@ -151,8 +172,8 @@ def fitting() -> str:
     return walk.digest()
 
 
-def installed(module: str, distribution: str) -> str:
-    """sha256 of all files of an installed plugin's package and of the local modules that they import.
+def installed_walk(module: str, distribution: str) -> Walk:
+    """All files of an installed plugin's package and the local modules that they import.
 
     Args:
         module: the one that the entry point names.
@@ -163,7 +184,12 @@ def installed(module: str, distribution: str) -> str:
     for home in _homes(top):
         for path in _whole(home, module):
             walk.add(path, path.relative_to(home).as_posix())
-    return walk.digest(distribution)
+    return walk
+
+
+def installed(module: str, distribution: str) -> str:
+    """sha256 of an installed plugin's code; for the arguments see `installed_walk`."""
+    return installed_walk(module, distribution).digest(distribution)
 
 
 def imported(path: Path) -> set[str]:

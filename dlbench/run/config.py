@@ -82,7 +82,9 @@ class RunSpec:
     think_end_token: str = "auto"
     """Text that ends the thinking before an answer; "auto": as the chat template says; "off": all is the answer."""
     official: bool = False
-    """Whether prompts cut to the context, and a limit, are refused, since they change scores."""
+    """Whether the run follows the official protocol, and is packed for submission; prompts are never cut."""
+    author: str = ""
+    """Who submits an official run."""
     offline: bool = False
     """Whether the run must do without the hub."""
     device_map: str | None = None
@@ -140,8 +142,8 @@ class RunSpec:
                 raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
         if self.limit is not None and self.limit < 1:
             raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
-        if self.official and self.limit is not None:
-            raise DlbenchError(f"limit {self.limit}: an official run takes all documents; leave --limit away")
+        if self.official:
+            self._check_official()
         if self.batch_size is not None and self.batch_size < 1:
             raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
         if self.fit_seeds < 1:
@@ -152,6 +154,32 @@ class RunSpec:
             raise DlbenchError(f"{self.processes} processes: give at least 1")
         if not 0 <= self.seed < 2**63:
             raise DlbenchError(f"seed {self.seed}: give a number from 0 to 2**63 - 1")
+
+    def _check_official(self) -> None:
+        """Refuse options that the official protocol fixes."""
+        from dlbench.submission.protocol import BUDGETS, FIT_SEEDS, SEED, missing_tasks
+
+        if self.limit is not None:
+            raise DlbenchError(f"limit {self.limit}: an official run takes all documents; leave --limit away")
+        fixed = {
+            "--seed": (self.seed, SEED),
+            "--fit-seeds": (self.fit_seeds, FIT_SEEDS),
+            "--chat-template": (self.chat_template, "auto"),
+            "--think-end-token": (self.think_end_token, "auto"),
+            "--fit-tokens": (self.fit_tokens, None),
+            "--fewshot": (self.sources.fewshot, None),
+            "--max-new-tokens": (self.sources.max_new_tokens, None),
+            "--no-timing": (not self.timing, False),
+        }
+        for option, (given, wanted) in fixed.items():
+            if given != wanted:
+                raise DlbenchError(f"{option}: the official protocol fixes it; leave it away with --official")
+        if lacking := set(BUDGETS) - set(self.budgets):
+            raise DlbenchError(f"budgets: an official run has {min(lacking):g} too; leave --budget away")
+        if missing := missing_tasks(self.tasks):
+            raise DlbenchError(f"tasks: an official run takes whole suites, which would need {', '.join(missing)} too")
+        if not self.author.isprintable() or len(self.author) > 200:
+            raise DlbenchError("--author: give a name on one line, at most 200 characters")
 
     def _check_choices(self) -> None:
         if self.dtype is not None and self.dtype not in (*DTYPES, INT8, AUTO):

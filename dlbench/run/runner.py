@@ -38,6 +38,7 @@ from dlbench.run.config import OF_THE_PROCESS, RunSpec
 from dlbench.run.failures import Failures
 from dlbench.run.job import Job, asked
 from dlbench.run.method_fitter import MethodFitter
+from dlbench.run.packing import pack_run
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import show_fits, show_results
 from dlbench.run.timing_process import measure_times
@@ -146,6 +147,9 @@ class Runner:
             times = measure_times(jobs, self.spec, self.device, self.store, self.progress) if wanted else []
         show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
         self.failures.end()
+        if self.spec.official:
+            place = pack_run(self.spec, jobs, self.store.out / "submission")
+            print(f"submission: {place}; next: dlbench validate {place}")
         return records
 
     def _planner(self) -> Planner:

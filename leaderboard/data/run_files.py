@@ -175,7 +175,8 @@ def _result(record: Record) -> Hashable:
 
 
 def _figures(record: Record) -> Hashable:
-    return record.model_copy(update={"env": {}, "notes": (), "trust": "self-reported"}).model_dump_json()
+    where = {"env": {}, "notes": (), "trust": "self-reported", "hardware": None}
+    return record.model_copy(update=where).model_dump_json()
 
 
 def _least_trusted(one: Record, other: Record) -> Record:
@@ -185,7 +186,7 @@ def _least_trusted(one: Record, other: Record) -> Record:
 
 
 def _clocked(timing: Timing) -> Hashable:
-    where = (timing.device, timing.kernels)
+    where = (timing.device, timing.machine, timing.kernels)
     return (timing.task, timing.method, timing.key, timing.budget or 0.0, timing.batch_size, *where)
 
 

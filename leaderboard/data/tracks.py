@@ -113,11 +113,11 @@ def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> l
 
 def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timing]]:
     """Return times by record key and batch size, of the machine that timed most; no two machines are mixed."""
-    machines = Counter((timing.device, timing.threads) for timing in timings)
+    machines = Counter((timing.device, timing.threads, timing.machine) for timing in timings)
     machine = min(machines, key=lambda one: (-machines[one], one), default=None)
     by_key: dict[str, dict[int, Timing]] = defaultdict(dict)
     for timing in sorted(timings, key=lambda one: (one.key, one.kernels)):
-        if (timing.device, timing.threads) == machine:
+        if (timing.device, timing.threads, timing.machine) == machine:
             by_key[timing.key].setdefault(timing.batch_size, timing)
     return by_key
 

@@ -93,6 +93,12 @@ def _site(board: Board) -> Site:
             f"These records come from different versions of dlbench ({', '.join(versions)}). "
             "Small differences between rows may be differences between versions."
         )
+    machines = sorted({t.machine for track in runs.tracks for row in track.rows for t in row.timings.values()})
+    if len(machines) > 1:
+        warnings.append(
+            f"Times come from {len(machines)} machines ({'; '.join(machines[:8])}): each task's from one of them. Times as "
+            "shares of full depth's may be compared between tasks, milliseconds may not."
+        )
     downloads = [
         ("records.csv", "all rows as one flat table"),
         ("board.json", "views, ranks and intervals"),
@@ -128,7 +134,7 @@ def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
         for name, value in record.env.items():
             values_of[name][value] += 1
     for timing in runs.timings:
-        values_of["timed on"][f"{timing.device}, {timing.threads} threads, {timing.kernels} layers"] += 1
+        values_of["timed on"][f"{timing.machine}, {timing.kernels} layers"] += 1
     # Limited, since a run on many machines may have any number of values.
     return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(values_of.items())[:40])
 
