@@ -26,13 +26,15 @@ from dlbench.commands.run import run
 from dlbench.commands.runs import runs
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
+from dlbench.commands.validate import validate
+from dlbench.commands.verify import verify
 from dlbench.errors import OF_THE_SYSTEM, DlbenchError
 from dlbench.registry.methods import guilty
 from dlbench.system import stopping
 from dlbench.terminal.encoding import print_anything
 
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, runs, fit, check, board, compare, bench, train, prefetch):
+for command in (run, runs, fit, check, board, compare, bench, train, prefetch, validate, verify):
     app.command()(command)
 app.add_typer(listing, name="list")
 app.add_typer(new, name="new")

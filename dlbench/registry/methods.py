@@ -177,6 +177,31 @@ def _plugins() -> list[tuple[str, ModuleType]]:
     return [(name, module) for name, module in sys.modules.items() if name.startswith(PLUGIN)]
 
 
+def load_packed(name: str, root: Path, label: str, class_name: str | None) -> MethodClass:
+    """Import a method whose source lies in a folder of its own, and return its class.
+
+    Args:
+        name: the method's.
+        root: the folder, from which its modules import each other; it comes first in `sys.path` from now on.
+        label: path of the file that defines the method, below the folder.
+        class_name: where an entry point named the class.
+
+    Raises:
+        DlbenchError: its code fails, or it does not hold exactly one complete method.
+    """
+    path, module = root / label, ".".join(Path(label).with_suffix("").parts).removesuffix(".__init__")
+    source = MethodSource(name, "packed", module, class_name, path)
+    top = module.partition(".")[0]
+    sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    for loaded in [one for one in sys.modules if one == top or one.startswith(f"{top}.")]:
+        del sys.modules[loaded]  # of another submission
+    try:
+        return _method_class(importlib.import_module(module), source)
+    except (Exception, SystemExit) as error:
+        raise DlbenchError(f"method {name!r} is broken: {_failure(error, source)}") from error
+
+
 def _load_file(source: MethodSource) -> ModuleType:
     assert source.path is not None
     loaded = sys.modules.get(source.module)

@@ -58,12 +58,14 @@ class MethodCode(Part):
         entry: the file that defines it.
         files: all that its hash covers.
         releases: other distributions that it imports, with their releases.
+        class_name: the method's class, where an entry point names it.
     """
 
     origin: Name
     entry: _Path
     files: Annotated[tuple[CodeFile, ...], Field(min_length=1, max_length=2000)]
     releases: Annotated[tuple[Line, ...], Field(max_length=1000)] = ()
+    class_name: Name | None = None
 
 
 class RowContent(Part):

@@ -169,7 +169,13 @@ def _pack_code(given: str, out: Path) -> dict[str, Any]:
             entry = path
     if entry is None:
         raise DlbenchError(f"method {name!r}: the file that defines it cannot be found: put it in a plain .py file")
-    return {"origin": source.origin, "entry": entry, "files": files, "releases": sorted(walk.others)}
+    return {
+        "origin": source.origin,
+        "entry": entry,
+        "files": files,
+        "releases": sorted(walk.others),
+        "class_name": source.class_name,
+    }
 
 
 def _files(out: Path) -> dict[str, Any]:
