@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlbench.errors import DlbenchError
-from dlbench.leaderboard.analysis.compare import Comparison, compare
+from dlbench.leaderboard.data.paired_scores import ScoredEntry, scored_entries
 from dlbench.leaderboard.data.run_files import read_runs
-from dlbench.leaderboard.data.tracks import CONTROLS, Row
+from dlbench.leaderboard.data.tracks import CONTROLS
+from dlbench.stats import paired_difference
 from dlbench.submission.validation import Validation
 
 
@@ -47,48 +48,33 @@ def markdown(folder: Path, validation: Validation) -> Iterator[str]:
 
 
 def _differences(folder: Path) -> Iterator[str]:
-    """A table per task: each method against full depth and against the controls, at every budget."""
-    yield "| task | row | layers | total FLOPs | score | − full [95 %] | " + " | ".join(
-        f"− {name} [95 %]" for name in sorted(CONTROLS)
-    ) + " |"
-    yield "| --- " * (6 + len(CONTROLS)) + "|"
-    for track in read_runs([folder]).tracks:
-        controls = [
-            next((row.label for row in track.rows if row.record.method.name == name), "") for name in sorted(CONTROLS)
-        ]
-        seen = set()
-        for row in track.rows:
-            budget = row.record.run.budget
-            if row.role != "method" or (row.label, budget) in seen:
+    """A table: each method against full depth and against the controls, at every budget; fit seeds are averaged."""
+    controls = sorted(CONTROLS)
+    headers = ["task", "row", "layers", "total FLOPs", "score", "− full [95 %]", *(f"− {c} [95 %]" for c in controls)]
+    yield f"| {' | '.join(headers)} |"
+    yield "| --- " * len(headers) + "|"
+    runs = read_runs([folder])
+    for track in runs.tracks:
+        entries = scored_entries(track, runs.scores, runs.sources, unreachable=True)
+        by_method: dict[str, list[ScoredEntry]] = defaultdict(list)
+        for entry in entries:
+            by_method[entry.row.record.method.name].append(entry)
+        for entry in entries:
+            if entry.row.role != "method" or entry.scores is None:
                 continue
-            seen.add((row.label, budget))
-            against = [_difference(folder, row, other) for other in ("full", *controls)]
-            yield f"| {track.task.name} | {_cell(_named(row))} | {_figures(row)} | {' | '.join(against)} |"
+            at = entry.where[0]
+            others = [next((o for o in by_method[n] if o.where[0] in (at, None)), None) for n in ("full", *controls)]
+            cells = [track.task.name, _cell(entry.row.label + ("" if at is None else f" at {at:g}"))]
+            cells += [f"{entry.layers:.3f}", f"{entry.total:.3f}", f"{entry.scores.mean():.3f}"]
+            yield f"| {' | '.join([*cells, *(_difference(entry, other) for other in others)])} |"
 
 
-def _named(row: Row) -> str:
-    budget = row.record.run.budget
-    return row.label if budget is None else f"{row.label} at {budget:g}"
-
-
-def _figures(row: Row) -> str:
-    compute, quality = row.record.compute, row.record.quality
-    if compute is None or quality is None:
-        return "– | – | –"
-    return f"{compute.layer_share:.3f} | {compute.flop_share_total:.3f} | {quality.mean:.3f}"
-
-
-def _difference(folder: Path, row: Row, other: str) -> str:
-    """The difference in score from another row of the task, with its interval, in bold where it is beyond doubt."""
-    if not other or other == row.label:
+def _difference(one: ScoredEntry, other: ScoredEntry | None) -> str:
+    """The difference in score from another row of the task, with its interval."""
+    if other is None or other is one or one.scores is None or other.scores is None or one.ids != other.ids:
         return "–"
-    try:
-        budget, task = row.record.run.budget, row.record.task.name
-        one: Comparison = compare(folder, row.label, other, at=budget, task=task, examples=0)[0]
-    except DlbenchError:  # no budget in common
-        return "–"
-    text = f"{one.difference.estimate:+.3f} [{one.difference.low:+.3f}, {one.difference.high:+.3f}]"
-    return f"**{text}**" if one.verdict else text
+    difference = paired_difference(one.scores, other.scores, clusters=one.clusters)
+    return f"{difference.estimate:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}]"
 
 
 def _cell(text: str) -> str:

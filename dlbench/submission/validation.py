@@ -9,9 +9,9 @@ from typing import Literal
 
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
-from dlbench.submission.check_figures import check_figures
-from dlbench.submission.check_protocol import check_protocol
-from dlbench.submission.check_rows import check_rows
+from dlbench.submission.checks.figures import check_figures
+from dlbench.submission.checks.official import check_protocol
+from dlbench.submission.checks.rows import check_rows
 from dlbench.submission.contents import Submission
 from dlbench.submission.faults import FaultList
 from dlbench.submission.manifest import Manifest

@@ -30,7 +30,7 @@ from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Sample, Trust
 from dlbench.registry import methods as registry
 from dlbench.submission.badge import Badge, RowCheck, badge
-from dlbench.submission.check_rows import row_name
+from dlbench.submission.checks.rows import row_name
 from dlbench.submission.contents import Submission, TrackDocuments
 from dlbench.submission.packing import layer_costs
 from dlbench.submission.sample_diff import NEAR_TIES, TIE, compare

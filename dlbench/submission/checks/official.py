@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from dlbench.records.schema import Record
-from dlbench.submission.check_rows import row_name
+from dlbench.submission.checks.rows import row_name
 from dlbench.submission.contents import Submission
 from dlbench.submission.protocol import BATCHES, BUDGETS, CONTROLS, FIT_SEEDS, SEED, missing_tasks
 

@@ -10,7 +10,7 @@ import numpy as np
 from dlbench.data.document import Document
 from dlbench.data.task import Task
 from dlbench.records.schema import Record, Sample
-from dlbench.submission.check_rows import row_name, same
+from dlbench.submission.checks.rows import row_name, same
 from dlbench.submission.contents import TrackDocuments
 from dlbench.submission.faults import FaultList
 from dlbench.submission.layer_costs import LayerCosts

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from dlbench.evaluation.aggregate import Reference, compute, quality_of
 from dlbench.records.schema import Quality, Record, Sample
-from dlbench.submission.check_rows import row_name, same
-from dlbench.submission.check_samples import SampleChecks
+from dlbench.submission.checks.rows import row_name, same
+from dlbench.submission.checks.samples import SampleChecks
 from dlbench.submission.contents import Submission, TrackDocuments
 from dlbench.submission.layer_costs import LayerCosts
 
