@@ -23,7 +23,9 @@ def verify(
         typer.Option(help="Where a backbone of the submission is: folder or hub name; repeatable. [its recorded name]"),
     ] = None,
     rules: Annotated[str, typer.Option(help="official or consistent, as for `dlbench validate`.")] = "official",
-    badge: Annotated[Path | None, typer.Option(callback=at_home, help="File to write the badge to. [DIR.badge]")] = None,
+    badge: Annotated[
+        Path | None, typer.Option(callback=at_home, help="File to write the badge to. [DIR.badge]")
+    ] = None,
     who: Annotated[str, typer.Option(help="Who verifies, for the badge.")] = "",
     maintainer: Annotated[
         bool, typer.Option("--maintainer", help="Whether that is a maintainer of the board: the badge says `rerun`.")

@@ -159,9 +159,7 @@ def quality_of(task: Task, documents: Sequence[Document], samples: Sequence[Samp
     )
 
 
-def _extra(
-    task: Task, documents: Sequence[Document], samples: Sequence[Sample], full: SamplesById
-) -> dict[str, float]:
+def _extra(task: Task, documents: Sequence[Document], samples: Sequence[Sample], full: SamplesById) -> dict[str, float]:
     """Means of the secondary metrics and, where text was generated, statistics that a mean hides."""
     means = {n: float(np.mean([s.scores[n] for s in samples])) for n in sorted(samples[0].scores)}
     if task.is_loglikelihood:

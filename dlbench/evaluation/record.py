@@ -9,7 +9,18 @@ from dlbench.data.thinking import mentioned
 from dlbench.evaluation.aggregate import Evaluation, clustered, compute, mean_chance, reached, sample_quality
 from dlbench.evaluation.settings import Conditions, Setting, source_sha256
 from dlbench.fit.artifacts import Facts
-from dlbench.records.schema import BackboneInfo, Compute, Fit, Hardware, MethodUsed, Quality, Record, Run, Sample, TaskUsed
+from dlbench.records.schema import (
+    BackboneInfo,
+    Compute,
+    Fit,
+    Hardware,
+    MethodUsed,
+    Quality,
+    Record,
+    Run,
+    Sample,
+    TaskUsed,
+)
 from dlbench.system.hardware import hardware
 
 Kind = Literal["method", "oracle", "dense"]

@@ -1,12 +1,12 @@
 """The manifest of a submission, `submission.json`: files and hashes, what each row is made of, sizes, machine.
 
-    submission.json     this manifest, sealed by a hash of itself
-    records.jsonl       the rows
-    timing.jsonl        their times
-    documents.jsonl     prompts and references
-    samples/<key>.jsonl outputs, scores and routes of each row
-    fits/<key>/         parameters as JSON and weights as safetensors
-    code/<method>/      the whole source of each method
+submission.json     this manifest, sealed by a hash of itself
+records.jsonl       the rows
+timing.jsonl        their times
+documents.jsonl     prompts and references
+samples/<key>.jsonl outputs, scores and routes of each row
+fits/<key>/         parameters as JSON and weights as safetensors
+code/<method>/      the whole source of each method
 """
 
 from __future__ import annotations

@@ -159,8 +159,8 @@ def _pack_code(given: str, out: Path) -> dict[str, Any]:
         path = f"code/{name}/{label}"
         if ".." in label.split("/") or not SAFE_PATH.fullmatch(path):
             raise DlbenchError(
-                f"method {name!r}: {file} cannot be packed as {label!r}: name files in ASCII letters, digits, _ - ., and "
-                "keep all of them in the method's folder or package"
+                f"method {name!r}: {file} cannot be packed as {label!r}: name files in ASCII letters, digits, _ - ., "
+                "and keep all of them in the method's folder or package"
             )
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, out / path)

@@ -161,7 +161,9 @@ class Verification:
         if row.content["method"][1] != method_params(method):  # type: ignore[index,call-overload]
             raise DlbenchError(f"{row_name(record)}: its parameters are not those of the method that is built of them")
         method.validate(engine.backbone.depth)
-        return Setting(record.method.name, record.method.name, method, record.run.budget, record.run.seed, key=record.key)
+        return Setting(
+            record.method.name, record.method.name, method, record.run.budget, record.run.seed, key=record.key
+        )
 
     def _method(self, record: Record) -> Method:
         """The method of a row: dlbench's own code where it is built in, else the packed code."""
@@ -170,7 +172,8 @@ class Verification:
         if code.origin == "built-in":
             if source_sha256(row.method) != record.method.source_sha256:
                 raise DlbenchError(
-                    f"{row.method}: this dlbench has another version of it; verify with {self.submission.manifest.dlbench}"
+                    f"{row.method}: this dlbench has another version of it; verify with dlbench "
+                    f"{self.submission.manifest.dlbench}"
                 )
             cls = registry.load(row.method)
         else:

@@ -9,6 +9,7 @@ from dlbench.submission.checks.rows import row_name
 from dlbench.submission.contents import Submission
 from dlbench.submission.protocol import BATCHES, BUDGETS, CONTROLS, FIT_SEEDS, SEED, missing_tasks
 
+
 def check_protocol(submission: Submission) -> None:
     """Check that the submission followed the official protocol."""
     add, records = submission.faults.add, submission.records

@@ -30,7 +30,7 @@ class SampleChecks:
     """What the task gives an output, as often as it was asked: twice at most, for tasks that score at random."""
 
     def check(self, record: Record, samples: Sequence[Sample], costs: LayerCosts) -> list[Sample]:
-        """Check the samples of a row, and return them if they are of exactly the right documents."""
+        """Check the samples of a row, and return them if they are of exactly the right documents and metrics."""
         where, complete = row_name(record), self._documents(record, samples)
         for sample in samples:
             if (document := self.own.by_id.get(sample.id)) is not None:
@@ -38,7 +38,8 @@ class SampleChecks:
                 self._score(here, document, sample)
                 self._prompt(record, here, sample)
                 self._compute(record, here, sample, costs)
-        return list(samples) if complete else []
+        alike = len({frozenset(s.scores) for s in samples}) == 1
+        return list(samples) if complete and alike else []
 
     def _documents(self, record: Record, samples: Sequence[Sample]) -> bool:
         where, add = row_name(record), self.faults.add
