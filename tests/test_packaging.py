@@ -56,7 +56,7 @@ def run(cwd, wheel, *arguments):
 
 
 # What the public board shows belongs to the repository, not to an installation.
-PUBLIC = ("leaderboard/records", "leaderboard/board.png", "leaderboard/index.json")
+PUBLIC = ("leaderboard/records", "leaderboard/submissions", "leaderboard/board.png", "leaderboard/index.json")
 
 
 def test_the_wheel_forgets_nothing(checkout, wheel):

@@ -291,6 +291,8 @@ class Record(JsonLine):
     env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
     hardware: Hardware | None = None
     """Where it was decoded; None in files from before the field existed."""
+    withdrawn: Annotated[Line, Field(min_length=1)] | None = None
+    """Why the row was withdrawn, set by the publisher; it stays visible but is not ranked. None where it stands."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

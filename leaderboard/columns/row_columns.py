@@ -36,6 +36,12 @@ def _budget_text(entry: BoardEntry) -> str:
     return formatting.budget(entry.budget) + ("" if entry.ok else " †")
 
 
+def _status(entry: BoardEntry) -> str:
+    if any(row.record.withdrawn is not None for same in entry.rows for row in same):
+        return "withdrawn"
+    return "ok" if entry.ok else "unreachable"
+
+
 def _exact(value: object) -> object:
     return value
 
@@ -213,7 +219,7 @@ ROWS: Table[RowLine] = (
     ),
     RowColumn(
         key="status",
-        value=lambda line: "ok" if line.entry.ok else "unreachable",
+        value=lambda line: _status(line.entry),
         csv=RowCell("status"),
         json=RowCell("status"),
     ),

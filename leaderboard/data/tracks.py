@@ -42,8 +42,8 @@ class Row:
 
     @property
     def ok(self) -> bool:
-        """Whether the budget was reached."""
-        return self.record.status == "ok"
+        """Whether the budget was reached, and the row was not withdrawn."""
+        return self.record.status == "ok" and self.record.withdrawn is None
 
     @property
     def control(self) -> bool:
@@ -68,9 +68,11 @@ class Row:
 
     @property
     def remarks(self) -> str:
-        """The notes of the record, and whether it missed its budget, in one line; mostly empty."""
-        said = list(self.record.notes) if self.ok else ["unreachable", *self.record.notes]
-        return "; ".join(said)
+        """The notes of the record, and whether it was withdrawn or missed its budget, in one line; mostly empty."""
+        record = self.record
+        marks = [] if record.withdrawn is None else [f"withdrawn: {record.withdrawn}"]
+        marks += [] if record.status == "ok" else ["unreachable"]
+        return "; ".join([*marks, *record.notes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,30 @@ def cut_prompts(records: Iterable[Record]) -> list[str]:
         for task, backbone, cut, n in sorted(prompts)
         if cut
     ]
+
+
+def superseded(tracks: Iterable[Track]) -> list[str]:
+    """Return a line for each track of an older protocol or version of a task that stands beside a newer one."""
+    groups: dict[tuple[str, str], dict[tuple[str, str], str]] = defaultdict(dict)
+    for track in tracks:
+        facts = dict(part.split("=", 1) for part in track.name.split() if "=" in part)
+        age = (facts.get("protocol", ""), track.task.version)
+        groups[track.task.name, facts.get("base", "")][age] = track.name
+    lines = []
+    for (task, _), by_age in sorted(groups.items()):
+        newest = max(by_age, key=lambda age: tuple(map(_natural, age)))
+        lines += [
+            f"{task}: rows of protocol {protocol}, version {version}, are superseded by protocol {newest[0]}, version "
+            f"{newest[1]}; they stay in a track of their own and are never ranked with the newer ones"
+            for protocol, version in sorted(by_age)
+            if (protocol, version) != newest
+        ]
+    return lines
+
+
+def _natural(text: str) -> tuple[tuple[int, str], ...]:
+    """A key that orders versions by their numbers."""
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in text.split("."))
 
 
 def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]], anchor: str) -> tuple[Row, ...]:

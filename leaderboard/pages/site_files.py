@@ -15,6 +15,7 @@ from dlbench.leaderboard.charts import frontier, vega
 from dlbench.leaderboard.charts.style import site_marks
 from dlbench.leaderboard.data.entries import shown
 from dlbench.leaderboard.data.run_files import Runs
+from dlbench.leaderboard.data.tracks import superseded
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
@@ -93,6 +94,7 @@ def _site(board: Board) -> Site:
             f"These records come from different versions of dlbench ({', '.join(versions)}). "
             "Small differences between rows may be differences between versions."
         )
+    warnings += superseded(runs.tracks)
     machines = sorted({t.machine for track in runs.tracks for row in track.rows for t in row.timings.values()})
     if len(machines) > 1:
         warnings.append(

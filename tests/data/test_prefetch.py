@@ -88,12 +88,6 @@ def run(place, out, *more):
     return main([*line, "--processes", "1", "--max-new-tokens", "4", "--out", str(out), *more])
 
 
-def test_an_official_run_takes_everything(place, tmp_path):
-    assert run(place, tmp_path / "out", "--model", str(place / "small"), "--official") == 0
-    (record,) = read_lines(tmp_path / "out" / "records.jsonl", Record)
-    assert record.task.n == 6 and record.task.truncated == 0
-
-
 @pytest.mark.parametrize("limit", ["3", "32"])
 def test_an_official_run_refuses_a_limit(place, tmp_path, capsys, limit):
     assert run(place, tmp_path / "out", "--model", str(place / "small"), "--official", "--limit", limit) == 2

@@ -53,6 +53,7 @@ def packed(folder: Path) -> Path:
         settings={"hidden_router": {"steps": 1, "fixed_input": False}, "random_skip": {"per": "token"}},
         budgets=(0.5,),
         limit=6,
+        fit_tokens=300,
         out=folder / "run",
         sources=Sources(max_new_tokens=8),
         batch_size=3,
