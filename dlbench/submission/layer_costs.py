@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from dlbench.records.fields import Count
 from dlbench.records.jsonl import Part
 
 _Layers = Annotated[tuple[Annotated[int, Field(ge=0, le=10**15)], ...], Field(min_length=1, max_length=10_000)]

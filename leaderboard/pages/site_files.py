@@ -98,8 +98,8 @@ def _site(board: Board) -> Site:
     machines = sorted({t.machine for track in runs.tracks for row in track.rows for t in row.timings.values()})
     if len(machines) > 1:
         warnings.append(
-            f"Times come from {len(machines)} machines ({'; '.join(machines[:8])}): each task's from one of them. Times "
-            "as shares of full depth's may be compared between tasks, milliseconds may not."
+            f"Times come from {len(machines)} machines ({'; '.join(machines[:8])}): each task's from one of them. "
+            "Times as shares of full depth's may be compared between tasks, milliseconds may not."
         )
     downloads = [
         ("records.csv", "all rows as one flat table"),

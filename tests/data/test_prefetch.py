@@ -83,17 +83,38 @@ def test_the_guard_is_not_blind(place):
     assert log.read_text().splitlines()[1:] == ["socket.getaddrinfo '127.0.0.1'"]
 
 
-def run(place, out, *more):
-    line = ["run", "--task", "multi30k", "--data-dir", str(place / "mirror"), "--method", "full", "--no-timing"]
-    return main([*line, "--processes", "1", "--max-new-tokens", "4", "--out", str(out), *more])
+OFFICIAL = ["run", "--official", "--method", "full"]
 
 
-@pytest.mark.parametrize("limit", ["3", "32"])
-def test_an_official_run_refuses_a_limit(place, tmp_path, capsys, limit):
-    assert run(place, tmp_path / "out", "--model", str(place / "small"), "--official", "--limit", limit) == 2
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--limit", "32"], "limit 32: an official run takes all documents"),
+        (["--seed", "1"], "--seed: the official protocol fixes it"),
+        (["--fit-seeds", "1"], "--fit-seeds: the official protocol fixes it"),
+        (["--max-new-tokens", "4"], "--max-new-tokens: the official protocol fixes it"),
+        (["--no-timing"], "--no-timing: the official protocol fixes it"),
+        (["--budget", "0.5"], "budgets: an official run has 0.25 too"),
+        (["--task", "nano_math"], "an official run takes whole suites, which would need nano_data2text"),
+        (["--author", "A\nB"], "--author: give a name on one line"),
+    ],
+)
+def test_an_official_run_refuses_what_the_protocol_fixes(tmp_path, capsys, options, said):
+    assert main([*OFFICIAL, *options, "--out", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
-    assert f"limit {limit}: an official run takes all documents" in err and err.count("\n") == 1
+    assert said in err and err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_an_official_run_takes_everything(tmp_path, monkeypatch):
+    """All documents, three fits of what learns, and the controls; oracles are no part of it."""
+    asked = []
+    monkeypatch.setattr("dlbench.run.runner.execute", asked.append)
+    assert main(["run", "--official", "--out", str(tmp_path / "out")]) == 0
+    (spec,) = asked
+    assert spec.limit is None and spec.fit_seeds == 3 and spec.budgets == (0.25, 0.5, 0.75) and spec.timing
+    assert {"full", "random_skip", "unified_skip", "hidden_router"} <= set(spec.methods)
+    assert "oracle" not in spec.methods
 
 
 def test_prompts_longer_than_the_context_are_counted_and_refused_in_an_official_run(tmp_path, capsys):
@@ -109,7 +130,9 @@ def test_prompts_longer_than_the_context_are_counted_and_refused_in_an_official_
     cut = record.task.truncated
     assert 0 < cut < record.task.n == 32
     assert f"{cut} of 32 prompts were cut" in out and f"{cut} of 32 prompts do not fit the context of 40" in err
-    assert main([*line, "--official", "--out", str(tmp_path / "official")]) == 2
+    folder = small_model.save(tmp_path / "longer", context=136)
+    line = ["run", "--official", "--model", str(folder), "--method", "full", "--processes", "1"]
+    assert main([*line, "--out", str(tmp_path / "official")]) == 2
     err = capsys.readouterr().err.splitlines()[-1]
-    assert f"{cut} of 32 prompts do not fit the context of 40 tokens, and an official run cuts none" in err
+    assert "prompts do not fit the context of 136 tokens, and an official run cuts none" in err
     assert not (tmp_path / "official").exists()

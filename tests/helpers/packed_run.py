@@ -1,4 +1,4 @@
-"""A small run, packed as a submission; it follows all rules but those of the official protocol. And tampering with it."""
+"""A small run, packed as a submission that follows all rules but those of the official protocol; and tampering."""
 
 import hashlib
 import json
@@ -145,7 +145,7 @@ class Tampering:
         """Give the track another name, everywhere."""
         for name in ("records.jsonl", "documents.jsonl"):
             self.lines(name, lambda all_: [one.update(track=new) for one in all_] and None)
-        self.manifest(lambda m: m.update(tracks={new: facts for facts in m["tracks"].values()}))
+        self.manifest(lambda m: m.update(tracks=dict(zip([new], m["tracks"].values(), strict=True))))
 
     def seal(self) -> None:
         """Make hashes and seal fit what is there."""

@@ -78,7 +78,7 @@ class SampleChecks:
 
     def _compute(self, record: Record, where: str, sample: Sample, costs: LayerCosts) -> None:
         add = self.faults.add
-        if sample.executed_flops < sample.flops.total and not record.run.kv == "recompute":
+        if sample.executed_flops < sample.flops.total and record.run.kv != "recompute":
             add("flops-executed", where, f"{sample.executed_flops:,} executed, {sample.flops.total:,} credited")
         forwards = len(sample.layers)
         if sum(n for _, n in sample.routes) != forwards or any(len(route) != costs.depth for route, _ in sample.routes):
