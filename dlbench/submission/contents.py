@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from dlbench.data.thinking import Thinking
 from dlbench.records.schema import Asked, Record, Sample, Timing
 from dlbench.submission.faults import FaultList
 from dlbench.submission.manifest import Manifest
-from dlbench.submission.untrusted import lines
+from dlbench.submission.untrusted import Item, lines
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Submission:
         """The samples of a row; empty where their file cannot be read."""
         return list(self._lines(f"samples/{key}.jsonl", Sample))
 
-    def _lines(self, path, model):  # type: ignore[no-untyped-def]
+    def _lines(self, path: str, model: type[Item]) -> Iterable[Item]:
         return lines(self.folder / path, path, model, self.faults) if path in self.intact else ()
 
     def full(self, track: str) -> Record | None:
@@ -103,8 +104,8 @@ class Submission:
         if facts is None or facts.task not in suites.tasks():
             self.faults.add("task-unknown", name, "the track's task is none of dlbench's suites")
             return None
-        asked_for = {"fewshot": facts.fewshot, "max_new_tokens": facts.max_new_tokens}
-        task = load_task(facts.task, dataclasses.replace(self.sources, **asked_for))
+        sources = dataclasses.replace(self.sources, fewshot=facts.fewshot, max_new_tokens=facts.max_new_tokens)
+        task = load_task(facts.task, sources)
         asked = self.asked.get(name, {})
         split = task.documents("test")
         if facts.chat:

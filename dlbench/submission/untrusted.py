@@ -252,7 +252,9 @@ def _span(facts: Any) -> tuple[int, int]:
     """Where a tensor's bytes begin and end."""
     if not isinstance(facts, dict):
         raise ValueError("a tensor is no object")
-    shape, offsets, width = facts.get("shape"), facts.get("data_offsets"), _WIDTHS.get(str(facts.get("dtype")))
+    width = _WIDTHS.get(str(facts.get("dtype")))
+    shape: Any = facts.get("shape")
+    offsets: Any = facts.get("data_offsets")
     if width is None or not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
         raise ValueError("a tensor has no known dtype, shape or place")
     count = width

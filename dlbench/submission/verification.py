@@ -158,7 +158,7 @@ class Verification:
     def _setting(self, record: Record, engine: Engine) -> Setting:
         row = self.submission.manifest.rows[record.key]
         method = self._method(record)
-        if row.content["method"][1] != method_params(method):  # type: ignore[index,call-overload]
+        if row.content["method"][1] != method_params(method):  # type: ignore[index]
             raise DlbenchError(f"{row_name(record)}: its parameters are not those of the method that is built of them")
         method.validate(engine.backbone.depth)
         return Setting(

@@ -175,7 +175,7 @@ def _result(record: Record) -> Hashable:
 
 
 def _figures(record: Record) -> Hashable:
-    where = {"env": {}, "notes": (), "trust": "self-reported", "hardware": None}
+    where: dict[str, object] = {"env": {}, "notes": (), "trust": "self-reported", "hardware": None}
     return record.model_copy(update=where).model_dump_json()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from pydantic import ValidationError
+
 from dlbench.evaluation.aggregate import Reference, compute, quality_of
 from dlbench.records.schema import Quality, Record, Sample
 from dlbench.submission.checks.rows import row_name, same
@@ -89,7 +91,11 @@ def _check_compute(submission: Submission, record: Record, samples: Sequence[Sam
     claimed, add, where = record.compute, submission.faults.add, row_name(record)
     if claimed is None:
         return
-    known = compute(samples, base)
+    try:
+        known = compute(samples, base)
+    except ValidationError as error:
+        add("share-total", where, f"the samples give no share at all: {error.errors()[0]['msg']}")
+        return
     for code, name in (
         ("share-layer", "layer_share"),
         ("share-decode", "flop_share_decode"),
