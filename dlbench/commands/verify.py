@@ -65,8 +65,8 @@ def verify(
     write_badge(path, earned)
     for row in rows:
         typer.echo(
-            f"{row.method} on {row.task} ({row.key[:8]}): {row.same} of {row.documents} the same, {row.near_ties} differ "
-            f"at near ties, {len(row.differing)} differ"
+            f"{row.method} on {row.task} ({row.key[:8]}): {row.same} of {row.documents} the same, "
+            f"{row.near_ties} differ at near ties, {len(row.differing)} differ"
         )
         for id_, how in row.differing[:3]:
             typer.echo(f"    {id_}: {how}")

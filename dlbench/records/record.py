@@ -289,9 +289,9 @@ class Record(JsonLine):
     trust: Trust = "self-reported"
     notes: Annotated[tuple[Line, ...], Field(max_length=64)] = ()
     env: Annotated[dict[Name, Line], Field(max_length=64)] = Field(default_factory=dict)
-    hardware: Hardware | None = None
+    hardware: Hardware | None = Field(default=None, exclude_if=lambda hardware: hardware is None)
     """Where it was decoded; None in files from before the field existed."""
-    withdrawn: Annotated[Line, Field(min_length=1)] | None = None
+    withdrawn: Annotated[Line, Field(min_length=1)] | None = Field(default=None, exclude_if=lambda why: why is None)
     """Why the row was withdrawn, set by the publisher; it stays visible but is not ranked. None where it stands."""
 
     @model_validator(mode="after")
@@ -331,7 +331,7 @@ class Timing(JsonLine):
     speedup_spread: Annotated[float, Field(ge=0)] | None = None
     repeats: Annotated[int, Field(ge=1, le=1_000_000)]
     kernels: Name = "stock"
-    hardware: Hardware | None = None
+    hardware: Hardware | None = Field(default=None, exclude_if=lambda hardware: hardware is None)
     """None in files from before the field existed."""
 
     @property

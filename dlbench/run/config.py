@@ -157,11 +157,12 @@ class RunSpec:
 
     def _check_official(self) -> None:
         """Refuse options that the official protocol fixes."""
-        from dlbench.submission.protocol import BUDGETS, FIT_SEEDS, SEED, missing_tasks
+        from dlbench.submission.protocol import FIT_SEEDS, SEED, missing_tasks
 
         if self.limit is not None:
             raise DlbenchError(f"limit {self.limit}: an official run takes all documents; leave --limit away")
         fixed = {
+            "--budget": (self.budgets, None),
             "--seed": (self.seed, SEED),
             "--fit-seeds": (self.fit_seeds, FIT_SEEDS),
             "--chat-template": (self.chat_template, "auto"),
@@ -174,8 +175,6 @@ class RunSpec:
         for option, (given, wanted) in fixed.items():
             if given != wanted:
                 raise DlbenchError(f"{option}: the official protocol fixes it; leave it away with --official")
-        if lacking := set(BUDGETS) - set(self.budgets):
-            raise DlbenchError(f"budgets: an official run has {min(lacking):g} too; leave --budget away")
         if missing := missing_tasks(self.tasks):
             raise DlbenchError(f"tasks: an official run takes whole suites, which would need {', '.join(missing)} too")
         if not self.author.isprintable() or len(self.author) > 200:

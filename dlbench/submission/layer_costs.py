@@ -17,6 +17,7 @@ from dlbench.records.jsonl import Part
 
 _Layers = Annotated[tuple[Annotated[int, Field(ge=0, le=10**15)], ...], Field(min_length=1, max_length=10_000)]
 Ints = NDArray[np.int64]
+_PER_LAYER = ("attention", "mlp", "fill", "attends", "windows", "per_key", "expansion")
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class LayerCosts(Part):
         fill: of the keys and values that a skipped token owes.
         attends: whether the layer has attention.
         windows: its window; None where it has none.
-        per_key: of scores and weighted sum, per key and layer.
+        per_key: of one token's scores and weighted sum, per key.
+        expansion: spent on each key in every forward, however many tokens attend to it.
         head: of the exit head; `input`: of projections before the layers; `vocabulary`: of the LM head alone.
     """
 
@@ -50,14 +52,15 @@ class LayerCosts(Part):
     fill: _Layers
     attends: Annotated[tuple[bool, ...], Field(max_length=10_000)]
     windows: Annotated[tuple[Annotated[int, Field(ge=1, le=10**9)] | None, ...], Field(max_length=10_000)]
-    per_key: Annotated[int, Field(ge=0, le=10**12)]
+    per_key: _Layers
+    expansion: _Layers
     head: Annotated[int, Field(ge=0, le=10**15)]
     input: Annotated[int, Field(ge=0, le=10**15)]
     vocabulary: Annotated[int, Field(ge=0, le=10**15)]
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if len({len(getattr(self, name)) for name in ("attention", "mlp", "fill", "attends", "windows")}) > 1:
+        if len({len(getattr(self, name)) for name in _PER_LAYER}) > 1:
             raise ValueError("layers are counted differently")
         if not all(a + m for a, m in zip(self.attention, self.mlp, strict=True)):
             raise ValueError("a layer costs nothing")
@@ -89,7 +92,8 @@ class LayerCosts(Part):
     def prompt(self, tokens: int) -> int:
         """FLOPs of reading a prompt at full depth; the logits of its last token are computed."""
         linear = int(self.parts[3].sum()) + self.input + self.head - self.vocabulary
-        return tokens * linear + self.vocabulary + sum(self.attends) * self.per_key * tokens * tokens
+        keys = sum(self.per_key) * tokens + sum(self.expansion)
+        return tokens * linear + self.vocabulary + tokens * keys
 
     def route_cost(self, routes: Sequence[tuple[str, int]], prompt: int) -> RouteCost:
         """Return what routes cost, where each forward makes one token.
@@ -107,17 +111,18 @@ class LayerCosts(Part):
         attended = (codes & 1 > 0) & attends
         past = prompt + np.arange(int(times.sum()), dtype=np.int64)
         run_of = np.repeat(np.arange(len(times)), times)
-        keys = 0
+        per_key = np.array(self.per_key, dtype=np.int64) + np.array(self.expansion, dtype=np.int64)
+        attention = 0
         for window in set(self.windows):
             of_window = np.array([one == window for one in self.windows])
-            layers = attended[:, of_window].sum(1)[run_of]
-            keys += int((layers * ((past if window is None else np.minimum(past, window - 1)) + 1)).sum())
+            each_key = (attended * per_key)[:, of_window].sum(1)[run_of]
+            attention += int((each_key * ((past if window is None else np.minimum(past, window - 1)) + 1)).sum())
         each = parts[codes, columns]
         owed = np.where(attends & ~attended, np.array(self.fill, dtype=np.int64), 0).sum(1)
         depths = (each / parts[3]).sum(1)
         return RouteCost(
             layers=int((each.sum(1) * times).sum()),
-            attention=self.per_key * keys,
+            attention=attention,
             fills=int((owed * times).sum()),
             depths=depths[run_of],
         )

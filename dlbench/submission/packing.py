@@ -68,7 +68,9 @@ def pack(
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     settings = {s.key: (job, s) for job in jobs for s in job.settings}
-    records = [r for r in read_lines(run / "records.jsonl", Record) if r.key in settings and r.method.deployable]
+    # Scores on the tune part are left out: nothing in the submission shows that they are true.
+    read = (r.model_copy(update={"tune": None}) for r in read_lines(run / "records.jsonl", Record))
+    records = [r for r in read if r.key in settings and r.method.deployable]
     write_lines(out / "records.jsonl", records)
     keys = {record.key for record in records}
     asked = list(read_lines(run / "documents.jsonl", Asked))
@@ -109,7 +111,8 @@ def layer_costs(costs: Costs) -> LayerCosts:
         fill=tuple(map(int, costs.fill)),
         attends=tuple(map(bool, costs.attends)),
         windows=tuple(costs.windows),
-        per_key=int(costs.attention_per_key),
+        per_key=tuple(map(int, costs.attention_per_key)),
+        expansion=tuple(map(int, costs.expansion_per_key)),
         head=int(costs.head),
         input=int(costs.input),
         vocabulary=int(costs.vocabulary),

@@ -94,7 +94,7 @@ OFFICIAL = ["run", "--official", "--method", "full"]
         (["--fit-seeds", "1"], "--fit-seeds: the official protocol fixes it"),
         (["--max-new-tokens", "4"], "--max-new-tokens: the official protocol fixes it"),
         (["--no-timing"], "--no-timing: the official protocol fixes it"),
-        (["--budget", "0.5"], "budgets: an official run has 0.25 too"),
+        (["--budget", "0.5"], "--budget: the official protocol fixes it"),
         (["--task", "nano_math"], "an official run takes whole suites, which would need nano_data2text"),
         (["--author", "A\nB"], "--author: give a name on one line"),
     ],
@@ -112,7 +112,7 @@ def test_an_official_run_takes_everything(tmp_path, monkeypatch):
     monkeypatch.setattr("dlbench.run.runner.execute", asked.append)
     assert main(["run", "--official", "--out", str(tmp_path / "out")]) == 0
     (spec,) = asked
-    assert spec.limit is None and spec.fit_seeds == 3 and spec.budgets == (0.25, 0.5, 0.75) and spec.timing
+    assert spec.limit is None and spec.fit_seeds == 3 and spec.budgets is None and spec.timing
     assert {"full", "random_skip", "unified_skip", "hidden_router"} <= set(spec.methods)
     assert "oracle" not in spec.methods
 

@@ -20,6 +20,10 @@ def put(*path, value):
     return edit
 
 
+def put_new(name, value):
+    return lambda content: content.update({name: value})
+
+
 def sample(*path, value, method="bumpy"):
     return lambda t: t.sample(method, put(*path, value=value))
 
@@ -129,6 +133,10 @@ FORGED = {
     "a row stands twice": ("record-twice", lambda t: t.lines("records.jsonl", twice)),
     "no row is left": ("no-records", lambda t: t.lines("records.jsonl", lambda a: a.clear())),
     "an oracle is among the rows": ("oracle-row", lambda t: t.record("bumpy", claims_oracle)),
+    "a score elsewhere is claimed": (
+        "beyond-samples",
+        lambda t: t.record("bumpy", put_new("tune", {"n": 9, "mean": 1.0})),
+    ),
     "trust is claimed": ("trust-claimed", record("trust", value="reproduced")),
     "a parameter is edited": ("content-differs", record("method", "params", "threshold", value=0.5)),
     "a seed is edited": ("content-differs", record("run", "seed", value=7)),

@@ -53,9 +53,12 @@ def _check_together(submission: Submission, records: list[Record]) -> None:
         for record in rows:
             if record.run.budget is not None:
                 budgets[record.method.name].add(record.run.budget)
+        wanted: set[float] = set().union(*(budgets[control] for control in CONTROLS))
+        if len(wanted) < BUDGETS:
+            submission.faults.add("budget-missing", track, f"the controls have {len(wanted)} budgets")
         for method, at in budgets.items():
-            if lacking := set(BUDGETS) - at:
-                submission.faults.add("budget-missing", track, f"{method} has no row at {sorted(lacking)[0]:g}")
+            if lacking := wanted - at:
+                submission.faults.add("budget-missing", track, f"{method} has no row at {min(lacking):g}")
         seeds: dict[str, set[int]] = defaultdict(set)
         for record in rows:
             if record.fit is not None and record.fit.learnt_from:

@@ -41,6 +41,8 @@ def check_rows(submission: Submission) -> None:
         seen.add(identity)
         if not record.method.deployable or record.method.kind not in ("method", "dense", "control"):
             add("oracle-row", where, "the row cannot be deployed")
+        if record.tune is not None or record.withdrawn is not None:
+            add("beyond-samples", where, "it has a score on the tune part, or is withdrawn")
         if record.trust != "self-reported":
             add("trust-claimed", where, f"it claims to be {record.trust}")
         own = submission.track(record.track)
