@@ -66,7 +66,7 @@ def packed(folder: Path) -> Path:
     write_lines(spec.out / "timing.jsonl", [_timing(r, spec.out, batch) for r in records for batch in (1, 16)])
     planner = Planner(spec, "cpu", Progress(shown=False), 1, str)
     jobs = planner.load()
-    planner.settle(jobs)
+    planner.fit(planner.fitters(jobs))
     return pack_run(spec, jobs, folder / "submission")
 
 
