@@ -38,9 +38,8 @@ from dlbench.run.config import OF_THE_PROCESS, RunSpec
 from dlbench.run.failures import Failures
 from dlbench.run.job import Job, asked
 from dlbench.run.method_fitter import MethodFitter
-from dlbench.run.packing import pack_run
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
-from dlbench.run.summary import show_fits, show_results
+from dlbench.run.summary import pack_run, show_fits, show_results
 from dlbench.run.timing_process import measure_times
 from dlbench.run.tune_part import TuneParts
 from dlbench.run.workers import run_in_workers

@@ -1,8 +1,10 @@
-"""End-of-run summary in the terminal."""
+"""End of a run: its summary in the terminal, and its submission."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.markup import escape
@@ -11,7 +13,9 @@ from rich.text import Text
 
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Timing
+from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
+from dlbench.submission.packing import PackedJob, pack
 from dlbench.terminal.console import open_console
 
 
@@ -90,3 +94,24 @@ def show_fits(jobs: Sequence[Job]) -> None:
                 minutes = [f"{x / 60:.1f}" if x is not None else "–" for x in (facts.seconds, facts.foretold)]
                 table.add_row(Text(label), Text(where), *shares, *counts, str(facts.seed), *minutes)
     open_console().print(table)
+
+
+def pack_run(spec: RunSpec, jobs: Sequence[Job], out: Path) -> Path:
+    """Write the submission of a finished run, official or not, and return its folder.
+
+    Args:
+        spec: the run.
+        jobs: of the run.
+        out: the submission's folder; an earlier submission there is replaced.
+
+    Raises:
+        DlbenchError: the folder holds something else, or a method's source cannot be packed.
+    """
+    asked_for = {"fewshot": spec.sources.fewshot, "max_new_tokens": spec.sources.max_new_tokens}
+    packed = [
+        PackedJob(job.conditions, job.engine.costs, job.settings, job.artifacts, job.thinking, asked_for)
+        for job in jobs
+    ]
+    options = dataclasses.asdict(spec)
+    del options["out"]  # a folder of the author's machine
+    return pack(spec.out, out, packed, official=spec.official, author=spec.author, options=options)
