@@ -163,6 +163,7 @@ def run(
     """
     from dlbench.data import resolve
     from dlbench.data.task_options import Sources
+    from dlbench.registry import methods as registry
     from dlbench.run.config import RunSpec, check_environment, parse_settings
 
     try:
