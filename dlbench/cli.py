@@ -26,8 +26,7 @@ from dlbench.commands.run import run
 from dlbench.commands.runs import runs
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
-from dlbench.commands.validate import validate
-from dlbench.commands.verify import verify
+from dlbench.commands.validate import validate, verify
 from dlbench.errors import OF_THE_SYSTEM, DlbenchError
 from dlbench.registry.methods import guilty
 from dlbench.system import stopping

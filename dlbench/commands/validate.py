@@ -1,4 +1,4 @@
-"""`dlbench validate`."""
+"""`dlbench validate` and `dlbench verify`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, print_json
+from dlbench.commands.terminal import at_home, number, print_json, say, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import offline as hub
 
@@ -61,3 +61,66 @@ def validate(
     if not as_json:
         rows = len(result.manifest.rows)
         typer.echo(f"valid: {rows} rows, sealed {result.manifest.seal[:16]}; next: dlbench verify {folder}")
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(callback=at_home, help="A submission that `dlbench validate` accepts.")],
+    documents: Annotated[int, typer.Option(min=1, metavar="K", help="Documents of each row to decode again.")] = 16,
+    nonce: Annotated[
+        str, typer.Option(help="A word of your own that the draw of the documents depends on, besides the submission.")
+    ] = "",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Where a backbone of the submission is: folder or hub name; repeatable. [its recorded name]"),
+    ] = None,
+    rules: Annotated[str, typer.Option(help="official or consistent, as for `dlbench validate`.")] = "official",
+    badge: Annotated[
+        Path | None, typer.Option(callback=at_home, help="File to write the badge to. [DIR.badge]")
+    ] = None,
+    who: Annotated[str, typer.Option(help="Who verifies, for the badge.")] = "",
+    maintainer: Annotated[
+        bool, typer.Option("--maintainer", help="Whether that is a maintainer of the board: the badge says `rerun`.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Documents decoded together.")] = "auto",
+    data_dir: Annotated[
+        str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, tried before the hub.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")
+    ] = False,
+) -> None:
+    """Decode some documents of a submission again, and hold text, routes, FLOPs and length against the claim.
+
+    This runs the submitted code: do it in a job or container without secrets. The documents are drawn from the hash of
+    the submission. Exit code 2 if they differ.
+    """
+    from dlbench.data.task_options import Sources
+    from dlbench.submission.badge import write_badge
+    from dlbench.submission.validation import validate
+
+    if rules not in ("official", "consistent"):
+        raise DlbenchError(f"rules {rules!r}: give official or consistent")
+    if offline:
+        hub.enforce()
+    checked = validate(folder, rules=rules, sources=Sources(data_dir=data_dir))  # type: ignore[arg-type]  # checked
+    if not checked.passed or checked.submission is None:
+        raise DlbenchError(f"{folder} is not valid: `dlbench validate {folder}` lists what is wrong")
+    from dlbench.submission.verification import Verification, reproduced
+
+    size = number("batch size", batch_size, "auto")
+    verification = Verification(checked.submission, documents, nonce, unique(model), device, size, say)
+    rows = verification.run()
+    earned = verification.badge(rows, who, maintainer=maintainer)
+    path = badge or folder.with_name(f"{folder.resolve().name}.badge")
+    write_badge(path, earned)
+    for row in rows:
+        typer.echo(
+            f"{row.method} on {row.task} ({row.key[:8]}): {row.same} of {row.documents} the same, "
+            f"{row.near_ties} differ at near ties, {len(row.differing)} differ"
+        )
+        for id_, how in row.differing[:3]:
+            typer.echo(f"    {id_}: {how}")
+    typer.echo(f"badge: {earned.trust} ({path})")
+    if not reproduced(rows):
+        raise DlbenchError(f"{folder}: what was decoded again is not what is claimed; the rows are not reproduced")
