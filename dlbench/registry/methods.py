@@ -196,10 +196,13 @@ def load_packed(name: str, root: Path, label: str, class_name: str | None) -> Me
     importlib.invalidate_caches()
     for loaded in [one for one in sys.modules if one == top or one.startswith(f"{top}.")]:
         del sys.modules[loaded]  # of another submission
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # a manifest lists all files of the folder
     try:
         return _method_class(importlib.import_module(module), source)
     except (Exception, SystemExit) as error:
         raise DlbenchError(f"method {name!r} is broken: {_failure(error, source)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
 
 
 def _load_file(source: MethodSource) -> ModuleType:

@@ -125,6 +125,8 @@ class RunSpec:
                 f"task {found[0][0]!r} runs code of its own ({found[0][1]}), which nobody has vouched for: an official "
                 "run takes tasks of dlbench and lm-eval, and tasks without functions"
             )
+        if self.official:
+            self._check_official()
         self._check_methods()
         check_folder(self.out, RUN_FILE, "run")
 
@@ -142,8 +144,6 @@ class RunSpec:
                 raise DlbenchError(f"budget {budget}: give a share of the layers above 0 and at most 1, such as 0.5")
         if self.limit is not None and self.limit < 1:
             raise DlbenchError(f"limit {self.limit}: give at least 1 document per task, or `all`")
-        if self.official:
-            self._check_official()
         if self.batch_size is not None and self.batch_size < 1:
             raise DlbenchError(f"batch size {self.batch_size}: give at least 1, or `auto`")
         if self.fit_seeds < 1:

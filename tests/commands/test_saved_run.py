@@ -54,8 +54,19 @@ def test_a_file_holds_a_run_and_the_command_line_goes_before(ran, tmp_path, name
 
 RUNS = {
     "plain": [],
-    "all": ["--limit", "all", "--official", "--batch-size", "3", "--processes", "2", "--fewshot", "2", "--fit"],
-    "first": ["--limit", "first:4", "--method", "static_skip", "--set", "static_skip.share=0.25", "--kv", "evict"],
+    "all": ["--limit", "all", "--official", "--batch-size", "3", "--processes", "2", "--fit"],
+    "first": [
+        "--limit",
+        "first:4",
+        "--method",
+        "static_skip",
+        "--set",
+        "static_skip.share=0.25",
+        "--kv",
+        "evict",
+        "--fewshot",
+        "2",
+    ],
 }
 
 

@@ -69,7 +69,7 @@ def test_a_task_that_runs_code_is_named_and_never_official(ran, tmp_path, capsys
     assert said.count("mine.yaml' runs code of its own") == 1 and len(ran) == 1
     assert cli.main(["run", "--method", "full", "--task", "mine.yaml", "--official"]) == 2
     assert "nobody has vouched for" in capsys.readouterr().err and len(ran) == 1
-    assert cli.main(["run", "--method", "full", "--task", "nano_math", "--official"]) == 0  # dlbench's own functions
+    assert cli.main(["run", "--method", "full", "--task", "nano", "--official"]) == 0  # dlbench's own functions
     assert capsys.readouterr().err == ""
 
 

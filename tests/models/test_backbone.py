@@ -106,7 +106,7 @@ def test_a_run_takes_a_device_map(small, spread, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--device-map nowhere.json", "--device-map nowhere.json cannot be read"),
+        ("--device-map nowhere.json", "no file nowhere.json for --device-map"),
         ("--device-map autos", "unknown device map 'autos': did you mean auto"),
         ("--device-map auto --dtype int8", "int8 keeps all layers on one device"),
         ("--chat-template sometimes", "unknown chat template policy 'sometimes'"),

@@ -336,7 +336,7 @@ def test_half_a_range_is_named_as_the_cause(small, tmp_path):
 
 
 def test_a_model_without_layers_is_none(small, tmp_path):
-    with pytest.raises(DlbenchError, match=r"config\.json says 0 layers, and the files hold 4"):
+    with pytest.raises(DlbenchError, match=r"config\.json has num_hidden_layers = 0, where 1 to 10,000 makes sense"):
         load(str(copy(small, tmp_path / "m", num_hidden_layers=0, layer_types=None)))
 
 
