@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
+from threading import current_thread, main_thread
 from types import TracebackType
 from typing import TypeVar
 
@@ -72,7 +73,8 @@ class Workers:
         # A worker that starts here inherits the mask: Ctrl-C is held back until its own handler is set (`_begin`).
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            return self._pool.submit(call)
+            with _held_back():
+                return self._pool.submit(call)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -97,6 +99,25 @@ def enough(run_dirs: Iterable[Path]) -> int:
     """Return how many processes suit the size of these runs on this machine."""
     files = (path for run_dir in run_dirs for path in (*run_dir.glob("*.jsonl"), *run_dir.glob("samples/*.jsonl")))
     return min(MOST, cores()) if sum(path.stat().st_size for path in files) >= LARGE else 1
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold Ctrl-C back while a worker is started, which else would find half of what it is sent.
+
+    A mask does not do that alone: a signal may reach another thread, and Python answers it in the main one.
+    """
+    if current_thread() is not main_thread():  # only the main thread answers signals
+        yield
+        return
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if received:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
