@@ -27,7 +27,7 @@ from dlbench.commands.runs import runs
 from dlbench.commands.terminal import PLAIN, say
 from dlbench.commands.train import train
 from dlbench.commands.validate import validate, verify
-from dlbench.errors import OF_THE_SYSTEM, DlbenchError
+from dlbench.errors import DlbenchError, of_the_system
 from dlbench.registry.methods import guilty
 from dlbench.system import stopping
 from dlbench.terminal.encoding import print_anything
@@ -77,12 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(getattr(error, "exit_code", 2))
         if debug:
             _traceback()
-        if (failure := guilty(error)) is not None:
+        if (failure := guilty(error) or of_the_system(error)) is not None:
             say(str(failure))
             return failure.exit_code
-        if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
-            say(f"{error.filename or 'the output'}: {error.strerror}")
-            return 2
         say(f"unexpected {type(error).__name__}: {error} (a fault of dlbench; --debug shows the traceback)")
         return 1
 

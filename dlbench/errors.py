@@ -26,6 +26,13 @@ class DlbenchError(Exception):
     exit_code: ClassVar[int] = 2
 
 
+def of_the_system(error: BaseException) -> DlbenchError | None:
+    """The error for users of a fault of the system, such as a full disk; None where it is another fault."""
+    if not isinstance(error, OSError) or error.errno not in OF_THE_SYSTEM:
+        return None
+    return DlbenchError(f"{error.filename or 'the output'}: {error.strerror}")
+
+
 class MethodError(DlbenchError):
     """The code of a method failed, or broke what the method declares: a run goes on with its other methods."""
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dlbench.commands.terminal import at_home, number, print_json, say, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import offline as hub
+
+if TYPE_CHECKING:
+    from dlbench.submission.validation import Validation
+
+_DataDir = Annotated[
+    str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, tried before the hub.")
+]
+_Offline = Annotated[bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")]
 
 
 def validate(
@@ -20,12 +28,8 @@ def validate(
         str,
         typer.Option(help="official: the board's protocol; consistent: any run, whose figures must be its samples'."),
     ] = "official",
-    data_dir: Annotated[
-        str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, tried before the hub.")
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")
-    ] = False,
+    data_dir: _DataDir = None,
+    offline: _Offline = False,
     badge: Annotated[Path | None, typer.Option(callback=at_home, help="File to write the badge to, if valid.")] = None,
     who: Annotated[str, typer.Option(help="Who validates, for the badge.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
@@ -34,15 +38,9 @@ def validate(
 
     All faults are listed at once, each kind with its code and what to do. Exit code 2 if there are any.
     """
-    from dlbench.data.task_options import Sources
     from dlbench.submission.report import fault_lines
-    from dlbench.submission.validation import validate
 
-    if rules not in ("official", "consistent"):
-        raise DlbenchError(f"rules {rules!r}: give official or consistent")
-    if offline:
-        hub.enforce()
-    result = validate(folder, rules=rules, sources=Sources(data_dir=data_dir))  # type: ignore[arg-type]  # checked
+    result = _validated(folder, rules, data_dir, offline)
     if as_json:
         listed = [{"code": f.code, "where": f.where, "what": f.what, "remedy": f.remedy} for f in result.faults.faults]
         print_json({"valid": result.passed, "counts": dict(result.faults.counts), "faults": listed})
@@ -61,6 +59,18 @@ def validate(
     if not as_json:
         rows = len(result.manifest.rows)
         typer.echo(f"valid: {rows} rows, sealed {result.manifest.seal[:16]}; next: dlbench verify {folder}")
+
+
+def _validated(folder: Path, rules: str, data_dir: str | None, offline: bool) -> Validation:
+    """Validate a submission, with the options that both commands have."""
+    from dlbench.data.task_options import Sources
+    from dlbench.submission.validation import validate
+
+    if rules not in ("official", "consistent"):
+        raise DlbenchError(f"rules {rules!r}: give official or consistent")
+    if offline:
+        hub.enforce()
+    return validate(folder, rules=rules, sources=Sources(data_dir=data_dir))  # type: ignore[arg-type]  # checked
 
 
 def verify(
@@ -83,27 +93,17 @@ def verify(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Documents decoded together.")] = "auto",
-    data_dir: Annotated[
-        str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, tried before the hub.")
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")
-    ] = False,
+    data_dir: _DataDir = None,
+    offline: _Offline = False,
 ) -> None:
     """Decode some documents of a submission again, and hold text, routes, FLOPs and length against the claim.
 
     This runs the submitted code: do it in a job or container without secrets. The documents are drawn from the hash of
     the submission. Exit code 2 if they differ.
     """
-    from dlbench.data.task_options import Sources
     from dlbench.submission.badge import write_badge
-    from dlbench.submission.validation import validate
 
-    if rules not in ("official", "consistent"):
-        raise DlbenchError(f"rules {rules!r}: give official or consistent")
-    if offline:
-        hub.enforce()
-    checked = validate(folder, rules=rules, sources=Sources(data_dir=data_dir))  # type: ignore[arg-type]  # checked
+    checked = _validated(folder, rules, data_dir, offline)
     if not checked.passed or checked.submission is None:
         raise DlbenchError(f"{folder} is not valid: `dlbench validate {folder}` lists what is wrong")
     from dlbench.submission.verification import Verification, reproduced

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +24,9 @@ def vendor() -> str:
 @cache
 def _fact(key: str) -> str:
     """The first value of a key in /proc/cpuinfo; empty where there is none."""
-    lines = _FACTS.read_text().splitlines() if _FACTS.is_file() else []
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = _FACTS.read_text(errors="replace").splitlines()
     return next(
         (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key), ""
     )

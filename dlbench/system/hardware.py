@@ -7,14 +7,14 @@ import platform
 import shutil
 import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import psutil
 
+from dlbench.system import cpu
+
 _FIELDS = ("name", "driver_version", "memory.total", "power.limit", "clocks.max.sm", "clocks.max.memory")
 """What nvidia-smi is asked for: mebibytes, watts and megahertz."""
-_CPUINFO = Path("/proc/cpuinfo")
 _MOST_TEXT = 200
 
 
@@ -41,13 +41,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
 
 def _processor() -> str:
     """The name of the processor, and its architecture where it has no name."""
-    try:
-        lines = _CPUINFO.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name"]
-    name = next(filter(None, names), "") or platform.processor() or platform.machine() or "unknown"
-    return "".join(filter(str.isprintable, name))[:_MOST_TEXT]
+    return "".join(filter(str.isprintable, cpu.name() or "unknown"))[:_MOST_TEXT]
 
 
 def _clock() -> float | None:

@@ -119,9 +119,11 @@ def joining(
     if not launched():
         yield
         return
+    from dlbench.system.watching import beside  # psutil is not for the start of every command
+
     where = ", ".join(f"{name}={os.environ[name]}" for name in LAUNCHED)
 
-    def wait() -> None:
+    def wait(done: threading.Event) -> None:
         if not done.wait(notice):
             _print(f"waiting for the other processes of the group that the environment names ({where})")
             if not done.wait(max(0.0, patience - notice)):
@@ -130,14 +132,8 @@ def joining(
                 )
                 give_up(DlbenchError.exit_code)
 
-    done = threading.Event()
-    watcher = threading.Thread(target=wait, daemon=True)
-    watcher.start()
-    try:
+    with beside(wait):
         yield
-    finally:
-        done.set()
-        watcher.join()
 
 
 def _print(line: str) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from dlbench.errors import OF_THE_SYSTEM, DlbenchError, RowsLeftOutError, WorkerLost
+from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost, of_the_system
 from dlbench.system import lifeline, process_group
 from dlbench.system.stopping import EXIT_CODE, Stopped
 from dlbench.system.watching import Watch, end, killed_by
@@ -115,10 +115,10 @@ def ended_by(spec: Path, error: BaseException) -> int:
         BaseException: the error itself, where it is a bug, so that its traceback is printed. It may come of the end of
             another process, so `launch` is given the time to end this one silently.
     """
-    if isinstance(error, OSError) and error.errno in OF_THE_SYSTEM:
-        return tell(spec, DlbenchError(f"{error.filename or 'the output'}: {error.strerror}"))
     if isinstance(error, DlbenchError):
         return tell(spec, error)
+    if (failure := of_the_system(error)) is not None:
+        return tell(spec, failure)
     if isinstance(error, Stopped):
         with contextlib.suppress(OSError):  # the parent may be gone with the folder
             spec.with_name(f"stopped-{process_group.rank()}").write_text(str(error))

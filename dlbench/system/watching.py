@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psutil
@@ -36,15 +36,32 @@ def end(workers: Sequence[subprocess.Popen[Any]]) -> None:
 
 
 @contextlib.contextmanager
+def beside(watch: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Run a function in a thread of its own while entered.
+
+    Args:
+        watch: called with an event that is set at the end; it is waited for.
+    """
+    done = threading.Event()
+    watcher = threading.Thread(target=watch, args=(done,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+@contextlib.contextmanager
 def ending_stopped(worker: subprocess.Popen[bytes]) -> Iterator[list[str]]:
     """Watch a process while its output is read, and end it where that ends otherwise.
 
     Yields:
         A list that gets the reason where the process was given up.
     """
-    done, given_up = threading.Event(), list[str]()
+    given_up: list[str] = []
 
-    def look() -> None:
+    def look(done: threading.Event) -> None:
         watch = Watch([worker.pid])
         while not done.wait(LOOK):
             if lost := watch.lost([worker.poll()]):
@@ -52,13 +69,10 @@ def ending_stopped(worker: subprocess.Popen[bytes]) -> Iterator[list[str]]:
                 worker.kill()
                 return
 
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
     try:
-        yield given_up
+        with beside(look):
+            yield given_up
     finally:
-        done.set()
-        watcher.join()
         end([worker])
         if worker.stdout is not None:
             worker.stdout.close()

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from dlbench.system.watching import beside
 from dlbench.terminal.event_log import EventLog
 
 How = Literal["auto", "lines", "json", "quiet"]
@@ -114,19 +115,13 @@ class Progress:
         if not self.shown or not self._bare:
             yield
             return
-        done = threading.Event()
 
-        def watch() -> None:
+        def watch(done: threading.Event) -> None:
             while not done.wait(EVERY):
                 self._print_bare(report())
 
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
-        try:
+        with beside(watch):
             yield
-        finally:
-            done.set()
-            watcher.join()
 
     def note(self, line: str) -> None:
         """Print a line that stays on the screen."""

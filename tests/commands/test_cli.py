@@ -4,9 +4,9 @@ import subprocess
 import sys
 import textwrap
 import time
-import types
 
 import pytest
+from not_run import asked_of
 
 import dlbench
 from dlbench import cli
@@ -20,12 +20,8 @@ from dlbench.run import config as spec
 
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
-    """Replace the runner and the loading of tasks; gives what would have been run."""
-    asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
-    monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(is_loglikelihood=False))
     monkeypatch.chdir(tmp_path)
-    return asked
+    return asked_of(monkeypatch)
 
 
 @pytest.fixture

@@ -3,10 +3,9 @@
 import dataclasses
 import json
 import os
-import sys
-import types
 
 import pytest
+from not_run import asked_of
 
 from dlbench import cli
 from dlbench.run.config import RunSpec
@@ -16,12 +15,8 @@ from dlbench.terminal.event_log import EventLog
 
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
-    """Replace the runner and the loading of tasks; gives what would have been run."""
-    asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
-    monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(is_loglikelihood=False))
     monkeypatch.chdir(tmp_path)
-    return asked
+    return asked_of(monkeypatch)
 
 
 FILES = {

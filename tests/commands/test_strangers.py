@@ -1,10 +1,9 @@
 """Names, paths, lines, links and code that strangers hand in: refused, or named, in one line."""
 
 import io
-import sys
-import types
 
 import pytest
+from not_run import asked_of
 from rich.console import Console
 
 from dlbench import cli
@@ -17,14 +16,10 @@ LONG = "x" * 256
 
 @pytest.fixture
 def ran(monkeypatch, tmp_path):
-    """Replace the runner and the loading of tasks; gives what would have been run."""
-    asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
-    monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(is_loglikelihood=False))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "file").touch()
-    return asked
+    return asked_of(monkeypatch)
 
 
 NAMES = {

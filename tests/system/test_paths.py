@@ -1,12 +1,11 @@
 """Names and folders that people give: homes, dots, links and names that no file system takes."""
 
 import os
-import sys
-import types
 from pathlib import Path
 
 import pytest
 import small_model
+from not_run import asked_of
 
 from dlbench import cli
 from dlbench.errors import DlbenchError
@@ -36,11 +35,7 @@ def home(monkeypatch, tmp_path):
 
 @pytest.fixture
 def ran(monkeypatch):
-    """Replace the runner and the loading of tasks; gives what would have been run."""
-    asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
-    monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(is_loglikelihood=False))
-    return asked
+    return asked_of(monkeypatch)
 
 
 # ---- models
