@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.saved_run import read_config
+from dlbench.commands.options.saved_run import read_config
 from dlbench.commands.terminal import (
     BUDGET_HELP,
     budgets_of,

@@ -1,0 +1,1 @@
+"""What several commands do with their options; importing these modules is fast."""
