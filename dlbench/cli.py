@@ -20,6 +20,7 @@ from dlbench.commands.check import check
 from dlbench.commands.compare import compare
 from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
+from dlbench.commands.lm_eval import PASSED_ON, lm_eval
 from dlbench.commands.new import new
 from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
@@ -35,6 +36,7 @@ from dlbench.terminal.encoding import print_anything
 app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
 for command in (run, runs, fit, check, board, compare, bench, train, prefetch, validate, verify):
     app.command()(command)
+app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
 app.add_typer(listing, name="list")
 app.add_typer(new, name="new")
 

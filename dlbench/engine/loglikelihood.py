@@ -46,10 +46,20 @@ class _Row:
         """Last positions whose logits are needed."""
         return max(len(continuation) for _, continuation in self.wanted)
 
+    def positions(self, every: bool) -> int:
+        """Last positions whose logits are computed: all of them, or those that are needed."""
+        return len(self.ids) if every else self.read
+
 
 @torch.inference_mode()
 def weigh(
-    engine: Engine, questions: Sequence[Question], method: Method | None = None, seed: int = 0, *, slots: int = 48
+    engine: Engine,
+    questions: Sequence[Question],
+    method: Method | None = None,
+    seed: int = 0,
+    *,
+    slots: int = 48,
+    every_position: bool = False,
 ) -> list[Verdict]:
     """Score the answers of some questions.
 
@@ -59,6 +69,8 @@ def weigh(
         method: static or per sequence; None runs every layer.
         seed: seed of the method's noise.
         slots: most rows run together.
+        every_position: compute the logits of all positions, as lm-eval's `hf` does, not of those that are scored only:
+            the last bits of a matrix product depend on its number of rows.
 
     Returns:
         One Verdict per question, in their order.
@@ -85,11 +97,13 @@ def weigh(
     while ordered:
         group: list[_Row] = []
         while ordered and len(group) < slots:
-            if group and (len(group) + 1) * max(r.read for r in (*group, ordered[0])) > _POSITIONS:
+            positions = max(r.positions(every_position) for r in (*group, ordered[0]))
+            if group and (len(group) + 1) * positions > _POSITIONS:
                 break
             group.append(ordered.pop(0))
         routed = None if method is None else (method, seed)
-        _run(engine.runtime, group, [questions[row.question].id for row in group], routed, verdicts)
+        keep = max(row.positions(every_position) for row in group)
+        _run(engine.runtime, group, [questions[row.question].id for row in group], routed, keep, verdicts)
     return verdicts
 
 
@@ -106,6 +120,7 @@ def _run(
     group: Sequence[_Row],
     ids: Sequence[str],
     routed: tuple[Method, int] | None,
+    keep: int,
     verdicts: list[Verdict],
 ) -> None:
     """Score some rows in one forward; results and costs are added to the verdicts.
@@ -115,6 +130,7 @@ def _run(
         group: the rows.
         ids: of their documents.
         routed: method and seed; None runs every layer.
+        keep: last positions whose logits are computed.
         verdicts: of all questions.
     """
     read = np.array([row.read for row in group], dtype=np.int64)
@@ -128,8 +144,8 @@ def _run(
         keys, backbone = np.array([keyed_rng.key_of(id_) for id_ in ids], dtype=np.uint64), runtime.backbone
         view = LiveView(backbone, seed, keys, np.ones(count, dtype=np.int64), near_tie_below(backbone.precision))
         routing = Routing(method, view, None)
-    logits = _forward(runtime, tokens, mask, lengths, ledger, routing, int(read.max()))
-    ledger.finish(NOBODY, int(read.max()), read)
+    logits = _forward(runtime, tokens, mask, lengths, ledger, routing, keep)
+    ledger.finish(NOBODY, keep, read)
     ledger.close_step(lengths.tolist())
     for i, row in enumerate(group):
         verdict = verdicts[row.question]

@@ -103,11 +103,8 @@ class Conditions:
         return versions(scheme) if scheme in ("torchao", "bitsandbytes") else versions()
 
     def kv(self, method: Method) -> str:
-        """Return the policy in force for the keys and values of skipped tokens: the one asked for, where it matters.
-
-        A static or per-sequence method never runs a layer that it has skipped, so all policies are the same for it.
-        """
-        return self.kv_policy if self.kv_policy is not None and method.scope == "token" else method.kv[0]
+        """Return the policy in force for the keys and values of skipped tokens: see `policy_in_force`."""
+        return policy_in_force(method, self.kv_policy)
 
     def state(self, method: Method) -> Literal["hold", "recompute"] | None:
         """Return what becomes of recurrent states that a token skips; None for a model without recurrent layers."""
@@ -186,6 +183,14 @@ class Conditions:
     def with_key(self, setting: Setting) -> Setting:
         """Return the setting with its content key."""
         return replace(setting, key=self.key(setting))
+
+
+def policy_in_force(method: Method, asked: str | None) -> str:
+    """Return the policy for the keys and values of skipped tokens: the one asked for, where it matters.
+
+    A static or per-sequence method never runs a layer that it has skipped, so all policies are the same for it.
+    """
+    return asked if asked is not None and method.scope == "token" else method.kv[0]
 
 
 @cache

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
@@ -107,6 +107,11 @@ class RunSpec:
             "trust_remote_code": self.trust_remote_code,
             "data_dir": self.sources.data_dir,
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the options as run.json keeps them."""
+        options = json.loads(json.dumps(asdict(self), default=str))
+        return {name: value for name, value in options.items() if name not in OF_THE_PROCESS}
 
     def check(self) -> None:
         """Check all that can be checked without torch.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -47,6 +48,18 @@ def naming_method(name: str, kind: type, errors: tuple[type[Exception], ...] = (
             raise
         label = "" if isinstance(error, ValueError | TypeError) else f"{type(error).__name__}: "
         raise MethodError(f"method {name!r}: {label}{error}" + (f" ({line})" if line else "")) from error
+
+
+def takes_budgets(method: Method, given: Mapping[str, Any]) -> bool:
+    """Return whether a method has a row for every budget; if not, it has one row whatever they are.
+
+    Args:
+        method: with its parameters before any fit.
+        given: the parameters that the user set; a knob among them is not tuned.
+    """
+    if method.knob is None:
+        return type(method).at is not Method.at
+    return method.tuned and method.knob.name not in given
 
 
 @dataclass
@@ -118,12 +131,7 @@ class MethodFitter:
         """
         self.context, self.job, self.given, self.method, self.seed = context, job, given, method, seed
         self.name = registry.name_of(given)
-        knob = method.knob
-        if knob is None:
-            has_no_budget = type(method).at is Method.at
-        else:
-            has_no_budget = not method.tuned or knob.name in context.spec.settings.get(self.name, {})
-        self.takes_budgets = not has_no_budget
+        self.takes_budgets = takes_budgets(method, context.spec.settings.get(self.name, {}))
 
     @property
     def budgets(self) -> tuple[float | None, ...]:

@@ -7,7 +7,6 @@ Also the entry point of worker processes: `python -m dlbench.run.runner SPEC.jso
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import sys
 import time
@@ -34,7 +33,7 @@ from dlbench.records.schema import Record
 from dlbench.registry.methods import guilty
 from dlbench.run import budgets
 from dlbench.run.class_members import TuneScores, score_members
-from dlbench.run.config import OF_THE_PROCESS, RunSpec
+from dlbench.run.config import RunSpec
 from dlbench.run.failures import Failures
 from dlbench.run.job import Job, asked
 from dlbench.run.method_fitter import MethodFitter
@@ -168,8 +167,7 @@ class Runner:
             **more: what run.json says beside version and options.
         """
         if self.main:
-            spec = json.loads(json.dumps(dataclasses.asdict(self.spec), default=str))
-            spec = {name: value for name, value in spec.items() if name not in OF_THE_PROCESS}
+            spec = self.spec.to_json()
             self.store.open({"dlbench": __version__, "spec": spec, **more})
             self.progress.log.event("run", **facts(self.device), processes=self.state.num_processes, spec=spec, **more)
         self.state.wait_for_everyone()

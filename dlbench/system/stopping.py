@@ -68,6 +68,26 @@ def by_signals() -> Iterator[list[str]]:
         os.close(writing)
 
 
+@contextlib.contextmanager
+def by_default() -> Iterator[None]:
+    """While entered within `by_signals`, signals do what they do in any program.
+
+    For a library that forks workers and ends them by a signal: they would inherit the handlers, and with them the pipe
+    by which this process is told that it has to end.
+    """
+    if os.name != "posix" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(-1)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+
+
 def _insist(reading: int, ended: threading.Event) -> None:
     """End the process where a signal has come and the command has not ended by itself."""
     while received := os.read(reading, 1):

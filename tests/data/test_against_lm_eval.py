@@ -4,10 +4,10 @@ The model is nano, so that outputs are texts and scores lie between 0 and 1; the
 the prompt.
 """
 
-import json
 import logging
 
 import pytest
+from lm_eval_tasks import CONTINUES, WEIGHS, WRITES, write, write_rows
 
 from dlbench.cli import main
 from dlbench.data import loader
@@ -20,54 +20,6 @@ from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
 
 LIMIT = 12
-WRITES = """
-task: own_writes
-custom_dataset: !function dlbench.tasks.jsonl.read
-dataset_kwargs: {folder: nano/data/nano_translate}
-training_split: fit
-fewshot_split: fit
-test_split: test
-num_fewshot: 2
-doc_to_text: input
-doc_to_target: references
-process_results: !function dlbench.tasks.metrics.score_translate
-generation_kwargs: {until: ["\\n\\n", "zu"], max_gen_toks: 24, do_sample: false}
-filter_list:
-  - {name: stripped, filter: [{function: remove_whitespace}, {function: take_first}]}
-  - {name: short, filter: [{function: regex, regex_pattern: "^(.{0,30})"}, {function: take_first}]}
-metric_list:
-  - {metric: chrf, aggregation: mean, higher_is_better: true}
-  - {metric: exact, aggregation: mean, higher_is_better: true}
-  - {metric: corpus_chrf, aggregation: !function dlbench.tasks.metrics.corpus_chrf, higher_is_better: true}
-"""
-WEIGHS = """
-task: own_weighs
-dataset_path: json
-dataset_kwargs: {data_files: {train: "FOLDER/train.jsonl", test: "FOLDER/test.jsonl"}}
-training_split: train
-fewshot_split: train
-test_split: test
-num_fewshot: 2
-output_type: multiple_choice
-doc_to_text: "{{question}} "
-doc_to_choice: choices
-doc_to_target: answer
-metric_list:
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-  - {metric: acc_norm, aggregation: mean, higher_is_better: true}
-"""
-CONTINUES = """
-task: own_continues
-dataset_path: json
-dataset_kwargs: {data_files: {test: "FOLDER/test.jsonl"}}
-test_split: test
-output_type: loglikelihood
-doc_to_text: "{{question}}"
-doc_to_target: " {{choices[answer]}}"
-metric_list:
-  - {metric: perplexity, aggregation: perplexity, higher_is_better: false}
-  - {metric: acc, aggregation: mean, higher_is_better: true}
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,24 +38,7 @@ def hf():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Questions whose answers nano finds more or less likely: its own translations, and others of them."""
-    data = embedded_folder("nano").parents[1] / "data" / "nano_translate" / "test.jsonl"
-    rows = [json.loads(line) for line in data.read_text().splitlines()]
-    for split, start in (("train", 0), ("test", 40)):
-        lines = []
-        for i in range(start, start + 2 * LIMIT):
-            choices = [rows[i + k]["references"][0] for k in range(3)]
-            choices[0], choices[i % 3] = choices[i % 3], choices[0]
-            shown = [" ".join(c.split()[: 1 + (i + k) % 4]) for k, c in enumerate(choices)]
-            lines.append({"question": rows[i]["input"], "choices": shown, "answer": i % 3})
-        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return tmp_path
-
-
-def write(folder, name, text):
-    path = folder / f"{name}.yaml"
-    path.write_text(text.replace("FOLDER", str(folder)))
-    return path
+    return write_rows(tmp_path, LIMIT)
 
 
 def theirs(path, hf, limit):
