@@ -57,11 +57,12 @@ class ModelArgs:
             DlbenchError: an argument is invalid; the message says what would be valid.
         """
         sources = Sources(self.data_dir)
-        named = {} if self.fit_task is None else {"tasks": tuple(resolve.expand_tasks([self.fit_task], sources))}
-        if len(named.get("tasks", ("",))) > 1:
+        tasks = RunSpec().tasks if self.fit_task is None else tuple(resolve.expand_tasks([self.fit_task], sources))
+        if self.fit_task is not None and len(tasks) > 1:
             raise DlbenchError(f"fit_task={self.fit_task} is several tasks: name the one to fit on")
         spec = RunSpec(
             models=(self.pretrained,),
+            tasks=tasks,
             methods=(self.method,),
             budgets=None if self.budget is None else (self.budget,),
             settings={registry.name_of(self.method): dict(params)} if params else {},
@@ -77,7 +78,6 @@ class ModelArgs:
             sources=sources,
             device_map=self.device_map,
             trust_remote_code=self.trust_remote_code,
-            **named,
         )
         spec.check()
         return spec
@@ -98,11 +98,11 @@ def parse(given: Mapping[str, Any]) -> tuple[ModelArgs, dict[str, Any], dict[str
     return ModelArgs(**values), hf, params
 
 
-def _value(name: str, value: object) -> object:
+def _value(name: str, value: object) -> Any:
     """An argument as `ModelArgs` has it; lm-eval makes numbers and booleans of texts that look like some."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if name == "budget" and number:
-        return float(value)  # type: ignore[arg-type]  # a number
+        return float(str(value))
     if name == "seed" and isinstance(value, int) and number:
         return value
     if name == "trust_remote_code" and isinstance(value, bool):
