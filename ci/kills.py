@@ -26,7 +26,7 @@ from pathlib import Path
 import psutil
 
 RUN = [sys.executable, "-m", "dlbench", "run", "--task", "nano_math", "--method", "static_skip", "--method", "calm"]
-RUN += ["--budget", "0.5", "--limit", "6", "--batch-size", "2", "--fit-tokens", "2000", "--fit", "--out"]
+RUN += ["--budget", "0.5", "--limit", "6", "--batch-size", "2", "--fit-tokens", "2000", "--refit", "--out"]
 MOMENTS: dict[str, Callable[[Path], float]] = {
     "fit": lambda out: _newest(out, "run.json"),
     "wave": lambda out: len(list(out.glob("samples/*.part"))),

@@ -22,10 +22,11 @@ from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
 from dlbench.commands.lm_eval import PASSED_ON, lm_eval
 from dlbench.commands.new import new
+from dlbench.commands.options.command import PLAIN, Command, Group, hyphened
 from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.runs import runs
-from dlbench.commands.terminal import PLAIN, say
+from dlbench.commands.terminal import echo, say
 from dlbench.commands.train import train
 from dlbench.commands.validate import validate, verify
 from dlbench.errors import DlbenchError, of_the_system
@@ -33,12 +34,26 @@ from dlbench.registry.methods import guilty
 from dlbench.system import stopping
 from dlbench.terminal.encoding import print_anything
 
-app = typer.Typer(help="Benchmark dynamic-depth inference in decoder-only language models.", **PLAIN)
-for command in (run, runs, fit, check, board, compare, bench, train, prefetch, validate, verify):
-    app.command()(command)
-app.command("lm-eval", context_settings=PASSED_ON)(lm_eval)
-app.add_typer(listing, name="list")
-app.add_typer(new, name="new")
+app = typer.Typer(
+    help="Benchmark dynamic-depth inference in decoder-only language models.",
+    cls=Group,
+    context_settings={"token_normalize_func": hyphened},
+    **{**PLAIN, "add_completion": True},
+)
+_COMMANDS = {
+    "Run": (run, fit, runs),
+    "Look at results": (board, compare),
+    "Write a method": (check,),
+    "Models and data": (prefetch, train),
+    "Submit": (validate, verify),
+    "Other": (bench,),
+}
+for _group, _several in _COMMANDS.items():
+    for _command in _several:
+        app.command(cls=Command, rich_help_panel=_group)(_command)
+app.command("lm-eval", context_settings=PASSED_ON, rich_help_panel="Run")(lm_eval)
+app.add_typer(listing, name="list", rich_help_panel="Models and data")
+app.add_typer(new, name="new", rich_help_panel="Write a method")
 
 
 @app.callback(invoke_without_command=True)
@@ -49,9 +64,9 @@ def _root(
 ) -> None:
     # `main` reads --debug itself, so that it may be anywhere on the line.
     if version:
-        typer.echo(f"dlbench {__version__}")
+        echo(f"dlbench {__version__}")
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        echo(context.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,7 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Some releases of typer have their own copy of click's exceptions, so these are recognised by their attributes.
         if callable(message := getattr(error, "format_message", None)):
-            say(f"{message()} (see `dlbench --help`)")
+            context = getattr(error, "ctx", None)
+            say(f"{message()} (see `{context.command_path if context else 'dlbench'} --help`)")
             return int(getattr(error, "exit_code", 2))
         if debug:
             _traceback()

@@ -69,6 +69,8 @@ class Options:
     """Parts, separated by commas; None for all."""
     subject: Subject | None = None
     """The model to benchmark; None: models of random weights, and nano."""
+    as_json: bool = False
+    """Whether standard output gets the JSON file's content, and standard error what is for people."""
 
     def check(self) -> None:
         """Check all that can be checked without torch, before minutes of measuring.
@@ -84,9 +86,9 @@ class Options:
         if self.out is not None:
             folder = self.out.absolute().parent
             if self.out.is_dir():
-                raise DlbenchError(f"--json {self.out} is a folder: give a file")
+                raise DlbenchError(f"--out {self.out} is a folder: give a file")
             if not folder.is_dir() or not os.access(self.out if self.out.exists() else folder, os.W_OK):
-                raise DlbenchError(f"--json {self.out} cannot be written: give a file in a folder that can be")
+                raise DlbenchError(f"--out {self.out} cannot be written: give a file in a folder that can be")
 
     def parts(self) -> tuple[str, ...]:
         """Return the parts to run, in their own order.

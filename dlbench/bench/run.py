@@ -54,14 +54,17 @@ def execute(options: Options) -> None:
     """
     device = resolve_device(options.device)
     cuda = device.startswith("cuda")
-    measure(
+    content = measure(
         sizes(quick=options.quick, cuda=cuda, subject=options.subject),
         device=device,
         dtype=options.dtype or ("bfloat16" if cuda else "float32"),
         threads=options.threads,
         parts=options.parts(),
         out=options.out,
+        console=Console(stderr=True) if options.as_json else None,
     )
+    if options.as_json:
+        print(_text(content))
 
 
 def measure(
@@ -139,8 +142,12 @@ class _Report:
         content = as_json(self.bench, self.machine, self.seconds)
         out = self.out
         if out is not None and (last or out.is_file() or not out.exists()):  # to a pipe it is written once
-            out.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            out.write_text(_text(content) + "\n")
         return content
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 @contextlib.contextmanager

@@ -7,18 +7,25 @@ from typing import Annotated
 
 import typer
 
+from dlbench.commands.options import declared
 from dlbench.commands.terminal import at_home, interrupted, unique
 from dlbench.errors import DlbenchError
 
 
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer repeats: takes minutes.")] = False,
-    to: Annotated[
+    out: Annotated[
         Path | None,
         typer.Option(
-            "--json", metavar="PATH", callback=at_home, help="File for the measurements, written as they are made."
+            "--out",
+            "--output-path",
+            "-o",
+            metavar="FILE",
+            callback=at_home,
+            help="JSON file for the measurements, written as they are made.",
         ),
     ] = None,
+    as_json: declared.AsJson = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads. [torch's default]")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16. [float32; GPU: bfloat16]")] = None,
@@ -30,19 +37,31 @@ def bench(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Benchmark this model: an embedded one, a folder or a hub name. [models of random weights]"),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Benchmark this model: an embedded one, a folder or a hub name. [models of random weights]",
+        ),
     ] = None,
     task: Annotated[
         list[str] | None,
-        typer.Option(help="Task or suite to time --model on; repeatable. [nano; --quick: one of its tasks]"),
+        typer.Option(
+            "--task",
+            "--tasks",
+            "-t",
+            help="Task or suite to time --model on; several by comma. [nano; --quick: one of its tasks]",
+        ),
     ] = None,
     fewshot: Annotated[
-        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own; without --task 3]")
+        int | None,
+        typer.Option(
+            "--fewshot",
+            "--num-fewshot",
+            "-f",
+            help="Few-shot examples in the prompt. [the task's own; without --task 3]",
+        ),
     ] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
-    ] = None,
+    data_dir: declared.DataDir = None,
 ) -> None:
     """Measure dlbench's own speed beside transformers' generate and lm-eval, on this machine.
 
@@ -53,12 +72,14 @@ def bench(
     if model is None and (task or fewshot is not None):
         raise DlbenchError("--task and --fewshot are for a --model: give one, such as --model nano")
     subject = None if model is None else Subject.of(model, unique(task), data_dir, fewshot, quick=quick)
-    asked = Options(quick=quick, out=to, threads=threads, device=device, dtype=dtype, only=only, subject=subject)
+    asked = Options(
+        quick=quick, out=out, threads=threads, device=device, dtype=dtype, only=only, subject=subject, as_json=as_json
+    )
     try:
         asked.check()
         from dlbench.bench.run import execute
 
         execute(asked)
     except KeyboardInterrupt as stop:
-        without = "without --json nothing is kept of an unfinished benchmark"
-        raise interrupted(stop, without if to is None else f"{to} has what was measured") from None
+        without = "without --out nothing is kept of an unfinished benchmark"
+        raise interrupted(stop, without if out is None else f"{out} has what was measured") from None

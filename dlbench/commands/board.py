@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, interrupted
+from dlbench.commands.terminal import at_home, echo, interrupted
 from dlbench.errors import DlbenchError
 
 
@@ -50,16 +50,16 @@ def board(
             read = read_board(run_dir, workers)
             if index is not None:
                 (site.check_index if check else site.write_index)(read, index)
-                typer.echo(f"{index}: {'as these records give it' if check else 'written'}")
+                echo(f"{index}: {'as these records give it' if check else 'written'}")
             if text:
                 print_board(read)
             if png is not None:
-                typer.echo(f"{len(save_pictures(read, png, 'png'))} charts in {png}")
+                echo(f"{len(save_pictures(read, png, 'png'))} charts in {png}")
             if svg is not None:
-                typer.echo(f"{len(save_pictures(read, svg, 'svg'))} charts in {svg}")
+                echo(f"{len(save_pictures(read, svg, 'svg'))} charts in {svg}")
             if site_out is not None and check:
-                typer.echo(f"{site_out}: {site.check(read, site_out, workers)} files, all as these records give them")
+                echo(f"{site_out}: {site.check(read, site_out, workers)} files, all as these records give them")
             elif site_out is not None:
-                typer.echo(site.build(read, site_out, workers))
+                echo(site.build(read, site_out, workers))
     except KeyboardInterrupt as stop:
         raise interrupted(stop, "the same command builds the board again") from None

@@ -6,17 +6,23 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import unique
+from dlbench.commands.options import declared
+from dlbench.commands.terminal import echo, unique
 from dlbench.errors import DlbenchError
 
 
 def check(
-    method: Annotated[list[str], typer.Argument(help="Methods, paths of plugin files, `core` or `all`.")],
+    method: Annotated[
+        list[str],
+        typer.Argument(autocompletion=declared.method_names, help="Methods, paths of plugin files, `core` or `all`."),
+    ],
     model: Annotated[
-        str | None, typer.Option(help="Folder or hub name of a model to check on. [a tiny random one]")
+        str | None, typer.Option("--model", "-m", help="Folder or hub name of a model to check on. [a tiny random one]")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Task whose fit split is used with --model. [nano_summary]")] = None,
-    data_dir: Annotated[str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", "-t", help="Task whose fit split is used with --model. [nano_summary]")
+    ] = None,
+    data_dir: declared.DataDir = None,
 ) -> None:
     """Check that methods keep the contract of the plugin interface, on a tiny model: what fails, and how to mend it.
 
@@ -31,6 +37,6 @@ def check(
     bench = (
         Bench.tiny() if model is None and task is None else Bench.of(model or "nano", task or "nano_summary", data_dir)
     )
-    failed = check_all([*given, *left_out], bench, typer.echo)
+    failed = check_all([*given, *left_out], bench, echo)
     if failed:
         raise DlbenchError(f"{failed} clauses of the contract do not hold; see above")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlbench.commands.options import declared
 from dlbench.commands.terminal import at_home, print_json
 
 
@@ -20,14 +21,14 @@ def compare(
     at: Annotated[
         float | None, typer.Option(metavar="BUDGET", help="Target layer share. [the one nearest to 0.5]")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="Only this task. [all that have both rows]")] = None,
+    task: Annotated[str | None, typer.Option("--task", "-t", help="Only this task. [all that have both rows]")] = None,
     examples: Annotated[
         int,
         typer.Option(
             min=0, metavar="N", help="Documents to show on which A is better, and as many on which it is worse."
         ),
     ] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: declared.AsJson = False,
 ) -> None:
     """Compare two rows of a run, document by document: is A better than B, by how much, and where."""
     from dlbench.leaderboard.analysis.compare import as_dict, compare, described

@@ -7,62 +7,55 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import BUDGET_HELP, budgets_of, interrupted, number, say, tasks_of, tokens, unique
-from dlbench.registry import kv_policies
-from dlbench.system import process_group
+from dlbench.commands.options import declared
+from dlbench.commands.terminal import budgets_of, interrupted, number, say, tasks_of, tokens, unique
+from dlbench.system import process_group, stopping
 
 
 def fit(
-    method: Annotated[list[str], typer.Argument(help="Methods, or paths of plugin files.")],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]"),
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task, suite or task YAML; repeatable. [nano]")] = None,
-    budget: Annotated[list[str] | None, typer.Option(metavar="SHARE|auto", help=BUDGET_HELP)] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
-    ] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
-    ] = None,
-    fewshot: Annotated[
-        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own number]")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Run folder; a `dlbench run` with the same --out uses the fits.")] = Path(
-        "dlbench-out"
-    ),
-    seed: Annotated[int, typer.Option(help="Seed of the first fit.")] = 0,
-    fit_seeds: Annotated[int, typer.Option(help="Number of fits of each method that learns.")] = 1,
-    fit_tokens: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|all", help="Most tokens of the documents that a fit learns from. [each method's bound]"
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"
-        ),
-    ] = None,
-    kv: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Keys and values of skipped tokens while tuning: {', '.join(kv_policies.names())}. [the method's own]"
-        ),
-    ] = None,
-    processes: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that share the fits; auto: as many as `run` uses.")
-    ] = "auto",
-    again: Annotated[bool, typer.Option("--again", help="Fit again even where fits exist.")] = False,
+    method: Annotated[
+        list[str],
+        typer.Argument(autocompletion=declared.method_names, help="Methods, or paths of plugin files."),
+    ],
+    model: declared.Models = None,
+    task: declared.Tasks = None,
+    budget: declared.Budgets = None,
+    set_: declared.Settings = None,
+    data_dir: declared.DataDir = None,
+    include_path: declared.IncludePath = None,
+    template: declared.Template = None,
+    metric: declared.Metric = None,
+    fewshot: declared.Fewshot = None,
+    max_new_tokens: declared.MaxNewTokens = None,
+    chat_template: declared.ChatTemplate = "auto",
+    system_instruction: declared.SystemInstruction = None,
+    think_end_token: declared.ThinkEndToken = "auto",
+    out: declared.RunFolder = Path("dlbench-out"),
+    seed: Annotated[int, typer.Option(rich_help_panel=declared.METHODS, help="Seed of the first fit.")] = 0,
+    fit_seeds: Annotated[
+        int,
+        typer.Option(rich_help_panel=declared.METHODS, help="Number of fits of each method that learns."),
+    ] = 1,
+    fit_tokens: declared.FitTokens = None,
+    device: declared.Device = "auto",
+    dtype: declared.Dtype = None,
+    prompt: declared.Prompt = "full",
+    kv: declared.KV = None,
+    kernels: declared.Kernels = "auto",
+    processes: declared.Processes = "auto",
+    refit: declared.Refit = False,
+    offline: declared.Offline = False,
+    device_map: declared.DeviceMap = None,
+    trust_remote_code: declared.TrustRemoteCode = False,
+    time_limit: declared.TimeLimit = None,
+    progress: declared.HowProgress = "auto",
+    quiet: declared.Quiet = False,
+    verbose: declared.Verbose = False,
 ) -> None:
     """Learn and tune methods on the fit split, without running them on the test documents.
 
-    The fits that a run would make are made and kept under OUT/fits; methods with nothing to learn or tune are refused.
+    Every option means what it means in `dlbench run`. The fits that a run would make are made and kept under OUT/fits;
+    methods with nothing to learn or tune are refused.
     """
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
@@ -70,7 +63,8 @@ def fit(
 
     try:
         process_group.settle(say)
-        names, sources = unique(task) or ("nano",), Sources(data_dir, fewshot=fewshot)
+        names = unique(task) or ("nano",)
+        sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric, system_instruction)
         sources.check(names)
         asked = RunSpec(
             models=unique(model) or ("nano",),
@@ -85,11 +79,20 @@ def fit(
             fit_tokens=tokens(fit_tokens),
             device=device,
             dtype=dtype,
+            prompt=prompt,  # type: ignore[arg-type]  # checked in the next line
             kv=kv,
+            kernels=kernels,  # type: ignore[arg-type]  # checked likewise
             processes=number("processes", processes, "auto"),
-            fit=again,
+            fit=refit,
             timing=False,
             sources=sources,
+            chat_template=chat_template,  # type: ignore[arg-type]  # checked likewise
+            think_end_token=think_end_token,
+            offline=offline,
+            device_map=device_map,
+            trust_remote_code=trust_remote_code,
+            time_limit=None if time_limit is None else stopping.seconds(time_limit),
+            progress="quiet" if quiet else "lines" if verbose else progress,  # type: ignore[arg-type]  # checked likewise
         )
         asked.check()
         check_environment(asked)

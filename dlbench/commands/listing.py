@@ -8,20 +8,21 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import PLAIN, print_json, print_table, say
+from dlbench.commands.options import declared
+from dlbench.commands.options.command import PLAIN, Command
+from dlbench.commands.terminal import echo, print_json, print_table, say
 
 listing = typer.Typer(help="List methods, tasks or models.", **PLAIN)
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @listing.callback(invoke_without_command=True)
 def _list(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        echo(context.get_help())
 
 
-@listing.command("methods")
-def list_methods(as_json: _AsJson = False) -> None:
+@listing.command("methods", cls=Command)
+def list_methods(as_json: declared.AsJson = False) -> None:
     """List the methods: built-in ones and those of installed plugins."""
     from dlbench.registry import method_sources
     from dlbench.registry import methods as registry
@@ -35,9 +36,9 @@ def list_methods(as_json: _AsJson = False) -> None:
         say(str(error))
 
 
-@listing.command("tasks")
+@listing.command("tasks", cls=Command)
 def list_tasks(
-    as_json: _AsJson = False,
+    as_json: declared.AsJson = False,
     everything: Annotated[bool, typer.Option("--all", help="Thirteen thousand tasks of lm-eval too.")] = False,
 ) -> None:
     """List the tasks of dlbench's suites; --all lists those of lm-eval too, which run by their names as well."""
@@ -51,16 +52,16 @@ def list_tasks(
         return
     width = max(len(info.name) for info in tasks if info.suite)
     for suite in suites.suites():
-        typer.echo(f"{suite}: {suites.about(suite)}")
+        echo(f"{suite}: {suites.about(suite)}")
         for info in (i for i in tasks if i.suite == suite):
-            typer.echo(f"  {info.name:{width}}  {info.metric.partition('@')[0]:11}  {info.about}")
+            echo(f"  {info.name:{width}}  {info.metric.partition('@')[0]:11}  {info.about}")
     if others := [info for info in tasks if not info.suite]:
-        typer.echo(f"lm-eval: {len(others):,} more, and what they ask of a model")
-        typer.echo("\n".join(f"  {info.name:50}  {info.about}".rstrip() for info in others))
+        echo(f"lm-eval: {len(others):,} more, and what they ask of a model")
+        echo("\n".join(f"  {info.name:50}  {info.about}".rstrip() for info in others))
 
 
-@listing.command("models")
-def list_models(as_json: _AsJson = False) -> None:
+@listing.command("models", cls=Command)
+def list_models(as_json: declared.AsJson = False) -> None:
     """List the models that come with dlbench, the families of those that it can load, and the dtypes."""
     from dlbench.models import catalog
 
@@ -70,9 +71,9 @@ def list_models(as_json: _AsJson = False) -> None:
         return
     print_table([(info.name, info.about) for info in models if info.kind != "family"])
     families = ", ".join(info.name for info in models if info.kind == "family")
-    typer.echo("\nOr a folder, a .gguf file, or a hub name (ORG/NAME, ORG/NAME@REVISION) of these:")
-    typer.echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
-    typer.echo("and of any other decoder of transformers whose structure is recognised and")
-    typer.echo("passes its proof when it is loaded.")
-    typer.echo(f"\nEach in --dtype {', '.join(models[0].dtypes)}.")
-    typer.echo("int8 needs dlbench[int8].")
+    echo("\nOr a folder, a .gguf file, or a hub name (ORG/NAME, ORG/NAME@REVISION) of these:")
+    echo(textwrap.fill(families, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
+    echo("and of any other decoder of transformers whose structure is recognised and")
+    echo("passes its proof when it is loaded.")
+    echo(f"\nEach in --dtype {', '.join(models[0].dtypes)}.")
+    echo("int8 needs dlbench[int8].")

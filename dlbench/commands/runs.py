@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dlbench.commands.terminal import interrupted, print_json, print_table
+from dlbench.commands.options import declared
+from dlbench.commands.terminal import at_home, interrupted, print_json, print_table
 from dlbench.errors import DlbenchError
 from dlbench.system.folder_lock import holder
 from dlbench.terminal.event_log import STATE_FILE
@@ -20,10 +21,10 @@ _LARGEST = 1 << 20
 
 def runs(
     folders: Annotated[
-        list[Path] | None, typer.Argument(metavar="DIR...", help="Run folders, or folders of such.")
+        list[Path] | None, typer.Argument(metavar="DIR...", callback=at_home, help="Run folders, or folders of such.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Print the state again until no run is going on.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: declared.AsJson = False,
 ) -> None:
     """List runs with their state: running, and how far; finished; or unfinished."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,19 +19,27 @@ from dlbench.system.stopping import EXIT_CODE, Stopped
 if TYPE_CHECKING:
     from dlbench.data.task_options import Sources
 
-PLAIN: dict[str, Any] = {"rich_markup_mode": None, "add_completion": False}
-"""Typer without rich, whose import takes longer than everything else that `--help` needs."""
-
 
 def unique(values: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the values of an option, each once."""
-    return tuple(dict.fromkeys(values or ()))
+    """Return the values of an option, each once; a value may be several, separated by commas.
+
+    The name of a file or folder that is there, such as `file:a,b.jsonl`, is one value whatever it holds.
+    """
+    return tuple(dict.fromkeys(one for value in values or () for one in _separated(value)))
+
+
+def _separated(value: str) -> list[str]:
+    if "," not in value or os.path.exists(os.path.expanduser(value.removeprefix("file:"))):
+        return [value]
+    return [one for part in value.split(",") if (one := part.strip())]
 
 
 def at_home(param: typer.CallbackParam, value: Any) -> Any:
     """Expand `~` in the paths of an option, since a shell does not after `=`."""
     if isinstance(value, Path):
         return expanded(value, param.opts[0])
+    if isinstance(value, str):
+        return str(expanded(Path(value), param.opts[0]))
     return value if value is None else [at_home(param, path) for path in value]
 
 
@@ -44,6 +53,11 @@ def number(what: str, text: str, word: str) -> int | None:
         raise DlbenchError(f"{what} {text!r}: give a number, or `{word}`") from None
 
 
+def batch_size_of(text: str) -> int | None:
+    """Parse `N` or `auto`, which lm-eval also writes `auto:N`; None for auto."""
+    return number("batch size", "auto" if text.startswith("auto:") else text, "auto")
+
+
 def tokens(text: str | None) -> int | Literal["all"] | None:
     """Parse the bound of fits, `N` or `all`; None where none was given."""
     if text is None or text == "all":
@@ -52,7 +66,7 @@ def tokens(text: str | None) -> int | Literal["all"] | None:
 
 
 BUDGET_HELP = (
-    "Target share of the layers, in (0, 1]; repeatable; auto: five where this model's quality bends. "
+    "Target share of the layers, in (0, 1]; several by comma; auto: five where this model's quality bends. "
     "[0.25 0.5 0.75 for nano, auto for others]"
 )
 
@@ -112,16 +126,21 @@ def interrupted(stop: KeyboardInterrupt, rest: str) -> typer.Exit:
     return typer.Exit(EXIT_CODE if told else 130)
 
 
+def echo(text: object = "") -> None:
+    """Print a line on standard output; typer's own function takes a terminal that has ASCII only for one with UTF-8."""
+    print(text)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     """Print aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def say(message: str) -> None:

@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, number, print_json, say, unique
+from dlbench.commands.options import declared
+from dlbench.commands.terminal import at_home, batch_size_of, echo, print_json, say, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import offline as hub
 
 if TYPE_CHECKING:
     from dlbench.submission.validation import Validation
-
-_DataDir = Annotated[
-    str | None, typer.Option(envvar="DLBENCH_DATA", help="Folder of local mirrors, tried before the hub.")
-]
-_Offline = Annotated[bool, typer.Option("--offline", help="Use mirrors, files and caches only, never the hub.")]
 
 
 def validate(
@@ -28,11 +24,11 @@ def validate(
         str,
         typer.Option(help="official: the board's protocol; consistent: any run, whose figures must be its samples'."),
     ] = "official",
-    data_dir: _DataDir = None,
-    offline: _Offline = False,
+    data_dir: declared.DataDir = None,
+    offline: declared.Offline = False,
     badge: Annotated[Path | None, typer.Option(callback=at_home, help="File to write the badge to, if valid.")] = None,
     who: Annotated[str, typer.Option(help="Who validates, for the badge.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: declared.AsJson = False,
 ) -> None:
     """Check a submission: files, schema, documents, scores, shares and FLOPs; nothing of it is executed.
 
@@ -46,7 +42,7 @@ def validate(
         print_json({"valid": result.passed, "counts": dict(result.faults.counts), "faults": listed})
     else:
         for line in fault_lines(result):
-            typer.echo(line)
+            echo(line)
     if not result.passed:
         total = result.faults.counts.total()
         raise DlbenchError(f"{folder}: {total:,} faults of {len(result.faults.codes)} kinds; it cannot be published")
@@ -58,7 +54,7 @@ def validate(
         write_badge(badge, badge_of(result.manifest.seal, "validated", who))
     if not as_json:
         rows = len(result.manifest.rows)
-        typer.echo(f"valid: {rows} rows, sealed {result.manifest.seal[:16]}; next: dlbench verify {folder}")
+        echo(f"valid: {rows} rows, sealed {result.manifest.seal[:16]}; next: dlbench verify {folder}")
 
 
 def _validated(folder: Path, rules: str, data_dir: str | None, offline: bool) -> Validation:
@@ -91,10 +87,10 @@ def verify(
     maintainer: Annotated[
         bool, typer.Option("--maintainer", help="Whether that is a maintainer of the board: the badge says `rerun`.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Documents decoded together.")] = "auto",
-    data_dir: _DataDir = None,
-    offline: _Offline = False,
+    device: declared.Device = "auto",
+    batch_size: declared.BatchSize = "auto",
+    data_dir: declared.DataDir = None,
+    offline: declared.Offline = False,
 ) -> None:
     """Decode some documents of a submission again, and hold text, routes, FLOPs and length against the claim.
 
@@ -108,19 +104,19 @@ def verify(
         raise DlbenchError(f"{folder} is not valid: `dlbench validate {folder}` lists what is wrong")
     from dlbench.submission.verification import Verification, reproduced
 
-    size = number("batch size", batch_size, "auto")
+    size = batch_size_of(batch_size)
     verification = Verification(checked.submission, documents, nonce, unique(model), device, size, say)
     rows = verification.run()
     earned = verification.badge(rows, who, maintainer=maintainer)
-    path = badge or folder.with_name(f"{folder.resolve().name}.badge")
+    path = badge or (whole := folder.resolve()).with_name(f"{whole.name}.badge")
     write_badge(path, earned)
     for row in rows:
-        typer.echo(
+        echo(
             f"{row.method} on {row.task} ({row.key[:8]}): {row.same} of {row.documents} the same, "
             f"{row.near_ties} differ at near ties, {len(row.differing)} differ"
         )
         for id_, how in row.differing[:3]:
-            typer.echo(f"    {id_}: {how}")
-    typer.echo(f"badge: {earned.trust} ({path})")
+            echo(f"    {id_}: {how}")
+    echo(f"badge: {earned.trust} ({path})")
     if not reproduced(rows):
         raise DlbenchError(f"{folder}: what was decoded again is not what is claimed; the rows are not reproduced")

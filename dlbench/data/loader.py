@@ -60,8 +60,10 @@ def _build(name: str, path: Path | None, config: dict[str, Any], sources: Source
         raise DlbenchError(f"{name!r} is a group of tasks: name one of them")
     if "class" not in config:
         config = {**config, **_changes(config, sources)}
-    elif sources.fewshot is not None or sources.max_new_tokens is not None:
-        raise DlbenchError(f"task {name!r} is written in Python: --fewshot and --max-new-tokens cannot change it")
+    elif sources.changes_prompts:
+        raise DlbenchError(
+            f"task {name!r} is written in Python: --fewshot, --max-new-tokens and --system-instruction cannot change it"
+        )
     with quiet_data_libraries(), same_draws(), _one_line_errors(name, path, config):
         made = _manager().load([config if "class" not in config else str(path)])["tasks"]
     return next(iter(made.values()))
@@ -81,6 +83,9 @@ def _changes(config: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
             changed.update(_mirrored(config, mirror))
             said = f"a mirror of {data}" + (f" at revision {mirror.revision}" if mirror.revision else "")
             changed["metadata"] = {**(config.get("metadata") or {}), "data": said}
+    if sources.system_instruction is not None:
+        metadata = changed.get("metadata", config.get("metadata")) or {}
+        changed["metadata"] = {**metadata, "system_instruction": sources.system_instruction}
     return changed
 
 

@@ -30,6 +30,8 @@ class Sources:
     """Prompt of file tasks: a text that contains `{input}`."""
     metric: str | None = None
     """Primary metric of file tasks."""
+    system_instruction: str | None = None
+    """Text before every prompt: the system's message of a chat, as lm-eval puts it."""
 
     def check(self, tasks: tuple[str, ...]) -> None:
         """Check what can be checked without reading data.
@@ -53,6 +55,11 @@ class Sources:
         for option, value in (("--template", self.template), ("--metric", self.metric)):
             if value is not None and not any(is_file_task(task) for task in tasks):
                 raise DlbenchError(f"{option} is for tasks given as file:PATH.jsonl; other tasks have their own")
+
+    @property
+    def changes_prompts(self) -> bool:
+        """Whether a task's own prompts or limits are changed."""
+        return (self.fewshot, self.max_new_tokens, self.system_instruction) != (None, None, None)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:

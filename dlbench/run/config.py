@@ -175,6 +175,7 @@ class RunSpec:
             "--fit-tokens": (self.fit_tokens, None),
             "--fewshot": (self.sources.fewshot, None),
             "--max-new-tokens": (self.sources.max_new_tokens, None),
+            "--system-instruction": (self.sources.system_instruction, None),
             "--no-timing": (not self.timing, False),
         }
         for option, (given, wanted) in fixed.items():
@@ -188,6 +189,10 @@ class RunSpec:
     def _check_choices(self) -> None:
         if self.dtype is not None and self.dtype not in (*DTYPES, INT8, AUTO):
             raise unknown("dtype", self.dtype, (*DTYPES, INT8, AUTO))
+        if "{input}" in self.prompt:
+            raise DlbenchError(
+                f"--prompt {brief(self.prompt)!r}: --prompt is full or routed; a text with {{input}} is a --template"
+            )
         if self.prompt not in PROMPTS:
             raise unknown("prompt policy", self.prompt, PROMPTS)
         if self.kv is not None:

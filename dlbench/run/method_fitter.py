@@ -69,7 +69,7 @@ class FitContext:
     spec: RunSpec
     progress: Progress
     started: float = field(default_factory=time.time)
-    """When the run began: with --fit, older artifacts do not count."""
+    """When the run began: with --refit, older artifacts do not count."""
     reads: frozenset[int] = frozenset()
     """Layers before which any method of the run reads prompts."""
     _readings: tuple[Job, dict[int | None, Readings], list[Speed]] | None = None

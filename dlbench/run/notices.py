@@ -14,7 +14,16 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import AUTO, INT8
 from dlbench.models.quantization import plain_share
 from dlbench.prompting.tokenize import Prompted
+from dlbench.run.config import RunSpec
 from dlbench.terminal.progress import Progress
+
+
+def limit_line(spec: RunSpec) -> str | None:
+    """Say how many documents a run takes, since lm-eval takes all where no limit is given; None where it takes all."""
+    if spec.limit is None:
+        return None
+    which = f"the first {spec.limit:,}" if spec.limit_first else f"a sample of {spec.limit:,}"
+    return f"of each task {which} of the documents; --limit all takes all"
 
 
 class Notices:

@@ -37,6 +37,7 @@ from dlbench.run.config import RunSpec
 from dlbench.run.failures import Failures
 from dlbench.run.job import Job, asked
 from dlbench.run.method_fitter import MethodFitter
+from dlbench.run.notices import limit_line
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
 from dlbench.run.summary import pack_run, show_fits, show_results
 from dlbench.run.timing_process import measure_times
@@ -112,6 +113,8 @@ class Runner:
             RowsLeftOutError: some did, and have no row; all else is done and written.
             Stopped: the time limit is over; what was decoded is kept.
         """
+        if (line := limit_line(self.spec)) is not None:
+            self.progress.note(line)
         planner = self._planner()
         jobs = planner.load()
         with contextlib.closing(self.store):

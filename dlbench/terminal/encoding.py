@@ -34,6 +34,13 @@ def _plainer(error: UnicodeError) -> tuple[str, int]:
     return "".join(map(plain, error.object[error.start : error.end])), error.end
 
 
+def printable(text: str) -> str:
+    """Return a text as standard output can have it: for writers that take any terminal for one with UTF-8."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    codecs.register_error("dlbench.plainer", _plainer)
+    return text.encode(encoding, "dlbench.plainer").decode(encoding)
+
+
 def plain(character: str) -> str:
     """The ASCII text to print for a character."""
     if 0xD800 <= ord(character) <= 0xDFFF:

@@ -243,7 +243,7 @@ def ran(monkeypatch):
 
 def test_options_reach_the_benchmark(ran, tmp_path):
     out = tmp_path / "bench.json"
-    line = f"bench --quick --json {out} --threads 2 --device cpu --dtype bfloat16 --only wide,decode"
+    line = f"bench --quick --out {out} --threads 2 --device cpu --dtype bfloat16 --only wide,decode"
     assert cli.main(line.split()) == 0 and cli.main(["bench"]) == 0
     assert ran == [Options(True, out, 2, "cpu", "bfloat16", "wide,decode"), Options()]
     assert ran[0].parts() == ("decode", "wide") and ran[1].parts() == tuple(PARTS)
@@ -256,8 +256,8 @@ BAD = [
     ("--threads 0", "0 threads: give at least 1"),
     ("--threads many", "Invalid value for '--threads'"),
     ("--dtype float23", "unknown dtype 'float23': did you mean float32"),
-    ("--json nowhere/x.json", "--json nowhere/x.json cannot be written"),
-    ("--json .", "--json . is a folder"),
+    ("--out nowhere/x.json", "--out nowhere/x.json cannot be written"),
+    ("--out .", "--out . is a folder"),
 ]
 
 

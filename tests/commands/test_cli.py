@@ -62,21 +62,12 @@ def test_without_options_everything_of_nano_runs(ran):
     assert ran[0].methods == registry.CORE and len(ran[0].tasks) == 4
 
 
-def test_a_prompt_with_a_place_for_the_input_is_a_template(ran, tmp_path, capsys):
-    (tmp_path / "mine.jsonl").write_text('{"input": "a", "references": ["b"]}\n')
-    command = ["run", "--task", "file:mine.jsonl", "--prompt", "Say {input}:"]
-    assert cli.main(command) == 0
-    assert (ran[0].prompt, ran[0].sources.template) == ("full", "Say {input}:")
-    assert cli.main([*command, "--template", "{input}"]) == 2
-    assert "--prompt and --template both give a template" in capsys.readouterr().err
-
-
 def test_options_reach_the_run(ran, plugin):
     path = plugin(MINE)
     line = (
         f"run --model nano-half --task nano_math --task nano --method full --method {path} --budget 0.5 --budget 1 "
         "--set mine.share=0.25 --set mine.rows=[1,2] --set mine.mode=b --limit all --out there --batch-size 3 --seed 9 "
-        "--device cpu --dtype bfloat16 --prompt routed --kv project --kernels stock --processes 2 --fit --no-timing "
+        "--device cpu --dtype bfloat16 --prompt routed --kv project --kernels stock --processes 2 --refit --no-timing "
         "--fit-tokens 500"
     )
     assert cli.main(line.split()) == 0

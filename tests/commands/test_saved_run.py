@@ -49,7 +49,7 @@ def test_a_file_holds_a_run_and_the_command_line_goes_before(ran, tmp_path, name
 
 RUNS = {
     "plain": [],
-    "all": ["--limit", "all", "--official", "--batch-size", "3", "--processes", "2", "--fit"],
+    "all": ["--limit", "all", "--official", "--batch-size", "3", "--processes", "2", "--refit"],
     "first": [
         "--limit",
         "first:4",

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from dlbench.data import loader, resolve, suites
+from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 from dlbench.tasks import jsonl, metrics
 
@@ -156,6 +157,22 @@ def test_corpus_scores_only_where_the_task_names_one():
         )
     )
     assert 0 < half < 1
+
+
+def test_a_system_instruction_stands_before_every_prompt_and_is_the_message_of_a_chat():
+    sources = Sources(system_instruction="Be brief.")
+    plain, told = (loader.load_task("nano_summary", s) for s in (Sources(), sources))
+    for split in ("test", "fit"):
+        pairs = zip(plain.documents(split, 2), told.documents(split, 2), strict=True)
+        assert all(b.prompt.startswith("Be brief.") and b.prompt.endswith(a.prompt) for a, b in pairs)
+    seen = []
+
+    def chat(messages, add_generation_prompt=True):
+        seen.append(messages)
+        return " ".join(m["content"] for m in messages)
+
+    told.documents("test", 1, chat)
+    assert [m["role"] for m in seen[0]] == ["system", "user"] and seen[0][0]["content"] == "Be brief."
 
 
 def test_a_task_survives_pickling():

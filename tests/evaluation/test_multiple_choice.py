@@ -35,7 +35,7 @@ def finished(place):
     out = place / "out"
     methods = [word for m in ("static_skip", "random_skip", "oracle", "calm") for word in ("--method", m)]
     both = ["--task", "mmlu_all", "--task", "nano_summary"]
-    assert main(line(place, out, *both, *methods, "--budget", "0.5", "--prompt", "routed", "--no-fit")) == 0
+    assert main(line(place, out, *both, *methods, "--budget", "0.5", "--prompt", "routed")) == 0
     return out
 
 
@@ -82,7 +82,7 @@ def test_they_go_on_where_they_stopped(finished, place, monkeypatch):
     monkeypatch.setattr("dlbench.evaluation.generation.samples", lambda *_: pytest.fail("weighed what was there"))
     methods = [word for m in ("static_skip", "random_skip", "oracle", "calm") for word in ("--method", m)]
     both = ["--task", "mmlu_all", "--task", "nano_summary"]
-    again = line(place, finished, *both, *methods, "--budget", "0.5", "--prompt", "routed", "--no-timing", "--no-fit")
+    again = line(place, finished, *both, *methods, "--budget", "0.5", "--prompt", "routed", "--no-timing")
     assert main(again) == 0
     assert (finished / "records.jsonl").read_bytes() == before
 

@@ -63,7 +63,7 @@ def test_full_depth_has_the_figures_of_hf_to_the_last_digit(tmp_path, tasks):
 
 
 @pytest.mark.slow
-def test_static_skip_has_the_figures_of_a_run(tmp_path, tasks):
+def test_static_skip_has_the_figures_of_a_run(tmp_path, tasks, capsys):
     ours = lm_eval(
         tmp_path / "ours",
         [tasks["own_writes"], tasks["own_weighs"]],
@@ -75,6 +75,7 @@ def test_static_skip_has_the_figures_of_a_run(tmp_path, tasks):
     line = f"run --model nano --method static_skip --budget 0.5 --no-timing --limit first:{LIMIT} --prompt routed"
     chosen = [word for name in ("own_writes", "own_weighs") for word in ("--task", str(tasks[name]))]
     assert main([*line.split(), *chosen, "--out", str(tmp_path / "run")]) == 0
+    assert f"of each task the first {LIMIT} of the documents; --limit all takes all" in capsys.readouterr().err
     records = read_lines(tmp_path / "run" / "records.jsonl", Record)
     rows = {r.task.name: r for r in records if r.method.name == "static_skip" and r.backbone.name == "nano"}
     for task, metric in (("own_writes", "chrf,stripped"), ("own_weighs", "acc,none")):

@@ -111,7 +111,7 @@ def test_what_is_no_folder_and_no_hub_name_is_told(name, home):
 
 def test_a_long_name_is_one_line(ran, home, capsys):
     for line in ("run --model", "run --out", "train sorted --out o --model", "train sorted --out", "board",
-                 "compare", "bench --json", "prefetch gsm8k --to"):  # fmt: skip
+                 "compare", "bench --out", "prefetch gsm8k --to"):  # fmt: skip
         more = ["a", "b"] if line == "compare" else []
         assert cli.main([*line.split(), LONG, *more]) == 2
         out, err = capsys.readouterr()
@@ -186,7 +186,7 @@ def test_other_commands_know_homes_too(home, capsys):
     for options, said in (
         (["board", "~/none"], f"{home}/none holds no records.jsonl"),
         (["compare", "~/none", "a", "b"], f"{home}/none: no records.jsonl"),
-        (["bench", "--json=~/none/b.json"], f"--json {home}/none/b.json cannot be written"),
+        (["bench", "--out=~/none/b.json"], f"--out {home}/none/b.json cannot be written"),
     ):
         assert cli.main(options) == 2
         assert said in capsys.readouterr().err

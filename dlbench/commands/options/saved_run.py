@@ -14,7 +14,14 @@ from dlbench.system.paths import brief, expanded
 from dlbench.terminal.suggest import unknown
 
 _LISTS = ("model", "task", "method", "budget", "set", "include_path")
-_OF_SPEC = {"models": "model", "tasks": "task", "methods": "method", "budgets": "budget", "include": "include_path"}
+_OF_SPEC = {
+    "models": "model",
+    "tasks": "task",
+    "methods": "method",
+    "budgets": "budget",
+    "include": "include_path",
+    "fit": "refit",
+}
 _LARGEST = 1 << 20
 
 

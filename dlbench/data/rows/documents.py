@@ -88,9 +88,11 @@ class DocumentBuilder:
 
     def _context(self, row: Row, shots: int, chat: Chat | None) -> str | list[str]:
         """The prompt; one per answer where the answers stand in it."""
-        more = (
+        more: dict[str, Any] = (
             {} if chat is None else {"apply_chat_template": True, "chat_template": chat, "fewshot_as_multiturn": True}
         )
+        if (system := self._metadata.get("system_instruction")) is not None:
+            more["system_instruction"] = system
         made = self._inner.fewshot_context(row, num_fewshot=shots, gen_prefix=self._inner.doc_to_prefix(row), **more)
         return made  # type: ignore[no-any-return]
 
