@@ -15,11 +15,13 @@ from dlbench.commands.terminal import (
     interrupted,
     limited,
     number,
+    print_json,
     say,
     tasks_of,
     tokens,
     unique,
 )
+from dlbench.errors import DlbenchError
 from dlbench.system import process_group, stopping
 
 
@@ -98,6 +100,17 @@ def run(
     progress: declared.HowProgress = "auto",
     quiet: declared.Quiet = False,
     verbose: declared.Verbose = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=declared.OUTPUT,
+            help="Print what the run would do, reuse and need, by a short probe; write nothing.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", rich_help_panel=declared.OUTPUT, help="With --dry-run: print JSON.")
+    ] = False,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -161,7 +174,19 @@ def run(
         if process_group.rank() == 0:
             for name, path in asked.task_code():
                 say(f"task {name!r} runs code of its own: {path} names functions, or a class")
+        if as_json and not dry_run:
+            raise DlbenchError("--json is for --dry-run: the results of a run are in its folder, and `dlbench board`'s")
         check_environment(asked)
+        if dry_run:
+            from dlbench.dry_run.plan import make_plan
+            from dlbench.dry_run.report import lines
+
+            plan = make_plan(asked)
+            if as_json:
+                print_json(plan.to_json())
+            else:
+                typer.echo("\n".join(lines(plan)))
+            return
         from dlbench.run.runner import execute
 
         execute(asked)

@@ -1,7 +1,7 @@
 """Foretell what a fit costs: rehearse it on a probe that counts what it is asked for, priced by measured speeds.
 
 A rehearsal calls the method's own `fit`, with states of zeros and texts that were not written, so that a plugin has a
-forecast too. What earlier fits have left in the readings is not counted again.
+forecast too. What earlier fits have left in the readings is not counted again, nor what earlier rehearsals read.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 from dlbench.engine.flops.costs import Costs
 from dlbench.fit import FitProbe
 from dlbench.fit.kept_prompts import States
+from dlbench.fit.open_loop import confidence_key, is_plain_exit
 from dlbench.fit.probe import SLOTS
 from dlbench.fit.references import BATCH
 from dlbench.forecast.speed import Kind, Speed, route_work
@@ -67,7 +68,30 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} minutes" if seconds >= 60 else f"{seconds:.0f} seconds"
 
 
-def forecast(probe: FitProbe, speed: Speed, method: Method, budget: float | None, *, learns: bool) -> Forecast | None:
+@dataclass
+class Rehearsed:
+    """What rehearsals of fits on common readings have read so far, beside what the readings hold."""
+
+    prefilled: set[Part] = field(default_factory=set)
+    similar: set[tuple[int, Action]] = field(default_factory=set)
+    """Seeds of the references, and parts of the layers."""
+    kept: set[tuple[int, ...]] = field(default_factory=set)
+    """Token ids of prompts."""
+    traced: set[int] = field(default_factory=set)
+    """Seeds of the references."""
+    confidences: set[str] = field(default_factory=set)
+    """Of exits, by the parameters that they depend on."""
+
+
+def forecast(
+    probe: FitProbe,
+    speed: Speed,
+    method: Method,
+    budget: float | None,
+    *,
+    learns: bool,
+    before: Rehearsed | None = None,
+) -> tuple[Forecast, Method] | None:
     """Foretell a fit.
 
     Args:
@@ -76,11 +100,12 @@ def forecast(probe: FitProbe, speed: Speed, method: Method, budget: float | None
         method: with its parameters before the fit; a copy is rehearsed.
         budget: that its knob is tuned to; None for a fit without one.
         learns: whether it learns, or only its knob is tuned.
+        before: what fits that will have been made by then have read; this one's is added. None: there are none.
 
     Returns:
-        None where the method cannot be rehearsed.
+        What it costs, and the copy, which has learnt from zeros; None where the method cannot be rehearsed.
     """
-    rehearsal = Rehearsal(probe, Costs(probe.backbone))
+    rehearsal = Rehearsal(probe, Costs(probe.backbone), before or Rehearsed())
     copy = type(method).from_params(method.params())
     try:
         if learns:
@@ -90,7 +115,7 @@ def forecast(probe: FitProbe, speed: Speed, method: Method, budget: float | None
         if budget is not None and copy.knob is not None:
             rehearsal.tune(copy, budget)
         work = rehearsal.work
-        return Forecast(round(work.tokens), sum(work.flops.values()), work.price(speed))
+        return Forecast(round(work.tokens), sum(work.flops.values()), work.price(speed)), copy
     except Exception:  # of a plugin that does not take zeros for states; what else is wrong, the fit itself will tell
         return None
 
@@ -98,13 +123,13 @@ def forecast(probe: FitProbe, speed: Speed, method: Method, budget: float | None
 class Rehearsal:
     """Implements `dlbench.method.Probe`: computes nothing, and adds up what it would cost."""
 
-    def __init__(self, probe: FitProbe, costs: Costs) -> None:
-        self.probe, self.costs, self.work = probe, costs, Work()
+    def __init__(self, probe: FitProbe, costs: Costs, before: Rehearsed) -> None:
+        self.probe, self.costs, self.work, self._before = probe, costs, Work(), before
         self.depth, self.width, self.seed, self.budget = probe.depth, probe.width, probe.seed, probe.budget
         self._known = probe.readings
-        self._prefilled: set[Part] = {"tune"} if self._known.waves is not None else set()
-        self._similar = {part for seed, part in self._known.similarity if seed == probe.seed}
-        self._kept: set[tuple[int, ...]] = set()
+        if self._known.waves is not None:
+            before.prefilled.add("tune")
+        before.similar.update(self._known.similarity)
         self.body = float(costs.layer.sum())
 
     # ---- lengths
@@ -148,9 +173,11 @@ class Rehearsal:
         return torch.zeros(1, 1).expand(2, self.probe.backbone.vocabulary)
 
     def similarity(self, part: Action) -> list[float]:
-        if part not in self._similar:
+        similar = self._before.similar
+        if (self.seed, part) not in similar:
             again = 0.0 if part == Action.RUN else float(self.costs.parts[int(Action.ATTN)].sum()) / self.body
-            self._similar |= {part} if part == Action.RUN else {Action.ATTN, Action.MLP}
+            parts = (Action.RUN,) if part == Action.RUN else (Action.ATTN, Action.MLP)
+            similar.update((self.seed, one) for one in parts)
             self._read(self._learn, 1 + again)
         return [0.0] * self.depth
 
@@ -198,14 +225,18 @@ class Rehearsal:
         known, runs, checks = self._known, 2 * CORRECTIONS, 0.0
         if not (method.batch_dependent or method.uses_future) and self._tune:
             runs = CORRECTIONS
-            if known.trace is None or known.trace[0] != self.seed:
+            if (known.trace is None or known.trace[0] != self.seed) and self.seed not in self._before.traced:
                 self._read(self._tune)
+            self._before.traced.add(self.seed)
             reads = sorted(method.reads(self.depth))
             prompt = self.prompts(reads, "tune") if reads else None
             steps = [len(e.target) - 1 for e in self._tune]
             route = route_work(self.probe, method, steps, prompt, runs)
-            checks = route.heads_per_token
-            self.work.add(Kind.HEAD, route.heads * sum(steps), self.costs.head)
+            checks, heads = route.heads_per_token, route.heads
+            if is_plain_exit(method):
+                heads = 0.0 if (key := confidence_key(method)) in self._before.confidences else heads
+                self._before.confidences.add(key)
+            self.work.add(Kind.HEAD, heads * sum(steps), self.costs.head)
             self.work.seconds += route.seconds
         for _ in range(runs):
             self._decode("tune", budget, checks, static=isinstance(method, Static))
@@ -223,8 +254,9 @@ class Rehearsal:
         """Prompts before decode forwards: read once where they are kept, else as often as they are drawn."""
         references = self.probe.references
         if references.keeps(examples, drawn):
-            new = [e for e in self._known.prompts.missing(examples) if tuple(e.prompt) not in self._kept]
-            self._kept |= {tuple(e.prompt) for e in examples}
+            kept = self._before.kept
+            new = [e for e in self._known.prompts.missing(examples) if tuple(e.prompt) not in kept]
+            kept |= {tuple(e.prompt) for e in examples}
             times = 1.0
         else:
             new, times = list(examples), 1.0 if drawn is None else drawn / len(examples)
@@ -244,8 +276,8 @@ class Rehearsal:
             self.work.add(kind, times * (len(e.target) - 1), passes * flops)
 
     def _prefill(self, part: Part) -> None:
-        if part not in self._prefilled:
-            self._prefilled.add(part)
+        if part not in self._before.prefilled:
+            self._before.prefilled.add(part)
             prompts = [len(request.ids) for _, request in self.probe.references.requests(part)]
             padding = _padding(prompts, SLOTS)
             for length in prompts:

@@ -28,6 +28,10 @@ READ, PROMPT, WRITTEN, TRAINED = 96, 16, 6, 32
 """Tokens per text that the speeds are measured on."""
 
 
+Clock = Callable[[], float]
+"""Seconds: of time, or of processor time."""
+
+
 class Kind(Enum):
     """Kinds of passes, each with its own speed."""
 
@@ -42,12 +46,13 @@ class Speed:
     """FLOPs per second by kind of pass; each kind is measured when it is first asked for."""
 
     probe: FitProbe
+    clock: Clock = time.perf_counter
     rates: dict[Kind, float] = field(default_factory=dict)
 
     @cached_property
     def step_seconds(self) -> float:
         """Seconds of a decode step beside what each row adds."""
-        self.rates[Kind.DECODE], seconds = _decode(self.probe)
+        self.rates[Kind.DECODE], seconds = _decode(self.probe, self.clock)
         return seconds
 
     def seconds(self, flops: Mapping[Kind, float]) -> float:
@@ -58,20 +63,20 @@ class Speed:
                 if kind is Kind.DECODE:
                     assert self.step_seconds >= 0  # measured together with the rate
                 elif kind not in self.rates:
-                    self.rates[kind] = _MEASURES[kind](self.probe)
+                    self.rates[kind] = _MEASURES[kind](self.probe, self.clock)
                 total += amount / self.rates[kind]
         return total
 
 
-def _timed(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of some work."""
+def timed(work: Callable[[], Any], device: torch.device, clock: Clock = time.perf_counter) -> float:
+    """Return the seconds of some work, waiting for the device before and after."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _batch(probe: FitProbe, tokens: int, rows: int = BATCH) -> Batch:
@@ -89,24 +94,24 @@ def _body(probe: FitProbe, context: float) -> float:
 
 
 @torch.no_grad()
-def _read(probe: FitProbe) -> float:
+def _read(probe: FitProbe, clock: Clock) -> float:
     batch = _batch(probe, READ)
     probe.references.forward(_batch(probe, 2), 1)  # the first forward prepares more than later ones
     length = batch.ids.shape[1]
-    seconds = _timed(lambda: probe.references.forward(batch, 1), probe.backbone.device)
+    seconds = timed(lambda: probe.references.forward(batch, 1), probe.backbone.device, clock)
     return float(batch.ids.numel() * _body(probe, length) / seconds)
 
 
-def _decode(probe: FitProbe) -> tuple[float, float]:
+def _decode(probe: FitProbe, clock: Clock) -> tuple[float, float]:
     """FLOPs per second of the rows, and seconds of a step without rows: from steps of few and of many rows."""
     few, many = 2, max(8, min(SLOTS, len(probe.references.requests("tune"))))
-    little, much = _step(probe, few), _step(probe, many)
+    little, much = _step(probe, few, clock), _step(probe, many, clock)
     per_row = max((much - little) / (many - few), 0.1 * much / many)
     flops = _body(probe, PROMPT) + Costs(probe.backbone).head
     return flops / per_row, max(0.0, little - few * per_row)
 
 
-def _step(probe: FitProbe, rows: int) -> float:
+def _step(probe: FitProbe, rows: int, clock: Clock) -> float:
     """Seconds of a decode step."""
     engine, batch = probe.engine(), _batch(probe, PROMPT, rows)
     new = min(WRITTEN, probe.backbone.context - batch.ids.shape[1])
@@ -114,11 +119,11 @@ def _step(probe: FitProbe, rows: int) -> float:
     for _ in range(1 + engine.warm_ups):
         wave.decode()
     steps: list[int] = []
-    seconds = _timed(lambda: steps.extend(len(g.tokens) - 1 for g in wave.decode()), probe.backbone.device)
+    seconds = timed(lambda: steps.extend(len(g.tokens) - 1 for g in wave.decode()), probe.backbone.device, clock)
     return seconds / max(1, *steps)
 
 
-def _train(probe: FitProbe) -> float:
+def _train(probe: FitProbe, clock: Clock) -> float:
     batch = _batch(probe, TRAINED)
 
     def leaf(_: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -130,13 +135,13 @@ def _train(probe: FitProbe) -> float:
         torch.nn.functional.cross_entropy(logits, batch.ids.flatten()).backward()  # type: ignore[no-untyped-call]
 
     step()
-    seconds = _timed(step, probe.backbone.device)
+    seconds = timed(step, probe.backbone.device, clock)
     length = batch.ids.shape[1]
     return 2 * batch.ids.numel() * (_body(probe, length) + Costs(probe.backbone).head) / seconds
 
 
 @torch.no_grad()
-def _head(probe: FitProbe) -> float:
+def _head(probe: FitProbe, clock: Clock) -> float:
     dtype = next(probe.backbone.model.parameters()).dtype
     states = torch.randn(256, probe.width, dtype=torch.float32).to(probe.backbone.device, dtype)
 
@@ -144,10 +149,10 @@ def _head(probe: FitProbe) -> float:
         probe.references.logits(states).float().softmax(-1).topk(2, dim=-1)
 
     look()
-    return len(states) * Costs(probe.backbone).head / _timed(look, probe.backbone.device)
+    return len(states) * Costs(probe.backbone).head / timed(look, probe.backbone.device, clock)
 
 
-_MEASURES: dict[Kind, Callable[[FitProbe], float]] = {
+_MEASURES: dict[Kind, Callable[[FitProbe, Clock], float]] = {
     Kind.READ: _read,
     Kind.TRAIN: _train,
     Kind.HEAD: _head,
@@ -208,6 +213,6 @@ def route_work(
         return RouteWork(0.0 if known else view.looks, view.looks / depth, 0.0)
     assert method.knob is not None
     middle = (method.knob.low + method.knob.high) / 2
-    seconds = _timed(lambda: shares(probe.references, method, trace, [middle], prompt, view), probe.backbone.device)
+    seconds = timed(lambda: shares(probe.references, method, trace, [middle], prompt, view), probe.backbone.device)
     curves = ROUNDS * (1 + corrections)
     return RouteWork(view.looks * curves, view.looks / depth, seconds * POINTS * curves)

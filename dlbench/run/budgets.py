@@ -16,6 +16,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from dlbench.evaluation.aggregate import mean_chance
 from dlbench.evaluation.settings import Setting, full
 from dlbench.method import Method
 from dlbench.models.loading import of_embedded
+from dlbench.records.run_folder import RUN_FILE
 from dlbench.registry import methods as registry
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
@@ -45,12 +47,14 @@ class ChosenBudgets:
     """The budgets of one backbone, and what they were chosen by.
 
     Attributes:
+        sha256: of the backbone, which need not be the only one of its name.
         budgets: shares of the layers, from the lowest on.
         kept: layers that ran → share of full depth's quality kept; empty where full depth itself scores nothing.
         documents: task → number of documents that this was measured on.
     """
 
     backbone: str
+    sha256: str
     depth: int
     budgets: tuple[float, ...]
     kept: Mapping[int, float]
@@ -74,13 +78,34 @@ class ChosenBudgets:
     def to_json(self) -> dict[str, Any]:
         """Return it for run.json."""
         kept = {str(layers): round(share, 6) for layers, share in sorted(self.kept.items())}
-        facts = {"backbone": self.backbone, "layers": self.depth, "rule": RULE, "documents": dict(self.documents)}
+        facts = {
+            "backbone": self.backbone,
+            "sha256": self.sha256,
+            "layers": self.depth,
+            "rule": RULE,
+            "documents": dict(self.documents),
+        }
         return {**facts, "kept": kept, "budgets": list(self.budgets)}
 
 
 def initial(spec: RunSpec) -> tuple[float, ...]:
     """Return the budgets that a run has before any are chosen."""
     return spec.budgets if isinstance(spec.budgets, tuple) else FIXED
+
+
+def chosen_before(out: Path) -> dict[str, tuple[float, ...]]:
+    """Return the budgets that the run in a folder chose when it was last started, by the hash of the base backbone.
+
+    The run would choose the same again, by the samples that are kept there.
+
+    Args:
+        out: the run's folder, which need not exist.
+    """
+    try:
+        choices = json.loads((out / RUN_FILE).read_text()).get("budgets", [])
+        return {one["sha256"]: tuple(map(float, one["budgets"])) for one in choices}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no run, or not its file: nothing is known
+        return {}
 
 
 def to_choose(jobs: Sequence[Job], spec: RunSpec) -> list[Job]:
@@ -113,7 +138,7 @@ def choose(jobs: Sequence[Job], parts: TuneParts) -> list[ChosenBudgets]:
         curve = {int(layers): share for layers, share in known[base].items()}
         documents = {part.job.conditions.task.name: len(part.documents) for part, _ in measured[base]}
         budgets = pick(curve, backbone.depth) if curve else FIXED
-        choices.append(ChosenBudgets(backbone.name, backbone.depth, budgets, curve, documents))
+        choices.append(ChosenBudgets(backbone.name, backbone.base_sha256, backbone.depth, budgets, curve, documents))
         for job in group:
             job.budgets = budgets
     return choices

@@ -16,7 +16,7 @@ from dlbench.errors import DlbenchError, MethodError, RecordError
 from dlbench.evaluation.settings import Setting
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, load_artifact, save_artifact, tune
 from dlbench.forecast.fits import duration, forecast
-from dlbench.forecast.speed import Speed
+from dlbench.forecast.speed import Clock, Speed
 from dlbench.method import Method
 from dlbench.registry import methods as registry
 from dlbench.registry import plugin_code
@@ -62,6 +62,18 @@ def takes_budgets(method: Method, given: Mapping[str, Any]) -> bool:
     return method.tuned and method.knob.name not in given
 
 
+class UnfittedError(Exception):
+    """A setting needs a fit that is not there, and none is to be made.
+
+    Attributes:
+        learnt: the method with what it has learnt, where only its knob is to be tuned; None where it is to learn.
+    """
+
+    def __init__(self, learnt: Method | None) -> None:
+        super().__init__("not fitted yet")
+        self.learnt = learnt
+
+
 @dataclass
 class FitContext:
     """What all fits of a run share."""
@@ -72,6 +84,10 @@ class FitContext:
     """When the run began: with --refit, older artifacts do not count."""
     reads: frozenset[int] = frozenset()
     """Layers before which any method of the run reads prompts."""
+    clock: Clock = time.perf_counter
+    """That the backbone's speed is measured by."""
+    makes: bool = True
+    """Whether fits that are not there are made; otherwise `UnfittedError` is raised."""
     _readings: tuple[Job, dict[int | None, Readings], list[Speed]] | None = None
     """What fits on the latest job have read of the backbone, by their bound in tokens, and how fast the backbone is."""
 
@@ -91,7 +107,7 @@ class FitContext:
         assert self._readings is not None
         speeds = self._readings[2]
         if not speeds:
-            speeds.append(Speed(probe))
+            speeds.append(Speed(probe, self.clock))
         return speeds[0]
 
     def bound(self, method: Method) -> int | None:
@@ -200,10 +216,13 @@ class MethodFitter:
         job, context = self.job.unquantised, self.context
         key = job.fit_key(self.given, self.method, budget, self.seed, context.bound(self.method))
         folder = context.find(key)
+        to_learn = learnt is None or not learnt.learns or learnt.fits_budget
+        if folder is None and not context.makes:
+            raise UnfittedError(None if to_learn else learnt)
         if folder is None:
             check_time(context.spec.time_limit)
             folder = context.folder / key
-            self._fit(job, budget, learnt, folder)
+            self._fit(job, budget, None if to_learn else learnt, folder)
         return folder, *load_artifact(folder, type(self.method))
 
     def _learnt(self, fitted: Method) -> tuple[str, ...]:
@@ -213,14 +232,13 @@ class MethodFitter:
         return tuple(sorted(name for name in changed if knob is None or name != knob.name))
 
     def _fit(self, job: Job, budget: float | None, learnt: Method | None, folder: Path) -> None:
-        """Learn and tune, and save the result with the facts about it."""
-        probe, progress = self._probe(job, budget), self.context.progress
-        if learnt is None or not learnt.learns or learnt.fits_budget:
+        """Learn, where nothing is learnt yet, and tune, and save the result with the facts about it."""
+        probe, progress, learns = self.probe(job, budget), self.context.progress, False
+        if learnt is None:
             learnt, learns = type(self.method).from_params(self.method.params()), self.method.learns
-        else:
-            learns = False
         label = f"{self.name} on {probe.task.name}" + (f" for {budget:g}" if budget is not None else "")
-        foretold = forecast(probe, self.context.speed(probe), learnt, budget, learns=learns)
+        rehearsed = forecast(probe, self.context.speed(probe), learnt, budget, learns=learns)
+        foretold = None if rehearsed is None else rehearsed[0]
         # on a terminal the bar shows how long a short fit will take
         tell = progress.note if foretold is not None and foretold.seconds >= LONG else progress.line
         tell(f"fit: {label}: {_taken(probe, learns)}; {foretold or 'what it costs cannot be foretold'}")
@@ -252,7 +270,8 @@ class MethodFitter:
         except OSError as error:
             raise RecordError(f"{folder}: the fit cannot be written ({error.strerror}); make room there") from error
 
-    def _probe(self, job: Job, budget: float | None) -> FitProbe:
+    def probe(self, job: Job, budget: float | None) -> FitProbe:
+        """Return what a fit on a job, for a budget, is made with."""
         tokens = self.context.bound(self.method)
         parts, conditions = job.fit_parts(tokens), job.conditions
         return FitProbe(

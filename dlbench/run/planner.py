@@ -184,6 +184,7 @@ class Planner:
                     self._add_oracle(job, given, method)
                 elif registry.name_of(given) != "full":
                     fitters += self._fitters_of(job, given, method)
+        self.fits.reads = frozenset[int]().union(*(fitter.method.reads(fitter.depth) for fitter in fitters))
         return fitters
 
     def _add_oracle(self, job: Job, given: str, oracle: Oracle) -> None:
@@ -213,7 +214,6 @@ class Planner:
 
     def fit(self, fitters: Sequence[MethodFitter]) -> None:
         """Make the fits, and give the jobs the settings that come of them; what fails is kept in `failures`."""
-        self.fits.reads = frozenset[int]().union(*(fitter.method.reads(fitter.depth) for fitter in fitters))
         if self.processes > 1:
             self._share_fits(fitters)
         for fitter in fitters:

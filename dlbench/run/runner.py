@@ -55,7 +55,7 @@ def execute(spec: RunSpec) -> list[Record]:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
-    if (processes := _processes(spec, spec.limit)) > 1:
+    if (processes := processes_of(spec, spec.limit)) > 1:
         run_in_workers(spec, processes, "run")
         return list(read_lines(spec.out / "records.jsonl", Record))
     return Runner(spec).run()
@@ -68,14 +68,19 @@ def fit_only(spec: RunSpec) -> None:
         DlbenchError: something cannot be done as asked.
     """
     check_may_fit(spec)
-    if (processes := _processes(spec, None)) > 1:
+    if (processes := processes_of(spec, None)) > 1:
         run_in_workers(spec, processes, "fit")
     else:
         Runner(spec).fit()
 
 
-def _processes(spec: RunSpec, documents: int | None) -> int:
-    """Number of processes to start; 1 where this process is one of several already."""
+def processes_of(spec: RunSpec, documents: int | None) -> int:
+    """Return the number of processes to start; 1 where this process is one of several already.
+
+    Args:
+        spec: the run.
+        documents: number per task that is decoded; None for all.
+    """
     if process_group.launched():
         return 1
     if spec.processes is not None:

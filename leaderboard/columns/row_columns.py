@@ -196,7 +196,7 @@ ROWS: Table[RowLine] = (
         key="kind", value=lambda line: kind_of(line.entry), csv=RowCell("kind", before="rank"), json=RowCell("kind")
     ),
     _field("deployable", lambda line: line.record.method.deployable),
-    _field("backbone", lambda line: line.record.backbone.name),
+    _field("backbone", lambda line: line.entry.first.model),
     _field("dtype", lambda line: line.record.backbone.dtype),
     _field("kv", lambda line: line.record.run.kv),
     _field("seed", lambda line: line.record.run.seed),

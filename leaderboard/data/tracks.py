@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -27,6 +27,7 @@ class Row:
     """One record as a board shows it.
 
     Attributes:
+        model: the name of its model, with the beginning of its hash where another model of the board has that name.
         label: the method's name, and what sets it apart from its namesakes in the track.
         setting: its other parameters, in words.
         timings: by batch size.
@@ -35,6 +36,7 @@ class Row:
 
     record: Record
     role: Role
+    model: str
     label: str
     setting: str
     timings: Mapping[int, Timing]
@@ -97,7 +99,8 @@ class Track:
 
 def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> list[Track]:
     """Group records into tracks, label and order their rows: full, smaller dense models, methods by name and budget."""
-    clock = list(timings)
+    clock, records = list(timings), list(records)
+    models = names_of_models(records)
     groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
     for record in records:
         groups[record.task.name, record.task.version, record.track, record.task.metric].append(record)
@@ -109,8 +112,23 @@ def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> l
         anchor = stem if anchors[stem] == 1 else f"{stem}-{anchors[stem]}"
         keys = {member.key for member in members}
         clocked = _on_one_machine([timing for timing in clock if timing.key in keys])
-        tracks.append(Track(name, anchor, members[0].task, _rows(members, clocked, anchor)))
+        tracks.append(Track(name, anchor, members[0].task, _rows(members, models, clocked, anchor)))
     return tracks
+
+
+def names_of_models(records: Iterable[Record]) -> dict[tuple[str, str], str]:
+    """Return what to call each model, by its name and hash: folders of two models may have one name.
+
+    The dtypes of a model are told apart beside its name, and in int8 its hash is another.
+    """
+    namesakes: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for record in records:
+        namesakes[record.backbone.name, record.backbone.dtype].add(record.backbone.sha256)
+    return {
+        (name, sha256): name if len(hashes) == 1 else f"{name} ({sha256[:8]})"
+        for (name, _), hashes in sorted(namesakes.items(), key=lambda one: len(one[1]))
+        for sha256 in hashes
+    }
 
 
 def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timing]]:
@@ -126,7 +144,12 @@ def _on_one_machine(timings: Sequence[Timing]) -> Mapping[str, Mapping[int, Timi
 
 def cut_prompts(records: Iterable[Record]) -> list[str]:
     """Return a line per task and backbone whose prompts did not all fit the context."""
-    prompts = {(one.task.name, one.backbone.name, one.task.truncated, one.task.n) for one in records}
+    records = list(records)
+    models = names_of_models(records)
+    prompts = {
+        (one.task.name, models[one.backbone.name, one.backbone.sha256], one.task.truncated, one.task.n)
+        for one in records
+    }
     return [
         f"{task} on {backbone}: {cut} of {n} prompts were cut to fit the context"
         for task, backbone, cut, n in sorted(prompts)
@@ -158,17 +181,26 @@ def _natural(text: str) -> tuple[tuple[int, str], ...]:
     return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in text.split("."))
 
 
-def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]], anchor: str) -> tuple[Row, ...]:
+def _rows(
+    members: Sequence[Record],
+    models: Mapping[tuple[str, str], str],
+    clocked: Mapping[str, Mapping[int, Timing]],
+    anchor: str,
+) -> tuple[Row, ...]:
+    def model_of(record: Record) -> str:
+        return models[record.backbone.name, record.backbone.sha256]
+
     base = [record for record in members if record.backbone.sha256 == record.backbone.base_sha256]
     depth = max((record.backbone.layers for record in base), default=0)
-    base_names = {record.backbone.name for record in base}
+    base_names = set(map(model_of, base))
     dtype = _reference_dtype(base or members)
-    telling = _telling(members)
+    telling = _telling(members, model_of)
     policies: dict[str, set[str]] = defaultdict(set)
     prepared: list[tuple[Record, Role, str]] = []
     for record in members:
         role = _role(record, depth, dtype)
-        label = _label(record, role, telling[record.method.name, record.backbone.name], base_names, dtype)
+        model = model_of(record)
+        label = _label(record, role, model, telling[record.method.name, model], base_names, dtype)
         prepared.append((record, role, label))
         policies[label].add(record.run.kv)
     prepared = [
@@ -181,8 +213,9 @@ def _rows(members: Sequence[Record], clocked: Mapping[str, Mapping[int, Timing]]
         Row(
             record=record,
             role=role,
+            model=model_of(record),
             label=label,
-            setting=_setting(record, telling[record.method.name, record.backbone.name]),
+            setting=_setting(record, telling[record.method.name, model_of(record)]),
             timings=clocked.get(record.key, {}),
             anchor=f"{anchor}-{number}",
         )
@@ -210,14 +243,14 @@ def _role(record: Record, depth: int, dtype: str) -> Role:
     return "dense" if record.backbone.layers < depth or not depth else "method"
 
 
-def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
-    """Return, per method and backbone, the parameters whose values tell variants apart: they differ within a budget.
+def _telling(members: Iterable[Record], model_of: Callable[[Record], str]) -> dict[tuple[str, str], list[str]]:
+    """Return, per method and model, the parameters whose values tell variants apart: they differ within a budget.
 
     Parameters that a fit has set are left out, since another seed sets them otherwise.
     """
     rows: dict[tuple[str, str], dict[float | None, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in members:
-        rows[record.method.name, record.backbone.name][record.run.budget].append(record)
+        rows[record.method.name, model_of(record)][record.run.budget].append(record)
     telling: dict[tuple[str, str], list[str]] = {}
     for which, by_budget in rows.items():
         names = {name for same in by_budget.values() for record in same for name in record.method.params}
@@ -231,10 +264,10 @@ def _telling(members: Iterable[Record]) -> dict[tuple[str, str], list[str]]:
     return telling
 
 
-def _label(record: Record, role: Role, names: Iterable[str], base_names: set[str], dtype: str) -> str:
-    parts = [record.backbone.name if role == "dense" else record.method.name]
-    if role != "dense" and base_names and record.backbone.name not in base_names:
-        parts.append(record.backbone.name)
+def _label(record: Record, role: Role, model: str, names: Iterable[str], base_names: set[str], dtype: str) -> str:
+    parts = [model if role == "dense" else record.method.name]
+    if role != "dense" and base_names and model not in base_names:
+        parts.append(model)
     if record.backbone.dtype != dtype:
         parts.append(record.backbone.dtype)
     for name in names if role != "dense" else ():

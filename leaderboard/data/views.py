@@ -110,9 +110,9 @@ def _titles(members: Sequence[Track]) -> list[str]:
 
 def _family_name(members: Iterable[Track]) -> str:
     """Return the name of the base backbone that these tracks share."""
-    records = [row.record for track in members for row in track.rows]
-    base = [record for record in records if record.backbone.sha256 == record.backbone.base_sha256]
-    names = Counter(record.backbone.name for record in base or records)
+    rows = [row for track in members for row in track.rows]
+    base = [row for row in rows if row.record.backbone.sha256 == row.record.backbone.base_sha256]
+    names = Counter(row.model for row in base or rows)
     return min(names, key=lambda name: (-names[name], name))
 
 

@@ -45,8 +45,10 @@ def test_the_tokens_that_learning_takes_are_foretold(capsys: pytest.CaptureFixtu
     backbone, documents, readings = wrap(model, toy_task.Characters()), toy_task.documents(model, 10), Readings()
     for method in LEARN:
         probe = FitProbe(backbone, toy_task.Scored(), documents, documents, budget=0.75, readings=readings)
-        said = forecast(probe, Speed(probe), method, None, learns=True)
-        assert said is not None and said.flops > 0 < said.seconds
+        rehearsed = forecast(probe, Speed(probe), method, None, learns=True)
+        assert rehearsed is not None
+        said = rehearsed[0]
+        assert said.flops > 0 < said.seconds
         type(method).from_params(method.params()).fit(probe)
         tolerance = 0.25 if "steps" in method.params() else 0  # training draws its texts
         assert said.tokens == pytest.approx(probe.tokens, rel=tolerance), method
@@ -58,8 +60,8 @@ def test_whatever_a_method_asks_for_is_rehearsed(method: Method) -> None:
     documents = toy_task.documents(model, 30)
     probe = FitProbe(wrap(model, toy_task.Characters()), toy_task.Scored(), documents, documents, budget=0.5)
     before = probe.tokens
-    said = forecast(probe, Speed(probe), method, 0.5, learns=True)
-    assert said is not None and said.tokens > sum(len(d.prompt) for d in documents)
+    rehearsed = forecast(probe, Speed(probe), method, 0.5, learns=True)
+    assert rehearsed is not None and rehearsed[0].tokens > sum(len(d.prompt) for d in documents)
     assert probe.tokens == before and probe.readings.trace is None and not probe.readings.confidences
 
 

@@ -154,3 +154,22 @@ def test_tracks_of_one_task_have_titles_that_tell_them_apart(sizes, versions, ti
     ]
     views = [view for view in build_views(build_tracks(rows)) if not view.suite]
     assert [view.title for view in views] == titles
+
+
+def test_two_models_of_one_folder_name_are_told_apart():
+    """Two bases called "m", and one of that name that was trained from the first."""
+    hashes = {name: sha(name) for name in ("one", "other", "trained")}
+
+    def of(model, base, track, **more):
+        named = {"name": "m", "sha256": hashes[model], "base_sha256": hashes[base]}
+        return row(more.pop("name", "full"), 1.0, track=track, backbone=named, run={"budget": None}, **more)
+
+    made = [of("one", "one", "a"), of("other", "other", "b"), of("trained", "one", "a")]
+    shown = {model: f"m ({hashes[model][:8]})" for model in hashes}
+    tracks = build_tracks(made)
+    assert {row.model for track in tracks for row in track.rows} == set(shown.values())
+    assert sorted(view.backbone for view in build_views(tracks)) == sorted([shown["one"], shown["other"]])
+    (first, _) = tracks
+    assert [row.label for row in first.rows] == ["full", f"full · {shown['trained']}"]
+    alone = build_tracks([of("one", "one", "a"), of("one", "one", "b", task="nano_summary")])
+    assert {row.model for track in alone for row in track.rows} == {"m"}
