@@ -23,6 +23,7 @@ import torch
 
 from dlbench.data.thinking import Thinking
 from dlbench.engine import Engine, Generation, Request, Wave
+from dlbench.evaluation.resources import BUSY, Bystanders, ResourceMeter, Used
 from dlbench.evaluation.settings import Conditions, Setting
 from dlbench.fit.artifacts import load_artifact
 from dlbench.method import Method
@@ -125,9 +126,12 @@ class _Runs:
     """Rate of `full` nearby ÷ the setting's own, of each decoding run."""
     forwards: int = 1
     """Decode forwards of one run, over all rows."""
+    used: Used = field(default_factory=Used)
+    """By all decoding runs."""
 
-    def timing(self, item: TimedSetting, batch: int, task: str, *, is_base: bool) -> Timing:
+    def timing(self, item: TimedSetting, batch: int, task: str, others_busy: float, *, is_base: bool) -> Timing:
         """Sum the runs up."""
+        joules, tokens = self.used.joules, self.forwards * len(self.seconds)
         median = float(np.median(self.seconds))
         per_token = median / self.forwards
         return Timing(
@@ -147,6 +151,9 @@ class _Runs:
             repeats=ROUNDS,
             kernels=item.engine.kernels,
             hardware=Hardware(**hardware(str(item.engine.backbone.device))),
+            peak_bytes=self.used.peak_bytes,
+            joules_per_token=None if joules is None else joules / tokens,
+            others_busy=round(others_busy, 3),
         )
 
 
@@ -177,17 +184,21 @@ def measure(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: st
     for decode, item in zip(decodes, items, strict=True):
         for _ in range(item.engine.warm_ups):
             decode()
+    meter, others = ResourceMeter(items[0].engine.backbone.device), Bystanders()
     for _ in range(ROUNDS):
         for i, (decode, run) in enumerate(zip(decodes, runs, strict=True)):
             if i % FULL_EVERY == 0:
                 seconds, generations = timer.of(full.decode)
                 full_rate = seconds / _forwards(generations)
-            seconds, generations = timer.of(decode)
+            with meter.adding_to(run.used):
+                seconds, generations = timer.of(decode)
             run.forwards = _forwards(generations)
             run.seconds.append(seconds)
             run.speedups.append(full_rate / (seconds / run.forwards))
+    busy = others.share()
     return [
-        run.timing(item, batch, task, is_base=i == 0) for i, (run, item) in enumerate(zip(runs, items, strict=True))
+        run.timing(item, batch, task, busy, is_base=i == 0)
+        for i, (run, item) in enumerate(zip(runs, items, strict=True))
     ]
 
 
@@ -250,6 +261,11 @@ def main(path: Path) -> None:
             if times is None:
                 report["note"] = (
                     f"{task['name']}: no times at batch {batch}, which does not fit the memory of this device"
+                )
+            elif times and (busy := times[0].others_busy or 0.0) > BUSY:
+                report["note"] = (
+                    f"{task['name']}: other programs used {busy:.0%} of the processors while times were taken at batch "
+                    f"{batch}: shares of full depth are taken side by side, milliseconds may be too long"
                 )
             timings += times or []
             print(json.dumps(report), flush=True)

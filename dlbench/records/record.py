@@ -333,6 +333,15 @@ class Timing(JsonLine):
     kernels: Name = "stock"
     hardware: Hardware | None = Field(default=None, exclude_if=lambda hardware: hardware is None)
     """None in files from before the field existed."""
+    peak_bytes: Count | None = Field(default=None, exclude_if=lambda peak: peak is None)
+    """Most memory of the device that the timing process held while the setting decoded, the model included; None where
+    that cannot be read, and in files from before the field existed, as of the next two."""
+    joules_per_token: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, exclude_if=lambda joules: joules is None
+    )
+    """Energy of the processor's packages (RAPL) per token decoded."""
+    others_busy: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=lambda busy: busy is None)
+    """Share of the machine's processors that other programs used while these times were taken."""
 
     @property
     def machine(self) -> str:

@@ -66,6 +66,9 @@ class BatchTimes:
             where that was not measured.
         spread: interquartile range of that share over its runs, ÷ its median; None where it is not known.
         document_share: time per document as a share of full depth's, by `share`.
+        memory_share: memory of a GPU at its highest as a share of full depth's; None where it was not measured. A
+            process on a CPU keeps what earlier rows have freed, so that its memory tells rows apart too little.
+        energy_share: energy per token as a share of full depth's; None likewise.
     """
 
     ms_per_token: float
@@ -73,6 +76,8 @@ class BatchTimes:
     share: float | None
     spread: float | None
     document_share: float | None
+    memory_share: float | None = None
+    energy_share: float | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -88,6 +93,9 @@ def axes(batches: Iterable[int]) -> list[Axis]:
             title = f"time per {what} at batch {batch}, share of full depth"
             of = f"full’s time per {what} at batch {batch}"
             every.append(Axis(f"{key}{batch}", f"Time/{what}, b{batch}", title, of))
+        memory, energy = f"memory at its highest, batch {batch}", f"energy per token at batch {batch}"
+        every.append(Axis(f"memory{batch}", f"Memory, b{batch}", f"{memory}, share of full depth", f"full’s {memory}"))
+        every.append(Axis(f"energy{batch}", f"Energy, b{batch}", f"{energy}, share of full depth", f"full’s {energy}"))
     return every
 
 
@@ -112,6 +120,7 @@ def costs_of(rows: Rows, times: Mapping[int, BatchTimes]) -> dict[str, float]:
     }
     for batch, there in times.items():
         costs[f"token{batch}"], costs[f"document{batch}"] = there.share, there.document_share
+        costs[f"memory{batch}"], costs[f"energy{batch}"] = there.memory_share, there.energy_share
     return {key: value for key, value in costs.items() if value is not None}
 
 
@@ -135,8 +144,25 @@ def times_of(rows: Rows, fulls: Sequence[Row | None]) -> dict[int, BatchTimes]:
             share=_geometric_mean([1 / one.speedup if one.speedup else None for one in timings]),
             spread=mean_of(spreads),
             document_share=_geometric_mean(list(map(_document_share, timings, fulls_there))),
+            memory_share=_share_of(_gpu_bytes, timings, fulls_there),
+            energy_share=_share_of(lambda timing: timing.joules_per_token, timings, fulls_there),
         )
     return by_batch
+
+
+def _gpu_bytes(timing: Timing) -> int | None:
+    return None if timing.device == "cpu" else timing.peak_bytes
+
+
+def _share_of(
+    value: Callable[[Timing], float | None], timings: Sequence[Timing], fulls: Sequence[Timing | None]
+) -> float | None:
+    """Return the geometric mean of a value as a share of full depth's; None where any of them is missing."""
+    shares = []
+    for timing, full in zip(timings, fulls, strict=True):
+        own, of_full = value(timing), None if full is None else value(full)
+        shares.append(own / of_full if own and of_full else None)
+    return _geometric_mean(shares)
 
 
 def _document_share(timing: Timing, full: Timing | None) -> float | None:

@@ -173,3 +173,20 @@ def test_two_models_of_one_folder_name_are_told_apart():
     assert [row.label for row in first.rows] == ["full", f"full · {shown['trained']}"]
     alone = build_tracks([of("one", "one", "a"), of("one", "one", "b", task="nano_summary")])
     assert {row.model for track in alone for row in track.rows} == {"m"}
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_memory_of_a_gpu_and_energy_are_cost_axes_where_every_row_has_them(device):
+    full, half, other = row("full", 1.0, run={"budget": None}), row("static_skip", 0.9), row("static_exit", 0.8)
+    made = [
+        timing(full, 1, 10.0, device, peak_bytes=1000, joules_per_token=0.4),
+        timing(half, 1, 5.0, device, peak_bytes=800, joules_per_token=0.1),
+        timing(other, 1, 5.0, device),
+    ]
+    (view,) = build_views(build_tracks([full, half, other], made))
+    costs = {entry.method: entry.costs for entry in view.entries}
+    assert costs["static_skip"]["energy1"] == pytest.approx(0.25) and costs["full"]["energy1"] == pytest.approx(1)
+    assert costs["static_skip"].get("memory1") == (pytest.approx(0.8) if device == "cuda" else None)
+    assert not {"energy1", "memory1"} & costs["static_exit"].keys()
+    shown = {axis.key for axis in view.axes}
+    assert "energy1" in shown and ("memory1" in shown) == (device == "cuda")
