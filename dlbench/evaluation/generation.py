@@ -38,12 +38,15 @@ class QualityRun:
     """From a method to the policy for the keys and values of skipped tokens; None takes the method's own."""
     process: int = 0
     processes: int = 1
+    """Processes that share the batches, and the memory."""
     slots: int = 48
     """Most rows decoded together; further rows of a batch wait until one is free."""
     auto: bool = False
     """Whether batches are split to fit the free memory; otherwise only after an out-of-memory error."""
     note: Callable[[str], None] = lambda line: None
     """Prints a line when a batch does not fit."""
+    take: Callable[[int], bool] | None = None
+    """Takes a batch for this process, by its index, where no other has taken it; None: every `processes`-th is its."""
     go_on: Callable[[], bool] = lambda: True
     """Asked before each wave whether to decode it."""
     batch_limit: int | None = None
@@ -57,15 +60,22 @@ class QualityRun:
         """Decode the samples that are not in the store yet; return False where `go_on` ended this before all were.
 
         Args:
-            batches: of all processes; this one takes every `processes`-th.
+            batches: of all processes, from the shortest prompts to the longest.
             settings: to decode each of them with.
-            done: told the number of documents × settings that are finished, as they finish.
+            done: told the number of documents × settings that are finished, as they finish; with `take`, that others
+                have taken too.
 
         Raises:
             DlbenchError: one document alone does not fit the memory.
         """
-        for index, batch in enumerate(batches):
-            if index % self.processes != self.process:
+        take, order = self.take, range(len(batches))
+        # the longest first: last, one process would still be decoding it when all others are done
+        for index in order if take is None else reversed(order):
+            batch = batches[index]
+            if take is None and index % self.processes != self.process:
+                continue
+            if take is not None and not take(index):
+                done(len(batch) * len(settings))
                 continue
             for part in self._parts(batch, missing := self._missing(batch, settings)):
                 if missing and not self.go_on():
@@ -75,7 +85,7 @@ class QualityRun:
 
     def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
         wanted = [s for s in settings if s.key not in self.failed]
-        return [s for s in wanted if any(p.document.id not in self.store.samples(s.key) for p in batch)]
+        return [s for s in wanted if any(p.document.id not in self.store.ids(s.key) for p in batch)]
 
     def _parts(self, batch: list[Prompted], settings: Sequence[Setting]) -> list[list[Prompted]]:
         """Split a batch into equal parts that fit the memory."""
@@ -156,7 +166,7 @@ class QualityRun:
                     if same is not None:
                         finished[same] = generations
                 decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
-                known = self.store.samples(setting.key)
+                known = self.store.ids(setting.key)
                 self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
             done(len(batch))
 
@@ -180,7 +190,7 @@ class QualityRun:
         for setting in settings:
             with self._guarded(setting):
                 method = None if setting.name == "full" else setting.method
-                known = self.store.samples(setting.key)
+                known = self.store.ids(setting.key)
                 scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
                 self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
             done(len(batch))

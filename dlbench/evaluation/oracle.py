@@ -8,7 +8,7 @@ oracle_cross   chosen on half of the references, scored on the other half, both 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,8 +25,8 @@ from dlbench.records.run_folder import Store
 from dlbench.records.schema import CandidateScore, Record, Sample
 from dlbench.stats.resample import FloatArray
 
-SampleTable = Mapping[str, Mapping[str, Sample]]
-"""Setting key → document id → sample."""
+SamplesOf = Callable[[str], Mapping[str, Sample]]
+"""From the key of a setting to its samples by document id; asked for one key after the other, since all are many."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ class OracleRows:
     oracle: Oracle
     settings: Sequence[Setting]
     """The candidates and the sampled full-depth outputs."""
-    samples: SampleTable
-    """Of all settings."""
+    samples: SamplesOf
+    """Gives those of any of the settings."""
     store: Store
     """Where chosen samples and candidate scores are written."""
     records: list[Record] = field(default_factory=list)
@@ -104,7 +104,11 @@ class OracleRows:
         return self._score_table(self.candidates)
 
     def _score_table(self, settings: Sequence[Setting]) -> FloatArray:
-        return np.array([[self.samples[s.key][d.id].score for s in settings] for d in self.documents])
+        columns = []
+        for setting in settings:
+            samples = self.samples(setting.key)
+            columns.append([samples[d.id].score for d in self.documents])
+        return np.array(columns).T
 
     def _scores_by_half(self) -> tuple[FloatArray, FloatArray] | None:
         """Scores on every second reference and on the others, [documents, candidates] each; None for one reference."""
@@ -117,11 +121,14 @@ class OracleRows:
         """Scores of the candidates on every second reference from one on, [documents, candidates]."""
         task = self.evaluation.conditions.task
 
-        def score(document: Document, setting: Setting) -> float:
-            output = self.samples[setting.key][document.id].output
+        def score(document: Document, output: str) -> float:
             return task.choose_references(document, output, range(start, len(document.references), 2))
 
-        return np.array([[score(d, s) for s in self.candidates] for d in self.documents])
+        columns = []
+        for setting in self.candidates:
+            samples = self.samples(setting.key)
+            columns.append([score(d, samples[d.id].output) for d in self.documents])
+        return np.array(columns).T
 
     def _named(self, items: IntArray) -> list[tuple[Setting, str]]:
         """The chosen candidates with their names, one per document."""
@@ -169,8 +176,8 @@ class OracleRows:
         content = [track, name, budget, [s.key for s in self.settings], params, ids]
         key = hashlib.sha256(repr(content).encode()).hexdigest()[:32]
         picked = [
-            self.samples[s.key][id_].model_copy(update={"choice": label})
-            for (s, label), id_ in zip(chosen, ids, strict=True)
+            sample.model_copy(update={"choice": label})
+            for sample, (_, label) in zip(self._picked([s.key for s, _ in chosen]), chosen, strict=True)
         ]
         if scores is not None:  # a row's score is the mean of its samples'
             picked = [one.model_copy(update={"score": score}) for one, score in zip(picked, scores, strict=True)]
@@ -182,11 +189,19 @@ class OracleRows:
         if name != "oracle@full":
             self.store.put_candidates(key, self._candidate_scores())
 
+    def _picked(self, keys: Sequence[str]) -> list[Sample]:
+        """The sample of each document under the key of the setting that it takes."""
+        picked: dict[str, Sample] = {}
+        for key in dict.fromkeys(keys):
+            samples = self.samples(key)
+            picked |= {d.id: samples[d.id] for d, its in zip(self.documents, keys, strict=True) if its == key}
+        return [picked[d.id] for d in self.documents]
+
     def _candidate_scores(self) -> list[CandidateScore]:
         """What every candidate scores on every document."""
         lines = []
-        for d in self.documents:
-            for s in self.candidates:
+        for d, scores in zip(self.documents, self.scores.tolist(), strict=True):
+            for s, score in zip(self.candidates, scores, strict=True):
                 assert s.candidate is not None
                 lines.append(
                     CandidateScore(
@@ -194,7 +209,7 @@ class OracleRows:
                         candidate=s.candidate.name,
                         layers=s.candidate.layers,
                         share=len(s.candidate.layers) / self.depth,
-                        score=self.samples[s.key][d.id].score,
+                        score=score,
                     )
                 )
         return lines

@@ -22,7 +22,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,9 @@ from dlbench.system.paths import brief, reason
 
 RUN_FILE = "run.json"
 """The file that marks a folder as that of a run."""
+_KEPT = 2
+"""Keys whose samples are kept in memory."""
+_BLOCK = 1 << 16
 _BENEATH = f"{'x' * 64}/{'x' * 64}"
 """A path at least as long as any that a run writes in its folder."""
 
@@ -50,7 +53,9 @@ class Store:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.samples_dir = out / "samples"
-        self._known: dict[str, dict[str, Sample]] = {}
+        self._ids: dict[str, set[str]] = {}
+        self._recent: dict[str, dict[str, Sample]] = {}
+        """The samples of the keys that were asked for last: those of all would fill the memory in a long run."""
         self._from_earlier: dict[str, frozenset[str]] = {}
         self._damaged: dict[str, list[str]] = {}
         self._lock = folder_lock.FolderLock(out)
@@ -77,19 +82,30 @@ class Store:
         return self.samples_dir / f"{key}.jsonl"
 
     def samples(self, key: str) -> dict[str, Sample]:
-        """All samples of a key by document id, merged or not.
+        """All samples of a key by document id, merged or not; read again where other keys were asked for since.
 
         Left out are lines that were cut off by a crash, that hold something else or another key's sample, and samples
         that cannot be scored again: their documents are decoded again.
         """
-        if key not in self._known:
-            samples: dict[str, Sample] = {}
+        samples = self._recent.pop(key, None)
+        if samples is None:
+            samples = {}
+            self._damaged.pop(key, None)
             for path in (self.path(key), *sorted(self.samples_dir.glob(f"{key}.*.part"))):
                 for sample in self._sound(key, path):
                     samples.setdefault(sample.id, sample)
-            self._known[key] = samples
+            self._ids[key] = set(samples)
             self._from_earlier.setdefault(key, frozenset(samples))
-        return self._known[key]
+        self._recent[key] = samples
+        while len(self._recent) > _KEPT:
+            del self._recent[next(iter(self._recent))]
+        return samples
+
+    def ids(self, key: str) -> Set[str]:
+        """The documents that have a sample of a key."""
+        if key not in self._ids:
+            self.samples(key)
+        return self._ids[key]
 
     def _sound(self, key: str, path: Path) -> Iterator[Sample]:
         """Yield the samples of a file, one line in memory at a time; note the faults of a merged one."""
@@ -114,13 +130,13 @@ class Store:
 
     def damaged(self, key: str) -> str:
         """Say what is wrong with the merged samples of a key; empty where nothing is."""
-        self.samples(key)
+        self.ids(key)
         first, *others = self._damaged.get(key, [""])
         return first + (f" (and {len(others)} more lines)" if others else "")
 
     def from_earlier_run(self, key: str) -> frozenset[str]:
         """Documents whose samples an earlier run has written: those on disk when the key was first read."""
-        self.samples(key)
+        self.ids(key)
         return self._from_earlier[key]
 
     def append(self, key: str, process: int, samples: Iterable[Sample]) -> None:
@@ -130,16 +146,17 @@ class Store:
             RecordError: they cannot be written.
         """
         new = list(samples)
-        known = self.samples(key)
+        self.ids(key)
         path = self.samples_dir / f"{key}.{process}.part"
         with naming(path):
-            whole = path.read_bytes().rfind(b"\n") + 1 if path.is_file() else 0
+            whole = _whole_lines(path) if path.is_file() else 0
             with path.open("r+b" if path.is_file() else "wb") as file:
                 file.truncate(whole)  # a line that a crash cut off would merge with the next
                 file.seek(whole)
                 file.write("".join(sealed_line(key, s) + "\n" for s in new).encode())
                 file.flush()
-        known.update((s.id, s) for s in new)
+        self._ids[key].update(s.id for s in new)
+        self._recent.pop(key, None)
 
     def merge(self, key: str, order: Sequence[str], *, expected: bool = False) -> None:
         """Write the samples of a key as one file in the task's order; documents that it does not name come last.
@@ -149,8 +166,7 @@ class Store:
         Raises:
             RecordError: it cannot be written, or samples are missing where all are `expected` to be there.
         """
-        self._known.pop(key, None)
-        self._damaged.pop(key, None)
+        self._recent.pop(key, None)
         samples = self.samples(key)
         known = [id_ for id_ in order if id_ in samples]
         others = sorted(set(samples) - set(known))
@@ -170,7 +186,7 @@ class Store:
         """Replace the samples of the same documents; the key must be merged."""
         replaced = {**self.samples(key), **{s.id: s for s in samples}}
         self._write(key, replaced.values())
-        self._known[key] = replaced
+        self._recent[key] = replaced
 
     def put(self, key: str, samples: Sequence[Sample]) -> None:
         """Write the samples of a row that is computed from other rows' (an oracle's)."""
@@ -182,6 +198,19 @@ class Store:
     def put_candidates(self, key: str, lines: Sequence[CandidateScore]) -> None:
         """Write the scores of an oracle's candidates."""
         write_lines(self.samples_dir / f"{key}.candidates.jsonl", lines)
+
+
+def _whole_lines(path: Path) -> int:
+    """Bytes of a file up to the end of its last whole line, read from its end on."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            if (place := file.read(end - start).rfind(b"\n")) >= 0:
+                return start + place + 1
+            end = start
+    return 0
 
 
 def _scorable(sample: Sample) -> bool:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from accelerate import PartialState
@@ -44,7 +47,8 @@ from dlbench.run.timing_process import measure_times
 from dlbench.run.tune_part import TuneParts
 from dlbench.run.workers import run_in_workers
 from dlbench.system import lifeline, process_group, stopping
-from dlbench.system.processes import WAIT, cores, ended_by, own_threads, suitable
+from dlbench.system.files import SCRATCH
+from dlbench.system.processes import WAIT, Turns, cores, ended_by, own_threads, suitable
 from dlbench.system.versions import facts
 from dlbench.terminal.progress import Progress
 
@@ -99,7 +103,7 @@ class Runner:
         with own_threads():
             self.state = PartialState(cpu=device == "cpu", timeout=WAIT)
         if self.state.num_processes > 1:
-            torch.set_num_threads(max(1, cores() // self.state.num_processes))
+            torch.set_num_threads(max(1, cores() // process_group.local_size()))
             device = str(self.state.device)
         self.spec, self.device = spec, device
         lifeline.works_on(device)
@@ -140,8 +144,12 @@ class Runner:
             planner.fit(fitters)
             self.failures.fitted(jobs, planner.failures)
             tune = score_members(jobs, parts)
-            in_time = self._decode(jobs)
-            if not all(gather_object([in_time])):  # waits for the other processes
+            # a name that no killed run has left; the next run would remove the folder
+            turns = Turns(self.store.out / f".{self._meet(uuid4().hex)}{SCRATCH}")
+            in_time = all(gather_object([self._decode(jobs, turns)]))  # waits for the other processes
+            if self.main:
+                shutil.rmtree(turns.folder, ignore_errors=True)
+            if not in_time:
                 raise stopping.Stopped(stopping.OVER)
             self.failures.drop(jobs)
             if not self.main:
@@ -217,10 +225,9 @@ class Runner:
         if planner.failures:
             raise MethodError("; ".join(planner.failures))
 
-    def _decode(self, jobs: Sequence[Job]) -> bool:
-        """Decode this process's documents; False where the time limit was over before all were decoded."""
-        index, count = self.state.process_index, self.state.num_processes
-        amount = sum(total(job.batches, job.all_settings, index, count) for job in jobs)
+    def _decode(self, jobs: Sequence[Job], turns: Turns) -> bool:
+        """Decode batches that no other process takes; False where the time limit was over before all were decoded."""
+        amount, first = sum(total(job.batches, job.all_settings, 0, 1) for job in jobs), 0
         with self.progress.bar("decode", amount) as done:
             for job in jobs:
                 done(0, f"{job.conditions.task.name} · {job.engine.backbone.name}")
@@ -229,6 +236,9 @@ class Runner:
                         self._note(f"{fault}: decoded again; the file is kept as it was, with .damaged at its end")
                 run = self._quality_run(job, self.store)
                 run.go_on = lambda: not stopping.is_over(self.spec.time_limit)
+                if self.state.num_processes > 1:
+                    run.take, run.processes = partial(_take, turns, first), process_group.local_size()
+                first += len(job.batches)
                 in_time = run.run(job.batches, job.all_settings, done)
                 self.failures.decoded(run.failed)
                 if not in_time:
@@ -261,7 +271,6 @@ class Runner:
         for setting in job.all_settings:
             self.store.merge(setting.key, order, expected=True)
         self._rescore(job)
-        samples = {s.key: self.store.samples(s.key) for s in job.all_settings}
         anchor = job.base or job
         evaluation = Evaluation(
             job.conditions, job.documents, anchor.reference(self.store), job.env(self.spec.batch_size)
@@ -271,13 +280,14 @@ class Runner:
             notes.append("its generation_config asks for something else than its base's: another track than the base")
         records = []
         for setting in job.settings:
-            rows = [samples[setting.key][id_] for id_ in order]
+            samples = self.store.samples(setting.key)
+            rows = [samples[id_] for id_ in order]
             smaller = job.engine.backbone.depth < evaluation.base.depth
             kind: Kind = "dense" if smaller and setting.name == "full" else "method"
             record = build(evaluation, setting, rows, kind=kind, notes=notes)
             records.append(record.model_copy(update={"tune": tune.get((id(job), setting.key))}))
         for given, (oracle, settings) in job.oracles.items():
-            records += OracleRows(evaluation, given, oracle, settings, samples, self.store).run(job.budgets)
+            records += OracleRows(evaluation, given, oracle, settings, self.store.samples, self.store).run(job.budgets)
         return records
 
     def _rescore(self, job: Job) -> None:
@@ -290,6 +300,11 @@ class Runner:
             changed = rescore(task, job.documents, self.store, keys, say)
         if changed:
             self._note(f"{where}: {changed:,} samples of earlier runs are scored anew: the task's scoring has changed")
+
+
+def _take(turns: Turns, first: int, index: int) -> bool:
+    """Take a batch of a job whose first batch has the number `first` in the run."""
+    return turns.take(first + index)
 
 
 def _worker(path: Path, what: str) -> int:

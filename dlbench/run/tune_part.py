@@ -103,7 +103,7 @@ class TuneParts:
 
     def is_whole(self, part: TunePart, setting: Setting) -> bool:
         """Return whether a setting has a sample of every document: not where its method failed."""
-        return all(d.id in self.store.samples(setting.key) for d in part.documents)
+        return all(d.id in self.store.ids(setting.key) for d in part.documents)
 
     def mean(self, part: TunePart, setting: Setting) -> float:
         """Return the mean score of a setting that was decoded; in the first process only."""

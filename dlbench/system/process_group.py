@@ -46,6 +46,11 @@ def size() -> int:
     return int(os.environ["WORLD_SIZE"]) if launched() else 1
 
 
+def local_size() -> int:
+    """The number of processes of this group on this machine, where the launcher says so; else of the whole group."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or size()) if launched() else 1
+
+
 def settle(say: Callable[[str], None], environment: MutableMapping[str, str] = os.environ) -> None:
     """Remove variables from the environment that would be mistaken for a group of processes.
 

@@ -32,12 +32,15 @@ from dlbench.system.watching import Watch, end, killed_by
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 WAIT = timedelta(hours=2)
 """Longest time that one process waits for another before it fails."""
 SOON = 0.5
 """Seconds for a signal to reach all processes of a job."""
 _PREFIX = "dlbench-launch-"
+_JOIN = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
+"""Tells torch in a worker that the store is there already: no worker listens at MASTER_PORT."""
 KEPT = "what the processes finished is kept: the same command goes on there"
 
 SMALL = 64 * 2**20
@@ -146,16 +149,16 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
         Stopped: a process was told to stop.
     """
     _remove_stale()
-    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder, socket.socket() as free:
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as folder:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(dataclasses.asdict(spec), default=str))
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(processes)}
-        free.close()
+        store = _store(processes)
+        place = {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port), "WORLD_SIZE": str(processes), **_JOIN}
         workers: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(processes):
-                env = {**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                here = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
+                env = {**os.environ, **place, **here}
                 command = [sys.executable, *lifeline.tied(module, path.parent, rank), str(path), what]
                 workers.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE))
             lost = _wait(workers)
@@ -163,6 +166,23 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
             end(workers)
         if lost is not None:
             raise _fault(*lost, workers, path.parent, what)
+
+
+def _store(processes: int) -> TCPStore:
+    """The store in which workers find each other, as torch's elastic launcher holds one.
+
+    The system picks a port of the loopback, on which this process listens from then on, so that no other program can
+    take it before the workers come.
+    """
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]  # not for the start of every command
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        host, port = listening.getsockname()
+        return TCPStore(
+            host, port, processes, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
+        )
 
 
 def _remove_stale() -> None:

@@ -122,6 +122,20 @@ def test_processes_and_batches_give_the_samples_of_one_run(tmp_path):
         assert len(plain) == 9 and all(s["scores"] == {"one": 1.0} for s in plain.values())
 
 
+def test_the_process_that_is_free_takes_the_next_batch_the_longest_first(tmp_path):
+    place_ = conditions(Length())
+    (full, *_), taken = settings(place_), set()
+    run = QualityRun(engine(), Length(), Store(tmp_path), False)
+    run.store.open({})
+    run.take = lambda index: index not in taken and taken.add(index) is None
+    taken.add(1)  # by another process
+    batches, done = waves(tokenise(run.engine, documents(9)), 4), []
+    run.run(batches, [full], done.append)
+    run.store.close()
+    assert taken == {0, 1, 2} and list(filter(None, done)) == [len(batches[2]), len(batches[1]), len(batches[0])]
+    assert set(run.store.samples(full.key)) == {p.document.id for batch in (batches[0], batches[2]) for p in batch}
+
+
 def test_only_what_is_missing_is_decoded(tmp_path, monkeypatch):
     decode(tmp_path, count=4)
     waves_made = []

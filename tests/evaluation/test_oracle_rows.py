@@ -62,7 +62,9 @@ class World:
 
     def rows(self, budgets=(0.25, 0.5, 0.75, 1.0)):
         evaluation = Evaluation(self.conditions, self.documents, self.base)
-        found = OracleRows(evaluation, "oracle", Given(), self.settings, self.samples, self.store).run(budgets)
+        found = OracleRows(evaluation, "oracle", Given(), self.settings, self.samples.__getitem__, self.store).run(
+            budgets
+        )
         return {(r.method.name, r.run.budget): r for r in found}
 
     def brute(self, budget, which=slice(None)):

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -225,6 +226,36 @@ def test_what_the_system_refuses_is_one_line_and_earlier_samples_stay(store, mon
     assert again.samples(KEY) == {"a": sample("a")}
     again.append(KEY, 0, [sample("b")])
     assert Store(store.out).samples(KEY) == {"a": sample("a"), "b": sample("b")}
+
+
+def test_memory_does_not_grow_with_the_samples_of_a_run(store):
+    """Each key has twenty documents, with outputs of 10,000 characters; what stays are the documents' names."""
+    order = [f"d{i}" for i in range(20)]
+    held = []
+    tracemalloc.start()
+    try:
+        for number in range(40):
+            key = f"{number:032x}"
+            store.append(key, 0, [sample(id_, output=f"{number} {id_} " + "x" * 10_000) for id_ in order])
+            assert store.ids(key) == set(order)
+            store.merge(key, order, expected=True)
+            assert list(store.samples(key)) == order
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[39] - held[9] < 30 * 20 * 300  # of 30 keys, of which 6 MB were written
+
+
+@pytest.mark.parametrize("torn", [10, 100_000])
+def test_a_torn_line_is_cut_off_however_long_it_is(store, torn):
+    store.append(KEY, 0, [sample("a")])
+    with part(store).open("ab") as file:
+        file.write(b"x" * torn)
+    store.append(KEY, 0, [sample("b")])
+    assert Store(store.out).samples(KEY) == {"a": sample("a"), "b": sample("b")}
+    part(store).write_bytes(b"x" * torn)
+    Store(store.out).append(KEY, 0, [sample("c")])
+    assert set(Store(store.out).samples(KEY)) == {"c"}
 
 
 def test_a_full_file_system_costs_no_sample_that_was_written(tmp_path):

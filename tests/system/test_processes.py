@@ -10,11 +10,18 @@ from dlbench.errors import DlbenchError, RowsLeftOutError
 from dlbench.system.processes import launch
 
 JOIN = """
-import json, os, pathlib, sys
+import json, os, pathlib, socket, sys
 from accelerate import PartialState
 from dlbench.system.processes import own_threads
 
 spec = json.loads(pathlib.Path(sys.argv[1]).read_text())
+with socket.socket() as other:
+    try:
+        other.bind(("127.0.0.1", int(os.environ["MASTER_PORT"])))
+    except OSError:
+        pass
+    else:
+        raise SystemExit("another program could take the port")
 with own_threads():
     state = PartialState(cpu=True)
 assert "OMP_NUM_THREADS" not in os.environ
