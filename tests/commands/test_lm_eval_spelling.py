@@ -52,10 +52,6 @@ MEANT = [
         "--model_args pretrained=mine parallelize=True --include_path ~/none --include_path . --max_new_tokens 8",
         {"device_map": "auto", "max_new_tokens": 8, "include": ("~/none", ".")},
     ),
-    (
-        "--model nano --method calm --set calm.threshold=0.5 --kv_policy project",
-        "No such option: --kv-policy",
-    ),
 ]
 ANSWERED = [
     (
@@ -76,6 +72,7 @@ ANSWERED = [
     ("run --model nano --limit 0.1", "limit '0.1': give a number, or `all`"),
     ("run --model nano --tasks list", "unknown task 'list'"),
     ("run --prompt 'Say {input}:'", "a text with {input} is a --template"),
+    ("run --model nano --kv_policy project", "No such option: --kv"),
     ("run --fit", "is called --refit"),
     ("run --no-fit", "is the default"),
     ("fit calm --again", "is called --refit"),
@@ -88,15 +85,12 @@ def asked_by(spec, name):
 
 
 @pytest.mark.parametrize(("line", "meant"), MEANT, ids=[line for line, _ in MEANT])
-def test_what_is_meant_is_done(ran, capsys, tmp_path, monkeypatch, line, meant):
+def test_what_is_meant_is_done(ran, tmp_path, monkeypatch, line, meant):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "none").mkdir()
-    code = cli.main(["run", *shlex.split(line)])
-    if isinstance(meant, str):
-        assert code == 2 and meant in capsys.readouterr().err
-        return
+    assert cli.main(["run", *shlex.split(line)]) == 0
     (spec,) = ran
-    assert code == 0 and {name: asked_by(spec, name) for name in meant} == meant
+    assert {name: asked_by(spec, name) for name in meant} == meant
 
 
 @pytest.mark.parametrize(("line", "said"), ANSWERED, ids=[line for line, _ in ANSWERED])
@@ -155,7 +149,12 @@ def test_help_has_groups(capsys):
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("run --task nano_m", "nano_math"), ("run --method static_", "static_skip"), ("fit hidden", "hidden_router")],
+    [
+        ("run --task nano_m", "nano_math"),
+        ("run --method static_", "static_skip"),
+        ("fit hidden", "hidden_router"),
+        ("--vers", "--version"),
+    ],
 )
 def test_the_shell_completes_names(capsys, monkeypatch, words, offered):
     monkeypatch.setenv("_DLBENCH_COMPLETE", "complete_bash")

@@ -48,7 +48,8 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         own = {opt for p in self.get_params(ctx) for opt in (*p.opts, *p.secondary_opts)}
-        if args and args[0].startswith("--") and hyphened(args[0].partition("=")[0]) not in own:
+        unknown = bool(args) and args[0].startswith("--") and hyphened(args[0].partition("=")[0]) not in own
+        if unknown and not ctx.resilient_parsing:  # while the shell completes, it is half a word
             raise DlbenchError(f"{args[0]}: name a command first, such as `dlbench run {' '.join(args)}`")
         return super().parse_args(ctx, args)
 
