@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _traceback()
         say(str(error))
         return error.exit_code
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Some releases of typer have their own copy of click's exceptions, so these are recognised by their attributes.
         if callable(message := getattr(error, "format_message", None)):
             context = getattr(error, "ctx", None)
@@ -98,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (failure := guilty(error) or of_the_system(error)) is not None:
             say(str(failure))
             return failure.exit_code
+        if isinstance(error, SystemExit):
+            raise
         say(f"unexpected {type(error).__name__}: {error} (a fault of dlbench; --debug shows the traceback)")
         return 1
 

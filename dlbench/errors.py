@@ -37,6 +37,10 @@ class MethodError(DlbenchError):
     """The code of a method failed, or broke what the method declares: a run goes on with its other methods."""
 
 
+class WeightsChangedError(DlbenchError):
+    """The code of a method changed the backbone's weights: nothing that is decoded from then on is full depth's."""
+
+
 class RowsLeftOutError(DlbenchError):
     """A run was carried out, but some methods failed and have no row."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from dlbench.data.task import Task
 from dlbench.engine import Engine, Generation, Wave
 from dlbench.engine.flops.costs import CATEGORIES
-from dlbench.errors import DlbenchError, MethodError
+from dlbench.errors import DlbenchError, MethodError, WeightsChangedError
 from dlbench.evaluation.multiple_choice import samples
 from dlbench.evaluation.settings import Setting
 from dlbench.method import Method
@@ -19,6 +19,7 @@ from dlbench.prompting.tokenize import Prompted
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Flops, Sample, Speculation, Tokens
 from dlbench.registry import plugin_code
+from dlbench.registry.side_effects import undone
 from dlbench.system import device_memory
 
 PIECES = 2000
@@ -53,6 +54,8 @@ class QualityRun:
     """Batch limit after an out-of-memory error; None before."""
     failed: dict[str, MethodError] = field(default_factory=dict)
     """Content key of each setting whose method failed, and why; nothing more is decoded under it."""
+    _told: set[str] = field(default_factory=set)
+    """Content keys of settings whose side effects were told."""
     _texts: dict[int, str] = field(default_factory=dict)
     """Token id → its text, for the tokens seen so far."""
 
@@ -163,6 +166,7 @@ class QualityRun:
                     method = None if setting.name == "full" else setting.method
                     policy = self.kv(setting.method)
                     generations = wave.decode(method, seed=setting.seed, sample=setting.sample, kv=policy)
+                    self._check_weights(setting)
                     if same is not None:
                         finished[same] = generations
                 decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
@@ -172,10 +176,19 @@ class QualityRun:
 
     @contextlib.contextmanager
     def _guarded(self, setting: Setting) -> Iterator[None]:
-        """Note a failure of the method's code, and go on without the setting."""
+        """Note a failure of the method's code, and go on without the setting; put back what its code changes."""
+
+        def tell(changed: str) -> None:
+            if setting.key not in self._told:
+                self._told.add(setting.key)
+                self.note(f"method {setting.name!r} changed {changed} while it decoded: put back")
+
         try:
-            yield
+            with undone(tell):
+                yield
         except (Exception, SystemExit) as error:
+            if not isinstance(error, WeightsChangedError):
+                self._check_weights(setting)
             if device_memory.ran_out(error):
                 raise
             failure = error if isinstance(error, MethodError) else None
@@ -185,6 +198,14 @@ class QualityRun:
                 raise
             self.failed[setting.key] = failure
 
+    def _check_weights(self, setting: Setting) -> None:
+        """Check before anything is stored that the method has left the weights alone.
+
+        Raises:
+            WeightsChangedError: it has not.
+        """
+        self.engine.backbone.check_weights(setting.name, "while it decoded")
+
     def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
         for setting in settings:
@@ -192,6 +213,7 @@ class QualityRun:
                 method = None if setting.name == "full" else setting.method
                 known = self.store.ids(setting.key)
                 scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
+                self._check_weights(setting)
                 self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
             done(len(batch))
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from dlbench.data.thinking import Thinking
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, WeightsChangedError
+from dlbench.models.checkpoint.checksum import WeightsGuard
 from dlbench.models.end_tokens import Ends, ends_of
 from dlbench.models.families import FAMILIES, Family, resolve, unsupported
 from dlbench.models.recognition import Unrecognised, recognise
@@ -41,6 +42,7 @@ class Backbone:
     """Name of the base model that the checkpoint, a PEFT adapter, was merged into; empty where it is none."""
     spread: bool = False
     """Whether layers are on several devices, or offloaded until they run."""
+    _guard: WeightsGuard | None = field(default=None, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
@@ -70,6 +72,26 @@ class Backbone:
     def device(self) -> torch.device:
         """Device of the token ids."""
         return self.place(self.model.get_input_embeddings())
+
+    def guard_weights(self) -> None:
+        """Note the weights: `check_weights` compares them with what they are now."""
+        self._guard = WeightsGuard(self.model)
+
+    def check_weights(self, method: str, doing: str) -> None:
+        """Check that a method's code has left the weights alone; nothing is checked before `guard_weights`.
+
+        Args:
+            method: its name.
+            doing: what it was doing, such as "while it was fitted".
+
+        Raises:
+            WeightsChangedError: they are not what they were.
+        """
+        if self._guard is not None and (name := self._guard.changed()) is not None:
+            raise WeightsChangedError(
+                f"method {method!r} changed weights of model {self.name!r} {doing} ({name}): nothing that came of it "
+                "is kept, and other methods cannot run on what is left; run again without it"
+            )
 
     def place(self, module: nn.Module) -> torch.device:
         """The device that a module runs on; accelerate's hook moves offloaded weights there."""

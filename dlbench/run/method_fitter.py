@@ -20,6 +20,7 @@ from dlbench.forecast.speed import Clock, Speed
 from dlbench.method import Method
 from dlbench.registry import methods as registry
 from dlbench.registry import plugin_code
+from dlbench.registry.side_effects import undone
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
 from dlbench.system.stopping import check_time
@@ -244,10 +245,11 @@ class MethodFitter:
         tell(f"fit: {label}: {_taken(probe, learns)}; {foretold or 'what it costs cannot be foretold'}")
         with progress.stage(label, seconds=None if foretold is None else foretold.seconds) as probe.say:
             start, realised = time.perf_counter(), None
-            if learns:
-                learn_parameters(learnt, probe)
-            if budget is not None and learnt.knob is not None:
-                realised = tune(probe, learnt, budget)
+            with self._watched(probe):
+                if learns:
+                    learn_parameters(learnt, probe)
+                if budget is not None and learnt.knob is not None:
+                    realised = tune(probe, learnt, budget)
             seconds = time.perf_counter() - start
         said = "" if foretold is None else f", {duration(foretold.seconds)} foretold"
         tell(f"fit: {label}: took {duration(seconds)}{said}")
@@ -269,6 +271,23 @@ class MethodFitter:
             raise RecordError(f"{folder}: the fit cannot be written ({error}); make room there") from error
         except OSError as error:
             raise RecordError(f"{folder}: the fit cannot be written ({error.strerror}); make room there") from error
+
+    @contextlib.contextmanager
+    def _watched(self, probe: FitProbe) -> Iterator[None]:
+        """Check that a fit leaves the weights alone, and put back what else it changes.
+
+        Raises:
+            WeightsChangedError: it changed the weights.
+        """
+
+        def tell(changed: str) -> None:
+            self.context.progress.note(f"method {self.name!r} changed {changed} while it was fitted: put back")
+
+        try:
+            with undone(tell):
+                yield
+        finally:  # a fit that fails may have changed them too
+            probe.backbone.check_weights(self.name, "while it was fitted")
 
     def probe(self, job: Job, budget: float | None) -> FitProbe:
         """Return what a fit on a job, for a budget, is made with."""

@@ -108,6 +108,7 @@ class Planner:
 
     def _engine(self, name: str, dtype: str) -> Engine:
         backbone = load(name, device=self.device, dtype=dtype, **self.spec.loading)
+        backbone.guard_weights()
         self.notices.checkpoint(backbone, dtype)
         self.notices.int8(backbone)
         # Weights that are elsewhere until their layer is called cannot be fused.
@@ -182,8 +183,12 @@ class Planner:
             for given, method in self._methods(backbone.depth):
                 if isinstance(method, Oracle):
                     self._add_oracle(job, given, method)
-                elif registry.name_of(given) != "full":
-                    fitters += self._fitters_of(job, given, method)
+                elif (name := registry.name_of(given)) != "full":
+                    try:
+                        with naming_method(name, type(method), ()):
+                            fitters += self._fitters_of(job, given, method)
+                    except MethodError as error:
+                        self.failures.append(f"{name} on {job.conditions.task.name}: {error}")
         self.fits.reads = frozenset[int]().union(*(fitter.method.reads(fitter.depth) for fitter in fitters))
         return fitters
 

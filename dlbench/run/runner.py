@@ -320,7 +320,7 @@ def _worker(path: Path, what: str) -> int:
             try:
                 runner = Runner(RunSpec(**content))
                 runner.fit() if what == "fit" else runner.run()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 return ended_by(path, error if isinstance(error, DlbenchError) else guilty(error) or error)
             except BaseException as error:
                 return ended_by(path, error)

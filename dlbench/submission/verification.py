@@ -142,6 +142,7 @@ class Verification:
             names = self.models or [info.name]
             for name in names:
                 backbone = load(name, device=resolve_device(self.device), dtype=info.dtype)
+                backbone.guard_weights()
                 if backbone.sha256 == info.sha256:
                     break
             else:
