@@ -122,6 +122,37 @@ def test_exit_heads_are_charged_to_those_who_looked():
     assert all(g.flops["router"] == 0 for g in looked)
 
 
+class PlainHead(torch.nn.Module):
+    """A product with a parameter, and no linear map among its modules."""
+
+    def __init__(self):
+        super().__init__()
+        self.matrix = torch.nn.Parameter(torch.ones(32, tiny_models.VOCABULARY), requires_grad=False)
+
+    def forward(self, states):
+        return torch.einsum("nw,wv->nv", states, self.matrix)
+
+
+@pytest.mark.parametrize("head", [torch.nn.Linear(32, tiny_models.VOCABULARY), PlainHead()])
+def test_own_heads_are_metered_whatever_they_are_made_of(head):
+    requests = [Request(str(i), p, 3) for i, p in enumerate(PROMPTS)]
+    wave = Engine(tiny_models.backbone("llama", DEPTH)).prefill(requests)
+
+    class Own(Method):
+        def head(self, layer):
+            return head.requires_grad_(False)
+
+        def route(self, view):
+            if view.layer == 2 and (view.step == 1).all():
+                view.logits()
+            return Action.RUN
+
+    plain, looked = wave.decode(None), wave.decode(Own())
+    charged = [g.flops["heads"] - p.flops["heads"] for g, p in zip(looked, plain, strict=True)]
+    assert charged == [2 * 32 * tiny_models.VOCABULARY] * 5
+    assert all(g.flops["router"] == 0 for g in looked)
+
+
 def test_a_routed_prompt_shows_no_states():
     class Peeking(Method):
         @property

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-from dlbench.engine.flops.costs import CATEGORIES, Costs, Ints, linear_flops
+from dlbench.engine.flops.costs import CATEGORIES, Costs, Ints
 from dlbench.method import Action
 
 _ATTN = int(Action.ATTN)
@@ -109,13 +108,18 @@ class Ledger:
 
     def router(self, rows: Ints, flops: int) -> None:
         """Charge a method's own products to these rows, divided among them to the last FLOP."""
-        each = (flops + np.arange(len(rows))) // len(rows)
+        each = _divided(flops, len(rows))
         self._charge("router", rows, each, each)
 
-    def exit_head(self, rows: Ints, own: nn.Module | None = None) -> None:
-        """Charge the logits of these rows that a method asked for, from the model's head or its own."""
-        flops = np.full(len(rows), self.costs.head if own is None else linear_flops(own))
-        self._charge("heads", rows, flops, flops)
+    def exit_head(self, rows: Ints, own: int | None = None) -> None:
+        """Charge the logits of these rows that a method asked for.
+
+        Args:
+            rows: of the wave.
+            own: FLOPs of the method's own head for all together, divided to the last FLOP; None for the model's.
+        """
+        each = np.full(len(rows), self.costs.head) if own is None else _divided(own, len(rows))
+        self._charge("heads", rows, each, each)
 
     def finish(self, known: Ints, keep: int = 1, wanted: Ints | None = None) -> None:
         """End the forward, which computed the logits of the last positions.
@@ -237,3 +241,9 @@ class Ledger:
         if self.metered:
             np.add.at(self._flops[category], rows, flops)
             np.add.at(self._executed, rows, executed)
+
+
+def _divided(flops: int, rows: int) -> Ints:
+    """FLOPs of some rows together, for each of them: [rows]."""
+    divided: Ints = (flops + np.arange(rows)) // rows
+    return divided

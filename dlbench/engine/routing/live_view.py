@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, final
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from dlbench.engine import keyed_rng
 from dlbench.engine.flops.ledger import Ledger
-from dlbench.engine.flops.op_counter import TensorWork
+from dlbench.engine.flops.op_counter import TensorWork, counted
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.logits_processors import Processors
@@ -152,10 +153,14 @@ class LiveView(View):
 
     def logits(self) -> Tensor:
         if self.looked is None:
-            own = self.head(self.layer)
+            own, flops = self.head(self.layer), None
             with self._uncounted():
-                self.looked = raw_head(self.backbone, self.hidden) if own is None else self._own_logits(own)
-            self._ledger.exit_head(self._rows(), own)
+                if own is None:
+                    looked = raw_head(self.backbone, self.hidden)
+                else:
+                    looked, flops = counted(partial(self._own_logits, own), metered=self._ledger.metered)
+            self._ledger.exit_head(self._rows(), flops)
+            self.looked = looked
         return finished(self.backbone, self.looked.clone())
 
     def _own_logits(self, head: nn.Module) -> Tensor:

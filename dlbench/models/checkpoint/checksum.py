@@ -58,7 +58,9 @@ def _checksum(tensor: Tensor) -> int:
     whole = octets.numel() // 8 * 8
     size = _WORDS.get(tensor.device.type, _OTHERWISE)
     total = int(octets[whole:].long().sum())
-    for piece in octets[:whole].view(torch.int64).split(size):
+    words = octets[:whole].view(torch.int64)
+    for start in range(0, words.numel(), size):
+        piece = words[start : start + size]
         total = total * 0x9E3779B97F4A7C15 + int((piece * _factors(tensor.device, size)[: piece.numel()]).sum())
     return total % 2**64
 
