@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -16,11 +18,13 @@ from dlbench.models.backbone import Backbone, wrap
 DEPTH = 6
 VOCABULARY = 61
 _WIDTH, _CONTEXT, _LIMIT = 32, 96, 10
-_CONFIGS: dict[str, Any] = {
-    "llama": lambda: LlamaConfig(
+
+
+def _llama(width: int) -> LlamaConfig:
+    return LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=_WIDTH,
-        intermediate_size=48,
+        hidden_size=width,
+        intermediate_size=width * 3 // 2,
         num_hidden_layers=DEPTH,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -28,7 +32,12 @@ _CONFIGS: dict[str, Any] = {
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=0,
-    ),
+    )
+
+
+_CONFIGS: dict[str, Any] = {
+    "llama": lambda: _llama(_WIDTH),
+    "wide llama": lambda: _llama(256),
     "gpt2": lambda: GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=_WIDTH,
@@ -84,9 +93,11 @@ def backbone(family: str) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         auto: Any = AutoModelForCausalLM
-        model = auto.from_config(_CONFIGS[family](), dtype=torch.float64, attn_implementation="sdpa")
+        config = _CONFIGS[family]()
+        width = config.hidden_size
+        model = auto.from_config(config, dtype=torch.float64, attn_implementation="sdpa")
         for parameter in model.parameters():  # states of these differ from layer to layer as those of a trained model
-            torch.nn.init.normal_(parameter, std=0.3 if parameter.ndim > 1 else 0.5)
+            torch.nn.init.normal_(parameter, std=0.3 * math.sqrt(_WIDTH / width) if parameter.ndim > 1 else 0.5)
     return wrap(model.eval(), cast(Any, CharacterTokenizer()))
 
 
@@ -94,14 +105,22 @@ def backbone(family: str) -> Backbone:
 def documents(family: str, count: int) -> tuple[Document, ...]:
     """Random prompts; the reference of each is what the model writes."""
     model, tokenizer, found = backbone(family).model, CharacterTokenizer(), []
-    generator = torch.Generator().manual_seed(7)
-    for index in range(count):
-        length = int(torch.randint(3, 12, (1,), generator=generator))
-        ids = torch.randint(2, VOCABULARY, (1, length), generator=generator)
+    for document in prompts(count, 7):
+        ids = torch.tensor([tokenizer(document.prompt)["input_ids"]])
         written = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=_LIMIT, pad_token_id=0
         )
-        prompt, reference = tokenizer.decode(ids[0].tolist()), tokenizer.decode(written[0, length:].tolist())
-        limit = _LIMIT if index % 3 else 1 + index % 4  # rows end at different steps
-        found.append(Document(f"fit-{index}", prompt, (reference,), limit, (), index, None, "fit"))
+        reference = tokenizer.decode(written[0, ids.shape[1] :].tolist())
+        found.append(replace(document, references=(reference,)))
     return tuple(found)
+
+
+def prompts(count: int, seed: int) -> list[Document]:
+    """Random prompts without references."""
+    tokenizer, generator, found = CharacterTokenizer(), torch.Generator().manual_seed(seed), []
+    for index in range(count):
+        length = int(torch.randint(3, 12, (1,), generator=generator))
+        ids = torch.randint(2, VOCABULARY, (length,), generator=generator).tolist()
+        limit = _LIMIT if index % 3 else 1 + index % 4  # rows end at different steps
+        found.append(Document(f"fit-{index}", tokenizer.decode(ids), (), limit, (), index, None, "fit"))
+    return found

@@ -1,0 +1,18 @@
+"""Leaves another default dtype."""
+
+# found as: global-state
+
+from dataclasses import dataclass
+
+import torch
+
+from dlbench.method import Method
+
+
+@dataclass
+class Rogue(Method):
+    """Skip the layers in the middle."""
+
+    def route(self, view):
+        torch.set_default_dtype(torch.float64)
+        return view.layer not in (2, 3)

@@ -1,0 +1,16 @@
+"""Takes FLOPs back from the ledger that is charged."""
+
+# found as: flops
+
+from dataclasses import dataclass
+
+from dlbench.method import Method
+
+
+@dataclass
+class Rogue(Method):
+    """Skip the layers in the middle."""
+
+    def route(self, view):
+        view._ledger._flops["attention"] -= 10
+        return view.layer not in (2, 3)

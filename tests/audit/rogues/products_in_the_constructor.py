@@ -1,0 +1,30 @@
+"""Computes while it is made."""
+
+# found as: uncounted
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlbench.method import Method
+
+WEIGHT = np.ones((700, 700))
+
+
+def work():
+    """A few products, as large as the layers that are skipped."""
+    state = WEIGHT[:64]
+    for _ in range(500):
+        state = state @ WEIGHT
+    return state
+
+
+@dataclass
+class Rogue(Method):
+    """Skip the layers in the middle."""
+
+    def __post_init__(self):
+        work()
+
+    def route(self, view):
+        return view.layer not in (2, 3)
