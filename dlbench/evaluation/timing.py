@@ -111,6 +111,20 @@ class TimedSetting:
     engine: Engine
     prompts: Sequence[Request]
     method: Method | None
+    limits: Sequence[int] = ()
+    """Most new tokens of each prompt as a run has them, which the method sees although less is timed."""
+    written: list[Generation] = field(default_factory=list)
+    """Texts of the last timed run."""
+
+    def routes(self) -> dict[str, dict[str, Any]]:
+        """By prompt, the routes of the last timed run, and the first near tie, where rounding may have decided."""
+        return {
+            request.id: {
+                "routes": [["".join(map(str, route)), times] for route, times in generation.routes],
+                "tie": min((index for index, _ in generation.near_ties), default=None),
+            }
+            for request, generation in zip(self.prompts, self.written, strict=False)
+        }
 
 
 @dataclass
@@ -193,6 +207,7 @@ def measure(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: st
             with meter.adding_to(run.used):
                 seconds, generations = timer.of(decode)
             run.forwards = _forwards(generations)
+            items[i].written = generations
             run.seconds.append(seconds)
             run.speedups.append(full_rate / (seconds / run.forwards))
     busy = others.share()
@@ -214,13 +229,20 @@ def _prefilled(items: Sequence[TimedSetting], batch: int, timer: DeviceTimer, *,
         prompts, method = item.prompts[:batch], item.method if routed else None
         if method is not None:
             seconds, wave = timer.of(partial(item.engine.prefill, prompts, method, item.facts["seed"]))
+            _show_limits(wave, item)
         else:
             name = item.engine.backbone.id
             if name not in shared:
                 shared[name] = timer.of(partial(item.engine.prefill, prompts, reads=reads))
+                _show_limits(shared[name][1], item)
             seconds, wave = shared[name]
         runs.append(_Runs(seconds / len(prompts), wave))
     return runs
+
+
+def _show_limits(wave: Wave, item: TimedSetting) -> None:
+    """Let methods see the limits of a run: one that spends by them then decides as it does there."""
+    wave.limits[: len(item.limits)] = item.limits[: len(wave.limits)]
 
 
 def attempt(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: str) -> list[Timing] | None:
@@ -252,7 +274,13 @@ def main(path: Path) -> None:
     for task in job["tasks"]:
         prompts = {model: [_request(p) for p in several] for model, several in task["prompts"].items()}
         items = [
-            TimedSetting(facts, engines[facts["model"]], prompts[facts["model"]], _method(facts, job["sources"]))
+            TimedSetting(
+                facts,
+                engines[facts["model"]],
+                prompts[facts["model"]],
+                _method(facts, job["sources"]),
+                [p["limit"] for p in task["prompts"][facts["model"]]],
+            )
             for facts in task["settings"]
         ]
         for batch in BATCHES:
@@ -267,6 +295,8 @@ def main(path: Path) -> None:
                     f"{task['name']}: other programs used {busy:.0%} of the processors while times were taken at batch "
                     f"{batch}: shares of full depth are taken side by side, milliseconds may be too long"
                 )
+            if times is not None:
+                report["routes"] = {item.facts["key"]: item.routes() for item in items}
             timings += times or []
             print(json.dumps(report), flush=True)
     write_lines(Path(job["out"]), timings)

@@ -40,7 +40,17 @@ class Failures:
         Raises:
             MethodError: no method is left.
         """
-        reasons: dict[str, str] = dict(gather_object(list(self._decoding.items())))
+        self._drop(jobs, dict(gather_object(list(self._decoding.items()))))
+
+    def timed(self, jobs: Sequence[Job], reasons: Mapping[str, str]) -> None:
+        """Drop the settings whose methods decided otherwise while they were timed, by their content keys.
+
+        Raises:
+            MethodError: no method is left.
+        """
+        self._drop(jobs, reasons)
+
+    def _drop(self, jobs: Sequence[Job], reasons: Mapping[str, str]) -> None:
         lines = []
         for job in jobs:
             for setting in (s for s in job.settings if s.key in reasons):

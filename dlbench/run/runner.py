@@ -32,13 +32,14 @@ from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import locate
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Record
+from dlbench.records.schema import Record, Timing
 from dlbench.registry.methods import guilty
 from dlbench.run import budgets
 from dlbench.run.class_members import TuneScores, score_members
 from dlbench.run.config import RunSpec
 from dlbench.run.failures import Failures
 from dlbench.run.job import Job, asked
+from dlbench.run.method_audit import audit_methods
 from dlbench.run.method_fitter import MethodFitter
 from dlbench.run.notices import limit_line
 from dlbench.run.planner import Planner, check_any_fit, check_may_fit
@@ -59,6 +60,8 @@ def execute(spec: RunSpec) -> list[Record]:
     Raises:
         DlbenchError: something cannot be done as asked.
     """
+    if spec.official and process_group.rank() == 0:
+        audit_methods(spec)
     if (processes := processes_of(spec, spec.limit)) > 1:
         run_in_workers(spec, processes, "run")
         return list(read_lines(spec.out / "records.jsonl", Record))
@@ -158,7 +161,13 @@ class Runner:
             write_lines(self.store.out / "records.jsonl", records)
             write_lines(self.store.out / "documents.jsonl", asked(jobs))
             wanted = self.spec.timing and any(not job.conditions.task.is_loglikelihood for job in jobs)
-            times = measure_times(jobs, self.spec, self.device, self.store, self.progress) if wanted else []
+            times: list[Timing] = []
+            if wanted:
+                times, otherwise = measure_times(jobs, self.spec, self.device, self.store, self.progress)
+                if otherwise:
+                    records = [r for r in records if r.key not in otherwise]
+                    write_lines(self.store.out / "records.jsonl", records)
+                    self.failures.timed(jobs, otherwise)
         show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
         self.failures.end()
         if self.spec.official:

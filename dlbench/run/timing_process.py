@@ -17,7 +17,7 @@ from dlbench.evaluation.settings import Setting
 from dlbench.evaluation.timing import BATCHES, describe
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
-from dlbench.records.schema import Timing
+from dlbench.records.schema import Sample, Timing
 from dlbench.registry.methods import name_of
 from dlbench.run.config import RunSpec
 from dlbench.run.job import Job
@@ -26,8 +26,15 @@ from dlbench.system.files import SCRATCH, naming
 from dlbench.system.process_group import LAUNCHED
 from dlbench.terminal.progress import Progress
 
+Routes = dict[str, dict[str, dict[str, Any]]]
+"""Content key → document → `TimedSetting.routes`."""
+_DIFFERENT = 0.1
+"""Largest share of the timed texts that may run other layers than in the samples; one always may."""
 
-def measure_times(jobs: Sequence[Job], spec: RunSpec, device: str, store: Store, progress: Progress) -> list[Timing]:
+
+def measure_times(
+    jobs: Sequence[Job], spec: RunSpec, device: str, store: Store, progress: Progress
+) -> tuple[list[Timing], dict[str, str]]:
     """Time all settings, and write timing.jsonl.
 
     The settings of each task are timed side by side: those of a base backbone and of the backbones derived from it.
@@ -38,6 +45,10 @@ def measure_times(jobs: Sequence[Job], spec: RunSpec, device: str, store: Store,
         device: the torch device.
         store: the run's folder.
         progress: shows what is timed.
+
+    Returns:
+        The times, and the content keys of rows whose methods decided otherwise while they were timed, with how; such
+        a row has no time.
 
     Raises:
         DlbenchError: the timing process failed.
@@ -56,9 +67,40 @@ def measure_times(jobs: Sequence[Job], spec: RunSpec, device: str, store: Store,
             "sources": {name_of(m): m for m in spec.methods},
             "tasks": [_task(base, jobs, store) for base in jobs if base.base is None],
         }
-        timings = _run(content, Path(folder), done, progress.note, spec.time_limit)
+        timings, routes = _run(content, Path(folder), done, progress.note, spec.time_limit)
+    otherwise = _otherwise(jobs, routes, store)
+    timings = [timing for timing in timings if timing.key not in otherwise]
     write_lines(store.out / "timing.jsonl", timings)
-    return timings
+    return timings, otherwise
+
+
+def _otherwise(jobs: Sequence[Job], routes: Sequence[Routes], store: Store) -> dict[str, str]:
+    """Rows whose routes in some timed batch are not those of their samples, by content key.
+
+    A draft's rounds follow its limit, and so do its routes; of a method that depends on its batch nothing is known.
+    """
+    found: dict[str, str] = {}
+    settings = [s for job in jobs for s in job.settings]
+    for batch in routes:
+        for setting in settings:
+            samples, timed = store.samples(setting.key), batch.get(setting.key, {})
+            both = [id_ for id_ in timed if id_ in samples and samples[id_].speculation is None]
+            other = [id_ for id_ in both if differs(samples[id_], timed[id_])]
+            if len(other) > max(1, _DIFFERENT * len(both)) and not setting.method.batch_dependent:
+                found[setting.key] = (
+                    f"it runs other layers while it is timed than in its samples: for {len(other)} of {len(both)} "
+                    f"documents, such as {other[0]!r}"
+                )
+    return found
+
+
+def differs(sample: Sample, timed: Mapping[str, Any]) -> bool:
+    """Whether a timed text ran other layers than a sample's first tokens, and not after a near tie."""
+    ran = [route for route, times in sample.routes for _ in range(times)]
+    now = [route for route, times in timed["routes"] for _ in range(times)]
+    first = next((i for i, (one, other) in enumerate(zip(ran, now, strict=False)) if one != other), None)
+    ties = [index for index, _ in sample.near_ties] + ([] if timed["tie"] is None else [timed["tie"]])
+    return first is not None and not any(index <= first + 1 for index in ties)
 
 
 def _task(base: Job, jobs: Sequence[Job], store: Store) -> dict[str, Any]:
@@ -115,8 +157,8 @@ def _run(
     done: Callable[[int], None],
     note: Callable[[str], None],
     time_limit: float | None,
-) -> list[Timing]:
-    """Run the timing process.
+) -> tuple[list[Timing], list[Routes]]:
+    """Run the timing process; returns the times, and the routes of each task and batch size.
 
     Args:
         content: of the job file.
@@ -135,6 +177,7 @@ def _run(
     command = [sys.executable, *lifeline.tied("dlbench.evaluation.timing"), str(job_file)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_") and k not in LAUNCHED}
     errors = folder / "errors.txt"
+    routes: list[Routes] = []
     with errors.open("wb") as file:
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=env)
         with watching.ending_stopped(worker) as given_up:
@@ -144,6 +187,7 @@ def _run(
                 done(report["done"])
                 if "note" in report:
                     note(report["note"])
+                routes.append(report.get("routes", {}))
                 stopping.check_time(time_limit)
             worker.wait()
     if worker.returncode:
@@ -153,4 +197,6 @@ def _run(
             raise WorkerLost(f"the timing process (pid {worker.pid}) {fault}; the records are written{advice}")
         said = errors.read_text(errors="replace").strip().splitlines() or [f"exit code {worker.returncode}"]
         raise DlbenchError(f"the timing run failed: {said[-1]}{advice}")
-    return list(read_lines(out, Timing))
+    if not out.is_file():
+        raise DlbenchError("the timing run ended before it was done; --no-timing goes without it")
+    return list(read_lines(out, Timing)), routes

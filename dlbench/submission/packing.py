@@ -29,7 +29,8 @@ from dlbench.system.files import write_text
 from dlbench.system.hardware import hardware
 
 ISOLATION = "methods ran in the process of the harness"
-"""How methods are kept apart from references, weights and counters."""
+AUDITED = f"{ISOLATION}, and were audited in one of their own before"
+"""How methods are kept apart from references, weights and counters: in any run, and in an official one."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def pack(
         "official": official,
         "author": author,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "isolation": ISOLATION,
+        "isolation": AUDITED if official else ISOLATION,
         "hardware": Hardware(**hardware(str(jobs[0].conditions.backbone.device))).model_dump(),
         "options": json.loads(json.dumps(dict(options), default=str)),
         "code": {registry.name_of(one): _pack_code(one, out) for one in sorted(given)},

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dlbench.audit.isolated.case import Case
+from dlbench.audit.isolated.start import audit
 from dlbench.data.document import Document
 from dlbench.engine import Engine
 from dlbench.engine.requests import near_tie_below
@@ -63,8 +65,9 @@ class Verification:
         """Decode, and return the result of each row.
 
         Raises:
-            DlbenchError: a backbone cannot be found, or the code of a method fails.
+            DlbenchError: an audit finds something, a backbone cannot be found, or the code of a method fails.
         """
+        self._audit()
         records = self.submission.records
         checks: list[RowCheck] = []
         groups = dict.fromkeys((r.track, r.backbone.sha256, r.backbone.dtype) for r in records)
@@ -75,6 +78,35 @@ class Verification:
             self.note(f"{own.task.name} on {rows[0].backbone.name}: {len(rows)} rows")
             checks += self._rows(rows, own)
         return tuple(checks)
+
+    def _audit(self) -> None:
+        """Audit the submitted methods on a tiny model, each once with the parameters of a row.
+
+        Raises:
+            DlbenchError: something was found; see docs/audits.md.
+        """
+        cases = {
+            r.method.name: Case(r.method.name, dict(r.method.params), packed)
+            for r in self.submission.records
+            if (packed := self._packed(r.method.name)) is not None
+        }
+        found = []
+        for one in audit(list(cases.values())):
+            lines = [finding.line for finding in one.findings] or ["nothing found"]
+            for line in lines:
+                self.note(f"audit of {one.given}: {line}")
+            if one.findings or one.oracle:  # oracles are no part of a submission
+                found.append(f"{one.given} ({', '.join(f.kind for f in one.findings) or 'an oracle'})")
+        if found:
+            raise DlbenchError(f"the audit found something, docs/audits.md says what it means: {', '.join(found)}")
+
+    def _packed(self, name: str) -> tuple[str, str, str | None] | None:
+        """Folder, path below it, and class of a method that comes with its source; None for a built-in one."""
+        code = self.submission.manifest.code[name]
+        if code.origin == "built-in":
+            return None
+        root = (self.submission.folder / "code" / name).resolve()
+        return str(root), code.entry.removeprefix(f"code/{name}/"), code.class_name
 
     def badge(self, checks: Sequence[RowCheck], who: str, *, maintainer: bool) -> Badge:
         """Return the badge that the results earn: none of a row's documents may differ.
@@ -169,8 +201,7 @@ class Verification:
     def _method(self, record: Record) -> Method:
         """The method of a row: dlbench's own code where it is built in, else the packed code."""
         row = self.submission.manifest.rows[record.key]
-        code = self.submission.manifest.code[row.method]
-        if code.origin == "built-in":
+        if (packed := self._packed(row.method)) is None:
             if source_sha256(row.method) != record.method.source_sha256:
                 raise DlbenchError(
                     f"{row.method}: this dlbench has another version of it; verify with dlbench "
@@ -178,10 +209,8 @@ class Verification:
                 )
             cls = registry.load(row.method)
         else:
-            root = (self.submission.folder / "code" / row.method).resolve()
-            cls = registry.load_packed(
-                row.method, root, code.entry.removeprefix(f"code/{row.method}/"), code.class_name
-            )
+            root, entry, class_name = packed
+            cls = registry.load_packed(row.method, Path(root), entry, class_name)
         if not issubclass(cls, Method):
             raise DlbenchError(f"{row.method} is an oracle, which is no part of a submission")
         if row.fit is not None:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from dlbench.audit.isolated.findings import Finding
+from dlbench.audit.isolated.start import Audited
 from dlbench.cli import main
 from dlbench.records.schema import Sample
 from dlbench.submission.badge import read_badge
@@ -29,8 +31,9 @@ def test_an_honest_submission_is_reproduced(packed, tmp_path, capsys):
     assert len(badge.rows) == 4 and all(row.same + row.near_ties == 3 and not row.differing for row in badge.rows)
 
 
-def test_one_threshold_is_another_method(tampering, packed):
+def test_one_threshold_is_another_method(tampering, packed, monkeypatch):
     """All hashes, and the key, are made to fit: no file tells, only the method itself."""
+    monkeypatch.setattr("dlbench.submission.verification.audit", lambda cases: iter(()))
 
     def change(record, content):
         for params in (record["method"]["params"], content["method"][1]):
@@ -46,6 +49,23 @@ def test_one_threshold_is_another_method(tampering, packed):
     assert badge.trust == "validated"
     (bumpy,) = (row for row in rows if row.method == "bumpy")
     assert any("routes" in how for _, how in bumpy.differing)
+
+
+def test_nothing_is_decoded_of_a_submission_whose_audit_finds_something(packed, capsys, monkeypatch):
+    asked = []
+
+    def found(cases):
+        asked.extend(cases)
+        yield Audited("bumpy", {}, (Finding("files", "open /secret"),), 1.0, 1.0)
+
+    monkeypatch.setattr("dlbench.submission.verification.audit", found)
+    assert main(["verify", str(packed), "--model", str(packed.parent / "model"), "--rules", "consistent"]) == 2
+    said = capsys.readouterr().err
+    assert "it reads files that are not its own: open /secret" in said and "bumpy (files)" in said
+    (case,) = asked  # what is built in needs no audit
+    assert (
+        case.given == "bumpy" and case.file.read_text().count("class Bumpy") == 1 and set(case.params) == {"threshold"}
+    )
 
 
 def test_the_submission_and_a_nonce_draw_the_documents(packed):
