@@ -39,7 +39,7 @@ def check(
     if audit:
         from dlbench.audit.isolated.report import report
 
-        if found := report(given, model, task, data_dir, typer.echo):
+        if found := report(given, model, task, data_dir, echo):
             raise DlbenchError(f"{found} audits found something; see above, and docs/audits.md for what it means")
         return
     from dlbench.audit.method_case import Bench
