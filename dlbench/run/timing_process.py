@@ -80,13 +80,12 @@ def _otherwise(jobs: Sequence[Job], routes: Sequence[Routes], store: Store) -> d
     A draft's rounds follow its limit, and so do its routes; of a method that depends on its batch nothing is known.
     """
     found: dict[str, str] = {}
-    settings = [s for job in jobs for s in job.settings]
-    for batch in routes:
-        for setting in settings:
-            samples, timed = store.samples(setting.key), batch.get(setting.key, {})
+    for setting in (s for job in jobs for s in job.settings if not s.method.batch_dependent):
+        for timed in (batch[setting.key] for batch in routes if setting.key in batch):
+            samples = store.samples(setting.key)
             both = [id_ for id_ in timed if id_ in samples and samples[id_].speculation is None]
             other = [id_ for id_ in both if differs(samples[id_], timed[id_])]
-            if len(other) > max(1, _DIFFERENT * len(both)) and not setting.method.batch_dependent:
+            if len(other) > max(1, _DIFFERENT * len(both)):
                 found[setting.key] = (
                     f"it runs other layers while it is timed than in its samples: for {len(other)} of {len(both)} "
                     f"documents, such as {other[0]!r}"
