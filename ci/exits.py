@@ -14,8 +14,8 @@ from dlbench.models.checkpoint.hashes import fingerprint
 from dlbench.models.loading import embedded_folder
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
-from dlbench.run.config import RunSpec
-from dlbench.run.runner import execute
+from dlbench.running.config import RunSpec
+from dlbench.running.runner import execute
 from dlbench.train.card import Card, read_card
 
 

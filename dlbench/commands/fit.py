@@ -59,7 +59,7 @@ def fit(
     """
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
-    from dlbench.run.config import RunSpec, check_environment, parse_settings
+    from dlbench.running.config import RunSpec, check_environment, parse_settings
 
     try:
         process_group.settle(say)
@@ -96,7 +96,7 @@ def fit(
         )
         asked.check()
         check_environment(asked)
-        from dlbench.run.runner import fit_only
+        from dlbench.running.runner import fit_only
 
         fit_only(asked)
     except KeyboardInterrupt as stop:

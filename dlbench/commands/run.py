@@ -128,7 +128,7 @@ def run(
     from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
-    from dlbench.run.config import RunSpec, check_environment, parse_settings
+    from dlbench.running.config import RunSpec, check_environment, parse_settings
 
     try:
         process_group.settle(say)
@@ -187,7 +187,7 @@ def run(
             else:
                 typer.echo("\n".join(lines(plan)))
             return
-        from dlbench.run.runner import execute
+        from dlbench.running.runner import execute
 
         execute(asked)
     except KeyboardInterrupt as stop:

@@ -220,6 +220,6 @@ def _exits(text: str) -> tuple[int, ...]:
 
 
 def _params(texts: list[str] | None) -> Mapping[str, Mapping[str, Any]]:
-    from dlbench.run.config import parse_settings
+    from dlbench.running.config import parse_settings
 
     return parse_settings(texts) if texts else {}

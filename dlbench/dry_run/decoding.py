@@ -18,9 +18,9 @@ from dlbench.forecast.decoding import ROWS, StepCost, StepTimer, wave_seconds
 from dlbench.forecast.speed import Clock
 from dlbench.leaderboard.analysis.method_classes import class_of
 from dlbench.records.run_folder import Store
-from dlbench.run.budgets import left_out
-from dlbench.run.job import Job
-from dlbench.run.tune_part import DOCUMENTS
+from dlbench.running.budgets import left_out
+from dlbench.running.job import Job
+from dlbench.running.tune_part import DOCUMENTS
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from dlbench.method import Method
 from dlbench.prompting.tokenize import Prompted
 from dlbench.records.run_folder import Store
 from dlbench.registry import methods as registry
-from dlbench.run.budgets import RULE
-from dlbench.run.job import Job
+from dlbench.running.budgets import RULE
+from dlbench.running.job import Job
 
 COUNT = 4
 """Most documents of a task that are decoded."""

@@ -20,12 +20,12 @@ from dlbench.forecast.speed import Clock
 from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import locate, plain_dtype, settled_dtype
 from dlbench.records.run_folder import Store
-from dlbench.run import budgets
-from dlbench.run.config import RunSpec
-from dlbench.run.job import Job
-from dlbench.run.method_fitter import MethodFitter
-from dlbench.run.planner import Planner
-from dlbench.run.runner import processes_of
+from dlbench.running import budgets
+from dlbench.running.config import RunSpec
+from dlbench.running.job import Job
+from dlbench.running.method_fitter import MethodFitter
+from dlbench.running.planner import Planner
+from dlbench.running.runner import processes_of
 from dlbench.system.device_memory import free_bytes
 from dlbench.system.processes import cores
 from dlbench.terminal.progress import Progress

@@ -11,8 +11,8 @@ from dlbench.errors import MethodError
 from dlbench.evaluation.settings import Setting
 from dlbench.forecast.fits import Forecast, Rehearsed, forecast
 from dlbench.method import Method, Static
-from dlbench.run.job import Job
-from dlbench.run.method_fitter import MethodFitter, UnfittedError
+from dlbench.running.job import Job
+from dlbench.running.method_fitter import MethodFitter, UnfittedError
 
 
 @dataclass(frozen=True, eq=False)

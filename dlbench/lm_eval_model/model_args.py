@@ -11,7 +11,7 @@ from dlbench.data import resolve
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 from dlbench.registry import methods as registry
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 
 OF_HF = (
     *("add_bos_token", "prefix_token_id", "max_length", "truncation"),

@@ -15,9 +15,9 @@ from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import load
 from dlbench.records.run_folder import Store
 from dlbench.registry import methods as registry
-from dlbench.run.config import RunSpec, check_environment, lacks_policy
-from dlbench.run.method_fitter import naming_method, takes_budgets
-from dlbench.run.planner import Planner, lacks_states
+from dlbench.running.config import RunSpec, check_environment, lacks_policy
+from dlbench.running.method_fitter import naming_method, takes_budgets
+from dlbench.running.planner import Planner, lacks_states
 from dlbench.terminal.progress import Progress
 
 

@@ -10,7 +10,7 @@ from dlbench.leaderboard.data.tracks import CONTROLS as _CONTROLS
 CONTROLS = tuple(sorted(_CONTROLS))
 """Baselines that decide without looking at their input, which rows of methods stand beside."""
 BUDGETS = 3
-"""Fewest budgets; which they are, `dlbench.run.budgets` says, and all methods have the same."""
+"""Fewest budgets; which they are, `dlbench.running.budgets` says, and all methods have the same."""
 BATCHES = (1, 16)
 """Batch sizes that are timed."""
 FIT_SEEDS = 3

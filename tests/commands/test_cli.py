@@ -15,7 +15,7 @@ from dlbench.models import catalog
 from dlbench.models.families import FAMILIES
 from dlbench.records.run_folder import RUN_FILE
 from dlbench.registry import methods as registry
-from dlbench.run import config as spec
+from dlbench.running import config as spec
 
 
 @pytest.fixture
@@ -178,14 +178,14 @@ def fails(error):
 
 
 def test_an_interrupted_run_says_how_to_go_on(ran, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(KeyboardInterrupt()))
+    monkeypatch.setattr(sys.modules["dlbench.running.runner"], "execute", fails(KeyboardInterrupt()))
     assert cli.main(["run", "--method", "full"]) == 130
     assert capsys.readouterr().err == "dlbench: interrupted; the same command continues where it stopped\n"
 
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_a_fault_of_ours_is_one_line_unless_asked_for_more(ran, capsys, monkeypatch, debug):
-    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(RuntimeError("broken\npipe")))
+    monkeypatch.setattr(sys.modules["dlbench.running.runner"], "execute", fails(RuntimeError("broken\npipe")))
     assert cli.main(["run", "--method", "full", *["--debug"] * debug]) == 1
     err = capsys.readouterr().err
     assert "unexpected RuntimeError: broken pipe" in err
@@ -195,13 +195,14 @@ def test_a_fault_of_ours_is_one_line_unless_asked_for_more(ran, capsys, monkeypa
 @pytest.mark.parametrize(("place", "said"), [(None, "the output"), ("/data/x.jsonl", "/data/x.jsonl")])
 def test_what_the_system_refuses_is_no_fault_of_ours(ran, capsys, monkeypatch, place, said):
     full = OSError(errno.ENOSPC, "No space left on device", place)
-    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(full))
+    monkeypatch.setattr(sys.modules["dlbench.running.runner"], "execute", fails(full))
     assert cli.main(["run", "--method", "full"]) == 2
     assert capsys.readouterr().err == f"dlbench: {said}: No space left on device\n"
 
 
 def test_an_error_for_people_keeps_its_exit_code(ran, capsys, monkeypatch):
-    monkeypatch.setattr(sys.modules["dlbench.run.runner"], "execute", fails(DlbenchError("the weights are damaged")))
+    damaged = fails(DlbenchError("the weights are damaged"))
+    monkeypatch.setattr(sys.modules["dlbench.running.runner"], "execute", damaged)
     assert cli.main(["run", "--method", "full"]) == 2
     assert capsys.readouterr().err == "dlbench: the weights are damaged\n"
 

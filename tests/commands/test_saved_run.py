@@ -8,7 +8,7 @@ import pytest
 from not_run import asked_of
 
 from dlbench import cli
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 from dlbench.system.folder_lock import FolderLock
 from dlbench.terminal.event_log import EventLog
 

@@ -12,8 +12,8 @@ from dlbench.data.splits import sample
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.record import _drawn
 from dlbench.evaluation.settings import Conditions, Setting, full
-from dlbench.run.config import RunSpec
-from dlbench.run.planner import Planner
+from dlbench.running.config import RunSpec
+from dlbench.running.planner import Planner
 from dlbench.terminal.progress import Progress
 
 IDS = [f"d{i}" for i in range(500)]

@@ -109,7 +109,7 @@ def test_an_official_run_refuses_what_the_protocol_fixes(tmp_path, capsys, optio
 def test_an_official_run_takes_everything(tmp_path, monkeypatch):
     """All documents, three fits of what learns, and the controls; oracles are no part of it."""
     asked = []
-    monkeypatch.setattr("dlbench.run.runner.execute", asked.append)
+    monkeypatch.setattr("dlbench.running.runner.execute", asked.append)
     assert main(["run", "--official", "--out", str(tmp_path / "out")]) == 0
     (spec,) = asked
     assert spec.limit is None and spec.fit_seeds == 3 and spec.budgets is None and spec.timing

@@ -16,8 +16,8 @@ from dlbench.models.loading import embedded_folder, load
 from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample, Timing
-from dlbench.run.config import RunSpec
-from dlbench.run.planner import Planner
+from dlbench.running.config import RunSpec
+from dlbench.running.planner import Planner
 from dlbench.terminal.progress import Progress
 
 THINK = Thinking("<think>", "</think>")

@@ -19,7 +19,7 @@ from dlbench.models.batch_size import row_bytes
 from dlbench.models.loading import load
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
-from dlbench.run import budgets
+from dlbench.running import budgets
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
 from dlbench.models.exit_head import exit_head
-from dlbench.run.planner import lacks_states
+from dlbench.running.planner import lacks_states
 
 PROMPTS = tiny_models.prompts(3)
 LIMITS = [7, 3, 6]

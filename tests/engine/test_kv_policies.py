@@ -16,7 +16,7 @@ from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
 from dlbench.registry import kv_policies
 from dlbench.registry.methods import load
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 
 BLANK = '''
 """KV policy `blank`: later tokens attend to keys and values of zeros."""

@@ -26,7 +26,7 @@ from dlbench.methods.sequence_router import SequenceRouter
 from dlbench.methods.short_gpt import ShortGpt
 from dlbench.methods.sleb import Sleb
 from dlbench.models.backbone import wrap
-from dlbench.run.planner import Planner
+from dlbench.running.planner import Planner
 from dlbench.terminal import progress
 from dlbench.terminal.progress import Progress
 

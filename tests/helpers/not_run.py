@@ -7,6 +7,6 @@ import types
 def asked_of(monkeypatch):
     """Replace the runner and the loading of tasks; gives what would have been run."""
     asked = []
-    monkeypatch.setitem(sys.modules, "dlbench.run.runner", types.SimpleNamespace(execute=asked.append))
+    monkeypatch.setitem(sys.modules, "dlbench.running.runner", types.SimpleNamespace(execute=asked.append))
     monkeypatch.setattr("dlbench.data.loader.load_task", lambda *_: types.SimpleNamespace(is_loglikelihood=False))
     return asked

@@ -10,10 +10,10 @@ from dlbench.data.task_options import Sources
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.schema import Hardware, Record, Sample, Timing
 from dlbench.records.track import content_key
-from dlbench.run.config import RunSpec
-from dlbench.run.planner import Planner
-from dlbench.run.runner import execute
-from dlbench.run.summary import pack_run
+from dlbench.running.config import RunSpec
+from dlbench.running.planner import Planner
+from dlbench.running.runner import execute
+from dlbench.running.summary import pack_run
 from dlbench.submission.manifest import FILE, canonical, seal_of
 from dlbench.system.hardware import hardware
 from dlbench.terminal.progress import Progress

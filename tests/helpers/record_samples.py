@@ -6,7 +6,7 @@ from dlbench.data.document import Document
 from dlbench.evaluation.settings import Conditions
 from dlbench.models.backbone import wrap
 from dlbench.records.schema import Flops, Sample, Tokens
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 
 SHA = "ab" * 32
 

@@ -24,8 +24,8 @@ from dlbench.leaderboard.pages import sample_pages
 from dlbench.method import Action
 from dlbench.records.schema import Record
 from dlbench.registry import methods as registry
-from dlbench.run.budgets import COUNT, FIXED, HIGH, LOW, RULE, left_out
-from dlbench.run.tune_part import DOCUMENTS
+from dlbench.running.budgets import COUNT, FIXED, HIGH, LOW, RULE, left_out
+from dlbench.running.tune_part import DOCUMENTS
 from dlbench.stats import (
     MOST_PAIRED,
     RESAMPLES,

@@ -5,7 +5,7 @@ import small_model
 
 from dlbench.cli import main
 from dlbench.fit import FitProbe
-from dlbench.run import method_fitter
+from dlbench.running import method_fitter
 
 
 @pytest.mark.parametrize("policy", ["full", "routed"])

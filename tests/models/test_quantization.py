@@ -18,8 +18,8 @@ from dlbench.models import loading
 from dlbench.models.backbone import wrap
 from dlbench.models.catalog import INT8
 from dlbench.models.quantization import plain_share, to_int8, torchao
-from dlbench.run import config as spec
-from dlbench.run.notices import Notices
+from dlbench.running import config as spec
+from dlbench.running.notices import Notices
 from dlbench.terminal.progress import Progress
 
 LIMIT = 8

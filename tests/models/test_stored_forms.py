@@ -19,7 +19,7 @@ from dlbench.models.checkpoint.source import Placement
 from dlbench.models.loading import embedded_folder, load, settled_dtype
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
-from dlbench.run.notices import Notices
+from dlbench.running.notices import Notices
 from dlbench.terminal.quiet import quiet_torchao
 
 IDS = torch.arange(3, 60)[None]

@@ -18,8 +18,8 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.loading import load
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
-from dlbench.run.budgets import FIXED
-from dlbench.run.config import RunSpec
+from dlbench.running.budgets import FIXED
+from dlbench.running.config import RunSpec
 
 TASKS = expand_tasks(["nano"])
 TOLERANCE = 1e-4

@@ -13,7 +13,7 @@ from dlbench.models import catalog
 from dlbench.models.checkpoint.hashes import fingerprint
 from dlbench.models.loading import embedded_folder, load
 from dlbench.records.schema import BackboneInfo
-from dlbench.run import config as spec
+from dlbench.running import config as spec
 from dlbench.system.paths import model_path, record_name
 from dlbench.train.spec import TrainSpec
 

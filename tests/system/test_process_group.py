@@ -97,7 +97,7 @@ LAUNCHES = ("job script", "other rank", "mpich", "open mpi")
 FORKS = """
 import json, os, sys, traceback
 import altair, torch, transformers
-import dlbench.data.loader, dlbench.leaderboard.site, dlbench.run.runner
+import dlbench.data.loader, dlbench.leaderboard.site, dlbench.running.runner
 from dlbench.cli import main
 
 for name, left, line, said in json.load(sys.stdin):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.registry import methods as registry
-from dlbench.run import config as spec
+from dlbench.running import config as spec
 from dlbench.terminal import encoding
 from dlbench.terminal.encoding import plain, print_anything
 

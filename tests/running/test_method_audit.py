@@ -15,9 +15,9 @@ from dlbench.method import Method
 from dlbench.models.backbone import wrap
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Timing
-from dlbench.run.config import RunSpec
-from dlbench.run.method_audit import audit_methods
-from dlbench.run.timing_process import differs
+from dlbench.running.config import RunSpec
+from dlbench.running.method_audit import audit_methods
+from dlbench.running.timing_process import differs
 
 PLUGIN = '''
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def test_an_official_run_of_a_method_that_fails_its_audit_is_refused(tmp_path, m
         assert case.given == given and case.params == {"depth": 2} and variants
         yield Audited(case.given, case.params, tuple(findings), 1.0, 1.0)
 
-    monkeypatch.setattr("dlbench.run.method_audit.audit", audit)
+    monkeypatch.setattr("dlbench.running.method_audit.audit", audit)
     with pytest.raises(DlbenchError, match="no official run of mine"):
         audit_methods(spec)
     assert "weights: the backbone's weights are not what they were: lm_head.weight" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from dlbench.data.loader import load_task
 from dlbench.evaluation.generation import QualityRun
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
-from dlbench.run.budgets import FIXED, fewest, left_out, pick
+from dlbench.running.budgets import FIXED, fewest, left_out, pick
 
 DEPTH = 30
 

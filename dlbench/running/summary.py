@@ -13,8 +13,8 @@ from rich.text import Text
 
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Timing
-from dlbench.run.config import RunSpec
-from dlbench.run.job import Job
+from dlbench.running.config import RunSpec
+from dlbench.running.job import Job
 from dlbench.submission.packing import PackedJob, pack
 from dlbench.terminal.console import open_console
 

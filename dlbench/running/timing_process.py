@@ -19,8 +19,8 @@ from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Sample, Timing
 from dlbench.registry.methods import name_of
-from dlbench.run.config import RunSpec
-from dlbench.run.job import Job
+from dlbench.running.config import RunSpec
+from dlbench.running.job import Job
 from dlbench.system import lifeline, stopping, watching
 from dlbench.system.files import SCRATCH, naming
 from dlbench.system.process_group import LAUNCHED

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dlbench.evaluation.settings import Setting
 from dlbench.leaderboard.analysis.method_classes import class_of
 from dlbench.records.schema import TuneScore
-from dlbench.run.job import Job
-from dlbench.run.tune_part import TunePart, TuneParts
+from dlbench.running.job import Job
+from dlbench.running.tune_part import TunePart, TuneParts
 
 TuneScores = dict[tuple[int, str], TuneScore]
 """Identity of a job and content key of a setting → its score on the job's tune part."""

@@ -2,8 +2,8 @@
 
 How far a model can be thinned before its quality collapses differs from model to model, so shares that are fixed
 beforehand may all lie in the ruins or all on the plateau. The quality over the number of layers is measured once, on
-a few documents of the tune part (`dlbench.run.tune_part`), under `RULE`: of the rules that need no fit it is the one
-that shows what skipping can keep, since it leaves both ends of the model alone. (Evenly thinned from layer 0 on,
+a few documents of the tune part (`dlbench.running.tune_part`), under `RULE`: of the rules that need no fit it is the
+one that shows what skipping can keep, since it leaves both ends of the model alone. (Evenly thinned from layer 0 on,
 `static_skip` leaves out the last layer first, and an early exit the last several; either ruins a model that was not
 trained for it, and a budget that they can meet says little of the others.) Layers that are left out are counted 1, 2,
 3, 4, 6, 8, 12, 16, … since pre-trained models bend within the first few; the curve is made monotone (isotonic
@@ -28,9 +28,9 @@ from dlbench.method import Method
 from dlbench.models.loading import of_embedded
 from dlbench.records.run_folder import RUN_FILE
 from dlbench.registry import methods as registry
-from dlbench.run.config import RunSpec
-from dlbench.run.job import Job
-from dlbench.run.tune_part import TunePart, TuneParts
+from dlbench.running.config import RunSpec
+from dlbench.running.job import Job
+from dlbench.running.tune_part import TunePart, TuneParts
 
 FIXED = (0.25, 0.5, 0.75)
 """Budgets of embedded models, and of those whose quality says nothing."""

@@ -23,10 +23,10 @@ from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.models.families import FAMILIES
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import CandidateScore, Record, Sample, Timing
-from dlbench.run.config import RunSpec
-from dlbench.run.job import Job
-from dlbench.run.method_fitter import MethodFitter
-from dlbench.run.planner import Planner
+from dlbench.running.config import RunSpec
+from dlbench.running.job import Job
+from dlbench.running.method_fitter import MethodFitter
+from dlbench.running.planner import Planner
 from dlbench.system import folder_lock
 from dlbench.system import processes as launch
 from dlbench.terminal.progress import Progress

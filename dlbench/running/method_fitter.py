@@ -21,8 +21,8 @@ from dlbench.method import Method
 from dlbench.registry import methods as registry
 from dlbench.registry import plugin_code
 from dlbench.registry.side_effects import undone
-from dlbench.run.config import RunSpec
-from dlbench.run.job import Job
+from dlbench.running.config import RunSpec
+from dlbench.running.job import Job
 from dlbench.system.stopping import check_time
 from dlbench.terminal.progress import Progress
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from accelerate.utils import gather_object
 
 from dlbench.errors import MethodError, RowsLeftOutError
-from dlbench.run.job import Job
+from dlbench.running.job import Job
 
 _SHOWN = 3
 

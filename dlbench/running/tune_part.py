@@ -22,7 +22,7 @@ from dlbench.models.batch_size import most_rows
 from dlbench.prompting.batching import waves
 from dlbench.prompting.tokenize import Prompted, tokenise
 from dlbench.records.run_folder import Store
-from dlbench.run.job import Job
+from dlbench.running.job import Job
 from dlbench.terminal.progress import Progress
 
 DOCUMENTS = 8

@@ -14,7 +14,7 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import AUTO, INT8
 from dlbench.models.quantization import plain_share
 from dlbench.prompting.tokenize import Prompted
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 from dlbench.terminal.progress import Progress
 
 

@@ -27,11 +27,11 @@ from dlbench.prompting.chat_template import choose as choose_template
 from dlbench.prompting.tokenize import tokenise
 from dlbench.registry import methods as registry
 from dlbench.registry import plugin_code
-from dlbench.run.budgets import FIXED, initial
-from dlbench.run.config import RunSpec, lacks_policy
-from dlbench.run.job import Job
-from dlbench.run.method_fitter import FitContext, MethodFitter, naming_method
-from dlbench.run.notices import Notices
+from dlbench.running.budgets import FIXED, initial
+from dlbench.running.config import RunSpec, lacks_policy
+from dlbench.running.job import Job
+from dlbench.running.method_fitter import FitContext, MethodFitter, naming_method
+from dlbench.running.notices import Notices
 from dlbench.system.files import SCRATCH
 from dlbench.system.processes import Turns
 from dlbench.terminal.progress import Progress

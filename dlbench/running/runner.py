@@ -1,6 +1,6 @@
 """Carry out a run: fit, decode, score, record, time, and build the board.
 
-Also the entry point of worker processes: `python -m dlbench.run.runner SPEC.json run|fit`, started by
+Also the entry point of worker processes: `python -m dlbench.running.runner SPEC.json run|fit`, started by
 `dlbench.system.processes`.
 """
 
@@ -34,19 +34,19 @@ from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Timing
 from dlbench.registry.methods import guilty
-from dlbench.run import budgets
-from dlbench.run.class_members import TuneScores, score_members
-from dlbench.run.config import RunSpec
-from dlbench.run.failures import Failures
-from dlbench.run.job import Job, asked
-from dlbench.run.method_audit import audit_methods
-from dlbench.run.method_fitter import MethodFitter
-from dlbench.run.notices import limit_line
-from dlbench.run.planner import Planner, check_any_fit, check_may_fit
-from dlbench.run.summary import pack_run, show_fits, show_results
-from dlbench.run.timing_process import measure_times
-from dlbench.run.tune_part import TuneParts
-from dlbench.run.workers import run_in_workers
+from dlbench.running import budgets
+from dlbench.running.class_members import TuneScores, score_members
+from dlbench.running.config import RunSpec
+from dlbench.running.failures import Failures
+from dlbench.running.job import Job, asked
+from dlbench.running.method_audit import audit_methods
+from dlbench.running.method_fitter import MethodFitter
+from dlbench.running.notices import limit_line
+from dlbench.running.planner import Planner, check_any_fit, check_may_fit
+from dlbench.running.summary import pack_run, show_fits, show_results
+from dlbench.running.timing_process import measure_times
+from dlbench.running.tune_part import TuneParts
+from dlbench.running.workers import run_in_workers
 from dlbench.system import lifeline, process_group, stopping
 from dlbench.system.files import SCRATCH
 from dlbench.system.processes import WAIT, Turns, cores, ended_by, own_threads, suitable

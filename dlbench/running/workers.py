@@ -6,7 +6,7 @@ import dataclasses
 
 from dlbench.errors import WorkerLost
 from dlbench.records.run_folder import RUN_FILE
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 from dlbench.system import stopping
 from dlbench.system.processes import launch
 from dlbench.terminal.event_log import EventLog
@@ -26,7 +26,7 @@ def run_in_workers(spec: RunSpec, processes: int, what: str) -> None:
     """
     told = dataclasses.replace(spec, time_limit=stopping.left(spec.time_limit))
     try:
-        launch("dlbench.run.runner", told, processes, what)
+        launch("dlbench.running.runner", told, processes, what)
     except (WorkerLost, stopping.Stopped) as error:
         if (spec.out / RUN_FILE).is_file():
             log = EventLog()

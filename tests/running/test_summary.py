@@ -3,7 +3,7 @@
 import numpy as np
 from record_factory import _timing, record
 
-from dlbench.run.summary import slow_kernels
+from dlbench.running.summary import slow_kernels
 
 
 def with_kernels(kernels, name="static_skip"):

@@ -46,8 +46,8 @@ class RunSpec:
     methods: tuple[str, ...] = registry.CORE
     """Names, or paths of plugin files."""
     budgets: tuple[float, ...] | Literal["auto"] | None = None
-    """Target layer shares; "auto": chosen for each model by its quality (`dlbench.run.budgets`); None: `FIXED` of that
-    module for embedded models, "auto" for others."""
+    """Target layer shares; "auto": chosen for each model by its quality (`dlbench.running.budgets`); None: `FIXED` of
+    that module for embedded models, "auto" for others."""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters set by the user: name of the method → parameter → value."""
     limit: int | None = 32

@@ -8,7 +8,7 @@ from dlbench.audit.isolated.case import Case
 from dlbench.audit.isolated.start import audit
 from dlbench.errors import DlbenchError
 from dlbench.registry import methods as registry
-from dlbench.run.config import RunSpec
+from dlbench.running.config import RunSpec
 
 
 def audit_methods(spec: RunSpec) -> None:
