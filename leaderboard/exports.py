@@ -23,14 +23,14 @@ from dlbench.leaderboard.formatting import NOTHING
 from dlbench.records.jsonl import format_line
 
 
-def table_csv(views: Iterable[BoardView], standings: Mapping[str, Standings]) -> str:
-    """Return all records as one flat CSV table, for spreadsheets: a line per record, with the figures of its setting.
+def table_rows(views: Iterable[BoardView], standings: Mapping[str, Standings]) -> list[dict[str, Any]]:
+    """Return all records as rows of one flat table, by column: a row per record, with the figures of its setting.
 
     Args:
         views: of one task each; others are left out, since their tasks stand alone too.
         standings: the statistics of the views, by slug.
     """
-    lines = []
+    rows = []
     columns: dict[tuple[int, ...], list[RowColumn]] = {}
     single = sorted((view for view in views if not view.suite), key=lambda view: _track_order(view.tracks[0]))
     for view in single:
@@ -38,12 +38,18 @@ def table_csv(views: Iterable[BoardView], standings: Mapping[str, Standings]) ->
             batches = tuple(sorted(line.entry.times))
             if batches not in columns:
                 columns[batches] = row_columns("csv", TableInfo(batches=batches))
-            lines.append({one.cell("csv").title: _cell(one.read("csv", line)) for one in columns[batches]})
-    names = list(dict.fromkeys(name for line in lines for name in line))
+            rows.append({one.cell("csv").title: one.read("csv", line) for one in columns[batches]})
+    return rows
+
+
+def table_csv(views: Iterable[BoardView], standings: Mapping[str, Standings]) -> str:
+    """Return the rows of `table_rows` as CSV, for spreadsheets."""
+    rows = table_rows(views, standings)
+    names = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return buffer.getvalue()
 
 

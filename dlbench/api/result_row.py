@@ -1,0 +1,141 @@
+"""A row of results: one record, what it wrote, and its method as it ran."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlbench.errors import DlbenchError
+from dlbench.leaderboard import formatting
+from dlbench.records.jsonl import read_lines
+from dlbench.records.run_folder import RUN_FILE
+from dlbench.records.schema import Record, Sample
+
+if TYPE_CHECKING:
+    import pandas
+
+    from dlbench.method import Method
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One record: a method at one budget on one task. In a notebook it shows its figures."""
+
+    record: Record
+    label: str
+    """The method's name on the board, with its variant."""
+    run_dirs: tuple[Path, ...]
+    """Folders of the runs that it was read with."""
+    samples_file: Path | None
+    """None where its samples are in none of the folders."""
+
+    @property
+    def method(self) -> str:
+        """The method's name."""
+        return self.record.method.name
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.record.task.name
+
+    @property
+    def budget(self) -> float | None:
+        """Target layer share; None where there was none."""
+        return self.record.run.budget
+
+    @property
+    def figures(self) -> dict[str, str]:
+        """The main figures as texts, by their headings."""
+        quality, compute = self.record.quality, self.record.compute
+        mean = kept = interval = layers = decode = None
+        if quality is not None and compute is not None:  # they come together
+            mean, kept, interval = quality.mean, quality.retained, quality.retained_ci95
+            layers, decode = compute.layer_share, compute.flop_share_decode
+        return {
+            "task": self.task,
+            "method": self.label,
+            "budget": formatting.budget(self.budget),
+            "quality": formatting.score(mean),
+            "kept [95 %]": formatting.ratio(kept, interval),
+            "layers": formatting.share(layers),
+            "FLOPs, decoding": formatting.share(decode),
+        }
+
+    def samples(self) -> pandas.DataFrame:
+        """What was written for each document, with its score, tokens and layers: a row per document.
+
+        Raises:
+            DlbenchError: no folder has the samples, as in a published record.
+        """
+        import pandas
+
+        if self.samples_file is None:
+            raise DlbenchError(f"{self.label}: its samples are in none of the folders")
+        return pandas.DataFrame(
+            {
+                "id": sample.id,
+                "output": sample.output,
+                "score": sample.score,
+                "tokens": sample.tokens.generated,
+                "layers": sum(sample.layers) / len(sample.layers) if sample.layers else None,
+            }
+            for sample in read_lines(self.samples_file, Sample)
+        ).convert_dtypes()
+
+    def configured(self) -> Method:
+        """The method as it ran, with what was tuned and learnt, for `dlbench.evaluate`.
+
+        Raises:
+            DlbenchError: it is an oracle, its code or its fit is not there, or its code has changed since.
+        """
+        from dlbench.evaluation.settings import source_sha256
+        from dlbench.fit import load_artifact
+        from dlbench.method import Method, Router
+        from dlbench.registry import methods as registry
+
+        used = self.record.method
+        given = self._given()
+        kind = registry.load(given)
+        if not issubclass(kind, Method):
+            raise DlbenchError(f"{self.label} is an oracle, which chooses by references: it has no setting of its own")
+        if source_sha256(given) != used.source_sha256:
+            raise DlbenchError(f"{self.label}: the code of {given} has changed since it ran")
+        for folder in self._fits():
+            method, facts = load_artifact(folder, kind)
+            if facts.task == self.task and facts.seed == self.record.run.seed and method.params() == dict(used.params):
+                return method
+        if issubclass(kind, Router):
+            raise DlbenchError(f"{self.label}: its fitted weights are in none of the folders")
+        return kind.from_params(dict(used.params))
+
+    def _given(self) -> str:
+        """The method as the run was given it: its name, or the path of a plugin file."""
+        from dlbench.registry import methods as registry
+
+        for run_dir in self.run_dirs:
+            if (run_dir / RUN_FILE).is_file():
+                for given in json.loads((run_dir / RUN_FILE).read_text()).get("spec", {}).get("methods", ()):
+                    if registry.name_of(given) == self.method:
+                        return str(given)
+        return self.method
+
+    def _fits(self) -> Iterator[Path]:
+        """Folders of fits of the method: in the runs, and those that ship with the package."""
+        shipped = Path(str(files("dlbench.tasks.nano"))) / "fits"
+        for place in [*(run_dir / "fits" for run_dir in self.run_dirs), shipped]:
+            for path in sorted(place.glob("*/fit.json")):
+                if json.loads(path.read_text()).get("method") == self.method:
+                    yield path.parent
+
+    def __repr__(self) -> str:
+        return f"ResultRow({', '.join(f'{name}: {text}' for name, text in self.figures.items())})"
+
+    def _repr_html_(self) -> str:
+        cells = (f"<tr><th>{escape(n)}</th><td>{escape(text)}</td></tr>" for n, text in self.figures.items())
+        return f"<table>{''.join(cells)}</table>"
