@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard import formatting
 from dlbench.records.jsonl import read_lines
 from dlbench.records.run_folder import RUN_FILE
-from dlbench.records.schema import Record, Sample
+from dlbench.records.schema import Asked, Record, Sample
+from dlbench.system.paths import record_name
 
 if TYPE_CHECKING:
     import pandas
 
+    from dlbench.export.checkpoint import Exported
     from dlbench.method import Method
 
 
@@ -114,15 +117,66 @@ class ResultRow:
             raise DlbenchError(f"{self.label}: its fitted weights are in none of the folders")
         return kind.from_params(dict(used.params))
 
+    def export(
+        self,
+        to: str | Path,
+        *,
+        model: str | Path | None = None,
+        documents: int = 8,
+        note: Callable[[str], None] = lambda line: None,
+    ) -> Exported:
+        """Write the layers that a static row ran as an ordinary checkpoint, without the others.
+
+        It is loaded again, and must write the texts that the method writes with prompts routed.
+
+        Args:
+            to: a new folder.
+            model: the model that ran; None for the one that the run was given.
+            documents: of the row's documents, how many to continue with both.
+            note: prints a line for people.
+
+        Raises:
+            DlbenchError: the row is no fixed set of whole layers, the model is not the one that ran, or the texts
+                differ.
+        """
+        from dlbench.export.checkpoint import export
+
+        source = str(model) if model is not None else self._source()
+        return export(
+            self.record, self.configured(), source, self._prompts(documents), Path(to).expanduser(), note=note
+        )
+
+    def _source(self) -> str:
+        """The model as the run was given it."""
+        name = self.record.backbone.name
+        for spec in self._specs():
+            for given in spec.get("models", ()):
+                if record_name(Path(given) if Path(given).exists() else given) == name:
+                    return str(given)
+        return name
+
+    def _prompts(self, count: int) -> list[str]:
+        """Prompts of some documents of the row's track; none where no folder has them."""
+        for run_dir in self.run_dirs:
+            if (path := run_dir / "documents.jsonl").is_file():
+                own = (line.prompt for line in read_lines(path, Asked) if line.track == self.record.track)
+                return list(islice(own, count))
+        return []
+
+    def _specs(self) -> Iterator[dict[str, Any]]:
+        """What each run was asked for."""
+        for run_dir in self.run_dirs:
+            if (run_dir / RUN_FILE).is_file():
+                yield json.loads((run_dir / RUN_FILE).read_text()).get("spec", {})
+
     def _given(self) -> str:
         """The method as the run was given it: its name, or the path of a plugin file."""
         from dlbench.registry import methods as registry
 
-        for run_dir in self.run_dirs:
-            if (run_dir / RUN_FILE).is_file():
-                for given in json.loads((run_dir / RUN_FILE).read_text()).get("spec", {}).get("methods", ()):
-                    if registry.name_of(given) == self.method:
-                        return str(given)
+        for spec in self._specs():
+            for given in spec.get("methods", ()):
+                if registry.name_of(given) == self.method:
+                    return str(given)
         return self.method
 
     def _fits(self) -> Iterator[Path]:

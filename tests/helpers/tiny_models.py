@@ -7,8 +7,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
+from dlbench.export.pruning import prune
 from dlbench.models.backbone import Backbone, wrap
-from dlbench.models.families import resolve
 
 VOCABULARY = 61
 CONTEXT = 96
@@ -363,27 +363,5 @@ def prompts(count: int, longest: int = 9, seed: int = 0) -> list[tuple[int, ...]
 def without(backbone, layers):
     """A copy of the model that has only these layers, numbered from 0."""
     model = copy.deepcopy(backbone.model)
-    found = resolve(model, backbone.family.layers)
-    kept = [found[i] for i in layers]
-    del found[:]
-    for number, layer in enumerate(kept):
-        found.append(layer)
-        for module in layer.modules():
-            for name in {"layer_idx", "layer_id"} & vars(module).keys():
-                setattr(module, name, number)
-    model.config.num_hidden_layers = len(layers)
-    if backbone.family.recurrent is not None:
-        _relabel(model.config, [backbone.model.config.layer_types[i] for i in layers])
+    prune(model, backbone.family, layers)
     return model
-
-
-def _relabel(config, types):
-    """Give the layers of a hybrid their types."""
-    if "layer_types" in vars(config):
-        config.layer_types = types
-        return
-    for period, offset in ((n, i) for n in range(1, 9) for i in range(n)):
-        config.attn_layer_period, config.attn_layer_offset = period, offset
-        if config.layer_types == types:
-            return
-    assert config.model_type != "jamba"
