@@ -46,7 +46,7 @@ class Results:
 
     @cached_property
     def rows(self) -> tuple[ResultRow, ...]:
-        """All rows: one per record."""
+        """All rows, one per record."""
         runs = self._board.runs
         return tuple(
             ResultRow(one.record, one.label, self.run_dirs, runs.samples.get(one.record.key))
