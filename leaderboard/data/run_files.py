@@ -79,7 +79,8 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     """Read and merge run folders.
 
     Raises:
-        RecordError: a folder has no records, a line is bad, or two folders disagree about one result.
+        RecordError: a folder has no records.jsonl, none has a record, a line is bad, or two folders disagree about one
+            result.
     """
     if not run_dirs:
         raise RecordError("no run folder given: name at least one folder with a records.jsonl")
@@ -87,6 +88,8 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
         if not (run_dir / "records.jsonl").is_file():
             raise RecordError(f"{run_dir}: no records.jsonl in it; is it the --out of a finished dlbench run?")
     records = _merge(run_dirs, "records.jsonl", Record, _result, _figures, _least_trusted)
+    if not records:
+        raise RecordError(f"{', '.join(map(str, run_dirs))}: records.jsonl holds no record, so there is nothing to show")
     timings = _merge(run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None)
     layers = {record.key: record.backbone.layers for record in records}
     scores: dict[str, Mapping[str, float]] = {}

@@ -213,6 +213,13 @@ def test_a_board_needs_runs(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_board_of_no_record_is_refused(tmp_path, capsys):
+    (tmp_path / "records.jsonl").touch()
+    assert cli.main(["board", str(tmp_path), "--out", str(tmp_path / "site")]) == 2
+    assert "records.jsonl holds no record, so there is nothing to show" in capsys.readouterr().err
+    assert not (tmp_path / "site").exists()
+
+
 @pytest.mark.parametrize("what", ["methods", "tasks", "models"])
 def test_lists_are_for_people_and_programs(capsys, what):
     assert cli.main(["list", what]) == 0
