@@ -5,35 +5,18 @@ Everything that depends on the cost axis is in named data sets, so that the page
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import altair as alt
-
 from dlbench.leaderboard.analysis.view_stats import Standings
-from dlbench.leaderboard.charts.style import (
-    AXIS,
-    FLOOR,
-    FRONT,
-    FULL,
-    GRID,
-    LABEL,
-    OTHER,
-    PAPER,
-    TELLING,
-    Mark,
-    view_marks,
-)
+from dlbench.leaderboard.charts.frontier_layers import HEIGHT, ROOM, WIDTH, skeleton
+from dlbench.leaderboard.charts.style import OTHER, PAPER, TELLING, Mark, view_marks
 from dlbench.leaderboard.data.cost_axes import Axis
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of, relative, shown
 from dlbench.leaderboard.data.views import BoardView
 
-FONT = "-apple-system, 'Segoe UI', Inter, Roboto, 'Helvetica Neue', 'Noto Sans', 'Liberation Sans', Arial, sans-serif"
-WIDTH, HEIGHT = 860, 400
-# Pixels: the height of a label's line, a mean letter's width, and the room for labels to the right of the frame.
-_LINE, _EM, _ROOM = 15, 6.6, 64
+# Pixels: the height of a label's line, and a mean letter's width.
+_LINE, _EM = 15, 6.6
 MOST_BUDGETS = 40
 """Points that have their budget written beside them: more could not be read."""
 Datum = dict[str, Any]
@@ -175,7 +158,7 @@ def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> l
             (abs(shift) + (10 if side == "right" else 0), side, height + shift)
             for side in ("left", "right")
             for shift in range(-45, 46)
-            if (at + long < WIDTH + _ROOM if side == "left" else at - long > 0) and 0 < height + shift < HEIGHT
+            if (at + long < WIDTH + ROOM if side == "left" else at - long > 0) and 0 < height + shift < HEIGHT
         ]
         for _, side, y in sorted(places):
             start, end = (at + 7, at + long) if side == "left" else (at - long, at - 7)
@@ -190,7 +173,7 @@ def _labels(points: Sequence[Datum], domain: Sequence[tuple[float, float]]) -> l
 def specification(view: BoardView, data: Mapping[str, list[Datum]], axis: Axis) -> dict[str, Any]:
     """Return the Vega-Lite specification of a view's chart over these data sets."""
     kept = relative(view.entries)
-    spec: dict[str, Any] = json.loads(_skeleton())
+    spec: dict[str, Any] = skeleton()
     (left, low), (right, high) = ((corner["x"], corner["y"]) for corner in data["frame"])
     x_axis = {"title": axis.title, "format": "%", "tickCount": 8}
     y_axis = {
@@ -205,156 +188,3 @@ def specification(view: BoardView, data: Mapping[str, list[Datum]], axis: Axis) 
                 encoded["scale"]["domain"], encoded["axis"] = domain, written
     spec["datasets"] = dict(data)
     return spec
-
-
-@cache
-def _skeleton() -> str:
-    """Return what all charts have in common, as JSON: Altair takes longer to build it than Vega to draw it."""
-    scale = alt.Scale(domain=[0, 1], nice=False)
-    x, y = alt.X("x:Q", axis=alt.Axis(), scale=scale), alt.Y("y:Q", axis=alt.Axis(), scale=scale)
-    halo, labels = _label_layers(x, y)
-    layers = [
-        *_guide_layers(x, y), *_frontier_layers(x, y), *_interval_layers(x), _lines(x, y), halo, _points(x, y), labels,
-        _budget_layer(x, y),
-    ]  # fmt: skip
-    chart = (
-        alt.layer(*layers)
-        .add_params(alt.param(name="hot", value=[]))
-        .properties(
-            width=WIDTH,
-            height=HEIGHT,
-            background="transparent",
-            padding={"left": 2, "right": _ROOM, "top": 8, "bottom": 2},
-        )
-    )
-    return json.dumps(configured(chart).to_dict())
-
-
-# The page sets `hot` to the series that the reader points at; all others are then drawn faintly.
-_HOT = "length(hot) == 0 || indexof(hot, datum.s) >= 0"
-
-
-def _lit() -> Any:
-    return alt.condition(_HOT, alt.value(1), alt.value(0.13))
-
-
-def _layer(name: str, source: str) -> alt.Chart:
-    """Return a layer over a named data set."""
-    return alt.Chart(alt.NamedData(name=source), name=name)
-
-
-def _frontier_layers(x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """Return the line of full depth, and the edges of methods and controls with their bands."""
-    shade = alt.Scale(domain=["controls", "methods"], range=[FLOOR[0], FRONT[0]])
-    return [
-        _layer("full", "full").mark_rule(color=FULL[0], strokeDash=[2, 4], opacity=0.6, aria=False).encode(y=y),
-        _layer("band", "front")
-        .mark_area(opacity=0.13, interpolate="linear", aria=False)
-        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", fill=alt.Fill("f:N", scale=shade, legend=None)),
-        _layer("front", "front")
-        .mark_line(strokeWidth=5, opacity=0.3, strokeCap="round", aria=False)
-        .encode(x=x, y=y, stroke=alt.Stroke("f:N", scale=shade, legend=None), order="x:Q"),
-    ]
-
-
-def _guide_layers(x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """Return the line at the cost for which methods are ranked, and the corner in which a row is better."""
-    return [
-        _layer("mark", "mark").mark_rule(color=AXIS[0], strokeDash=[3, 3], aria=False).encode(x=x),
-        _layer("better", "better")
-        .mark_text(align="left", baseline="top", dx=6, dy=4, fontStyle="italic", color=LABEL[0], aria=False)
-        .encode(x=x, y=y, text="t:N"),
-    ]
-
-
-def _budget_layer(x: alt.X, y: alt.Y) -> alt.Chart:
-    return (
-        _layer("budgets", "budgets")
-        .mark_text(align="center", baseline="top", dy=9, fontSize=10, color=LABEL[0], aria=False)
-        .encode(x=x, y=y, text="t:N", opacity=_lit())
-    )
-
-
-def _interval_layers(x: alt.X) -> list[alt.Chart]:
-    """Return the intervals of points: as bands of the series that is pointed at, as whiskers of all."""
-    return [
-        _layer("series-band", "points")
-        .transform_filter("length(hot) > 0 && indexof(hot, datum.s) >= 0")
-        .mark_area(opacity=0.16, aria=False)
-        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", detail="s:N", fill=alt.Fill("c:N", scale=None)),
-        _layer("whiskers", "points")
-        .mark_rule(strokeWidth=1.5, aria=False)
-        .encode(
-            x=x, y=alt.Y("lo:Q"), y2="hi:Q", stroke=alt.Stroke("c:N", scale=None),
-            opacity=alt.condition(_HOT, alt.value(0.55), alt.value(0.06)),
-        ),
-    ]  # fmt: skip
-
-
-def _lines(x: alt.X, y: alt.Y) -> alt.Chart:
-    return (
-        _layer("lines", "points")
-        .transform_filter("datum.k != 'full' && datum.k != 'dense'")
-        .mark_line(strokeWidth=1.75, aria=False)
-        .encode(
-            x=x, y=y, detail="s:N", order="n:Q", opacity=_lit(),
-            stroke=alt.Stroke("c:N", scale=None), strokeDash=alt.StrokeDash("dash:N", scale=None),
-        )
-    )  # fmt: skip
-
-
-def _points(x: alt.X, y: alt.Y) -> alt.Chart:
-    return (
-        _layer("points", "points")
-        .mark_point(strokeWidth=1.75)
-        .encode(
-            x=x, y=y, opacity=_lit(), description="text:N",
-            size=alt.condition("datum.k == 'full' || datum.k == 'dense'", alt.value(130), alt.value(72)),
-            shape=alt.Shape("shape:N", scale=None), stroke=alt.Stroke("c:N", scale=None),
-            fill=alt.Fill("fill:N", scale=None),
-        )
-    )  # fmt: skip
-
-
-def _label_layers(x: alt.X, y: alt.Y) -> tuple[alt.Chart, alt.Chart]:
-    """Return the halo of the labels, which lies under the points, and the labels, which lie over them."""
-    side = alt.ExprRef("datum.side")
-    beside = alt.ExprRef("datum.side == 'left' ? 10 : -10")
-    outline: dict[str, Any] = {"fill": PAPER[0], "stroke": PAPER[0], "strokeWidth": 4, "strokeJoin": "round"}
-    halo = (
-        _layer("halo", "labels")
-        .mark_text(align=side, dx=beside, baseline="middle", aria=False, **outline)
-        .encode(x=x, y=y, text="s:N", opacity=_lit())
-    )
-    labels = (
-        _layer("labels", "labels")
-        .mark_text(align=side, dx=beside, baseline="middle", aria=False)
-        .encode(x=x, y=y, text="s:N", fill=alt.Fill("c:N", scale=None), opacity=_lit())
-    )
-    return halo, labels
-
-
-def configured(chart: Any) -> Any:
-    """Give a chart the axes and fonts that all charts of the board share."""
-    axis = {
-        "labelColor": LABEL[0],
-        "titleColor": LABEL[0],
-        "domainColor": AXIS[0],
-        "tickColor": AXIS[0],
-        "gridColor": GRID[0],
-        "labelFontSize": 12.5,
-        "titleFontSize": 13,
-        "titleFontWeight": "normal",
-        "titlePadding": 12,
-        "labelPadding": 7,
-        "tickSize": 4,
-    }
-    over = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "start", "titleX": -44, "titleY": -14}
-    return (
-        chart.configure(font=FONT)
-        .configure_axis(**axis)
-        .configure_axisX(grid=False, titleAnchor="end")
-        .configure_axisY(domain=False, ticks=False, **over)
-        .configure_text(fontSize=12.5)
-        .configure_view(stroke=None)
-    )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import altair as alt
-
-from dlbench.leaderboard.charts.frontier import configured
+from dlbench.leaderboard.charts.encoding import CONFIG, SCHEMA, as_it_is, layer, name, number
 from dlbench.leaderboard.charts.style import FULL, OTHER, PAPER, Mark
 from dlbench.leaderboard.data.entries import kind_of, shown
 from dlbench.leaderboard.data.views import BoardView
@@ -54,35 +50,38 @@ def curves(views: Sequence[BoardView], labels: Sequence[str], marks: Mapping[str
             panels.append(view.title)
     if not points:
         return None
-    spec: dict[str, Any] = json.loads(_skeleton())
+    spec: dict[str, Any] = _skeleton()
     spec["facet"]["sort"], spec["columns"] = panels, min(ACROSS, len(panels))
     spec["datasets"] = {"points": points}
     return spec
 
 
-@cache
-def _skeleton() -> str:
-    """Return what all these charts have in common, as JSON."""
-    percent = alt.Axis(format="%", tickCount=4)
-    x = alt.X("x:Q", title="FLOPs, share of full depth", scale=alt.Scale(zero=False), axis=percent)
-    y = alt.Y("y:Q", title="quality kept", axis=percent)
-    colour = alt.Stroke("c:N", scale=None)
-    base = alt.Chart(alt.NamedData(name="points"))
-    own = base.transform_filter("datum.own")
-    layers = alt.layer(
-        base.mark_rule(color=FULL[0], strokeDash=[2, 4], opacity=0.5, aria=False).encode(y=alt.datum(1)),
-        base.transform_filter("!datum.own").mark_line(strokeWidth=1.2, opacity=0.55, aria=False)
-        .encode(x=x, y=y, detail="s:N", order="n:Q", stroke=colour),
-        own.mark_area(opacity=0.16, aria=False)
-        .encode(x=x, y=alt.Y("lo:Q"), y2="hi:Q", detail="s:N", fill=alt.Fill("c:N", scale=None)),
-        own.mark_line(strokeWidth=2, aria=False).encode(x=x, y=y, detail="s:N", order="n:Q", stroke=colour),
-        own.mark_point(strokeWidth=1.6, size=48).encode(
-            x=x, y=y, stroke=colour, fill=alt.Fill("fill:N", scale=None), shape=alt.Shape("shape:N", scale=None)
-        ),
-    ).properties(width=WIDTH, height=HEIGHT)  # fmt: skip
-    chart = layers.facet(
-        facet=alt.Facet("v:N", title=None, header=alt.Header(labelFontSize=12.5, labelFontWeight=600)),
-        columns=ACROSS,
-        spacing=28,
-    ).properties(background="transparent", padding=4)
-    return json.dumps(configured(chart).to_dict())
+def _skeleton() -> dict[str, Any]:
+    """Return what all these charts have in common: a new specification."""
+    percent = {"format": "%", "tickCount": 4}
+    x = {"axis": percent, "field": "x", "scale": {"zero": False}, "title": "FLOPs, share of full depth"}
+    x["type"] = "quantitative"
+    y = {"axis": percent, "field": "y", "title": "quality kept", "type": "quantitative"}
+    series = {"x": x, "y": y, "detail": name("s"), "order": number("n"), "stroke": as_it_is("c")}
+    between = {"x": x, "y": number("lo"), "y2": {"field": "hi"}, "detail": name("s"), "fill": as_it_is("c")}
+    shapes = {"x": x, "y": y, "stroke": as_it_is("c"), "fill": as_it_is("fill"), "shape": as_it_is("shape")}
+    full = {"type": "rule", "aria": False, "color": FULL[0], "opacity": 0.5, "strokeDash": [2, 4]}
+    layers = [
+        layer(full, {"y": {"datum": 1}}),
+        layer({"type": "line", "aria": False, "opacity": 0.55, "strokeWidth": 1.2}, series, only="!datum.own"),
+        layer({"type": "area", "aria": False, "opacity": 0.16}, between, only="datum.own"),
+        layer({"type": "line", "aria": False, "strokeWidth": 2}, series, only="datum.own"),
+        layer({"type": "point", "size": 48, "strokeWidth": 1.6}, shapes, only="datum.own"),
+    ]
+    header = {"labelFontSize": 12.5, "labelFontWeight": 600}
+    return {
+        "config": CONFIG,
+        "data": {"name": "points"},
+        "facet": {"field": "v", "header": header, "title": None, "type": "nominal"},
+        "spec": {"layer": layers, "height": HEIGHT, "width": WIDTH},
+        "background": "transparent",
+        "columns": ACROSS,
+        "padding": 4,
+        "spacing": 28,
+        "$schema": SCHEMA,
+    }

@@ -89,7 +89,9 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
             raise RecordError(f"{run_dir}: no records.jsonl in it; is it the --out of a finished dlbench run?")
     records = _merge(run_dirs, "records.jsonl", Record, _result, _figures, _least_trusted)
     if not records:
-        raise RecordError(f"{', '.join(map(str, run_dirs))}: records.jsonl holds no record, so there is nothing to show")
+        raise RecordError(
+            f"{', '.join(map(str, run_dirs))}: records.jsonl holds no record, so there is nothing to show"
+        )
     timings = _merge(run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None)
     layers = {record.key: record.backbone.layers for record in records}
     scores: dict[str, Mapping[str, float]] = {}

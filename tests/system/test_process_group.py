@@ -96,7 +96,7 @@ LAUNCHES = ("job script", "other rank", "mpich", "open mpi")
 # Imports what a run imports, once, and then forks: what accelerate and torch read, they read when the run begins.
 FORKS = """
 import json, os, sys, traceback
-import altair, torch, transformers
+import torch, transformers
 import dlbench.data.loader, dlbench.leaderboard.site, dlbench.running.runner
 from dlbench.cli import main
 
