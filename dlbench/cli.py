@@ -18,21 +18,23 @@ from dlbench.commands.bench import bench
 from dlbench.commands.board import board
 from dlbench.commands.check import check
 from dlbench.commands.compare import compare
+from dlbench.commands.export import export
 from dlbench.commands.fit import fit
 from dlbench.commands.listing import listing
 from dlbench.commands.lm_eval import PASSED_ON, lm_eval
 from dlbench.commands.new import new
 from dlbench.commands.options.command import PLAIN, Command, Group, hyphened
+from dlbench.commands.options.terminal import echo
 from dlbench.commands.prefetch import prefetch
 from dlbench.commands.run import run
 from dlbench.commands.runs import runs
-from dlbench.commands.terminal import echo, say
 from dlbench.commands.train import train
 from dlbench.commands.validate import validate, verify
 from dlbench.errors import DlbenchError, of_the_system
 from dlbench.registry.methods import guilty
 from dlbench.system import stopping
 from dlbench.terminal.encoding import print_anything
+from dlbench.terminal.said import say
 
 app = typer.Typer(
     help="Benchmark dynamic-depth inference in decoder-only language models.",
@@ -42,7 +44,7 @@ app = typer.Typer(
 )
 _COMMANDS = {
     "Run": (run, fit, runs),
-    "Look at results": (board, compare),
+    "Look at results": (board, compare, export),
     "Write a method": (check,),
     "Models and data": (prefetch, train),
     "Submit": (validate, verify),

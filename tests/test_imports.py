@@ -13,7 +13,7 @@ ROOMS = (
     *("errors", "stats", "system", "terminal"),
     *("records", "method", "registry", "data", "models", "engine", "prompting", "fit"),
     *("methods", "audit", "testing", "bench", "evaluation", "train", "forecast", "export"),
-    *("leaderboard", "submission", "running", "lm_eval_model", "dry_run", "commands", "api", "cli", "__main__"),
+    *("leaderboard", "submission", "running", "lm_eval_model", "dry_run", "api", "commands", "cli", "__main__"),
 )
 """From the ground up: a room imports those before it, docs/architecture.md says what each is for."""
 ENGINE = (

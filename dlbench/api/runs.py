@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from dlbench.api.given_methods import GivenMethod, resolve
 from dlbench.api.given_models import stored
 from dlbench.api.results import Results
-from dlbench.commands.run import given_methods
-from dlbench.commands.terminal import limited, say, tasks_of
 from dlbench.data.resolve import documents_per_task
 from dlbench.data.task_options import Sources
 from dlbench.errors import RowsLeftOutError
 from dlbench.records.run_folder import METHODS
 from dlbench.registry import methods as registry
+from dlbench.running.asked import given_methods, limited, tasks_of
 from dlbench.running.config import RunSpec, check_environment
 from dlbench.system import process_group, stopping
+from dlbench.terminal.said import say
 
 if TYPE_CHECKING:
     from dlbench.api.given_models import GivenModel, Tokenizer
@@ -43,6 +43,7 @@ def run(
     template: str | None = None,
     metric: str | None = None,
     chat_template: Literal["auto", "on", "off"] = "auto",
+    system_instruction: str | None = None,
     think_end_token: str = "auto",
     prompt: Literal["full", "routed"] = "full",
     kv: str | None = None,
@@ -54,7 +55,7 @@ def run(
     dtype: str | None = None,
     device_map: str | None = None,
     trust_remote_code: bool = False,
-    fit: bool = False,
+    refit: bool = False,
     fit_seeds: int | None = None,
     fit_tokens: int | Literal["all"] | None = None,
     timing: bool = True,
@@ -88,6 +89,7 @@ def run(
         template: prompt of `file:` tasks, with `{input}`.
         metric: of `file:` tasks.
         chat_template: whether prompts are put into the model's chat template.
+        system_instruction: system message of the chat template.
         think_end_token: text that ends the thinking before an answer; "auto": as the chat template says; "off".
         prompt: layers that prompts run: all, or the method's.
         kv: policy for the keys and values of skipped tokens; None takes each method's own.
@@ -99,7 +101,7 @@ def run(
         dtype: "float32", "bfloat16", "float16", "int8", or "auto", the model's own; None for float32, on CUDA "auto".
         device_map: how transformers spreads the layers; None for one device.
         trust_remote_code: whether code that comes with a model may run.
-        fit: whether methods are fitted again even where fits exist.
+        refit: whether methods are fitted again even where fits exist.
         fit_seeds: fits of each method that learns, each of which is a row; None for 1 (with `official`: 3).
         fit_tokens: most tokens of the documents that a fit learns from; None for each method's own bound.
         timing: whether times are measured in the end.
@@ -123,7 +125,8 @@ def run(
         say(f"left out: {left_out}")
     asked: tuple[str, ...] = _several(tasks)
     folders = tuple(map(str, _several(include_path)))  # type: ignore[arg-type]  # a text is one folder
-    sources = Sources(None if data_dir is None else str(data_dir), folders, fewshot, max_new_tokens, template, metric)
+    data = None if data_dir is None else str(data_dir)
+    sources = Sources(data, folders, fewshot, max_new_tokens, template, metric, system_instruction)
     sources.check(asked)
     count, first = limited(str(limit or ("all" if official else documents_per_task(asked))))
     with stored(_several(model), tokenizer) as models:
@@ -144,7 +147,7 @@ def run(
             kv=kv,
             kernels=kernels,
             processes=processes,
-            fit=fit,
+            fit=refit,
             fit_seeds=fit_seeds if fit_seeds is not None else 3 if official else 1,
             fit_tokens=fit_tokens,
             timing=timing,

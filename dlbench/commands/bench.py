@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import at_home, interrupted, unique
+from dlbench.commands.options.terminal import at_home, interrupted, unique
 from dlbench.errors import DlbenchError
 
 

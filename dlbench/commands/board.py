@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dlbench.commands.terminal import at_home, echo, interrupted
+from dlbench.commands.options.terminal import at_home, echo, interrupted
 from dlbench.errors import DlbenchError
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import echo, unique
+from dlbench.commands.options.terminal import echo, unique
 from dlbench.errors import DlbenchError
 
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import budgets_of, interrupted, number, say, tasks_of, tokens, unique
+from dlbench.commands.options.terminal import budgets_of, interrupted, number, tokens, unique
 from dlbench.system import process_group, stopping
+from dlbench.terminal.said import say
 
 
 def fit(
@@ -59,6 +60,7 @@ def fit(
     """
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
+    from dlbench.running.asked import tasks_of
     from dlbench.running.config import RunSpec, check_environment, parse_settings
 
     try:

@@ -10,7 +10,8 @@ import typer
 
 from dlbench.commands.options import declared
 from dlbench.commands.options.command import PLAIN, Command
-from dlbench.commands.terminal import echo, print_json, print_table, say
+from dlbench.commands.options.terminal import echo, print_json, print_table
+from dlbench.terminal.said import say
 
 listing = typer.Typer(help="List methods, tasks or models.", **PLAIN)
 

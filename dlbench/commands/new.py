@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.options.command import PLAIN, Command
-from dlbench.commands.terminal import at_home, echo
+from dlbench.commands.options.terminal import at_home, echo
 
 new = typer.Typer(help="Begin something of your own.", **PLAIN)
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import at_home, echo, interrupted, say, unique
+from dlbench.commands.options.terminal import at_home, echo, interrupted, unique
 from dlbench.errors import DlbenchError
+from dlbench.terminal.said import say
 
 
 def prefetch(

@@ -9,20 +9,18 @@ import typer
 
 from dlbench.commands.options import declared
 from dlbench.commands.options.saved_run import read_config
-from dlbench.commands.terminal import (
+from dlbench.commands.options.terminal import (
     batch_size_of,
     budgets_of,
     interrupted,
-    limited,
     number,
     print_json,
-    say,
-    tasks_of,
     tokens,
     unique,
 )
 from dlbench.errors import DlbenchError
 from dlbench.system import process_group, stopping
+from dlbench.terminal.said import say
 
 
 def run(
@@ -128,6 +126,7 @@ def run(
     from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
+    from dlbench.running.asked import given_methods, limited, tasks_of
     from dlbench.running.config import RunSpec, check_environment, parse_settings
 
     try:
@@ -141,7 +140,7 @@ def run(
         asked = RunSpec(
             models=unique(model) or ("nano",),
             tasks=tasks_of(names, sources),
-            methods=_methods(unique(method) or ("core",), official),
+            methods=given_methods(unique(method) or ("core",), official),
             budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
             limit=count,
@@ -192,14 +191,3 @@ def run(
         execute(asked)
     except KeyboardInterrupt as stop:
         raise interrupted(stop, "the same command continues where it stopped") from None
-
-
-def _methods(given: tuple[str, ...], official: bool) -> tuple[str, ...]:
-    """Methods by name or path; an official run has the controls too, and no oracles."""
-    from dlbench.registry import methods as registry
-
-    if not official:
-        return registry.expand(given)
-    from dlbench.submission.protocol import CONTROLS
-
-    return tuple(m for m in registry.expand((*given, *CONTROLS)) if registry.describe(m).deployable)

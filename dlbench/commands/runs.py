@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import at_home, interrupted, print_json, print_table
+from dlbench.commands.options.terminal import at_home, interrupted, print_json, print_table
 from dlbench.errors import DlbenchError
 from dlbench.system.folder_lock import holder
 from dlbench.terminal.event_log import STATE_FILE

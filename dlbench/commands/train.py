@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import budgets_of, interrupted, say, tasks_of, unique
+from dlbench.commands.options.terminal import budgets_of, interrupted, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import process_group
+from dlbench.terminal.said import say
 
 
 def train(
@@ -153,6 +154,7 @@ def train(
     The same command started again continues where it stopped.
     """
     from dlbench.data.task_options import Sources
+    from dlbench.running.asked import tasks_of
     from dlbench.train import sets
     from dlbench.train.spec import TrainSpec
 

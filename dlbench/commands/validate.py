@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dlbench.commands.options import declared
-from dlbench.commands.terminal import at_home, batch_size_of, echo, print_json, say, unique
+from dlbench.commands.options.terminal import at_home, batch_size_of, echo, print_json, unique
 from dlbench.errors import DlbenchError
 from dlbench.system import offline as hub
+from dlbench.terminal.said import say
 
 if TYPE_CHECKING:
     from dlbench.submission.validation import Validation

@@ -10,6 +10,7 @@ samples/<key>.candidates.jsonl   scores of an oracle's candidates per document
 samples/<key>.jsonl.damaged      a file with lines that cannot be believed, as it was found
 fits/<key>/              fitted parameters and weights
 tune/samples/            samples of documents of the fit split, by which budgets and representatives are chosen
+methods/                 plugin files of methods that were given as classes (`dlbench.run`)
 site/                    the board
 log.jsonl, state.json    what happened in the run, and how far it is
 .lock                    held by the command that writes here
@@ -39,6 +40,8 @@ RUN_FILE = "run.json"
 _KEPT = 2
 """Keys whose samples are kept in memory."""
 _BLOCK = 1 << 16
+METHODS = "methods"
+"""Folder of the plugin files that are written for methods given as classes."""
 _BENEATH = f"{'x' * 64}/{'x' * 64}"
 """A path at least as long as any that a run writes in its folder."""
 
@@ -239,7 +242,7 @@ def check_folder(out: Path, marker: str, what: str) -> None:
         # `exists` raises for a name that is too long where its folder exists, and for a path that is too long anywhere.
         for part in (*map(Path, out.absolute().relative_to(place).parts), out.absolute() / _BENEATH):
             (place / part).exists()
-        if out.is_dir() and not (out / marker).is_file() and not all(map(_left_by_kill, out.iterdir())):
+        if out.is_dir() and not (out / marker).is_file() and not all(map(_before_marker, out.iterdir())):
             raise DlbenchError(
                 f"--out {out} holds files but no {marker}, so it is not a dlbench {what}: give a new or empty folder"
             )
@@ -253,8 +256,10 @@ def check_folder(out: Path, marker: str, what: str) -> None:
         ) from error
 
 
-def _left_by_kill(path: Path) -> bool:
-    """Whether a path in a folder is all that a run makes before it marks the folder as its own."""
+def _before_marker(path: Path) -> bool:
+    """Whether a path in a folder is something that a run makes before it marks the folder as its own."""
+    if path.name == METHODS and path.is_dir():
+        return all(file.suffix == ".py" for file in path.iterdir())
     if path.name == "samples" and path.is_dir():
         return not any(path.iterdir())
     return path.name == folder_lock.LOCK_FILE or path.name.endswith(SCRATCH)

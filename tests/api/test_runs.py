@@ -184,7 +184,7 @@ def test_a_loaded_model_needs_its_tokenizer(loaded, tmp_path):
 def test_every_option_of_a_run_can_be_given():
     """Names and defaults: a new field of RunSpec or option of tasks must find its way here."""
     given = inspect.signature(dlbench.run).parameters
-    renamed = {"models": "model", "include": "include_path", "limit_first": None, "sources": None}
+    renamed = {"models": "model", "include": "include_path", "limit_first": None, "sources": None, "fit": "refit"}
     own = {"limit": None, "fit_seeds": None, "tasks": "nano", "methods": "core", "out": "dlbench-out", "model": "nano"}
     fields = [*dataclasses.fields(RunSpec), *dataclasses.fields(RunSpec().sources)]
     for field in fields:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dlbench.commands.terminal import BUDGET_HELP, at_home
+from dlbench.commands.options.terminal import BUDGET_HELP, at_home
 from dlbench.registry import kv_policies
 from dlbench.tasks import metrics
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import typer
 
 from dlbench.errors import DlbenchError
-from dlbench.system import process_group
 from dlbench.system.paths import expanded
 from dlbench.system.stopping import EXIT_CODE, Stopped
-
-if TYPE_CHECKING:
-    from dlbench.data.task_options import Sources
+from dlbench.terminal.said import say
 
 
 def unique(values: Sequence[str] | None) -> tuple[str, ...]:
@@ -84,36 +80,6 @@ def budgets_of(given: Sequence[str] | None) -> tuple[float, ...] | Literal["auto
         raise DlbenchError(f"budgets {' '.join(words)}: give shares of the layers such as 0.5, or `auto`") from None
 
 
-def tasks_of(names: Sequence[str], sources: Sources | None = None) -> tuple[str, ...]:
-    """Replace suites by their tasks; those that a suite holds only where their data is at hand are left out, and named.
-
-    Args:
-        names: tasks and suites.
-        sources: where data comes from; None for no options.
-
-    Raises:
-        DlbenchError: there is no such task.
-    """
-    from dlbench.data import resolve
-    from dlbench.data.task_options import Sources
-
-    sources = sources or Sources()
-    missing = resolve.without_data(names, sources)
-    if missing and not process_group.rank():
-        say(f"left out: {', '.join(missing)}, for want of their data: `dlbench prefetch`, then --data-dir")
-    return tuple(name for name in resolve.expand_tasks(names, sources) if name not in missing)
-
-
-def limited(text: str) -> tuple[int | None, bool]:
-    """Parse `N`, `first:N` or `all`: documents per task, None for all, and whether to take the first ones."""
-    if text == "all":
-        return None, False
-    try:
-        return int(text.removeprefix("first:")), text.startswith("first:")
-    except ValueError:
-        raise DlbenchError(f"limit {text!r}: give a number, or `all`, or `first:N` for the first ones") from None
-
-
 def interrupted(stop: KeyboardInterrupt, rest: str) -> typer.Exit:
     """Return what to raise on Ctrl-C or `Stopped`, after printing a line.
 
@@ -141,8 +107,3 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def say(message: str) -> None:
-    """Print one line for people on stderr."""
-    print("dlbench:", " ".join(message.split()), file=sys.stderr)
