@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+from dlbench.api.asked import given_methods, limited, tasks_of
 from dlbench.api.given_methods import GivenMethod, resolve
 from dlbench.api.given_models import stored
 from dlbench.api.results import Results
@@ -15,7 +16,6 @@ from dlbench.data.task_options import Sources
 from dlbench.errors import RowsLeftOutError
 from dlbench.records.run_folder import METHODS
 from dlbench.registry import methods as registry
-from dlbench.running.asked import given_methods, limited, tasks_of
 from dlbench.running.config import RunSpec, check_environment
 from dlbench.system import process_group, stopping
 from dlbench.terminal.said import say

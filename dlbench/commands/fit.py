@@ -58,9 +58,9 @@ def fit(
     Every option means what it means in `dlbench run`. The fits that a run would make are made and kept under OUT/fits;
     methods with nothing to learn or tune are refused.
     """
+    from dlbench.api.asked import tasks_of
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
-    from dlbench.running.asked import tasks_of
     from dlbench.running.config import RunSpec, check_environment, parse_settings
 
     try:

@@ -123,10 +123,10 @@ def run(
 
     The same command started again continues where it stopped.
     """
+    from dlbench.api.asked import given_methods, limited, tasks_of
     from dlbench.data import resolve
     from dlbench.data.task_options import Sources
     from dlbench.registry import methods as registry
-    from dlbench.running.asked import given_methods, limited, tasks_of
     from dlbench.running.config import RunSpec, check_environment, parse_settings
 
     try:

@@ -153,8 +153,8 @@ def train(
 
     The same command started again continues where it stopped.
     """
+    from dlbench.api.asked import tasks_of
     from dlbench.data.task_options import Sources
-    from dlbench.running.asked import tasks_of
     from dlbench.train import sets
     from dlbench.train.spec import TrainSpec
 

@@ -6,12 +6,12 @@ import json
 import pytest
 import small_model
 
+from dlbench.api.asked import limited
 from dlbench.data import loader
 from dlbench.data.splits import sample
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.record import _drawn
 from dlbench.evaluation.settings import Conditions, Setting, full
-from dlbench.running.asked import limited
 from dlbench.running.config import RunSpec
 from dlbench.running.planner import Planner
 from dlbench.terminal.progress import Progress
