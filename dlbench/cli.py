@@ -8,7 +8,7 @@ interrupted, 143 told to stop.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -42,7 +42,7 @@ app = typer.Typer(
     context_settings={"token_normalize_func": hyphened},
     **{**PLAIN, "add_completion": True},
 )
-_COMMANDS = {
+_COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Run": (run, fit, runs),
     "Look at results": (board, compare, export),
     "Write a method": (check,),
