@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Print a run's results as the Markdown table of the README: `ci/results.py RUN_DIR [BUDGET]`.
 
-One row per method, one column per task: retained quality at one budget with its 95 % interval. Methods without a budget
-are shown with the compute that they have.
+One row per method, one column per task: retained quality at one budget with its 95 % interval, † where the budget is
+missed. Methods without a budget are shown with the compute that they have.
 """
 
 import argparse
@@ -20,7 +20,8 @@ def cell(row: Row | None) -> str:
     if quality.retained is None or quality.retained_ci95 is None:
         return "–"
     low, high = quality.retained_ci95
-    return f"{quality.retained:.2f} [{low:.2f}, {high:.2f}] at {share:.0%}".replace("%", " %")
+    missed = "" if row.record.status == "ok" else " †"
+    return f"{quality.retained:.2f} [{low:.2f}, {high:.2f}] at {share:.0%}".replace("%", " %") + missed
 
 
 def main(run: Path, budget: float) -> None:
