@@ -95,12 +95,6 @@ def _site(board: Board) -> Site:
             "Small differences between rows may be differences between versions."
         )
     warnings += superseded(runs.tracks)
-    machines = sorted({t.machine for track in runs.tracks for row in track.rows for t in row.timings.values()})
-    if len(machines) > 1:
-        warnings.append(
-            f"Times come from {len(machines)} machines ({'; '.join(machines[:8])}): each task's from one of them. "
-            "Times as shares of full depth's may be compared between tasks, milliseconds may not."
-        )
     downloads = [
         ("records.csv", "all rows as one flat table"),
         ("board.json", "views, ranks and intervals"),

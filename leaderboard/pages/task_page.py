@@ -79,8 +79,19 @@ def _intro(site: Site, view: BoardView) -> dict[str, Any]:
     return {
         "bar_facts": _bar_facts(site, view),
         "backbone_facts": "" if full is None else f" {_facts(full)}.",
-        "warnings": [*site.warnings, *cut_prompts(records)],
+        "warnings": [*site.warnings, *_machines(view), *cut_prompts(records)],
     }
+
+
+def _machines(view: BoardView) -> list[str]:
+    """Return a line where the times of a view's tasks come from several machines."""
+    machines = sorted({t.machine for track in view.tracks for row in track.rows for t in row.timings.values()})
+    if len(machines) < 2:
+        return []
+    return [
+        f"Times come from {len(machines)} machines ({'; '.join(machines[:8])}): each task's from one of them. "
+        "Times as shares of full depth's may be compared between tasks, milliseconds may not."
+    ]
 
 
 def _facts(backbone: BackboneInfo) -> str:

@@ -56,3 +56,5 @@ def test_times_of_two_machines_are_never_mixed_and_both_are_named(tmp_path):
     build(read_board([run.write(tmp_path / "run")]), tmp_path / "site")
     page = (tmp_path / "site" / "index.html").read_text()
     assert "Times come from 2 machines" in page and "Fast, 700 W" in page and "Slow, 2 cores" in page
+    alone = [path for path in (tmp_path / "site").glob("*.html") if task.replace("_", "-") in path.name]
+    assert alone and not any("Times come from" in path.read_text() for path in alone)  # that task has one machine
