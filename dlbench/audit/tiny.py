@@ -50,7 +50,6 @@ _CONFIGS: dict[str, Any] = {
         pad_token_id=0,
     ),
 }
-FAMILIES = tuple(_CONFIGS)
 
 
 class CharacterTokenizer:
