@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from dlbench.errors import DlbenchError
-from dlbench.system.processes import cores
+from dlbench.system.cpu import cores
 
 Result = TypeVar("Result")
 

@@ -26,8 +26,8 @@ from dlbench.running.job import Job
 from dlbench.running.method_fitter import MethodFitter
 from dlbench.running.planner import Planner
 from dlbench.running.runner import processes_of
+from dlbench.system.cpu import cores
 from dlbench.system.device_memory import free_bytes
-from dlbench.system.processes import cores
 from dlbench.terminal.progress import Progress
 
 BOARD_ROW = 0.08

@@ -48,8 +48,9 @@ from dlbench.running.timing_process import measure_times
 from dlbench.running.tune_part import TuneParts
 from dlbench.running.workers import run_in_workers
 from dlbench.system import lifeline, process_group, stopping
+from dlbench.system.cpu import cores
 from dlbench.system.files import SCRATCH
-from dlbench.system.processes import WAIT, Turns, cores, ended_by, own_threads, suitable
+from dlbench.system.processes import WAIT, Turns, ended_by, own_threads, suitable
 from dlbench.system.versions import facts
 from dlbench.terminal.progress import Progress
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from contextlib import suppress
 from functools import cache
@@ -30,3 +31,8 @@ def _fact(key: str) -> str:
     return next(
         (value.strip() for name, _, value in (line.partition(":") for line in lines) if name.strip() == key), ""
     )
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

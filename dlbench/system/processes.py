@@ -27,6 +27,7 @@ import psutil
 
 from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost, of_the_system
 from dlbench.system import lifeline, process_group
+from dlbench.system.cpu import cores
 from dlbench.system.stopping import EXIT_CODE, Stopped
 from dlbench.system.watching import Watch, end, killed_by
 
@@ -47,11 +48,6 @@ SMALL = 64 * 2**20
 """Bytes of weights up to which a model's layers roughly fit the caches of one core."""
 MOST, FEW = 8, 32
 """Most processes, and the number of documents below which one process is enough."""
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def suitable(models: Sequence[Path], device: str, documents: int | None) -> int:

@@ -28,8 +28,9 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import load, stored_config
 from dlbench.system import device_memory, process_group, stopping
+from dlbench.system.cpu import cores
 from dlbench.system.files import write_text
-from dlbench.system.processes import WAIT, cores, ended_by, launch, own_threads
+from dlbench.system.processes import WAIT, ended_by, launch, own_threads
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
 from dlbench.train import data, loop, lora, sets

@@ -93,12 +93,15 @@ def test_a_dummy_is_known_by_its_file(blank, odd):
     assert kv_policies.names() == ("blank", "evict", "project", "recompute")
     RunSpec(kv="blank").check()
     assert load(odd).kv == ("project", "blank")
+    import dlbench.commands.options.declared as declared
     import dlbench.commands.run as command
 
     try:
+        importlib.reload(declared)
         hints = typing.get_type_hints(importlib.reload(command).run, include_extras=True)
         assert "blank, evict, project, recompute" in typing.get_args(hints["kv"])[1].help
     finally:
+        importlib.reload(declared)
         importlib.reload(command)
 
 

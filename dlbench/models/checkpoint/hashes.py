@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dlbench.models.checkpoint.files import weight_files
-from dlbench.system.processes import cores
+from dlbench.system.cpu import cores
 
 PIECE = 1 << 24
 """Bytes that are hashed, or copied from a GPU, at a time."""
