@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from dlbench.data import resolve
 from dlbench.data.task_options import Sources
 from dlbench.errors import DlbenchError
 from dlbench.registry import methods as registry
-from dlbench.system import process_group
+from dlbench.running.config import RunSpec
+from dlbench.system import process_group, stopping
 from dlbench.terminal.said import say
+
+
+def spec_of(
+    methods: tuple[str, ...],
+    tasks: tuple[str, ...],
+    sources: Sources,
+    *,
+    limit: str | None,
+    official: bool,
+    fit_seeds: int | None,
+    time_limit: str | None,
+    **options: Any,
+) -> RunSpec:
+    """The run that was asked for, checked as far as that needs no torch; says what is left out, or runs code.
+
+    Args:
+        methods: names, also `core` and `all`, and paths of plugin files.
+        tasks: tasks and suites.
+        sources: where they come from.
+        limit: `N`, `first:N` or `all`; None for the suite's own number, in an official run for all.
+        official: whether the run follows the official protocol.
+        fit_seeds: fits of each method that learns; None for 1, in an official run 3.
+        time_limit: such as `3h50m`; None for no limit.
+        **options: the other fields of `RunSpec`.
+
+    Raises:
+        DlbenchError: an option is invalid; the message says what would be valid.
+    """
+    for left_out in registry.unusable(methods).values():
+        say(f"left out: {left_out}")
+    sources.check(tasks)
+    count, first = limited(limit or ("all" if official else str(resolve.documents_per_task(tasks))))
+    spec = RunSpec(
+        methods=given_methods(methods, official),
+        tasks=tasks_of(tasks, sources),
+        sources=sources,
+        limit=count,
+        limit_first=first,
+        official=official,
+        fit_seeds=fit_seeds if fit_seeds is not None else 3 if official else 1,
+        time_limit=None if time_limit is None else stopping.seconds(time_limit),
+        **options,
+    )
+    spec.check()
+    if process_group.rank() == 0:
+        for name, path in spec.task_code():
+            say(f"task {name!r} runs code of its own: {path} names functions, or a class")
+    return spec
 
 
 def tasks_of(names: Sequence[str], sources: Sources | None = None) -> tuple[str, ...]:

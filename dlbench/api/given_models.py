@@ -48,10 +48,20 @@ def name_of(model: PreTrainedModel) -> str:
     return record_name(given or str(model.config.model_type))
 
 
-def _write(model: PreTrainedModel, tokenizer: Tokenizer | None, scratch: Path) -> str:
-    """Write a loaded model and its tokenizer into a folder of its name, and return that."""
+def _required(tokenizer: Tokenizer | None, model: PreTrainedModel) -> Tokenizer:
+    """The tokenizer of a loaded model.
+
+    Raises:
+        DlbenchError: there is none.
+    """
     if tokenizer is None:
         raise DlbenchError(f"model {name_of(model)!r} is loaded: give its tokenizer too (tokenizer=…)")
+    return tokenizer
+
+
+def _write(model: PreTrainedModel, tokenizer: Tokenizer | None, scratch: Path) -> str:
+    """Write a loaded model and its tokenizer into a folder of its name, and return that."""
+    tokenizer = _required(tokenizer, model)
     folder = scratch / name_of(model)
     config = copy.deepcopy(vars(model.config))
     try:
@@ -84,8 +94,7 @@ def loaded(model: GivenModel, tokenizer: Tokenizer | None, device: str, dtype: s
         place = resolve_device(device)
         yield load(str(model), device=place, dtype=settled_dtype(dtype, str(model), place))
         return
-    if tokenizer is None:
-        raise DlbenchError(f"model {name_of(model)!r} is loaded: give its tokenizer too (tokenizer=…)")
+    tokenizer = _required(tokenizer, model)
     training = {module: module.training for module in model.modules()}
     trainable = {parameter: parameter.requires_grad for parameter in model.parameters()}
     try:

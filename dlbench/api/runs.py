@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from dlbench.api.asked import given_methods, limited, tasks_of
+from dlbench.api.asked import spec_of
 from dlbench.api.given_methods import GivenMethod, resolve
 from dlbench.api.given_models import stored
 from dlbench.api.results import Results
-from dlbench.data.resolve import documents_per_task
 from dlbench.data.task_options import Sources
 from dlbench.errors import RowsLeftOutError
 from dlbench.records.run_folder import METHODS
-from dlbench.registry import methods as registry
-from dlbench.running.config import RunSpec, check_environment
-from dlbench.system import process_group, stopping
+from dlbench.running.config import check_environment
+from dlbench.system import process_group
 from dlbench.terminal.said import say
 
 if TYPE_CHECKING:
@@ -121,23 +119,20 @@ def run(
     out = Path(out)
     process_group.settle(say)
     names, parameters = resolve(_several(methods), out.expanduser() / METHODS)
-    for left_out in registry.unusable(names).values():
-        say(f"left out: {left_out}")
-    asked: tuple[str, ...] = _several(tasks)
     folders = tuple(map(str, _several(include_path)))  # type: ignore[arg-type]  # a text is one folder
     data = None if data_dir is None else str(data_dir)
-    sources = Sources(data, folders, fewshot, max_new_tokens, template, metric, system_instruction)
-    sources.check(asked)
-    count, first = limited(str(limit or ("all" if official else documents_per_task(asked))))
     with stored(_several(model), tokenizer) as models:
-        spec = RunSpec(
+        spec = spec_of(
+            names,
+            _several(tasks),
+            Sources(data, folders, fewshot, max_new_tokens, template, metric, system_instruction),
+            limit=None if limit is None else str(limit),
+            official=official,
+            fit_seeds=fit_seeds,
+            time_limit=time_limit,
             models=models,
-            tasks=tasks_of(asked, sources),
-            methods=given_methods(names, official),
             budgets=budgets if budgets is None or budgets == "auto" else tuple(map(float, _several(budgets))),
             settings={**parameters, **{n: {**parameters.get(n, {}), **of} for n, of in (settings or {}).items()}},
-            limit=count,
-            limit_first=first,
             out=out,
             batch_size=batch_size,
             seed=seed,
@@ -148,21 +143,16 @@ def run(
             kernels=kernels,
             processes=processes,
             fit=refit,
-            fit_seeds=fit_seeds if fit_seeds is not None else 3 if official else 1,
             fit_tokens=fit_tokens,
             timing=timing,
-            sources=sources,
             chat_template=chat_template,
             think_end_token=think_end_token,
-            official=official,
             author=author,
             offline=offline,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
-            time_limit=None if time_limit is None else stopping.seconds(time_limit),
             progress=progress,
         )
-        spec.check()
         check_environment(spec)
         from dlbench.running.runner import execute
 

@@ -19,7 +19,7 @@ from dlbench.commands.options.terminal import (
     unique,
 )
 from dlbench.errors import DlbenchError
-from dlbench.system import process_group, stopping
+from dlbench.system import process_group
 from dlbench.terminal.said import say
 
 
@@ -123,56 +123,43 @@ def run(
 
     The same command started again continues where it stopped.
     """
-    from dlbench.api.asked import given_methods, limited, tasks_of
-    from dlbench.data import resolve
+    from dlbench.api.asked import spec_of
     from dlbench.data.task_options import Sources
-    from dlbench.registry import methods as registry
-    from dlbench.running.config import RunSpec, check_environment, parse_settings
+    from dlbench.running.config import check_environment, parse_settings
 
     try:
         process_group.settle(say)
-        for left_out in registry.unusable(unique(method) or ("core",)).values():
-            say(f"left out: {left_out}")
-        names = unique(task) or ("nano",)
-        sources = Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric, system_instruction)
-        sources.check(names)
-        count, first = limited(limit or ("all" if official else str(resolve.documents_per_task(names))))
-        asked = RunSpec(
+        asked = spec_of(
+            unique(method) or ("core",),
+            unique(task) or ("nano",),
+            Sources(data_dir, unique(include_path), fewshot, max_new_tokens, template, metric, system_instruction),
+            limit=limit,
+            official=official,
+            fit_seeds=fit_seeds,
+            time_limit=time_limit,
             models=unique(model) or ("nano",),
-            tasks=tasks_of(names, sources),
-            methods=given_methods(unique(method) or ("core",), official),
             budgets=budgets_of(budget),
             settings=parse_settings(set_ or ()),
-            limit=count,
-            limit_first=first,
             out=out,
             batch_size=batch_size_of(batch_size),
             seed=seed,
             device=device,
             dtype=dtype,
-            prompt=prompt,  # type: ignore[arg-type]  # checked in the next line
+            prompt=prompt,
             kv=kv,
-            kernels=kernels,  # type: ignore[arg-type]  # checked likewise
+            kernels=kernels,
             processes=number("processes", processes, "auto"),
             fit=refit,
-            fit_seeds=fit_seeds if fit_seeds is not None else 3 if official else 1,
             fit_tokens=tokens(fit_tokens),
             timing=timing,
-            sources=sources,
-            chat_template=chat_template,  # type: ignore[arg-type]  # checked likewise
+            chat_template=chat_template,
             think_end_token=think_end_token,
-            official=official,
             author=author,
             offline=offline,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
-            time_limit=None if time_limit is None else stopping.seconds(time_limit),
-            progress="quiet" if quiet else "lines" if verbose else progress,  # type: ignore[arg-type]  # checked likewise
+            progress="quiet" if quiet else "lines" if verbose else progress,
         )
-        asked.check()
-        if process_group.rank() == 0:
-            for name, path in asked.task_code():
-                say(f"task {name!r} runs code of its own: {path} names functions, or a class")
         if as_json and not dry_run:
             raise DlbenchError("--json is for --dry-run: the results of a run are in its folder, and `dlbench board`'s")
         check_environment(asked)
