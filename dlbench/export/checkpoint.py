@@ -17,12 +17,11 @@ from dlbench.export.pruning import prune
 from dlbench.method import Action, Method, Static
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import INT8
-from dlbench.models.loading import load, stored_config
+from dlbench.models.loading import load
 from dlbench.records.schema import Record
 from dlbench.system.files import write_text
-
-CARD_FILE = "dlbench.json"
-"""`dlbench.models.loading.load` reads the base's hash from it, so that rows of the model stand beside the base's."""
+from dlbench.train.card import CARD_FILE
+from dlbench.train.export import save_model
 
 
 @dataclass(frozen=True)
@@ -109,9 +108,7 @@ def export(
     ]
     expected = _written(backbone, method, requests)
     prune(backbone.model, backbone.family, layers)
-    stored = stored_config(source).dtype
-    backbone.model.to(stored if isinstance(stored, torch.dtype) else torch.float32).save_pretrained(folder)
-    backbone.tokenizer.save_pretrained(folder)
+    save_model(backbone, source, folder)
     card = _card(record, layers, backbone.base_sha256)
     write_text(folder / CARD_FILE, json.dumps(card, indent=1) + "\n")
     made = load(str(folder), dtype=info.dtype)

@@ -121,11 +121,11 @@ class Trained:
 
 
 def save_model(backbone: Backbone, source: str, folder: Path) -> None:
-    """Save a trained model in the dtype that the weights it was trained from are stored in.
+    """Save a model that was made from another one, in the dtype that the other's weights are stored in.
 
     Args:
-        backbone: trained; its model is converted in place.
-        source: the model it was trained from, as the user gave it.
+        backbone: trained or pruned; its model is converted in place.
+        source: the model it was made from, as the user gave it.
         folder: where to.
     """
     backbone.model.to(stored_dtype(source)).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""A method in an importable module: its class is given to `dlbench.run` as it is."""
+"""A plugin: given to `dlbench.run` as a class, and packed into a submission as a file."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from dlbench.models.checkpoint.hashes import plain_tensors
+from dlbench.models.checkpoint.hashes import place_of, plain_tensors
 
 _WORDS = {"cpu": 1 << 15}
 """Words of 8 bytes that are multiplied at a time, by type of device: what fits the caches of a core."""
@@ -42,11 +42,10 @@ def checksums(model: Any) -> dict[str, tuple[object, ...]]:
     tied: dict[tuple[object, ...], int] = {}
     for name, tensor in plain_tensors(model):
         if not tensor.is_meta:
-            shape = tensor.dtype, tuple(tensor.shape)
-            place = tensor.device, tensor.data_ptr(), tensor.stride(), *shape
+            place = place_of(tensor)
             if place not in tied:
                 tied[place] = _checksum(tensor)
-            found[name] = *shape, tied[place]
+            found[name] = tensor.dtype, tuple(tensor.shape), tied[place]
     return found
 
 

@@ -64,15 +64,15 @@ def weights_sha256(model: Any, files: str) -> str:
     pieces: dict[tuple[Any, ...], list[Future[bytes]]] = {}
     with ThreadPoolExecutor(min(_THREADS, cores())) as pool:
         for _, tensor in tensors:
-            if not tensor.is_meta and _place(tensor) not in pieces:
-                pieces[_place(tensor)] = [pool.submit(piece) for piece in _pieces(tensor)]
+            if not tensor.is_meta and place_of(tensor) not in pieces:
+                pieces[place_of(tensor)] = [pool.submit(piece) for piece in _pieces(tensor)]
         digest = hashlib.sha256()
         for name, tensor in tensors:
             digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
             if tensor.is_meta:
                 digest.update(f"not in memory: of files {files}\0".encode())
             else:
-                digest.update(b"".join(piece.result() for piece in pieces[_place(tensor)]))
+                digest.update(b"".join(piece.result() for piece in pieces[place_of(tensor)]))
     return digest.hexdigest()
 
 
@@ -90,7 +90,7 @@ def _plain(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
         yield name, value.detach()
 
 
-def _place(tensor: Tensor) -> tuple[Any, ...]:
+def place_of(tensor: Tensor) -> tuple[Any, ...]:
     """Memory of a tensor's values: equal for tied tensors."""
     return tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
 
