@@ -44,11 +44,10 @@ class Board:
         """Return what the numbers say, a line per question: on the tasks of a view, or on all of the board."""
         tracks = self.tracks if view is None else view.tracks
         anchors = {track.anchor for track in tracks}
-        names = {track.name for track in tracks}
         return headlines(
             [one for one in self.views if not one.suite and one.tracks[0].anchor in anchors],
             self.standings,
-            [claim for claim in self.claims if claim.track in names],
+            [claim for claim in self.claims if claim.track in anchors],
         )
 
 

@@ -39,6 +39,7 @@ def board(
     from dlbench.leaderboard import site
     from dlbench.leaderboard.board import read_board
     from dlbench.leaderboard.chart_files import save_pictures
+    from dlbench.leaderboard.data.apart import apart
     from dlbench.leaderboard.terminal.table import print_board
     from dlbench.leaderboard.workers import Workers, enough
 
@@ -48,6 +49,8 @@ def board(
     try:
         with Workers(processes or enough(run_dir)) as workers:
             read = read_board(run_dir, workers)
+            for line in apart(read.tracks):
+                typer.echo(line, err=True)
             if index is not None:
                 (site.check_index if check else site.write_index)(read, index)
                 echo(f"{index}: {'as these records give it' if check else 'written'}")

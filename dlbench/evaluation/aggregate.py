@@ -36,8 +36,6 @@ class Reference:
     depth: int
     costs: DenseCosts
     samples: SamplesById
-    stand_in: bool = False
-    """True where the base did not run, and the derived backbone's own full depth replaces it for the shares."""
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,8 @@ def build(
         remarks.append("never acted: every token ran every layer")
     remarks += _sample_notes(evaluation, samples, cost)
     scored = scored or sample_quality(evaluation, samples)
-    if base.stand_in:
-        remarks.append("the base backbone did not run: shares are of this backbone's own full depth")
-        scored = scored.model_copy(update={"full_mean": None, "retained": None, "retained_ci95": None})
+    if conditions.alone:
+        remarks.append("the base backbone did not run: all shares are of this backbone's own full depth")
     return Record(
         key=setting.key,
         track=conditions.track,
@@ -120,7 +119,7 @@ def _backbone(conditions: Conditions) -> BackboneInfo:
         layers=backbone.depth,
         dtype=backbone.dtype,
         sha256=backbone.sha256,
-        base_sha256=backbone.base_sha256,
+        base_sha256=conditions.base_sha256,
         quantization=backbone.quantization,
         adapter_of=backbone.adapter_of or None,
     )

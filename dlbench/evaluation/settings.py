@@ -77,12 +77,19 @@ class Conditions:
     """Number of documents left out of fitting because they are also scored."""
     notes: tuple[str, ...] = ()
     """Notes for every record of the task."""
+    alone: bool = False
+    """Whether the backbone's base does not run: then it is compared with its own full depth, in a track of its own."""
+
+    @property
+    def base_sha256(self) -> str:
+        """Hash of the backbone whose full depth is compared with."""
+        return self.backbone.sha256 if self.alone else self.backbone.base_sha256
 
     @property
     def track(self) -> str:
         """Name of the track: only rows of one track may be ranked together."""
         return track_name(
-            self.backbone.base_sha256,
+            self.base_sha256,
             self.task,
             self.documents_sha256,
             prompt=self.prompt,

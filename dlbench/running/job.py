@@ -116,9 +116,8 @@ class Job:
 
     def reference(self, store: Store) -> Reference:
         """Full depth of this job, with which others are compared."""
-        backbone = self.engine.backbone
-        stand_in = backbone.sha256 != backbone.base_sha256
-        return Reference(backbone.depth, self.engine.costs, store.samples(self.settings[0].key), stand_in)
+        engine = self.engine
+        return Reference(engine.backbone.depth, engine.costs, store.samples(self.settings[0].key))
 
     def env(self, batch_size: int | None) -> dict[str, str]:
         """What its records say of the machine and the kernels.

@@ -83,12 +83,13 @@ class Planner:
         for engine in bases_first:
             self._methods(engine.backbone.depth)
         jobs: list[Job] = []
+        there = {engine.backbone.sha256 for engine in engines}
         for name in self.spec.tasks:
             task = load_task(name, self.spec.sources)
             self.notices.fit_overlap(task)
             bases: dict[str, Job] = {}
             for engine in bases_first:
-                job = self._job(engine, task)
+                job = self._job(engine, task, alone=engine.backbone.base_sha256 not in there)
                 job.base = bases.get(engine.backbone.base_sha256)
                 bases.setdefault(engine.backbone.sha256, job)
                 jobs.append(job)
@@ -130,8 +131,8 @@ class Planner:
                 methods.append((given, method))
         return methods
 
-    def _job(self, engine: Engine, task: Task) -> Job:
-        """A task on a backbone, without settings yet."""
+    def _job(self, engine: Engine, task: Task, *, alone: bool) -> Job:
+        """A task on a backbone, without settings yet; alone where what it is compared with by default does not run."""
         backbone = engine.backbone
         if not task.is_loglikelihood:
             self.notices.generation_config(engine)
@@ -158,6 +159,7 @@ class Planner:
             of=len(split),
             fit_overlap=task.fit_overlap,
             notes=self.notices.complaints(task, documents),
+            alone=alone,
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)

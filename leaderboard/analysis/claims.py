@@ -24,7 +24,7 @@ class Claim:
     """One comparison.
 
     Attributes:
-        task, track: where it was made.
+        task, track: where it was made; of the track its anchor.
         condition: at which cost, in words.
         subject, other: what was compared, in words.
         difference: mean score of subject minus other, paired by document; None where the documents differ. Of a control
@@ -194,7 +194,7 @@ def _at(*known: ScoredEntry) -> str:
 def _claim(question: _Question, difference: Interval | None, p: float | None, n: int) -> Claim:
     draft = Claim(
         task=question.track.task.name,
-        track=question.track.name,
+        track=question.track.anchor,
         condition=question.condition,
         subject=question.subject,
         other=question.other,
@@ -233,7 +233,7 @@ def _crossed(track: Track) -> Iterator[Claim]:
         kept, left = f"{100 * before.retained:.0f} %", f"{100 * after.retained:.0f} %"
         yield Claim(
             task=track.task.name,
-            track=track.name,
+            track=track.anchor,
             condition=condition,
             subject="the oracle",
             other="itself under other references",

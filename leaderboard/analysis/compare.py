@@ -11,6 +11,7 @@ import numpy as np
 
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard.analysis.against import verdict
+from dlbench.leaderboard.data.apart import documents_of
 from dlbench.leaderboard.data.paired_scores import ScoredEntry, scored_entries
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.data.tracks import Track
@@ -142,7 +143,7 @@ def compare(
         if ours and theirs:
             pairs.append(_Pair(track, *_at(ours, theirs, at, a, b)))
     if not pairs:
-        raise DlbenchError(f"{a} and {b} have no task in common in {run}")
+        raise DlbenchError(_not_together(wanted, a, b, run))
     for pair in pairs:
         _check(pair, run)
     p_values = [permutation_p(_scores(one.a), _scores(one.b), clusters=one.a.clusters) for one in pairs]
@@ -150,6 +151,23 @@ def compare(
         _comparison(pair, p, float(after), _flips(run, pair, examples))
         for pair, p, after in zip(pairs, p_values, corrected(p_values), strict=True)
     ]
+
+
+def _not_together(tracks: Sequence[Track], a: str, b: str, run: Path) -> str:
+    """Say why two labels stand in no track together: other tasks, other documents of one, or another base."""
+    theirs = [track for track in tracks if any(row.label == b for row in track.rows)]
+    for track in tracks:
+        here = any(row.label == a for row in track.rows)
+        for other in theirs if here else ():
+            where = f"{track.task.name} in {run}"
+            if track.name == other.name:
+                scored = f"{documents_of(track)} and {documents_of(other)}"
+                return (
+                    f"{a} and {b} were not scored on the same documents of {where}: {scored}; run both with one --limit"
+                )
+            if track.task.name == other.task.name:
+                return f"{a} and {b} are compared with other models, or by other rules, on {where}: no comparison"
+    return f"{a} and {b} have no task in common in {run}"
 
 
 def _at(

@@ -10,12 +10,14 @@ from typing import TypeVar, get_args
 
 from dlbench.errors import RecordError
 from dlbench.leaderboard.data.layer_usage import count_usage
+from dlbench.leaderboard.data.same_key import BoardKeys, place_of
 from dlbench.leaderboard.data.tracks import Track, build_tracks
 from dlbench.records.jsonl import JsonLine, read_lines
 from dlbench.records.schema import Asked, Record, Sample, SharedSources, Timing, Trust, Usage
 from dlbench.records.schema import Scores as ScoresLine
 
 Item = TypeVar("Item", bound=JsonLine)
+Keyed = TypeVar("Keyed", Timing, Usage)
 Value = TypeVar("Value")
 Scores = Mapping[str, Mapping[str, float]]
 """Record key → document id → primary score."""
@@ -87,20 +89,35 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
     for run_dir in run_dirs:
         if not (run_dir / "records.jsonl").is_file():
             raise RecordError(f"{run_dir}: no records.jsonl in it; is it the --out of a finished dlbench run?")
-    records = _merge(run_dirs, "records.jsonl", Record, _result, _figures, _least_trusted)
+    by_folder = {run_dir: list(read_lines(run_dir / "records.jsonl", Record)) for run_dir in run_dirs}
+    keys = BoardKeys(by_folder)
+    own = {run_dir: keys.own(run_dir) for run_dir in run_dirs}
+    records = _merge(
+        run_dirs,
+        "records.jsonl",
+        Record,
+        _result,
+        _figures,
+        choose=_least_trusted,
+        rename=lambda folder, record: [keys.record(folder, record)],
+    )
     if not records:
         raise RecordError(
             f"{', '.join(map(str, run_dirs))}: records.jsonl holds no record, so there is nothing to show"
         )
-    timings = _merge(run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None)
+    timings = _merge(
+        run_dirs, "timing.jsonl", Timing, _clocked, lambda timing: None, rename=lambda *line: _renamed(keys, *line)
+    )
     layers = {record.key: record.backbone.layers for record in records}
     scores: dict[str, Mapping[str, float]] = {}
     usage: dict[str, Usage] = {}
     samples: dict[str, Path] = {}
     for path in _files(run_dirs, "scores.jsonl"):
-        scores.update((line.key, line.scores) for line in read_lines(path, ScoresLine) if line.key in layers)
+        for line in read_lines(path, ScoresLine):
+            scores.update((key, line.scores) for key in keys.of(path.parent, line.key))
     for path in _files(run_dirs, "usage.jsonl"):
-        usage.update((line.key, line) for line in read_lines(path, Usage) if line.key in layers)
+        for of_layers in read_lines(path, Usage):
+            usage.update((one.key, one) for one in _renamed(keys, path.parent, of_layers))
     tracks = {record.key: record.track for record in records}
     sources: dict[str, dict[str, str]] = {track: {} for track in tracks.values()}
     for path in _files(run_dirs, "sources.jsonl"):
@@ -108,11 +125,12 @@ def read_runs(run_dirs: Sequence[Path]) -> Runs:
             _add_sources(sources, one.track, one.sources, path)
     asked = {run_dir: _asked_ids(run_dir, sources) for run_dir in run_dirs}
     for key in sorted(layers):
-        for path in _files(run_dirs, f"samples/{key}.jsonl"):
-            wanted = asked[path.parent.parent].get(tracks[key])
-            scores[key], usage[key] = _sampled(path, key, layers[key], wanted)
-            samples[key] = path
-            break
+        for run_dir in run_dirs:
+            path = run_dir / "samples" / f"{own[run_dir].get(key)}.jsonl"
+            if path.is_file():
+                scores[key], usage[key] = _sampled(path, key, layers[key], asked[run_dir].get(tracks[key]))
+                samples[key] = path
+                break
     return Runs(
         records=records,
         timings=timings,
@@ -174,9 +192,15 @@ def _sampled(path: Path, key: str, depth: int, wanted: Container[str] | None) ->
     return scores, usage
 
 
+def _renamed(keys: BoardKeys, folder: Path, line: Keyed) -> list[Keyed]:
+    """Return a line of a folder under each of the board's keys of its result; as it is where no record has its key."""
+    own = keys.of(folder, line.key) or (line.key,)
+    return [line if key == line.key else line.model_copy(update={"key": key}) for key in own]
+
+
 def _result(record: Record) -> Hashable:
     # Two budgets may end at the same parameters, and so share a key.
-    return (record.track, record.task.name, record.method.name, record.key, record.run.budget or 0.0)
+    return (place_of(record), record.task.name, record.method.name, record.key, record.run.budget or 0.0)
 
 
 def _figures(record: Record) -> Hashable:
@@ -202,14 +226,16 @@ def _merge(
     identity: Callable[[Item], Hashable],
     figures: Callable[[Item], Hashable],
     choose: Callable[[Item, Item], Item] = lambda kept, item: kept,
+    rename: Callable[[Path, Item], Iterable[Item]] = lambda folder, item: [item],
 ) -> tuple[Item, ...]:
     """Read one file of every folder and keep each result once; raise where two folders give other figures for it."""
     merged: dict[Hashable, tuple[Item, str]] = {}
     for path in _files(run_dirs, name):
-        for number, item in enumerate(read_lines(path, model), start=1):
+        for number, line in enumerate(read_lines(path, model), start=1):
             here = f"{path}, line {number}"
-            kept, there = merged.setdefault(identity(item), (item, here))
-            if figures(kept) != figures(item):
-                raise RecordError(f"{here}: other figures for the same result than in {there}; keep one of them")
-            merged[identity(item)] = (choose(kept, item), there)
+            for item in rename(path.parent, line):
+                kept, there = merged.setdefault(identity(item), (item, here))
+                if figures(kept) != figures(item):
+                    raise RecordError(f"{here}: other figures for the same result than in {there}; keep one of them")
+                merged[identity(item)] = (choose(kept, item), there)
     return tuple(item for _, (item, _) in sorted(merged.items(), key=lambda entry: str(entry[0])))

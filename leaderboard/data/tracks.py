@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dlbench.leaderboard.data.same_key import Place, place_of
 from dlbench.leaderboard.formatting import slug
 from dlbench.records.schema import Record, TaskUsed, Timing
 from dlbench.stats.resample import FloatArray
@@ -79,7 +80,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Rows that may be compared: one task of one version, one base backbone, one set of rules."""
+    """Rows that may be compared: one task of one version, its documents, one base backbone, one set of rules."""
 
     name: str
     anchor: str
@@ -101,12 +102,12 @@ def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> l
     """Group records into tracks, label and order their rows: full, smaller dense models, methods by name and budget."""
     clock, records = list(timings), list(records)
     models = names_of_models(records)
-    groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str, Place, str], list[Record]] = defaultdict(list)
     for record in records:
-        groups[record.task.name, record.task.version, record.track, record.task.metric].append(record)
+        groups[record.task.name, record.task.version, place_of(record), record.task.metric].append(record)
     tracks: list[Track] = []
     anchors: dict[str, int] = defaultdict(int)
-    for (task_name, _, name, _), members in sorted(groups.items()):
+    for (task_name, _, (name, *_), _), members in sorted(groups.items(), key=lambda one: _most_first(one[0])):
         stem = slug(task_name) or "task"
         anchors[stem] += 1
         anchor = stem if anchors[stem] == 1 else f"{stem}-{anchors[stem]}"
@@ -114,6 +115,12 @@ def build_tracks(records: Iterable[Record], timings: Iterable[Timing] = ()) -> l
         clocked = _on_one_machine([timing for timing in clock if timing.key in keys])
         tracks.append(Track(name, anchor, members[0].task, _rows(members, models, clocked, anchor)))
     return tracks
+
+
+def _most_first(group: tuple[str, str, Place, str]) -> tuple[object, ...]:
+    """A key that orders groups by task, version and track, and in a track by documents, those of most first."""
+    task, version, (track, documents, drawn), metric = group
+    return task, version, track, metric, -documents, drawn
 
 
 def names_of_models(records: Iterable[Record]) -> dict[tuple[str, str], str]:
@@ -155,30 +162,6 @@ def cut_prompts(records: Iterable[Record]) -> list[str]:
         for task, backbone, cut, n in sorted(prompts)
         if cut
     ]
-
-
-def superseded(tracks: Iterable[Track]) -> list[str]:
-    """Return a line for each track of an older protocol or version of a task that stands beside a newer one."""
-    groups: dict[tuple[str, str], dict[tuple[str, str], str]] = defaultdict(dict)
-    for track in tracks:
-        facts = dict(part.split("=", 1) for part in track.name.split() if "=" in part)
-        age = (facts.get("protocol", ""), track.task.version)
-        groups[track.task.name, facts.get("base", "")][age] = track.name
-    lines = []
-    for (task, _), by_age in sorted(groups.items()):
-        newest = max(by_age, key=lambda age: tuple(map(_natural, age)))
-        lines += [
-            f"{task}: rows of protocol {protocol}, version {version}, are superseded by protocol {newest[0]}, version "
-            f"{newest[1]}; they stay in a track of their own and are never ranked with the newer ones"
-            for protocol, version in sorted(by_age)
-            if (protocol, version) != newest
-        ]
-    return lines
-
-
-def _natural(text: str) -> tuple[tuple[int, str], ...]:
-    """A key that orders versions by their numbers."""
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in text.split("."))
 
 
 def _rows(

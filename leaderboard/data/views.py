@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dlbench.leaderboard import formatting
+from dlbench.leaderboard.data.apart import documents_of
 from dlbench.leaderboard.data.cost_axes import Axis, axes
 from dlbench.leaderboard.data.entries import BoardEntry, build_entry, unique
 from dlbench.leaderboard.data.fit_seeds import group_seeds
@@ -90,7 +91,7 @@ def build_views(tracks: Sequence[Track]) -> list[BoardView]:
 
 
 def _titles(members: Sequence[Track]) -> list[str]:
-    """Return the names of tasks; where tracks share one, with what tells them apart: documents, version or place."""
+    """Return the names of tasks; where tracks share one, with what tells them apart: documents, version, the draw."""
     by_task: dict[str, list[Track]] = defaultdict(list)
     for track in members:
         by_task[track.task.name].append(track)
@@ -100,7 +101,8 @@ def _titles(members: Sequence[Track]) -> list[str]:
         if len(same) == 1:
             return track.task.name
         place = same.index(track)
-        for said in ([f"{one.task.n} documents" for one in same], [f"version {one.task.version}" for one in same]):
+        numbers, versions = [f"{one.task.n} documents" for one in same], [f"version {one.task.version}" for one in same]
+        for said in (numbers, versions, [documents_of(one) for one in same]):
             if len(set(said)) == len(same):
                 return f"{track.task.name}, {said[place]}"
         return f"{track.task.name}, track {place + 1}"

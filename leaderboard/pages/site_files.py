@@ -13,9 +13,9 @@ from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.board import Board
 from dlbench.leaderboard.charts import frontier, vega
 from dlbench.leaderboard.charts.style import site_marks
+from dlbench.leaderboard.data.apart import apart, superseded
 from dlbench.leaderboard.data.entries import shown
 from dlbench.leaderboard.data.run_files import Runs
-from dlbench.leaderboard.data.tracks import superseded
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.exports import board_json, table_csv, table_latex
 from dlbench.leaderboard.pages.environment import style
@@ -66,7 +66,7 @@ def _page_calls(board: Board, site: Site) -> Iterator[Callable[[], list[File]]]:
     for claim in board.claims:
         by_track[claim.track].append(claim)
     for view in reversed(board.views):
-        telling = [one for track in view.tracks for one in by_track[track.name]]
+        telling = [one for track in view.tracks for one in by_track[track.anchor]]
         texts = {} if view.suite else asked.get(view.tracks[0].name, {})
         said = board.headlines(view) if view.suite else [], telling
         yield partial(view_files, site, view, board.standings[view.slug], runs.of(view.keys), texts, said)
@@ -94,7 +94,7 @@ def _site(board: Board) -> Site:
             f"These records come from different versions of dlbench ({', '.join(versions)}). "
             "Small differences between rows may be differences between versions."
         )
-    warnings += superseded(runs.tracks)
+    warnings += [*superseded(runs.tracks), *apart(runs.tracks)]
     downloads = [
         ("records.csv", "all rows as one flat table"),
         ("board.json", "views, ranks and intervals"),

@@ -19,6 +19,7 @@ from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.method_columns import method_columns
 from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.columns.row_line import record_line
+from dlbench.leaderboard.data.apart import base_of
 from dlbench.leaderboard.data.tracks import Row, Track
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.terminal.plot import plot
@@ -60,7 +61,9 @@ def closing_table(tracks: Sequence[Track], width: int = 100) -> Table:
     for place, track in enumerate(tracks):
         if place:
             table.add_section()
-        _add_track(table, track, info)
+        name = track.task.name
+        bases = {base_of(one) for one in tracks if one.task.name == name}
+        _add_track(table, track, info, f"{name} on {base_of(track)}" if len(bases) > 1 else name)
         if any(not row.ok for row in track.rows):
             table.caption = "† unreachable: the budget is missed; the closest setting that was found is shown"
     return table
@@ -83,11 +86,11 @@ def methods_table(view: BoardView, standings: Standings) -> Table:
     return table
 
 
-def _add_track(table: Table, track: Track, info: TableInfo) -> None:
+def _add_track(table: Table, track: Track, info: TableInfo, title: str) -> None:
     scores = [row.record.quality.mean for row in track.rows if row.record.quality]
     columns = row_columns("terminal", replace(info, decimals=formatting.decimals(scores)))
     heading = {
-        "name": Text(track.task.name, style="bold", no_wrap=True),
+        "name": Text(title, style="bold", no_wrap=True),
         "score": Text(f"n {track.task.n}", style="dim"),
         "kept": Text(track.task.metric, style="dim"),
     }

@@ -129,7 +129,7 @@ def test_other_documents_are_refused_in_one_line(tmp_path, capsys):
     assert cli.main(["compare", str(folder), "static_skip", "static_exit"]) == 2
     said = capsys.readouterr().err.strip()
     assert "not scored on the same documents of t in" in said
-    assert said.endswith("30 and 80, 30 in common; run both with one --limit")
+    assert said.endswith("30 documents and 80 documents; run both with one --limit")
     assert len(said.splitlines()) == 1
 
 

@@ -3,7 +3,8 @@
 from record_factory import record, synthetic_run
 
 from dlbench.leaderboard.board import read_board
-from dlbench.leaderboard.data.tracks import build_tracks, superseded
+from dlbench.leaderboard.data.apart import superseded
+from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.site import build
 from dlbench.records.schema import Record
 
