@@ -140,9 +140,7 @@ def test_the_ranking_on_every_axis(page):
             assert shown[0] == place and lows[0] <= low <= lows[1] and highs[0] <= high <= highs[1], (axis, setting)
             settled += (lows[0] == lows[1]) + (highs[0] == highs[1])
             open_ += 2
-        shown_labels = [
-            label for label, (attributes, _) in lines.items() if attributes["data-k"] in ("method", "control")
-        ]
+        shown_labels = {label for label, (attributes, _) in lines.items() if attributes["data-k"] in KINDS}
         rest = [label for label in shown_labels if label not in places and label not in controls]
         assert all("never so cheap" in lines[label][1][1] for label in rest)
         every = page.plain.by_label("method", axis).keys() | page.plain.by_label("control", axis).keys()
