@@ -176,7 +176,10 @@ class DecodingForecast:
         job, depth = plan.job, plan.job.engine.backbone.depth
         if job.conditions.task.is_loglikelihood:
             return sum(count * plan.at(row).seconds for count, row in zip(missing, plan.rows, strict=True))
-        reading = self._prompt_token[job.engine.backbone.sha256] * sum(len(p.request.ids) for p in job.batches[index])
+        prompts = [p.request for p in job.batches[index]]
+        # a method's prompts may not share what they begin with
+        read = sum(len(one.ids) for one in prompts) if self._routed else job.engine.tokens_read(prompts)
+        reading = self._prompt_token[job.engine.backbone.sha256] * read
         seconds = 0.0 if self._routed else reading * any(missing)
         decoded: set[object] = set()
         for count, row in zip(missing, plan.rows, strict=True):

@@ -1,7 +1,7 @@
 """The engine: decode with dynamic depth, on stock models with gates around their layers, and count the FLOPs.
 
 Modules import downwards only: keyed_rng, stop_strings, flops, kv < sampling, requests, interfaces < logits_processors <
-layers < kernels < routing < runtime < prefill < decoding < proof < speculative < engine < loglikelihood.
+layers < kernels < routing < prefix_cache < runtime < prefill < decoding < proof < speculative < engine < loglikelihood.
 """
 
 from dlbench.engine.engine import Engine

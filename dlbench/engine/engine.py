@@ -54,8 +54,9 @@ class Engine:
         Raises:
             DlbenchError: the family was recognised from structure, and does not pass its proof.
         """
-        prove(backbone)
+        shares = prove(backbone)
         self.runtime = Runtime(backbone, metered=metered, kernels=kernels)
+        self.runtime.prefixes.usable &= shares
 
     @property
     def backbone(self) -> Backbone:
@@ -107,13 +108,22 @@ class Engine:
         """Decoding runs before timing: graphs are captured on the second use of a shape."""
         return 2 if self.kernels == "captured" else 0
 
+    def tokens_read(self, requests: Sequence[Request]) -> int:
+        """How many tokens a wave of some prompts runs at full depth: those that all begin with count once."""
+        return self.runtime.prefixes.tokens_read([r.ids for r in requests])
+
+    def forget(self) -> None:
+        """Forget what earlier prompts had in common: the next are read as if they were the first."""
+        self.runtime.prefixes.forget()
+
     def release(self) -> None:
         """Free memory that no wave uses, kept for the next wave."""
+        self.forget()
         if self.runtime.graph_pool is not None:
             self.runtime.graph_pool.release()
 
     def idle_bytes(self) -> int:
-        """Memory that `release` would free, in bytes."""
+        """Memory that no wave uses and the next may take, in bytes."""
         return 0 if self.runtime.graph_pool is None else self.runtime.graph_pool.idle_bytes()
 
     @torch.inference_mode()
@@ -127,6 +137,9 @@ class Engine:
         reads: Collection[int] = (),
     ) -> Wave:
         """Run the prompts once, left-padded to the longest of those that are read together.
+
+        Tokens that all of them begin with are read once, as one row, where every layer runs; those of the last waves
+        are remembered (see `dlbench.engine.prefix_cache`).
 
         Args:
             requests: one row each; neighbours of similar length waste the least.

@@ -17,10 +17,11 @@ from dlbench.engine.interfaces import NOBODY, Plan
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.layers.rotary_tables import Angles
+from dlbench.engine.prefix_cache import Prefix
 from dlbench.engine.requests import Generation, Request, near_tie_below
 from dlbench.engine.routing.live_view import LiveView
 from dlbench.engine.routing.method_plan import Routing
-from dlbench.engine.routing.prompt_states import PromptStates
+from dlbench.engine.routing.prompt_states import PromptStates, StateSums
 from dlbench.engine.runtime import Runtime
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
@@ -115,8 +116,9 @@ class Wave:
         self.states = PromptStates(runtime.backbone.depth, rows, reads)
         routing = self._prompt_routing()
         with runtime.gates.installed():
+            prefix = None if routed is not None else self._prefix()
             starts = range(0, rows, self.slots)
-            self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing) for i in starts]
+            self.chunks = [self._read(np.arange(i, min(i + self.slots, rows)), routing, prefix) for i in starts]
         self._moving: RowCache | None = None
         """The cache that runs copy prompts to."""
 
@@ -125,22 +127,70 @@ class Wave:
             return None
         return Routing(self.method, self.view, None)
 
-    def _read(self, rows: Slots, routing: Routing | None) -> Chunk:
-        """Run the prompts of some rows."""
+    def _prefix(self) -> Prefix | None:
+        """What is known of the tokens that all prompts begin with; they are read first where that spares enough."""
+        prefixes, layers = self.runtime.prefixes, self.states.layers
+        known, count = prefixes.find([r.ids for r in self.requests], layers)
+        if not count:
+            return known
+        ids, ledger = self.requests[0].ids[:count], Ledger(self.runtime.costs, 1, self.runtime.metered)
+        sums = StateSums(layers, count, None if known is None else known.sums)
+        cache = self._cache(1, count, lasting=False)
+        cache.seat(np.array([0]), np.array([count]), count)
+        self._run(cache, [ids], known, ledger, None, ForwardOptions(sums.note if layers else None))
+        self.ledger.share(int(ledger.executed[0]))
+        prefix = Prefix(ids, cache, sums)
+        prefixes.keep(prefix)
+        return prefix
+
+    def _read(self, rows: Slots, routing: Routing | None, prefix: Prefix | None) -> Chunk:
+        """Run the prompts of some rows, after the prefix if there is one."""
         lengths = self.lengths[rows]
         columns = int(lengths.max())
         cache = self._cache(len(rows), columns + (self.span if self.in_place else 0), lasting=self.in_place)
         cache.seat(rows, lengths, columns)
-        ids = torch.zeros(len(rows), columns, dtype=torch.long)
-        for i, row in enumerate(rows.tolist()):
-            ids[i, columns - len(self.requests[row].ids) :] = torch.tensor(self.requests[row].ids)
-        traffic = Traffic(lengths, np.zeros_like(lengths), columns, 0)
         watch = None
         if self.states.layers:
-            watch = partial(self.states.note, rows=rows, starts=columns - lengths)
-        ids = ids.to(self.runtime.backbone.device)
-        first = self.forward(cache, ids, traffic, self.ledger, routing, ForwardOptions(watch))
-        return Chunk(rows, cache, first)
+            sums = None if prefix is None else prefix.sums
+            watch = partial(self.states.note, rows=rows, starts=columns - lengths, prefix=sums)
+        texts = [self.requests[row].ids for row in rows.tolist()]
+        first = self._run(cache, texts, prefix, self.ledger, routing, ForwardOptions(watch))
+        # after the prefix a single token is left to each: that is a decode step, whose logits the next may overwrite
+        return Chunk(rows, cache, first.clone() if self.runtime.overwrites_states(cache) else first)
+
+    def _run(
+        self,
+        cache: RowCache,
+        texts: Sequence[Sequence[int]],
+        prefix: Prefix | None,
+        ledger: Ledger,
+        routing: Plan | None,
+        options: ForwardOptions,
+    ) -> Tensor:
+        """Run texts in one forward over as many columns as the longest has after the prefix; see `forward`.
+
+        A shorter text has more of its tokens before these columns, in which it runs some of the prefix again: so all
+        columns hold the true tokens of every row, or padding before its first.
+
+        Args:
+            cache: the texts are seated in it.
+            texts: tokens of each row.
+            prefix: what all texts begin with; None runs them whole.
+            ledger: charged.
+            routing: None runs every layer.
+            options: what else is wanted.
+        """
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        known = 0 if prefix is None else len(prefix.ids)
+        columns = int(lengths.max()) - known
+        if prefix is not None:
+            cache.seen = known
+            prefix.copy_to(cache, np.maximum(lengths - columns, 0))
+        ids = torch.zeros(len(texts), columns, dtype=torch.long)
+        for row, text in zip(ids, texts, strict=True):
+            row[max(columns - len(text), 0) :] = torch.tensor(text[-columns:])
+        traffic = Traffic(lengths, np.zeros_like(lengths), columns, known)
+        return self.forward(cache, ids.to(self.runtime.backbone.device), traffic, ledger, routing, options)
 
     def read_again(self, row: int, ids: Sequence[int], ledger: Ledger) -> RowCache:
         """Read a text again as its prompt was read, but with the rotary angles of a longer text.
@@ -150,12 +200,9 @@ class Wave:
             ids: its prompt and what it wrote.
             ledger: charged.
         """
-        count = np.array([len(ids)])
         cache = self._cache(1, len(ids), lasting=False)
-        cache.seat(np.array([row]), count, len(ids))
-        traffic = Traffic(count, np.zeros_like(count), len(ids), 0)
-        tokens = torch.tensor([ids], device=self.runtime.backbone.device)
-        self.forward(cache, tokens, traffic, ledger, self._prompt_routing(), ForwardOptions(length=len(ids) + 1))
+        cache.seat(np.array([row]), np.array([len(ids)]), len(ids))
+        self._run(cache, [ids], None, ledger, self._prompt_routing(), ForwardOptions(length=len(ids) + 1))
         return cache
 
     def look(self, seed: int) -> LiveView:

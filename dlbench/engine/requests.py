@@ -48,6 +48,7 @@ class Generation:
     prompt_flops: int
     """Credited FLOPs of the prompt, and of reading the text again if it was."""
     prompt_executed: int
+    """Executed FLOPs of the same; a prefix that the wave's prompts share is read once, and divided among them."""
     acted: bool
     """Whether any token of the wave skipped a layer or exited in this run."""
     speculation: tuple[int, int, int] | None = None

@@ -75,9 +75,10 @@ class StepTimer:
         self._requests = [replace(one, limit=min(one.limit, TOKENS), stop=()) for one in requests[:ROWS]]
         waves: list[Wave] = []
         engine.prefill(self._requests[:1]).decode()  # the first forward prepares more than later ones
+        engine.forget()
         seconds = timed(lambda: waves.append(self._prefill(self._requests, None, 0)), self._device, clock)
-        self.prompt_token = seconds / sum(len(one.ids) for one in self._requests)
-        """Seconds of reading a token of a prompt."""
+        self.prompt_token = seconds / engine.tokens_read(self._requests)
+        """Seconds of reading a token of a prompt; what prompts share is read once."""
         self._waves = [self._prefill(self._requests[:1], None, 0), *waves]
 
     def _prefill(self, requests: Sequence[Request], method: Method | None, seed: int) -> Wave:

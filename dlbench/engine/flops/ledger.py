@@ -1,6 +1,7 @@
 """Count executed FLOPs (what the kernels computed, padding included) and credited FLOPs (over the true context).
 
-Both are equal at batch 1 without padding, except for what is executed but not credited: keys that the KV policy
+Both are equal at batch 1 without padding, where no prefix of the prompt was known (it is credited, and not executed
+again; see `dlbench.engine.prefix_cache`), except for what is executed but not credited: keys that the KV policy
 "evict" hides (a kernel computes their scores and masks them), experts that a model computes for every token and masks
 (Llama 4), and what recurrent modules compute beyond the need of their tokens (`dlbench.models.recurrence`). Any other
 difference is a bug, or computation that is masked instead of skipped. A forward is only noted while it runs; sums are
@@ -120,6 +121,12 @@ class Ledger:
         """
         each = np.full(len(rows), self.costs.head) if own is None else _divided(own, len(rows))
         self._charge("heads", rows, each, each)
+
+    def share(self, flops: int) -> None:
+        """Charge executed FLOPs of reading what all rows have in common, divided among them to the last FLOP."""
+        rows = np.arange(len(self._executed))
+        each = _divided(flops, len(rows))
+        self._charge("layers", rows, 0 * each, each)
 
     def finish(self, known: Ints, keep: int = 1, wanted: Ints | None = None) -> None:
         """End the forward, which computed the logits of the last positions.

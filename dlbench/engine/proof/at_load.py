@@ -4,6 +4,7 @@ A few tokens are decoded through the gates, in rows of different length, and eve
 own forward over the same text without cache and padding, in which layers are left out by hand. So is shown, in order:
 full depth; a fixed set of layers, prompt included; layers and halves of layers chosen per token, under each KV policy;
 exits. Then the same is decoded with eager attention, and the FLOPs charged must be those of torch's own counter.
+What fails is refused, but for one thing: whether prompts that begin alike may be read from where they part.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.engine.decoding import Decoding
 from dlbench.engine.kv.storage import Slots
 from dlbench.engine.prefill import Loop, Wave
+from dlbench.engine.prefix_cache import PrefixCache
 from dlbench.engine.proof.reference import Actions, Policy, can_silence, logits_of
 from dlbench.engine.requests import Generation, Request
 from dlbench.engine.runtime import Runtime
@@ -34,6 +36,8 @@ from dlbench.system.device_memory import ran_out
 
 _LENGTHS = (5, 3)
 """Tokens of each prompt."""
+_ALIKE = 2
+"""Tokens that all prompts begin with."""
 _NEW = 3
 """New tokens of each row; all but the last are forwarded."""
 _ALLOWED = {"float64": 1e-6, "float32": 1e-3, "float16": 2e-2}
@@ -43,7 +47,8 @@ _FARTHER = 4.0
 _MOST = 0.5
 """Most that is allowed in any case: other layers or other keys differ by about 1."""
 _RUN, _SKIP, _EXIT = int(Action.RUN), int(Action.SKIP), int(Action.EXIT)
-_proved: WeakSet[nn.Module] = WeakSet()
+_proved: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+"""Whether prompts of a model may share a prefix."""
 
 
 class _Refuted(Exception):
@@ -75,14 +80,19 @@ class _Planned(Method):
         return torch.from_numpy(codes).to(view.row.device)
 
 
-def prove(backbone: Backbone) -> None:
+def prove(backbone: Backbone) -> bool:
     """Prove that the engine runs a recognised model as the model itself does; nothing for a family of the table.
+
+    Returns:
+        Whether prompts may share a prefix.
 
     Raises:
         DlbenchError: it does not; the message says what differs, and by how much.
     """
-    if not backbone.family.recognised or backbone.model in _proved:
-        return
+    if not backbone.family.recognised:
+        return True
+    if backbone.model in _proved:
+        return _proved[backbone.model]
     try:
         for what, check in _checks(backbone):
             try:
@@ -97,7 +107,21 @@ def prove(backbone: Backbone) -> None:
     except _Refuted as refuted:
         reason = f"its structure was recognised, but {refuted}"
         raise DlbenchError(unsupported(backbone.name, backbone.kind, reason)) from refuted
-    _proved.add(backbone.model)
+    shares = _proved[backbone.model] = _shares(backbone)
+    return shares
+
+
+def _shares(backbone: Backbone) -> bool:
+    """Whether the model continues prompts correctly after a prefix that was read once for all of them."""
+    runtime = Runtime(backbone, metered=True, kernels="auto")
+    runtime.prefixes = PrefixCache(usable=runtime.prefixes.usable, least=1, spared=1)
+    try:
+        _compare(runtime, np.full((len(_LENGTHS), _NEW - 1, backbone.depth), _RUN), "project")
+    except Exception as error:
+        if ran_out(error):
+            raise
+        return False
+    return True
 
 
 def _checks(backbone: Backbone) -> Iterator[tuple[str, Any]]:
@@ -123,8 +147,9 @@ def _checks(backbone: Backbone) -> Iterator[tuple[str, Any]]:
 def _requests(backbone: Backbone) -> list[Request]:
     """Prompts of different lengths, of tokens that are unlikely to be special."""
     usable = np.arange(min(backbone.vocabulary, 997))[min(5, backbone.vocabulary // 2) :]
-    ids = np.random.default_rng(1).choice(usable, (len(_LENGTHS), max(_LENGTHS))).tolist()
-    return [Request(str(row), tuple(ids[row][:length]), _NEW) for row, length in enumerate(_LENGTHS)]
+    ids = np.random.default_rng(1).choice(usable, (len(_LENGTHS), max(_LENGTHS)))
+    ids[:, :_ALIKE] = ids[0, :_ALIKE]
+    return [Request(str(row), tuple(ids[row, :length].tolist()), _NEW) for row, length in enumerate(_LENGTHS)]
 
 
 @dataclass

@@ -15,6 +15,32 @@ def normed(hidden: Tensor) -> Tensor:
     return hidden * hidden.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
 
 
+class StateSums:
+    """Sums of the states of a prefix before some layers, and of the normed states."""
+
+    def __init__(self, layers: frozenset[int], tokens: int, before: StateSums | None = None) -> None:
+        """Begin with nothing, or with the sums of a shorter prefix that this one begins with.
+
+        Args:
+            layers: those to note.
+            tokens: length of the prefix.
+            before: sums of the tokens that are known.
+        """
+        self.layers, self.tokens = layers, tokens
+        self._of: dict[int, tuple[Tensor, Tensor]] = {} if before is None else dict(before._of)
+
+    def note(self, layer: int, hidden: Tensor) -> None:
+        """Add the states that enter a layer, [1, positions, width], if the layer is one of those wanted."""
+        if layer in self.layers:
+            added = (hidden[0].sum(0, dtype=torch.float32), normed(hidden[0]).sum(0))
+            before = self._of.get(layer)
+            self._of[layer] = added if before is None else (before[0] + added[0], before[1] + added[1])
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """The sum of the states and that of the normed states, [width] each in float32."""
+        return self._of[layer]
+
+
 class PromptStates:
     """The last and the mean state of each prompt before some layers; see `dlbench.method.Prompt`."""
 
@@ -28,14 +54,15 @@ class PromptStates:
     def count(self) -> int:
         return self._rows
 
-    def note(self, layer: int, hidden: Tensor, rows: Slots, starts: Slots) -> None:
+    def note(self, layer: int, hidden: Tensor, rows: Slots, starts: Slots, prefix: StateSums | None = None) -> None:
         """Keep the states that enter a layer, if the layer is one of those wanted.
 
         Args:
             layer: the layer.
-            hidden: [rows, positions, width], left-padded.
+            hidden: [rows, positions, width]; positions before a prompt's start do not count.
             rows: indices of the prompts.
-            starts: column of each prompt's first token.
+            starts: position of each prompt's first token, or of its first after the prefix.
+            prefix: the states of tokens that all these prompts begin with; None if all tokens are in `hidden`.
         """
         if layer not in self.layers:
             return
@@ -44,10 +71,12 @@ class PromptStates:
                 store[layer] = hidden.new_zeros(self._rows, hidden.shape[-1])
         index, start = on(rows, hidden.device), on(starts, hidden.device)
         there = (torch.arange(hidden.shape[1], device=hidden.device) >= start[:, None])[..., None]
-        count = hidden.shape[1] - start[:, None]
+        count = hidden.shape[1] - start[:, None] + (0 if prefix is None else prefix.tokens)
         self._last[layer][index] = hidden[:, -1]
-        for store, states in ((self._mean, hidden), (self._normed, normed(hidden))):
-            mean = torch.where(there, states, 0).sum(1, dtype=torch.float32) / count
+        before = None if prefix is None else prefix.of(layer)
+        for i, (store, states) in enumerate(((self._mean, hidden), (self._normed, normed(hidden)))):
+            total = torch.where(there, states, 0).sum(1, dtype=torch.float32)
+            mean = (total if before is None else total + before[i]) / count
             store[layer][index] = mean.to(hidden.dtype)
 
     def last(self, layer: int) -> Tensor:
