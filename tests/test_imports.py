@@ -13,7 +13,8 @@ ROOMS = (
     *("errors", "stats", "system", "terminal"),
     *("records", "method", "registry", "data", "models", "engine", "prompting", "fit"),
     *("methods", "audit", "testing", "bench", "evaluation", "train", "forecast", "export"),
-    *("leaderboard", "submission", "running", "lm_eval_model", "dry_run", "api", "commands", "cli", "__main__"),
+    *("leaderboard", "submission", "tracking", "running", "lm_eval_model", "dry_run", "api"),
+    *("commands", "cli", "__main__"),
 )
 """From the ground up: a room imports those before it, docs/architecture.md says what each is for."""
 ENGINE = (

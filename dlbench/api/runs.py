@@ -61,6 +61,7 @@ def run(
     author: str = "",
     offline: bool = False,
     time_limit: str | None = None,
+    track: str | Sequence[str] = (),
     progress: Literal["auto", "lines", "json", "quiet"] = "auto",
 ) -> Results:
     """Run methods on tasks, and write records and a board, as the command `dlbench run` does.
@@ -107,6 +108,7 @@ def run(
         author: who submits an official run.
         offline: whether the run must do without the hub.
         time_limit: such as "3h50m": the run stops by itself, and the same call goes on.
+        track: experiment trackers that show the run too: "wandb", "trackio", "tensorboard".
         progress: "auto": bars on a terminal, else lines; "lines", "json", "quiet".
 
     Returns:
@@ -151,6 +153,7 @@ def run(
             offline=offline,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
+            track=_several(track),
             progress=progress,
         )
         check_environment(spec)

@@ -95,6 +95,7 @@ def run(
     device_map: declared.DeviceMap = None,
     trust_remote_code: declared.TrustRemoteCode = False,
     time_limit: declared.TimeLimit = None,
+    track: declared.Track = None,
     progress: declared.HowProgress = "auto",
     quiet: declared.Quiet = False,
     verbose: declared.Verbose = False,
@@ -158,6 +159,7 @@ def run(
             offline=offline,
             device_map=device_map,
             trust_remote_code=trust_remote_code,
+            track=unique(track),
             progress="quiet" if quiet else "lines" if verbose else progress,
         )
         if as_json and not dry_run:

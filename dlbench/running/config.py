@@ -24,6 +24,7 @@ from dlbench.registry import methods as registry
 from dlbench.system import offline
 from dlbench.system.paths import brief, expanded
 from dlbench.terminal.suggest import unknown
+from dlbench.tracking import tracker
 
 if TYPE_CHECKING:
     from dlbench.method import Method, Oracle
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 PROMPTS = ("full", "routed")
 KERNELS = ("auto", "stock")
 PROGRESS = ("auto", "lines", "json", "quiet")
-OF_THE_PROCESS = ("time_limit", "progress")
+OF_THE_PROCESS = ("time_limit", "progress", "track")
 """Options that change nothing in what is run, and are not kept in run.json."""
 
 
@@ -95,6 +96,8 @@ class RunSpec:
     """Seconds after which the run stops by itself, between two waves; None for no limit."""
     progress: Literal["auto", "lines", "json", "quiet"] = "auto"
     """How progress is printed; see `dlbench.terminal.progress.Progress`."""
+    track: tuple[str, ...] = ()
+    """Experiment trackers that the run is shown in; see `dlbench.tracking`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", expanded(self.out, "--out"))
@@ -211,6 +214,7 @@ class RunSpec:
             if not expanded(Path(self.device_map), "--device-map").is_file():
                 raise DlbenchError(f"no file {brief(self.device_map)} for --device-map")
         check_device(self.device)
+        tracker.check(self.track)
 
     def _check_methods(self) -> None:
         given: dict[str, str] = {}

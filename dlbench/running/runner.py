@@ -53,6 +53,9 @@ from dlbench.system.files import SCRATCH
 from dlbench.system.processes import WAIT, Turns, ended_by, own_threads, suitable
 from dlbench.system.versions import facts
 from dlbench.terminal.progress import Progress
+from dlbench.tracking.rows import rows_of
+from dlbench.tracking.tracker import TrackedRun
+from dlbench.tracking.trackers import Trackers
 
 
 def execute(spec: RunSpec) -> list[Record]:
@@ -116,6 +119,8 @@ class Runner:
         self.progress = Progress(self.main, spec.progress, self.state.process_index)
         self.started = time.monotonic()  # the clock may be set back
         self.failures = Failures(self._note)
+        self.trackers = Trackers(spec.track if self.main else (), self._note)
+        self.progress.listener = self.trackers.advance
 
     def run(self) -> list[Record]:
         """Carry out the run; only the main process returns records.
@@ -135,12 +140,14 @@ class Runner:
                 records = self._run(planner, jobs)
             except BaseException as error:
                 self.progress.log.event("ended", by=type(error).__name__, text=str(error)[:1000])
+                self.trackers.end(ok=False)
                 raise
             self.progress.log.event("finished", seconds=round(time.monotonic() - self.started, 1))
             return records
 
     def _run(self, planner: Planner, jobs: list[Job]) -> list[Record]:
         self._open()
+        self._track()
         with self.progress:
             parts = self._tune_parts()
             fitters = planner.fitters(jobs)
@@ -170,6 +177,8 @@ class Runner:
                     write_lines(self.store.out / "records.jsonl", records)
                     self.failures.timed(jobs, otherwise)
         show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
+        self.trackers.rows(rows_of(records, times))
+        self.trackers.end(ok=True)
         self.failures.end()
         if self.spec.official:
             place = pack_run(self.spec, jobs, self.store.out / "submission")
@@ -198,6 +207,12 @@ class Runner:
             self.progress.log.event("run", **facts(self.device), processes=self.state.num_processes, spec=spec, **more)
         self.state.wait_for_everyone()
         self.progress.log.open(self.store.out)
+
+    def _track(self) -> None:
+        """Open the run in the trackers that were asked for."""
+        config = {"dlbench": __version__, **self.spec.to_json(), "machine": facts(self.device)}
+        out = self.store.out
+        self.trackers.begin(TrackedRun(out.resolve().name, out, config, self.spec.offline))
 
     def _tune_parts(self) -> TuneParts:
         store = Store(self.spec.out / "tune")
@@ -322,7 +337,7 @@ def _worker(path: Path, what: str) -> int:
     content = json.loads(path.read_text())
     content["out"] = Path(content["out"])
     content["sources"] = Sources.from_json(content["sources"])
-    for name in ("models", "tasks", "methods", "budgets"):
+    for name in ("models", "tasks", "methods", "budgets", "track"):
         if isinstance(content[name], list):
             content[name] = tuple(content[name])
     try:

@@ -33,6 +33,8 @@ class Progress:
 
     def __init__(self, shown: bool, how: How = "auto", rank: int = 0) -> None:
         self.log = EventLog(rank, echo=shown and how == "json")
+        self.listener: Callable[[str, int, int], None] | None = None
+        """Is told the kind of work, how much is done, and of how much."""
         shown = shown and how not in ("json", "quiet")
         self.console = Console(stderr=True)
         self.shown, self._bare = shown, how != "auto" or not self.console.is_terminal
@@ -68,6 +70,7 @@ class Progress:
             nonlocal finished
             finished += amount
             self.log.state(name, done=finished, of=total, **({} if what is None else {"what": what}))
+            self._tell(name, finished, total)
             self._bars.advance(task, amount)
             if what is not None:
                 self._bars.update(task, what=escape(what))
@@ -99,6 +102,7 @@ class Progress:
             count = f", step {step:,} of {steps:,}"
             self._bars.update(task, completed=step, total=steps)
             self.log.state(kind, what=name, seconds=seconds, done=step, of=steps)
+            self._tell(kind, step, steps)
 
         def report() -> str:
             foreseen = "" if seconds is None else f" of about {_clock(seconds)}"
@@ -108,6 +112,10 @@ class Progress:
             yield say
         self._bars.remove_task(task)
         self.log.event("done", work=kind, what=name, took=round(time.perf_counter() - start, 1))
+
+    def _tell(self, work: str, done: int, of: int) -> None:
+        if self.listener is not None:
+            self.listener(work, done, of)
 
     @contextmanager
     def _reporting(self, report: Callable[[], str]) -> Iterator[None]:

@@ -189,6 +189,13 @@ HowProgress = Annotated[
         help="auto: bars on a terminal, else lines; json: for machines.",
     ),
 ]  # fmt: skip
+Track = Annotated[
+    list[str] | None,
+    _option(
+        "--track", group=OUTPUT, metavar="TRACKER",
+        help="Show the run in wandb, trackio or tensorboard, too; several by comma.",
+    ),
+]  # fmt: skip
 Quiet = Annotated[bool, _option("--quiet", group=OUTPUT, help="Print errors and results only: --progress quiet.")]
 Verbose = Annotated[bool, _option("--verbose", group=OUTPUT, help="Print every step as a line: --progress lines.")]
 AsJson = Annotated[bool, _option("--json", group=OUTPUT, help="Print JSON, for programs.")]
