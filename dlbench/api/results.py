@@ -99,6 +99,22 @@ class Results:
         self.frame().to_parquet(place, index=False)
         return place
 
+    def to_dataset(self, folder: str | Path) -> Path:
+        """Write records and samples as a Hugging Face data set, which `datasets.load_dataset(folder, …)` loads.
+
+        The folder has `records.parquet`, `samples.parquet` where the samples are there, and a card, `README.md`; each
+        of the two tables is a configuration, split `train`.
+
+        Args:
+            folder: a new or an empty one; it is returned.
+
+        Raises:
+            DlbenchError: it holds something already.
+        """
+        from dlbench.api.dataset_folder import write_dataset
+
+        return write_dataset(self.frame(), self.rows, self.headlines(), Path(folder).expanduser())
+
     def board(self, out: str | Path | None = None) -> Path:
         """Build the site, and return its first page.
 
