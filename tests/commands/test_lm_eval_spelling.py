@@ -128,12 +128,12 @@ def test_an_error_points_to_the_help_of_its_command(ran, capsys, command):
 
 
 def test_fit_has_every_option_that_decides_what_is_fitted(monkeypatch, tmp_path):
-    """All that a run is asked for, but for what concerns scored documents, times, plans and submissions."""
+    """All that a run is asked for, but for what concerns scored documents, times, plans, trackers and submissions."""
     import typer
 
     app = typer.main.get_command(cli.app)
     names = {name: {p.name for p in app.commands[name].params} for name in ("run", "fit")}
-    of_scoring = {"dry_run", "as_json", "limit", "batch_size", "timing", "official", "author", "config"}
+    of_scoring = {"dry_run", "as_json", "limit", "batch_size", "timing", "official", "author", "config", "track"}
     assert names["run"] - names["fit"] == of_scoring
 
 
