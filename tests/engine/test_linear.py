@@ -29,10 +29,10 @@ def threads(request, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
 
 
-@pytest.fixture(params=[True, False], ids=["intel", "other"])
+@pytest.fixture(params=["intel", "avx2", "other"])
 def processors(request, monkeypatch):
-    """The rules of both kinds of processors, on whichever this is."""
-    monkeypatch.setattr(module, "INTEL", request.param)
+    """The rules of all kinds of processors, on whichever this is."""
+    monkeypatch.setattr(module, "KIND", request.param)
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
@@ -83,7 +83,7 @@ def test_any_layout_of_the_left_factor(x, threads, processors):
 
 def test_a_swapped_product_takes_what_another_left_as_it_is(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(module, "INTEL", True)
+    monkeypatch.setattr(module, "KIND", "intel")
     up, down, x = torch.randn(96, 32), torch.randn(32, 96), torch.randn(6, 32)
     seen = []
     mm = torch.mm
@@ -120,7 +120,7 @@ def test_autocasting_is_left_to_torch():
 
 
 def test_the_rule():
-    rule = partial(way, intel=False)
+    rule = partial(way, kind="other")
     assert {rule(1, 192, 192, threads=n) for n in (1, 2)} == {"split"}
     assert {rule(r, 192, 192, threads=n) for n in (1, 2) for r in (2, 8)} == {"swap"}
     assert rule(2, 4096, 2816, threads=2) != "swap"
@@ -131,7 +131,7 @@ def test_the_rule():
 
 
 def test_the_rule_where_blas_is_at_home():
-    rule = partial(way, intel=True)
+    rule = partial(way, kind="intel")
     sizes = (192, 192), (4096, 192), (1024, 2816)
     assert {rule(r, *size, threads=n) for r in (1, 2, 3) for n in (1, 2) for size in sizes} == {"torch"}
     assert [rule(r, 576, 192, threads=2) for r in (4, 48, 49)] == ["swap", "swap", "torch"]
@@ -139,19 +139,42 @@ def test_the_rule_where_blas_is_at_home():
     assert [rule(r, 576, 192, threads=1) for r in (12, 13)] == ["torch", "swap"]
     assert [rule(r, 192, 512, threads=2, columns=True) for r in (3, 4, 48, 49)] == ["torch", "swap", "swap", "torch"]
     assert [rule(16, outputs, 1024, threads=2) == "swap" for outputs in (1024, 4096, 8192)] == [True, True, False]
-    assert rule(4, 1024, 1024, threads=2) == rule(64, 1024, 1024, threads=2) == rule(1, 97, 64, threads=2, intel=False)
+    assert rule(4, 1024, 1024, threads=2) == rule(64, 1024, 1024, threads=2) == rule(1, 97, 64, threads=2, kind="other")
     assert {rule(r, 2304, 768, threads=2, transposed=True) for r in (1, 4, 16, 64)} == {"torch"}
     assert rule(MOST_ROWS + 1, 4096, 4096, threads=2) == "torch"
 
 
+def test_the_rule_without_wide_registers():
+    rule = partial(way, kind="avx2")
+    for threads in (1, 2):
+        assert [rule(r, 3072, 576, threads=threads) for r in (1, 2, 4, 5, 16)] == [
+            "split",
+            "swap",
+            "swap",
+            "blocks",
+            "blocks",
+        ]
+    small = [(r, way(r, 192, 192, threads=2, kind="other")) for r in (1, 2, 8, 9, 16)]
+    assert [(r, rule(r, 192, 192, threads=2)) for r, _ in small] == small
+    assert {rule(r, 2304, 768, threads=2, transposed=True) for r in (4, 16)} == {"onednn"}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "parts"), [(49152, 128), (3072, 8), (960, 4), (192, 4), (600, 4), (97, 1), (5632, 16)]
+)
+def test_blocks_are_of_one_size(outputs, parts):
+    assert module._parts(outputs) == parts
+
+
 def test_this_machine_decides_unless_told(processors):
-    assert way(1, 192, 192, threads=2) == way(1, 192, 192, threads=2, intel=module.INTEL)
-    assert way(1, 192, 192, threads=2) == ("torch" if module.INTEL else "split")
+    for rows in (1, 6):
+        assert way(rows, 3072, 576, threads=2) == way(rows, 3072, 576, threads=2, kind=module.KIND)
+    assert way(1, 192, 192, threads=2) == ("torch" if module.KIND == "intel" else "split")
 
 
 def test_without_onednn_the_rest_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(module, "_ONEDNN", None)
-    assert way(15, 4096, 4096, threads=2) == way(1, 97, 64, threads=2) == "torch"
+    assert way(15, 4096, 4096, threads=2, kind="other") == way(1, 97, 64, threads=2, kind="other") == "torch"
     x, weight = torch.randn(1, 64), torch.randn(97, 64)
     assert torch.equal(linear(x, weight), F.linear(x, weight))
 

@@ -6,7 +6,7 @@ in one of these ways:
 
 - split: the weight in parts, one batched product: threaded, and bound by memory only;
 - swap: `weight @ x.T`;
-- blocks: as split, with x on the left;
+- blocks: as split, with x on the left, in parts that fit a core's cache;
 - onednn: the kernel that torch's compiler calls for a linear layer.
 
 The way depends on the shape, the number of threads and the kind of processor, never on a measurement, so the same call
@@ -29,6 +29,7 @@ from dlbench.engine.flops.op_counter import PLAIN
 from dlbench.system import cpu
 
 Way = Literal["split", "swap", "blocks", "onednn", "torch"]
+Kind = Literal["intel", "avx2", "other"]
 
 MOST_ROWS = 128
 """More rows than these are left to torch."""
@@ -37,8 +38,14 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-INTEL = torch.backends.mkl.is_available() and cpu.vendor() == "GenuineIntel"  # type: ignore[no-untyped-call]
-"""Whether BLAS is MKL on an Intel processor, where other ways are fastest."""
+def _kind() -> Kind:
+    if torch.backends.mkl.is_available() and cpu.vendor() == "GenuineIntel":  # type: ignore[no-untyped-call]
+        return "intel"
+    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "other"  # type: ignore[no-untyped-call]
+
+
+KIND = _kind()
+"""The kind of processor, each with its own fastest ways: Intel's with MKL as BLAS, others without AVX-512, others."""
 
 
 def way(
@@ -49,7 +56,7 @@ def way(
     threads: int,
     transposed: bool = False,
     columns: bool = False,
-    intel: bool | None = None,
+    kind: Kind | None = None,
 ) -> Way:
     """The fastest way to multiply [rows, inputs] with [outputs, inputs] in float32 on a CPU.
 
@@ -60,13 +67,13 @@ def way(
         threads: threads that torch may use.
         transposed: whether the weight lies in memory as [inputs, outputs].
         columns: whether the left factor lies in memory as [inputs, rows], as the result of "swap" does.
-        intel: whether BLAS is MKL on an Intel processor; None: as on this machine.
+        kind: of processor; None: this machine's.
     """
     if rows > MOST_ROWS or rows < 1:
         return "torch"
     small = outputs * inputs <= 1 << 18  # 1 MiB
     rest: Way = "torch" if _ONEDNN is None or (small and threads == 1) else "onednn"
-    if INTEL if intel is None else intel:
+    if (kind := kind or KIND) == "intel":
         if transposed or rows <= 3:
             return "torch"
         if rows > 48:
@@ -82,6 +89,8 @@ def way(
         return "torch" if threads == 1 or inputs % 2 else "split"
     if rows == 1:
         return rest if outputs % 2 else "split"
+    if kind == "avx2" and not small:  # oneDNN's kernels are made for wider registers
+        return "swap" if rows <= 4 else "blocks"
     if rows <= 8 and rows * inputs < 1 << 12:  # 16 KiB: fits the innermost cache
         return "swap"
     return "blocks" if small and threads > 1 else rest
@@ -185,7 +194,7 @@ def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
         return stock_linear(x, weight, bias)
     outputs, inputs = weight.shape
     if chosen == "blocks":
-        parts = math.gcd(outputs, 4)
+        parts = _parts(outputs)
         blocks = weight.view(parts, outputs // parts, inputs).transpose(1, 2)
         out = torch.bmm(x.expand(parts, *x.shape), blocks).transpose(0, 1).reshape(len(x), outputs)
         return out if bias is None else out.add_(bias)
@@ -199,6 +208,14 @@ def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Ten
     if bias is None:
         return torch.bmm(blocks, column).view(1, outputs)
     return torch.baddbmm(bias.view(parts, outputs // parts, 1), blocks, column).view(1, outputs)
+
+
+def _parts(outputs: int) -> int:
+    """Into how many blocks a weight is cut: four for the threads, and more where each still has 320 rows."""
+    parts = math.gcd(outputs, 4)
+    while outputs % (2 * parts) == 0 and outputs // (2 * parts) >= 320:
+        parts *= 2
+    return parts
 
 
 def join(parameters: list[nn.Parameter]) -> Tensor:
