@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor, nn
 
+from dlbench.engine.flops.extra import Extra
 from dlbench.engine.flops.ledger import Ledger
 from dlbench.engine.kv.past_tokens import Owed, Past
 from dlbench.engine.kv.policy import KVPolicy
@@ -78,6 +79,18 @@ class RunRows(Protocol):
     def __call__(self, hidden: Tensor, slots: Slots, part: int, into: Tensor) -> Tensor: ...
 
 
+class RunSome(Protocol):
+    """Runs a whole layer for some rows, and makes keys and values of all, at the same place in their texts.
+
+    Takes states that enter [alive, 1, W], slots of the rows that run it, past tokens as `LayerStep` does, and the stock
+    layer's other arguments. Gives states that leave, [alive, 1, W], those of the other rows unchanged.
+    """
+
+    def __call__(
+        self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Extra]: ...
+
+
 class LayerStep(Protocol):
     """How one layer runs: the stock layer, a fused one, or a fused one captured in CUDA graphs."""
 
@@ -94,6 +107,11 @@ class LayerStep(Protocol):
     @property
     def run_rows(self) -> RunRows | None:
         """Runs some rows without their states being gathered first; None where they must be gathered."""
+        ...
+
+    @property
+    def run_some(self) -> RunSome | None:
+        """Runs some rows, and makes keys and values of all together; None where it cannot."""
         ...
 
     def __call__(self, hidden: Tensor, *, part: int = ..., owed: Owed | None = None, **kwargs: Any) -> Any:

@@ -3,8 +3,8 @@
 Both are equal at batch 1 without padding, where no prefix of the prompt was known (it is credited, and not executed
 again; see `dlbench.engine.prefix_cache`), except for what is executed but not credited: keys that the KV policy
 "evict" hides (a kernel computes their scores and masks them), experts that a model computes for every token and masks
-(Llama 4), and what recurrent modules compute beyond the need of their tokens (`dlbench.models.recurrence`). Any other
-difference is a bug, or computation that is masked instead of skipped. A forward is only noted while it runs; sums are
+(Llama 4), and what recurrent modules compute beyond the need of their tokens (`dlbench.models.recurrence`). In a batch
+a layer may also compute things for rows that skip it, where that is faster than to leave them out (`Extra`). A forward is only noted while it runs; sums are
 made over many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlbench.engine.flops.costs import CATEGORIES, Costs, Ints
+from dlbench.engine.flops.extra import Extra
 from dlbench.method import Action
 
 _ATTN = int(Action.ATTN)
@@ -55,6 +56,8 @@ class _Forward:
     """Layer, and the slot of each past token whose keys and values it made."""
     again: list[Ints] = field(default_factory=list)
     """Rows of past tokens that ran a layer."""
+    beside: list[tuple[int, Extra, bool]] = field(default_factory=list)
+    """Layer, what it computed for each row that skipped it, and whether later tokens may need keys and values of it."""
     hidden: list[tuple[Ints, Ints]] = field(default_factory=list)
     """Rows that ran a layer's attention, and the FLOPs of the keys that were hidden from each."""
     wanted: Ints = field(init=False)
@@ -75,6 +78,8 @@ class Ledger:
         self._depths: list[list[float]] = [[] for _ in range(rows)]
         self._routes: list[list[tuple[bytes, int]]] = [[] for _ in range(rows)]
         self._noted: list[_Forward] = []
+        self._ahead: NDArray[np.int64] | None = None
+        """Tokens of each row whose keys and values were made, but not needed so far, per layer: [L, rows]."""
         self._closed: list[tuple[Ints, Sequence[int]]] = []
         """Rows of each step, and how many tokens each row wrote in it."""
 
@@ -101,6 +106,16 @@ class Ledger:
     def fill(self, index: int, slots: Ints) -> None:
         """Note that keys and values of past tokens are made, one token per entry of `slots`."""
         self._now.filled.append((index, slots))
+
+    def beside(self, index: int, extra: Extra, *, kept: bool) -> None:
+        """Note what a layer computed for rows that skip it; keys and values are credited once a later token attends.
+
+        Args:
+            index: of the layer.
+            extra: what was computed for each row.
+            kept: whether their keys and values may be needed later.
+        """
+        self._now.beside.append((index, extra, kept))
 
     def hide(self, index: int, slots: Ints | None, keys: Ints) -> None:
         """Note how many keys a layer's mask hides from each of some rows, or of all."""
@@ -238,10 +253,31 @@ class Ledger:
         # projections around the stack run at every position, the LM head where logits are wanted
         fixed, vocabulary = costs.input + costs.head - costs.vocabulary, costs.vocabulary
         self._charge("heads", rows, fixed * tokens + vocabulary * wanted, fixed * columns + vocabulary * made)
+        self._beside(noted)
         fills = [(index, f.rows[slots]) for f in noted for index, slots in f.filled]
         if fills:
             flops = np.repeat([costs.fill[index] for index, _ in fills], [len(of) for _, of in fills])
             self._charge("kv", np.concatenate([of for _, of in fills]), flops, flops)
+
+    def _beside(self, noted: Sequence[_Forward]) -> None:
+        """Charge what layers computed for rows that skipped them, and credit keys and values that were needed."""
+        costs = self.costs
+        for f in noted:
+            if self._ahead is not None:
+                needed = np.where(f.ran & _ATTN > 0, self._ahead[:, f.rows], 0)
+                if needed.any():
+                    self._charge("kv", f.rows, costs.fill @ needed, 0 * f.rows)
+                    self._ahead[:, f.rows] -= needed
+            for index, extra, kept in f.beside:
+                rows = f.rows[f.ran[index] == 0]
+                keys, window = f.traffic.padded_past + 1, costs.windows[index]
+                keys = keys if window is None else min(keys, window)
+                flops = extra.linear + (costs.per_key(index) * keys if extra.attended else 0)
+                self._charge("kv", rows, 0 * rows, np.full(len(rows), flops))
+                if kept:
+                    if self._ahead is None:
+                        self._ahead = np.zeros((len(costs.layer), len(self._executed)), dtype=np.int64)
+                    self._ahead[index, rows] += 1
 
     def _charge(self, category: str, rows: Ints, flops: Ints, executed: Ints) -> None:
         """Add credited and executed FLOPs to rows; a row may stand several times."""

@@ -279,6 +279,7 @@ class CapturedLayer:
 
     merges = False
     own_angles = True
+    run_some = None
 
     def __init__(self, steps: GraphSteps, index: int) -> None:
         self.steps, self.index = steps, index

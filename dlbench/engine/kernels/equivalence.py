@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, final
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from dlbench.engine.interfaces import RunSome
 from dlbench.engine.kv.past_tokens import Owed
 from dlbench.engine.kv.storage import halves
 from dlbench.models.attention import kind_of, rotary_of
@@ -60,6 +62,9 @@ class CheckedStep(Protocol):
     @property
     def merges(self) -> bool: ...
 
+    @property
+    def run_some(self) -> RunSome | None: ...
+
     def __call__(self, hidden: Tensor, **kwargs: Any) -> Tensor: ...
 
     def fill(self, hidden: Tensor, **kwargs: Any) -> None: ...
@@ -76,11 +81,12 @@ class ProbeCache:
         self.last = states[:2]
         return tuple(torch.cat(x, 2) for x in zip(self.first, self.last, strict=True)) if self.first else self.last
 
-    def append(self, new: Tensor, layer: int, past: Any = None) -> list[tuple[Any, ...]]:
+    def append(self, new: Tensor, layer: int, past: Any = None, of: Tensor | None = None) -> list[tuple[Any, ...]]:
         keys, values = (x.unsqueeze(2) for x in halves(new))
         count = len(self.first[0]) if self.first else len(keys)
         self.kept = keys[count:], values[count:]
-        return [(slice(None), *self.update(keys[:count], values[:count], layer))]
+        seen = self.update(keys[:count], values[:count], layer)
+        return [(slice(None), *(x if of is None else x[of] for x in seen))]
 
 
 def difference(layer: Any, step: CheckedStep, backbone: Backbone, index: int) -> tuple[float, str]:
@@ -111,6 +117,8 @@ def _gaps(comparison: _Comparison) -> Gaps:
     for mask in (comparison.mask, None):
         expected, new = comparison.stock(_TOKEN, mask, *written)
         yield from comparison.one_token(mask, written, expected, new)
+        if step.run_some is not None:
+            yield from comparison.some_rows(step.run_some, mask, written, expected, new)
     if step.merges:
         yield from comparison.owed_tokens(written, expected, prompt)
     yield from comparison.one_row(written, expected)
@@ -179,6 +187,18 @@ class _Comparison:
         self.step.fill(hidden, **self._arguments(_TOKEN, filled, mask))
         yield self._largest(run.last, new), "keys and values are"
         yield self._largest(filled.last, new), "keys and values alone are"
+
+    def some_rows(
+        self, run: RunSome, mask: Tensor | None, written: Sequence[Tensor], expected: Pair, new: Sequence[Pair]
+    ) -> Gaps:
+        """The decode step of two of the rows, and of one; the others' keys and values are made, too."""
+        hidden = self.states[:, _TOKEN]
+        for slots in ([0, 2], [1]):
+            cache, rest = ProbeCache(*written), [i for i in range(3) if i not in slots]
+            got, _ = run(hidden, np.array(slots), None, self._arguments(_TOKEN, cache, mask))
+            yield self._gap(got[slots], *(x[slots] for x in expected)), "the output of some rows is"
+            yield 0.0 if torch.equal(got[rest], hidden[rest]) else float("inf"), "what rows that skip it keep is"
+            yield self._largest(cache.last, new), "keys and values beside some rows are"
 
     def owed_tokens(self, written: Sequence[Tensor], expected: Pair, prompt: Sequence[Pair]) -> Gaps:
         """The decode step, with the last token of the prompt as if its keys and values were still missing."""

@@ -17,17 +17,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.activations import GELUTanh, NewGELUActivation, SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
+from dlbench.engine.flops.extra import Extra
 from dlbench.engine.kernels.layer_specs import LayerSpec
 from dlbench.engine.kernels.linear import Product, join
 from dlbench.engine.kernels.norms import Map, epsilon, norm, root_norm
 from dlbench.engine.kv.past_tokens import Owed, Past
-from dlbench.engine.kv.storage import Places, Slots, halves
+from dlbench.engine.kv.storage import Places, Slots, halves, on
 from dlbench.engine.layers.rotary_tables import signed
 from dlbench.engine.layers.stock_layer import cache_name
 from dlbench.method import Action
@@ -35,6 +37,8 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
 
 _RUN, _ATTN, _MLP = int(Action.RUN), int(Action.ATTN), int(Action.MLP)
+_GATHERED = 300_000
+"""Weights that one row is multiplied by in the time that it takes to gather rows and put them back, times the rows."""
 Rotary = tuple[Tensor, ...] | None
 """Cosines and sines of rotary angles, as a stock layer takes them; None for models without rotary angles."""
 _ACTIVATIONS: dict[type, Map] = {
@@ -78,6 +82,9 @@ class FusedLayer:
         self.out, self.up, self.down = (_product(layer, x) for x in ((spec.out,), spec.up, (spec.down,)))
         self.several = self.out.weight.is_cpu  # not measured on other devices
         """Whether it may also run where rows have several new tokens."""
+        self.run_some = self._run_some if self.several else None
+        self._tail = sum(p.weight.numel() for p in (self.out, self.up, self.down))
+        """Weights behind the attention."""
         self.folds = not self.out.weight.is_cpu
         """Whether query heads that share keys become queries of one head: CUDA kernels take no groups with a mask."""
         self.gated = spec.gated
@@ -110,6 +117,26 @@ class FusedLayer:
             out = self._feed_forward(before if self.parallel else out, out)
         return out.view_as(hidden)
 
+    def _run_some(self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any]) -> tuple[Tensor, Extra]:
+        """Run the layer for some rows, and make keys and values of all; see `RunSome`."""
+        state, rows = hidden[:, 0], on(slots, hidden.device)
+        alive, spared = len(state), len(state) - len(slots)
+        masked = spared * self._tail < _GATHERED * alive
+        heads, angles = self._project(state, kwargs.get("position_embeddings"), owed, 1)
+        of = None if masked else rows
+        q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, of=of)
+        whole = len(past[0][1]) == alive
+        x = self._attention(q[:alive] if whole else q[rows], past, kwargs.get("attention_mask"), None if whole else rows)
+        before = state if masked else state[rows]
+        out = self._leave_attention(x if masked or not whole else x[rows], before)
+        out = self._feed_forward(before if self.parallel else out, out)
+        extra = 2 * (self.qkv.weight.numel() + (self._tail if masked else 0))
+        if masked:
+            runs = np.zeros((alive, 1), dtype=bool)
+            runs[slots] = True
+            return torch.where(on(runs, state.device), out, state)[:, None], Extra(extra, whole)
+        return state.index_copy(0, rows, out)[:, None], Extra(extra, whole)
+
     def fill(self, hidden: Tensor, **kwargs: Any) -> None:
         """Write K and V of states [M, 1, W] to the cache, and nothing else; exceptions of the cache propagate."""
         state = hidden[:, 0]
@@ -132,7 +159,23 @@ class FusedLayer:
         q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, tokens)
         if owed is not None:
             q = q[:rows]
-        grouped, one = self.heads != self.kv_heads, tokens == 1
+        return self._leave_attention(self._attention(q, past, mask, None, tokens), state)
+
+    def _attention(
+        self, q: Tensor, past: list[tuple[slice, Tensor, Tensor]], mask: Tensor | None, of: Tensor | None, tokens: int = 1
+    ) -> Tensor:
+        """What queries [B S, H, D] find in the keys and values that they may attend to: [B S, H D].
+
+        Args:
+            q: queries.
+            past: what `_store` returned.
+            mask: of all living rows, or one for all.
+            of: the rows that the queries are of; None for all living ones.
+            tokens: S.
+        """
+        if of is not None and mask is not None and mask.shape[0] != 1:
+            mask = mask[of]
+        rows, grouped, one = len(q), self.heads != self.kv_heads, tokens == 1
         fold = grouped and self.folds and mask is not None and one
         if fold:
             q = q.view(rows, self.kv_heads, -1, self.head_width)
@@ -151,7 +194,10 @@ class FusedLayer:
             for entries, keys, values in past
         ]
         x = parts[0] if len(parts) == 1 else torch.cat(parts)
-        x = x.flatten(1) if one else x.transpose(1, 2).reshape(rows, -1)
+        return x.flatten(1) if one else x.transpose(1, 2).reshape(rows, -1)
+
+    def _leave_attention(self, x: Tensor, state: Tensor) -> Tensor:
+        """A state plus what its attention [B, H D] adds to it: [B, W]."""
         return self.out(x, state) if self.leave is None else state + self.leave(self.out(x))
 
     def _feed_forward(self, state: Tensor, onto: Tensor) -> Tensor:
@@ -197,8 +243,18 @@ class FusedLayer:
         queries: int = 0,
         past: Places | None = None,
         tokens: int = 1,
+        of: Tensor | None = None,
     ) -> tuple[Tensor, list[tuple[slice, Tensor, Tensor]]]:
         """Normalise and rotate the heads x, of which the first are queries, and write the rest to the cache.
+
+        Args:
+            x: heads of new tokens, then of past ones.
+            angles: their rotary angles.
+            kwargs: the stock layer's other arguments.
+            queries: how many heads are queries.
+            past: where keys and values of the past tokens are stored.
+            tokens: new tokens per row.
+            of: rows that attend; None for all that are written.
 
         Returns:
             Queries [B S + M, H, D], and the result of `RowCache.append`: rows with the K and V that they attend to.
@@ -213,7 +269,7 @@ class FusedLayer:
         cache, (q, new) = kwargs[self.cache], x.split_with_sizes((queries, 2 * self.kv_heads), 1)
         append = getattr(cache, "append", None)
         if append is not None and tokens == 1:
-            return q, append(new, self.index, past)
+            return q, append(new, self.index, past) if of is None else append(new, self.index, past, of)
         keys, values = halves(new.view(-1, tokens, *new.shape[1:]).transpose(1, 2))
         return q, [(slice(None), *cache.update(keys, values, self.index))]
 

@@ -28,6 +28,8 @@ class KVPolicy(ABC):
     """Whether a token may skip a layer and run a later one; False: a token may only exit."""
     reruns: ClassVar[bool] = False
     """Whether due past tokens run the whole layer; False: only their keys and values are made."""
+    from_states: ClassVar[bool] = False
+    """Whether a token's keys and values in a layer are made of the state before it, whether it runs the layer or not."""
     hides: ClassVar[bool] = False
     """Whether columns without keys and values are masked in a layer."""
     states_overwritten: bool = False

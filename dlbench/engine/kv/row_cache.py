@@ -181,16 +181,20 @@ class RowCache(RecurrentCache):
         whole[self._rows, :, self.seen : end] = torch.cat((key_states, value_states), 1)
         return self.memory.gathered(layer_idx, self._rows, slice(first, end))
 
-    def append(self, new: Tensor, layer: int, past: Places | None = None) -> list[tuple[slice, Tensor, Tensor]]:
+    def append(
+        self, new: Tensor, layer: int, past: Places | None = None, of: Tensor | None = None
+    ) -> list[tuple[slice, Tensor, Tensor]]:
         """As `update` with one new token of each selected row; returns views where copies of the keys would be dear.
 
         Args:
             new: keys, then values, of the new tokens, followed by those of past tokens, [B + M, 2 G, D].
             layer: whose they are.
             past: where the past tokens are stored; None without past tokens.
+            of: rows that attend, where all living ones are selected; None for all.
 
         Returns:
-            Consecutive slices of the batch, each with the keys and values that its rows may attend to.
+            Consecutive slices of the batch, or of the rows that attend, each with the keys and values that its rows may
+            attend to. If all keys and values are as fast as those of the rows that attend, these are all.
         """
         rows, memory = self._rows, self.memory
         if self._columns is not None:
@@ -208,7 +212,10 @@ class RowCache(RecurrentCache):
             if rows is None:
                 whole = memory.of(layer, new.shape[1], new)
                 whole[:count, :, self.seen] = new
-                return [(slice(None), *halves(whole[:count, :, self.first(layer) : self.seen + 1]))]
+                columns = slice(self.first(layer), self.seen + 1)
+                if of is None or memory.best_whole(layer, of, columns, count):
+                    return [(slice(None), *halves(whole[:count, :, columns]))]
+                return memory.parts(layer, of, columns)
             memory.store(layer, new, (rows, self.seen))
         return memory.parts(layer, rows, slice(self.first(layer), self.seen + 1))
 

@@ -50,6 +50,12 @@ def copy_rows(into: Tensor, target: Slots, given: Tensor, source: Slots) -> None
         into[on(target, into.device)] = given[on(source, into.device)]
 
 
+def _cuts(rows: Tensor) -> list[int]:
+    """Where runs of consecutive slots begin and end among ascending slots on a CPU."""
+    slots = rows.numpy()
+    return [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
+
+
 class KeyValues:
     """Keys, then values, of each layer: [B, 2 G, T, D], allocated at the layer's first write."""
 
@@ -94,8 +100,7 @@ class KeyValues:
         """
         whole = self.layers[layer][:, :, columns]
         if rows.is_cpu:
-            slots = rows.numpy()
-            cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
+            slots, cuts = rows.numpy(), _cuts(rows)
             if len(slots) * whole[0].nbytes > (len(cuts) - 1) * _COPIED:
                 parts = []
                 for begin, stop in pairwise(cuts):
@@ -103,6 +108,11 @@ class KeyValues:
                     parts.append((slice(begin, stop), *halves(whole[run])))
                 return parts
         return [(slice(None), *self.gathered(layer, rows, columns))]
+
+    def best_whole(self, layer: int, rows: Tensor, columns: slice, alive: int) -> bool:
+        """Whether attending to the first `alive` slots takes less time than attending to some of these on a CPU."""
+        row, count = self.layers[layer][0, :, columns].nbytes, len(rows)
+        return (alive - count) * row < min(2 * count * row, (len(_cuts(rows)) - 2) * _COPIED)
 
     def _copied(self, x: Tensor, rows: Tensor) -> Tensor:
         """Copy some slots to scratch memory that all layers share: allocating costs several times the copy."""

@@ -33,6 +33,8 @@ from dlbench.models.backbone import Backbone
 from dlbench.models.families import attention_of, recurrent_of, resolve
 
 _ATTN, _RUN = int(Action.ATTN), int(Action.RUN)  # integers: an operator of the enumeration itself takes a microsecond
+_SOME = 4
+"""Keys and values of all rows are made together where at least one row in so many runs the layer."""
 Watch = Callable[[int, Tensor], None]
 """Called with each layer and the states that would enter it, [alive, positions, W]."""
 
@@ -195,13 +197,16 @@ class Gates:
         owed = None
         if policy is not None and attending:
             owed = self._past.catch_up(call, policy, attending)
-        out = hidden
+        out, some = hidden, self._runs_some(call, groups, policy)
         for code, slots in groups:
-            out = self._run(call, code, slots, out, owed if code & _ATTN else None)
+            if some:
+                out = self._run_some(call, slots, policy, owed)
+            else:
+                out = self._run(call, code, slots, out, owed if code & _ATTN else None)
             routing.ran(slots, hidden)
         if not everybody:
             self.ledger.acted = True
-            if policy is not None and (routing.live is None or index in routing.live):
+            if not some and policy is not None and (routing.live is None or index in routing.live):
                 self._note_skipped(index, policy, attending, hidden)
             if routing.bypasses:
                 out = self._bypass(index, routing, groups, hidden, out)
@@ -252,6 +257,23 @@ class Gates:
         self.ledger.layer(call.index, code, slots)
         out = self._scaled(states, out[0] if isinstance(out, tuple) else out, rows)
         return out if rows is None else into.index_copy(0, rows, out)
+
+    def _runs_some(self, call: LayerCall, groups: Groups, policy: KVPolicy | None) -> bool:
+        """Whether the layer makes keys and values of all rows together, and then runs some of them."""
+        if call.step.run_some is None or len(groups) != 1 or call.hidden.shape[1] > 1:
+            return False
+        ((code, slots),) = groups
+        if slots is None or code != _RUN or len(slots) * _SOME < len(call.hidden):
+            return False
+        return policy is None or policy.from_states
+
+    def _run_some(self, call: LayerCall, slots: Slots, policy: KVPolicy | None, owed: Owed | None) -> Tensor:
+        """Run the layer for some rows, and make keys and values of all."""
+        assert call.step.run_some is not None
+        out, extra = call.step.run_some(call.hidden, slots, owed, call.kwargs)
+        self.ledger.layer(call.index, _RUN, slots)
+        self.ledger.beside(call.index, extra, kept=policy is not None)
+        return self._scaled(call.hidden, out, None)
 
     def _scaled(self, states: Tensor, out: Tensor, rows: Tensor | None) -> Tensor:
         """Multiply what a layer added to the states of these rows, or of all, by their scale."""

@@ -32,6 +32,7 @@ class StockLayer:
     merges = False
     own_angles = False
     run_rows = None
+    run_some = None
 
     def __init__(self, index: int, layer: nn.Module, family: Family, sublayers: Sublayers) -> None:
         self.index, self._sublayers = index, sublayers

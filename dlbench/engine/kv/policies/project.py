@@ -19,8 +19,10 @@ class Project(KVPolicy):
     """Makes K and V of the state that skipped the layer, when a later token of the row first needs them.
 
     While all rows skip a layer together, as at batch 1, states are kept as they come; once rows differ, they move to a
-    table.
+    table. Where a layer makes keys and values of all rows at once (`RunSome`), nothing is kept.
     """
+
+    from_states = True
 
     def __init__(self, cache: RowCache, span: int) -> None:
         super().__init__(cache, span)
