@@ -7,7 +7,8 @@ in one of these ways:
 - split: the weight in parts, one batched product: threaded, and bound by memory only;
 - swap: `weight @ x.T`;
 - blocks: as split, with x on the left, in parts that fit a core's cache;
-- onednn: the kernel that torch's compiler calls for a linear layer.
+- onednn: the kernel that torch's compiler calls for a linear layer;
+- native: a function in C, where it can be compiled (`dlbench.engine.kernels.native`).
 
 The way depends on the shape, the number of threads and the kind of processor, never on a measurement, so the same call
 rounds alike in every run. Any other dtype or device, and anything that records gradients, goes to
@@ -22,17 +23,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._C import _len_torch_dispatch_stack
 from torch.nn.functional import linear as stock_linear
 from transformers.pytorch_utils import Conv1D
 
 from dlbench.engine.flops.op_counter import PLAIN
+from dlbench.engine.kernels.native import native
 from dlbench.system import cpu
 
-Way = Literal["split", "swap", "blocks", "onednn", "torch"]
+Way = Literal["split", "swap", "blocks", "onednn", "native", "torch"]
 Kind = Literal["intel", "avx2", "other"]
 
 MOST_ROWS = 128
 """More rows than these are left to torch."""
+NATIVE_ROWS = 12
+"""With more rows than these the native function is slower than other ways."""
 _ONEDNN: Any = None
 if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
     _ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -57,6 +62,7 @@ def way(
     transposed: bool = False,
     columns: bool = False,
     kind: Kind | None = None,
+    compiled: bool | None = None,
 ) -> Way:
     """The fastest way to multiply [rows, inputs] with [outputs, inputs] in float32 on a CPU.
 
@@ -68,6 +74,7 @@ def way(
         transposed: whether the weight lies in memory as [inputs, outputs].
         columns: whether the left factor lies in memory as [inputs, rows], as the result of "swap" does.
         kind: of processor; None: this machine's.
+        compiled: whether there is a native function; None: whether this machine has one.
     """
     if rows > MOST_ROWS or rows < 1:
         return "torch"
@@ -87,6 +94,8 @@ def way(
         if rows > 1:
             return rest
         return "torch" if threads == 1 or inputs % 2 else "split"
+    if kind == "avx2" and rows <= NATIVE_ROWS and (native() is not None if compiled is None else compiled):
+        return "native"
     if rows == 1:
         return rest if outputs % 2 else "split"
     if kind == "avx2" and not small:  # oneDNN's kernels are made for wider registers
@@ -121,6 +130,8 @@ class Product:
         if self.special and rows <= MOST_ROWS:
             shape, threads = (rows, self.outputs, self.inputs), torch.get_num_threads()
             chosen = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
+        if chosen == "native" and onto is not None and onto.is_contiguous():
+            return _compute(chosen, x, self.weight, self.bias, onto)
         out = _compute(chosen, x, self.weight, self.bias)
         # not within the product: in float32 some BLAS add term by term to `onto`, and round at its size each time
         return out if onto is None else torch.add(onto, out)
@@ -181,8 +192,13 @@ def _right(x: Tensor) -> Tensor:
     return (x if _columns(x) else x.contiguous()).t()
 
 
-def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute a product in a given way: [rows, K] -> [rows, N]."""
+def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
+    """Compute a product in a given way: [rows, K] -> [rows, N]; only the native way takes `onto`."""
+    if chosen == "native":
+        if _len_torch_dispatch_stack() or (compiled := native()) is None:  # such as a counter, which would not see it
+            chosen = "torch"
+        else:
+            return compiled(x.contiguous(), weight, bias, onto)
     if chosen == "swap":
         if bias is None:
             return torch.mm(weight, _right(x)).t()

@@ -213,9 +213,9 @@ class RowCache(RecurrentCache):
                 whole = memory.of(layer, new.shape[1], new)
                 whole[:count, :, self.seen] = new
                 columns = slice(self.first(layer), self.seen + 1)
-                if of is None or memory.best_whole(layer, of, columns, count):
-                    return [(slice(None), *halves(whole[:count, :, columns]))]
-                return memory.parts(layer, of, columns)
+                if of is not None:
+                    return memory.parts_or_all(layer, of, columns, count)
+                return [(slice(None), *halves(whole[:count, :, columns]))]
             memory.store(layer, new, (rows, self.seen))
         return memory.parts(layer, rows, slice(self.first(layer), self.seen + 1))
 

@@ -109,10 +109,14 @@ class KeyValues:
                 return parts
         return [(slice(None), *self.gathered(layer, rows, columns))]
 
-    def best_whole(self, layer: int, rows: Tensor, columns: slice, alive: int) -> bool:
-        """Whether attending to the first `alive` slots takes less time than attending to some of these on a CPU."""
-        row, count = self.layers[layer][0, :, columns].nbytes, len(rows)
-        return (alive - count) * row < min(2 * count * row, (len(_cuts(rows)) - 2) * _COPIED)
+    def parts_or_all(self, layer: int, rows: Tensor, columns: slice, alive: int) -> list[tuple[slice, Tensor, Tensor]]:
+        """As `parts`, or keys and values of the first `alive` slots, where reading the rest too takes less time."""
+        whole, count = self.layers[layer][:alive, :, columns], len(rows)
+        row = whole.shape[1] * whole.shape[2] * whole.shape[3] * whole.element_size()
+        calls = len(_cuts(rows)) - 2
+        if (alive - count) * row < min(2 * count * row, calls * _COPIED):
+            return [(slice(None), *halves(whole))]
+        return self.parts(layer, rows, columns)
 
     def _copied(self, x: Tensor, rows: Tensor) -> Tensor:
         """Copy some slots to scratch memory that all layers share: allocating costs several times the copy."""

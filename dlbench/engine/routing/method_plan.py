@@ -53,10 +53,16 @@ class Routing(Plan):
         view.head = method.head
         self.awake: Slots | None = None
         """Slots of the tokens that have not exited; None for all."""
+        self.rows: Slots = NOBODY
+        self._settled: dict[int, Groups] = {}
+        """Groups of each layer that follow from what a per-sequence method has answered for these rows."""
 
     def begin(self, cache: RowCache, ledger: Ledger) -> None:
         self.cache, self.ledger = cache, ledger
-        self.rows: Slots = cache.order[: cache.alive].copy()
+        rows: Slots = cache.order[: cache.alive].copy()
+        if not np.array_equal(rows, self.rows):
+            self._settled = {}
+        self.rows = rows
         self.awake = None
         self.scale = None
         # a per-sequence method is asked at two steps, so that a changed answer is found, then no more
@@ -78,9 +84,13 @@ class Routing(Plan):
     def decide(self, layer: int, hidden: Tensor) -> Groups:
         if self.fixed is not None:
             return self.fixed[layer]
+        if self.settled and layer in self._settled:
+            return self._settled[layer]
         groups = self._ask(layer, hidden)
         if not self.unchecked:
             self._check(layer, groups)
+        if self.settled:
+            self._settled[layer] = groups
         return groups
 
     def _ask(self, layer: int, hidden: Tensor) -> Groups:
