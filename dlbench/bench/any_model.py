@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from dlbench.bench.clock import race
-from dlbench.bench.decode import FULL, GENERATE, UNIT, Generate, note_tokens, path_of, step_ms
+from dlbench.bench.decode import FULL, GENERATE, UNIT, Generate, halves, note_tokens, path_of, step_ms
 from dlbench.bench.models import random_requests
 from dlbench.bench.options import Subject
 from dlbench.bench.requests import LM_EVAL, OURS, LmEval, Ours, compare, race_of
@@ -56,6 +56,7 @@ class ModelBench:
                 contenders: dict[str, Callable[[], float]] = {
                     GENERATE: generate,
                     FULL: partial(step_ms, wave, None, bench.watch),
+                    **{name: partial(step_ms, wave, method, bench.watch) for name, method in halves().items()},
                 }
                 group = f"{self.backbone.name}, batch {batch}"
                 bench.say(f"decode: {group}")
@@ -64,6 +65,8 @@ class ModelBench:
                 bench.keep_times("decode", group, UNIT, times)
                 note_tokens(bench, self.backbone.name, generate, {FULL: wave})
                 bench.ratio(f"model_decode_vs_generate_b{batch}", times.quotients(GENERATE, FULL), path_of(engine))
+                for name in halves():
+                    bench.ratio(f"model_{name.split()[0]}50_b{batch}", times.quotients(FULL, name))
 
     def requests(self) -> None:
         """Time tasks from text to text beside lm-eval."""
@@ -88,9 +91,10 @@ class ModelBench:
         one, many = (ms / 1e3 for _, ms in timed)  # seconds per step
         per_token = max(0.0, timed[1][0] - _PROBED * many) / (BATCHES[1] * sizes.prompt)
         rounds, sides = sizes.model_rounds + 1, 1 + OURS_TAKES  # and a warm-up
+        skips = len(halves()) * OURS_TAKES
         seconds = 0.0
         if "decode" in parts:
-            seconds += rounds * sides * sizes.model_tokens * (one + many)
+            seconds += rounds * (sides + skips) * sizes.model_tokens * (one + many)
             seconds += rounds * sum(BATCHES) * sizes.prompt * per_token
         if "requests" in parts:
             steps = sum(max(d.limit for d in documents) * -(-len(documents) // BATCH) for documents in self.tasks)

@@ -122,7 +122,7 @@ def wide(bench: Workbench) -> None:
         if batch in sizes.wide_batches:
             contenders = {GENERATE: generate, **contenders}
         if batch in MIXED:
-            contenders |= {name: partial(step_ms, wave, method, bench.watch) for name, method in _halves().items()}
+            contenders |= {name: partial(step_ms, wave, method, bench.watch) for name, method in halves().items()}
         if batch == 16:
             contenders[_DENSE] = partial(step_ms, fast.prefill(requests[:8]), None, bench.watch)
         times = _race(bench, "wide", shape, fast, batch, contenders, sizes.wide_rounds)
@@ -140,7 +140,8 @@ def wide(bench: Workbench) -> None:
     bench.worse_of("static50_vs_ideal", {f"static50_vs_ideal_b{b}": f"batch {b}" for b in MIXED})
 
 
-def _halves() -> dict[str, Method]:
+def halves() -> dict[str, Method]:
+    """Return methods that skip half of the layers, by name."""
     return {
         _STATIC: StaticSkip(share=0.5),
         _SEQUENCE: RandomSkip(share=0.5, per="sequence"),
@@ -151,7 +152,7 @@ def _halves() -> dict[str, Method]:
 def _realised(bench: Workbench, times: Times, batch: int, wave: Wave) -> None:
     """Keep speed-ups, beside those that the FLOPs, counted in a separate run, would allow."""
     full = _flops(wave.decode())
-    for name, method in _halves().items():
+    for name, method in halves().items():
         spent = _flops(wave.decode(method))
         share = sum(spent.values()) / sum(full.values())
         gains = times.quotients(FULL, name)

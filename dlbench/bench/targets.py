@@ -66,6 +66,12 @@ TARGETS = (
     Target("sweep_speedup_vs_lm_eval", "sweep", _SWEEP, "12 lm-eval runs / our sweep of 12 configurations"),
     Target("model_decode_vs_generate_b1", "decode", 1.2, "generate's time per step / ours, full depth, given model"),
     Target("model_decode_vs_generate_b16", "decode", 1.2, "the same at batch 16"),
+    Target("model_static50_b1", "decode", None, "full depth / a static half of its layers, given model"),
+    Target("model_sequence50_b1", "decode", None, "full depth / a random half per sequence"),
+    Target("model_token50_b1", "decode", None, "full depth / a random half per token"),
+    Target("model_static50_b16", "decode", None, "full depth / a static half at batch 16"),
+    Target("model_sequence50_b16", "decode", None, "full depth / a random half per sequence at batch 16"),
+    Target("model_token50_b16", "decode", 0.95, "full depth / a random half per token at batch 16"),
     Target(
         "model_end_to_end_vs_lm_eval", "requests", 1.5, "lm-eval's time for the tasks / ours, given model, batch 16"
     ),

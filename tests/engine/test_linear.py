@@ -145,7 +145,7 @@ def test_the_rule_where_blas_is_at_home():
 
 
 def test_the_rule_without_wide_registers():
-    rule = partial(way, kind="avx2")
+    rule = partial(way, kind="avx2", compiled=False)
     for threads in (1, 2):
         assert [rule(r, 3072, 576, threads=threads) for r in (1, 2, 4, 5, 16)] == [
             "split",
@@ -166,14 +166,18 @@ def test_blocks_are_of_one_size(outputs, parts):
     assert module._parts(outputs) == parts
 
 
-def test_this_machine_decides_unless_told(processors):
-    for rows in (1, 6):
-        assert way(rows, 3072, 576, threads=2) == way(rows, 3072, 576, threads=2, kind=module.KIND)
-    assert way(1, 192, 192, threads=2) == ("torch" if module.KIND == "intel" else "split")
+def test_this_machine_decides_unless_told(processors, monkeypatch):
+    for rows, built in itertools.product((1, 6), (None, lambda *_: None)):
+        monkeypatch.setattr(module, "native", lambda built=built: built)
+        told = {"kind": module.KIND, "compiled": built is not None}
+        assert way(rows, 3072, 576, threads=2) == way(rows, 3072, 576, threads=2, **told)
+    native = module.KIND == "avx2"
+    assert way(1, 192, 192, threads=2) == ("native" if native else "torch" if module.KIND == "intel" else "split")
 
 
 def test_without_onednn_the_rest_is_left_to_torch(monkeypatch):
     monkeypatch.setattr(module, "_ONEDNN", None)
+    monkeypatch.setattr(module, "KIND", "other")
     assert way(15, 4096, 4096, threads=2, kind="other") == way(1, 97, 64, threads=2, kind="other") == "torch"
     x, weight = torch.randn(1, 64), torch.randn(97, 64)
     assert torch.equal(linear(x, weight), F.linear(x, weight))

@@ -72,8 +72,11 @@ def audit(
         "patience": patience or (60 * PATIENCE if on_own else PATIENCE),
         "variants": variants,
     }
+    from dlbench.engine.kernels.native import VARIABLE, native
+
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as errors:
-        environment = {name: value for name in _KEPT if (value := os.environ.get(name)) is not None}
+        native()  # built here, and named in the environment: with a clean home folder, every audit would build it anew
+        environment = {name: value for name in (*_KEPT, VARIABLE) if (value := os.environ.get(name)) is not None}
         environment |= {"HOME": home, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
         environment.setdefault("HF_HOME", str(Path.home() / ".cache" / "huggingface"))
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)

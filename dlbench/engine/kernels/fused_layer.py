@@ -117,7 +117,9 @@ class FusedLayer:
             out = self._feed_forward(before if self.parallel else out, out)
         return out.view_as(hidden)
 
-    def _run_some(self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any]) -> tuple[Tensor, Extra]:
+    def _run_some(
+        self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Extra]:
         """Run the layer for some rows, and make keys and values of all; see `RunSome`."""
         state, rows = hidden[:, 0], on(slots, hidden.device)
         alive, spared = len(state), len(state) - len(slots)
@@ -126,7 +128,9 @@ class FusedLayer:
         of = None if masked else rows
         q, past = self._store(heads, angles, kwargs, self.heads, None if owed is None else owed.places, of=of)
         whole = len(past[0][1]) == alive
-        x = self._attention(q[:alive] if whole else q[rows], past, kwargs.get("attention_mask"), None if whole else rows)
+        x = self._attention(
+            q[:alive] if whole else q[rows], past, kwargs.get("attention_mask"), None if whole else rows
+        )
         before = state if masked else state[rows]
         out = self._leave_attention(x if masked or not whole else x[rows], before)
         out = self._feed_forward(before if self.parallel else out, out)
@@ -162,7 +166,12 @@ class FusedLayer:
         return self._leave_attention(self._attention(q, past, mask, None, tokens), state)
 
     def _attention(
-        self, q: Tensor, past: list[tuple[slice, Tensor, Tensor]], mask: Tensor | None, of: Tensor | None, tokens: int = 1
+        self,
+        q: Tensor,
+        past: list[tuple[slice, Tensor, Tensor]],
+        mask: Tensor | None,
+        of: Tensor | None,
+        tokens: int = 1,
     ) -> Tensor:
         """What queries [B S, H, D] find in the keys and values that they may attend to: [B S, H D].
 

@@ -130,8 +130,8 @@ class Product:
         if self.special and rows <= MOST_ROWS:
             shape, threads = (rows, self.outputs, self.inputs), torch.get_num_threads()
             chosen = way(*shape, threads=threads, transposed=self.transposed, columns=_columns(x))
-        if chosen == "native" and onto is not None and onto.is_contiguous():
-            return _compute(chosen, x, self.weight, self.bias, onto)
+        if chosen == "native":
+            return _native(x, self.weight, self.bias, onto)
         out = _compute(chosen, x, self.weight, self.bias)
         # not within the product: in float32 some BLAS add term by term to `onto`, and round at its size each time
         return out if onto is None else torch.add(onto, out)
@@ -192,13 +192,18 @@ def _right(x: Tensor) -> Tensor:
     return (x if _columns(x) else x.contiguous()).t()
 
 
-def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
-    """Compute a product in a given way: [rows, K] -> [rows, N]; only the native way takes `onto`."""
+def _native(x: Tensor, weight: Tensor, bias: Tensor | None, onto: Tensor | None = None) -> Tensor:
+    """Compute a product by the native function: [rows, K] -> [rows, N], plus `onto` [rows, N] if given."""
+    if _len_torch_dispatch_stack() or (compiled := native()) is None:  # such as a counter, which would not see it
+        out = stock_linear(x, weight, bias)
+        return out if onto is None else torch.add(onto, out)
+    return compiled(x.contiguous(), weight, bias, None if onto is None else onto.contiguous())
+
+
+def _compute(chosen: Way, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute a product in a given way: [rows, K] -> [rows, N]."""
     if chosen == "native":
-        if _len_torch_dispatch_stack() or (compiled := native()) is None:  # such as a counter, which would not see it
-            chosen = "torch"
-        else:
-            return compiled(x.contiguous(), weight, bias, onto)
+        return _native(x, weight, bias)
     if chosen == "swap":
         if bias is None:
             return torch.mm(weight, _right(x)).t()

@@ -29,7 +29,7 @@ class KVPolicy(ABC):
     reruns: ClassVar[bool] = False
     """Whether due past tokens run the whole layer; False: only their keys and values are made."""
     from_states: ClassVar[bool] = False
-    """Whether a token's keys and values in a layer are made of the state before it, whether it runs the layer or not."""
+    """Whether keys and values of a token that skips a layer are made as if it ran it: of the state before the layer."""
     hides: ClassVar[bool] = False
     """Whether columns without keys and values are masked in a layer."""
     states_overwritten: bool = False
