@@ -46,7 +46,7 @@ if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
 def _kind() -> Kind:
     if torch.backends.mkl.is_available() and cpu.vendor() == "GenuineIntel":  # type: ignore[no-untyped-call]
         return "intel"
-    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "other"  # type: ignore[no-untyped-call]
+    return "avx2" if torch.backends.cpu.get_cpu_capability() == "AVX2" else "other"
 
 
 KIND = _kind()

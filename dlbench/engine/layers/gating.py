@@ -197,16 +197,17 @@ class Gates:
         owed = None
         if policy is not None and attending:
             owed = self._past.catch_up(call, policy, attending)
-        out, some = hidden, self._runs_some(call, groups, policy)
-        for code, slots in groups:
-            if some:
-                out = self._run_some(call, slots, policy, owed)
-            else:
+        out, some = hidden, _some(call, groups, policy)
+        if some is not None:
+            out = self._run_some(call, some, policy, owed)
+            routing.ran(some, hidden)
+        else:
+            for code, slots in groups:
                 out = self._run(call, code, slots, out, owed if code & _ATTN else None)
-            routing.ran(slots, hidden)
+                routing.ran(slots, hidden)
         if not everybody:
             self.ledger.acted = True
-            if not some and policy is not None and (routing.live is None or index in routing.live):
+            if some is None and policy is not None and (routing.live is None or index in routing.live):
                 self._note_skipped(index, policy, attending, hidden)
             if routing.bypasses:
                 out = self._bypass(index, routing, groups, hidden, out)
@@ -257,15 +258,6 @@ class Gates:
         self.ledger.layer(call.index, code, slots)
         out = self._scaled(states, out[0] if isinstance(out, tuple) else out, rows)
         return out if rows is None else into.index_copy(0, rows, out)
-
-    def _runs_some(self, call: LayerCall, groups: Groups, policy: KVPolicy | None) -> bool:
-        """Whether the layer makes keys and values of all rows together, and then runs some of them."""
-        if call.step.run_some is None or len(groups) != 1 or call.hidden.shape[1] > 1:
-            return False
-        ((code, slots),) = groups
-        if slots is None or code != _RUN or len(slots) * _SOME < len(call.hidden):
-            return False
-        return policy is None or policy.from_states
 
     def _run_some(self, call: LayerCall, slots: Slots, policy: KVPolicy | None, owed: Owed | None) -> Tensor:
         """Run the layer for some rows, and make keys and values of all."""
@@ -325,3 +317,13 @@ class Gates:
             rows = on(rest, hidden.device)
             out[rows] = forward(hidden[rows], *args, **kwargs)
         return out
+
+
+def _some(call: LayerCall, groups: Groups, policy: KVPolicy | None) -> Slots | None:
+    """The rows that run a layer in which keys and values of all rows are made together; None where they are not."""
+    if call.step.run_some is None or len(groups) != 1 or call.hidden.shape[1] > 1:
+        return None
+    ((code, slots),) = groups
+    if slots is None or code != _RUN or len(slots) * _SOME < len(call.hidden):
+        return None
+    return slots if policy is None or policy.from_states else None
