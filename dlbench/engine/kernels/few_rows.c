@@ -66,21 +66,21 @@ struct product {
             }                                                                                            \
     }
 
-#define TILES(N) TILE(1, N) TILE(2, N) TILE(3, N) TILE(4, N)
+#define TILES(N) TILE(1, N) TILE(2, N)
 TILES(1)
-TILES(3)
+TILES(6)
 
 typedef void (*tile)(const struct product *, long, long);
-static const tile ONE[] = {0, tile_1_1, tile_2_1, tile_3_1, tile_4_1};
-static const tile THREE[] = {0, tile_1_3, tile_2_3, tile_3_3, tile_4_3};
+static const tile ONE[] = {0, tile_1_1, tile_2_1};
+static const tile SIX[] = {0, tile_1_6, tile_2_6};
 
 static void outputs_of(const struct product *p, long first, long end)
 {
     while (first < end) {
-        const long n = end - first >= 3 ? 3 : 1;
-        for (long row = 0; row < p->rows; row += 4) {
-            const long r = p->rows - row < 4 ? p->rows - row : 4;
-            (n == 3 ? THREE : ONE)[r](p, row, first);
+        const long n = end - first >= 6 ? 6 : 1;
+        for (long row = 0; row < p->rows; row += 2) {
+            const long r = p->rows - row < 2 ? p->rows - row : 2;
+            (n == 6 ? SIX : ONE)[r](p, row, first);
         }
         first += n;
     }

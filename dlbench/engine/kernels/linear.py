@@ -36,7 +36,7 @@ Kind = Literal["intel", "avx2", "other"]
 
 MOST_ROWS = 128
 """More rows than these are left to torch."""
-NATIVE_ROWS = 12
+NATIVE_ROWS = 16
 """With more rows than these the native function is slower than other ways."""
 _ONEDNN: Any = None
 if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
 """Products of few rows by a function in C, which is compiled when it is first needed and kept in the user's cache.
 
-BLAS and oneDNN take two rows to a dozen almost as long as sixteen; `few_rows.c` reads the weight once and does no more
+BLAS and oneDNN take for a few rows almost as long as for sixteen; `few_rows.c` reads the weight once and does no more
 than these rows need. Where there is no C compiler with OpenMP, or the cache cannot be written, products are computed as
 `dlbench.engine.kernels.linear` says.
 """
