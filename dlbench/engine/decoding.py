@@ -100,6 +100,7 @@ class DecodeLoop(ABC):
             source = self.wave.read_again(row, [*self.wave.requests[row].ids, *written], self.again)
             cache.admit(np.array([slot]), source, np.array([0]), self.live, decoded=len(written))
             self.reread.add(row)
+            self.ledger.read_again(row)
 
     def _write(self, texts: Sequence[Sequence[int]]) -> None:
         """Append new tokens to each living row, up to its end; waiting rows take the slots of rows that end."""

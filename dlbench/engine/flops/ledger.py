@@ -117,6 +117,12 @@ class Ledger:
         """
         self._now.beside.append((index, extra, kept))
 
+    def read_again(self, row: int) -> None:
+        """Note that all keys and values of a row have been made anew, between two steps."""
+        self._sum()
+        if self._ahead is not None:
+            self._ahead[:, row] = 0
+
     def hide(self, index: int, slots: Ints | None, keys: Ints) -> None:
         """Note how many keys a layer's mask hides from each of some rows, or of all."""
         flops = self.costs.per_key(index) * keys
