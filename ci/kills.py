@@ -71,11 +71,12 @@ def start(out: Path, processes: int) -> subprocess.Popen[str]:
         return subprocess.Popen(command, env=env, stderr=said, stdout=said, start_new_session=True, text=True)
 
 
-def killed(out: Path, kill: Kill, seconds: float) -> tuple[int | None, float, int]:
+def killed(out: Path, kill: Kill, seconds: float) -> tuple[int | None, float, int, str]:
     """Start the run and kill it at its moment.
 
     Returns:
-        Its exit code (None where it was done before), the seconds until it ended, and the number of orphans.
+        Its exit code (None where it was done before), the seconds until it ended, the number of orphans, and whom the
+        signal went to: the parent where there was no worker yet, or none any more.
 
     Args:
         out: the run's folder.
@@ -92,17 +93,19 @@ def killed(out: Path, kill: Kill, seconds: float) -> tuple[int | None, float, in
             break
         time.sleep(0.005)
     if run.poll() is not None:
-        return None, 0.0, 0
+        return None, 0.0, 0, kill.victim
+    victim = kill.victim
     if kill.victim == "group":
         os.killpg(run.pid, kill.by)
     elif kill.victim == "worker" and (workers := psutil.Process(run.pid).children()):
         random.choice(workers).send_signal(kill.by)
     else:
+        victim = "parent"
         run.send_signal(kill.by)
     begun = time.monotonic()
     code = run.wait(LIMIT)
     took = time.monotonic() - begun
-    return code, took, len(orphans(run.pid))
+    return code, took, len(orphans(run.pid)), victim
 
 
 def _nothing(out: Path) -> float:
@@ -187,13 +190,12 @@ def main(number: int, seed: int, folder: Path) -> int:
             faults += completed(out, reference)
             shutil.rmtree(out)
         before = samples(out)
-        code, took, left = killed(out, kill, seconds)
+        code, took, left, victim = killed(out, kill, seconds)
         kept = samples(out)
-        wanted = CODES["parent" if kill.processes == 1 and kill.victim == "worker" else kill.victim]
-        expected = wanted[kill.by == signal.SIGTERM]
+        expected = CODES[victim][kill.by == signal.SIGTERM]
         if code == -signal.SIGTERM and kill.moment == "random":
             expected = code  # it came before Python had begun
-        line = f"| {i + 1} | {kill.moment} | {kill.victim} | {kill.by.name} | {kill.processes} | {code} | {took:.1f} |"
+        line = f"| {i + 1} | {kill.moment} | {victim} | {kill.by.name} | {kill.processes} | {code} | {took:.1f} |"
         print(f"{line} {left} | {len(kept & before)} of {len(before)}, {len(kept - before)} more |", flush=True)
         if left or code not in (None, 0, expected) or took > 30 or before - kept:
             faults.append(f"kill {i + 1}: exit code {expected} and no orphans expected; lines gone: {before - kept}")
