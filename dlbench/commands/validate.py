@@ -90,10 +90,15 @@ def verify(
     ] = False,
     device: declared.Device = "auto",
     batch_size: declared.BatchSize = "auto",
+    timing: Annotated[
+        bool, typer.Option("--timing/--no-timing", help="Whether to time rows again, on a machine like the claim's.")
+    ] = True,
     data_dir: declared.DataDir = None,
     offline: declared.Offline = False,
 ) -> None:
     """Decode some documents of a submission again, and hold text, routes, FLOPs and length against the claim.
+
+    On a machine like the one that was timed, so are the times' ratios to full depth.
 
     This runs the submitted code: do it in a job or container without secrets. The documents are drawn from the hash of
     the submission. Exit code 2 if they differ.
@@ -106,7 +111,7 @@ def verify(
     from dlbench.submission.verification import Verification, reproduced
 
     size = batch_size_of(batch_size)
-    verification = Verification(checked.submission, documents, nonce, unique(model), device, size, say)
+    verification = Verification(checked.submission, documents, nonce, unique(model), device, size, timing, say)
     rows = verification.run()
     earned = verification.badge(rows, who, maintainer=maintainer)
     path = badge or (whole := folder.resolve()).with_name(f"{whole.name}.badge")
@@ -118,6 +123,9 @@ def verify(
         )
         for id_, how in row.differing[:3]:
             echo(f"    {id_}: {how}")
+        for time in row.times:
+            line = f"    batch {time.batch_size}: {time.measured:.2f} times full's speed, {time.claimed:.2f} claimed"
+            echo(f"{line}; {time.finding}" if time.finding else line)
     echo(f"badge: {earned.trust} ({path})")
     if not reproduced(rows):
         raise DlbenchError(f"{folder}: what was decoded again is not what is claimed; the rows are not reproduced")

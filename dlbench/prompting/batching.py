@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from dlbench.engine import Request
 from dlbench.prompting.tokenize import Prompted
 
 
@@ -19,3 +21,20 @@ def waves(prompted: Sequence[Prompted], size: int, processes: int = 1) -> list[l
     rounds = (ordered[i : i + size * processes] for i in range(0, len(ordered), size * processes))
     dealt = (group[i::processes] for group in rounds for i in range(processes))
     return [batch for batch in dealt if batch]
+
+
+def typical(prompted: Sequence[Prompted], size: int) -> list[Request]:
+    """Return requests of medium length, to be timed; repeated under other ids where there are too few.
+
+    Args:
+        prompted: ordered by length.
+        size: how many.
+    """
+    start = max(0, (len(prompted) - size) // 2)
+    chosen = []
+    for i in range(size):
+        again, index = divmod(i, len(prompted))
+        request = prompted[start + index].request
+        # random decisions depend on the id
+        chosen.append(replace(request, id=f"{request.id} again {again}") if again else request)
+    return chosen

@@ -15,6 +15,7 @@ from typing import Any
 from dlbench.errors import DlbenchError, WorkerLost
 from dlbench.evaluation.settings import Setting
 from dlbench.evaluation.timing import BATCHES, describe
+from dlbench.prompting.batching import typical
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Sample, Timing
@@ -117,25 +118,18 @@ def _task(base: Job, jobs: Sequence[Job], store: Store) -> dict[str, Any]:
 
 
 def _prompts(job: Job) -> list[dict[str, object]]:
-    """Prompts of medium length, as many as the largest batch; repeated where there are too few."""
-    size = max(BATCHES)
-    ordered = [p.request for batch in job.batches for p in batch]
-    start = max(0, (len(ordered) - size) // 2)
-    prompts = []
-    for i in range(size):
-        again, index = divmod(i, len(ordered))
-        request = ordered[start + index]
-        name = f"{request.id} again {again}" if again else request.id  # random decisions depend on it
-        prompts.append(
-            {
-                "id": name,
-                "ids": request.ids,
-                "limit": request.limit,
-                "stop": request.stop,
-                "thinking": request.thinking and dataclasses.asdict(request.thinking),
-            }
-        )
-    return prompts
+    """Prompts of medium length, as many as the largest batch."""
+    ordered = [p for batch in job.batches for p in batch]
+    return [
+        {
+            "id": request.id,
+            "ids": request.ids,
+            "limit": request.limit,
+            "stop": request.stop,
+            "thinking": request.thinking and dataclasses.asdict(request.thinking),
+        }
+        for request in typical(ordered, max(BATCHES))
+    ]
 
 
 def _forwards(job: Job, setting: Setting, store: Store) -> float:

@@ -16,6 +16,23 @@ from dlbench.system.hardware import hardware
 from dlbench.system.versions import versions
 
 
+class TimeCheck(Part):
+    """What timing a row again gave, at one batch size.
+
+    Attributes:
+        batch_size: prompts decoded together.
+        claimed, measured: full depth's decode time per token over the row's, in the submission and here.
+        finding: why it was not judged, or how it differs; empty where it is as claimed.
+        far_off: whether so much more is claimed that the row is not reproduced.
+    """
+
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
+    claimed: Annotated[float, Field(gt=0)]
+    measured: Annotated[float, Field(gt=0)]
+    finding: Line = ""
+    far_off: bool = False
+
+
 class RowCheck(Part):
     """What decoding a row's documents again gave.
 
@@ -25,6 +42,7 @@ class RowCheck(Part):
         same: how many had the same text, routes, length and FLOPs.
         near_ties: how many others differ first where rounding may decide.
         differing: ids of the rest, and how they differ.
+        times: by batch size; empty where times were not compared.
     """
 
     key: Key
@@ -34,6 +52,7 @@ class RowCheck(Part):
     same: Count
     near_ties: Count
     differing: Annotated[tuple[tuple[Name, Line], ...], Field(max_length=100_000)] = ()
+    times: Annotated[tuple[TimeCheck, ...], Field(max_length=100)] = ()
 
 
 class Badge(JsonLine):

@@ -1,5 +1,7 @@
 """Verify a submission: decode some of its documents again, and hold text, routes, FLOPs and length against the claim.
 
+Where this machine is of the kind that was timed, rows are timed again too, and their ratio to full depth is compared.
+
 This runs the submitted code. Do it where nothing can be lost: in a job or container without secrets.
 """
 
@@ -8,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,11 +33,12 @@ from dlbench.prompting.tokenize import tokenise
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Sample, Trust
 from dlbench.registry import methods as registry
-from dlbench.submission.badge import Badge, RowCheck, badge
+from dlbench.submission.badge import Badge, RowCheck, TimeCheck, badge
 from dlbench.submission.checks.rows import row_name
 from dlbench.submission.contents import Submission, TrackDocuments
 from dlbench.submission.packing import layer_costs
 from dlbench.submission.sample_diff import NEAR_TIES, TIE, compare
+from dlbench.submission.time_check import TimeChecks
 
 
 @dataclass
@@ -49,6 +52,7 @@ class Verification:
         models: names or folders to look for its backbones in; none: by their names in the records.
         device: torch's name of the device.
         batch_size: documents decoded together; None: as many as fit.
+        timing: whether rows are also timed again, where this machine is of the kind that the submission names.
         note: prints a line for people.
     """
 
@@ -58,6 +62,7 @@ class Verification:
     models: Sequence[str] = ()
     device: str = "auto"
     batch_size: int | None = None
+    timing: bool = True
     note: Callable[[str], None] = lambda line: None
     _engines: dict[tuple[str, str], Engine] = field(default_factory=dict)
 
@@ -77,7 +82,17 @@ class Verification:
             assert own is not None  # validated
             self.note(f"{own.task.name} on {rows[0].backbone.name}: {len(rows)} rows")
             checks += self._rows(rows, own)
-        return tuple(checks)
+        return tuple(self._timed(checks) if self.timing else checks)
+
+    def _timed(self, checks: Sequence[RowCheck]) -> Iterator[RowCheck]:
+        """The results with times, which are taken when all is decoded."""
+        again = TimeChecks(self.submission, self._engine, self._setting, self.note)
+        found: dict[str, tuple[TimeCheck, ...]] = {}
+        for track in dict.fromkeys(r.track for r in self.submission.records):
+            own = self.submission.track(track)
+            assert own is not None  # validated
+            found |= again.of_track(track, own)
+        return (check.model_copy(update={"times": found.get(check.key, ())}) for check in checks)
 
     def _audit(self) -> None:
         """Audit the submitted methods on a tiny model, each once with the parameters of a row.
@@ -243,8 +258,11 @@ def method_params(method: Method) -> object:
 
 
 def reproduced(checks: Sequence[RowCheck]) -> bool:
-    """Whether every row agrees: no document differs, and few do so at near ties."""
+    """Whether every row agrees: no document differs, few do so at near ties, and no time is far off."""
     return bool(checks) and all(
-        check.documents and not check.differing and check.near_ties <= max(1, NEAR_TIES * check.documents)
+        check.documents
+        and not check.differing
+        and check.near_ties <= max(1, NEAR_TIES * check.documents)
+        and not any(time.far_off for time in check.times)
         for check in checks
     )
