@@ -107,6 +107,7 @@ class Runner:
 
     def __init__(self, spec: RunSpec) -> None:
         device = resolve_device(spec.device)
+        lifeline.end_with_launcher()
         with own_threads():
             self.state = PartialState(cpu=device == "cpu", timeout=WAIT)
         if self.state.num_processes > 1:

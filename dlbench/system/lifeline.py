@@ -14,9 +14,12 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
+
+from dlbench.system import process_group
 
 EVERY = 2.0
 """Seconds between two words of a worker."""
@@ -49,6 +52,28 @@ def _attach(folder: Path | None, rank: int) -> None:
     threading.Thread(target=_end_with_parent, args=(pipe, folder), daemon=True).start()
     if folder is not None:
         threading.Thread(target=_leave_word, args=(folder / f"word-{rank}",), daemon=True).start()
+
+
+def end_with_launcher(every: float = EVERY) -> None:
+    """Let this process end when `torchrun` or `accelerate launch`, which started it, has ended without ending it.
+
+    Where they are killed, their workers go on otherwise, and hold the run's folder and their devices. This process is
+    told by SIGTERM, as by a scheduler, so that it stops cleanly.
+
+    Args:
+        every: seconds between two looks.
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or not process_group.launched() or os.name != "posix":
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(every)
+        print("dlbench: the launcher of this process has ended", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def works_on(device: str) -> None:

@@ -27,7 +27,7 @@ from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import load, stored_config
-from dlbench.system import device_memory, process_group, stopping
+from dlbench.system import device_memory, lifeline, process_group, stopping
 from dlbench.system.cpu import cores
 from dlbench.system.files import write_text
 from dlbench.system.processes import WAIT, ended_by, launch, own_threads
@@ -84,6 +84,7 @@ class Training:
 
     def __init__(self, spec: TrainSpec) -> None:
         device = resolve_device(spec.device)
+        lifeline.end_with_launcher()
         with own_threads():
             self.accelerator = Accelerator(
                 cpu=device == "cpu",

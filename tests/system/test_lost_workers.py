@@ -148,3 +148,42 @@ def test_the_time_limit_of_one_worker_ends_all(folder):
     with running(folder, "limit") as (parent, workers):
         said, _ = parent.communicate(timeout=30)
         assert (parent.returncode, said) == (143, "stopped by --time-limit\n") and gone(workers, 0) == []
+
+
+LAUNCHER = """
+import os, pathlib, subprocess, sys, time
+
+place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+env = {**os.environ, **place, **dict(word.split("=") for word in sys.argv[2:])}
+subprocess.Popen([sys.executable, "-c", os.environ["WORKER"], sys.argv[1]], env=env, start_new_session=True)
+while not pathlib.Path(sys.argv[1], "0.pid").exists():
+    time.sleep(0.05)
+"""
+LAUNCHED = """
+import os, pathlib, sys, time
+from dlbench.system import lifeline, stopping
+
+folder = pathlib.Path(sys.argv[1])
+try:
+    with stopping.by_signals():
+        lifeline.end_with_launcher(0.05)
+        (folder / "0.pid").write_text(str(os.getpid()))
+        time.sleep(3)
+    word = "went on"
+except stopping.Stopped as stopped:
+    word = str(stopped)
+(folder / "word.part").write_text(word)
+(folder / "word.part").rename(folder / "word")
+"""
+
+
+@pytest.mark.parametrize(("given", "word"), [(["TORCHELASTIC_RUN_ID=x"], "stopped by SIGTERM"), ([], "went on")])
+def test_a_process_ends_cleanly_with_the_torchrun_that_started_it(folder, given, word, monkeypatch):
+    monkeypatch.setenv("WORKER", LAUNCHED)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    subprocess.run([sys.executable, "-c", LAUNCHER, str(folder), *given], check=True)
+    limit = time.monotonic() + 60
+    while not (folder / "word").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    assert (folder / "word").read_text() == word
