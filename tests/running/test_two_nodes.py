@@ -123,3 +123,20 @@ def test_two_nodes_give_the_records_of_one_process(start: Nodes, alone: Path, tm
     ranks = {line.partition('"rank": ')[2][:1] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()}
     assert {"0", "1"} <= ranks
     assert start.processes() == [] and list(start.scratch.glob("dlbench-*")) == []
+
+
+def test_a_node_whose_launcher_is_killed_leaves_no_process_and_loses_nothing(
+    start: Nodes, alone: Path, tiny: Path, tmp_path: Path
+) -> None:
+    out, limit = tmp_path / "out", time.monotonic() + LIMIT
+    while not list(out.glob("samples/*.part")):
+        assert time.monotonic() < limit and None in [one.poll() for one in start.launchers], start.said()
+        time.sleep(0.01)
+    start.launchers[1].kill()
+    assert all(start.wait()), start.said()
+    limit = time.monotonic() + 60
+    while left := start.processes():
+        assert time.monotonic() < limit, left
+        time.sleep(0.1)
+    assert main([*command(tiny, out), "--processes", "1", "--no-timing"]) == 0
+    assert_equal(out, alone)
