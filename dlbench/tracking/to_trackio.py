@@ -26,7 +26,8 @@ class Trackio(Tracker):
 
     def rows(self, rows: Sequence[Row]) -> None:
         if rows:
-            trackio.log({"rows": trackio.Table(dataframe=pandas.DataFrame(list(rows), dtype=object))})
+            table = trackio.Table
+            trackio.log({"rows": table(dataframe=pandas.DataFrame(list(rows), dtype=object))})
         for row in rows:
             trackio.log({f"{title(row)}/{name}": value for name, value in figures(row).items()})
 

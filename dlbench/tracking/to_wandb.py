@@ -30,7 +30,9 @@ class Wandb(Tracker):
     def rows(self, rows: Sequence[Row]) -> None:
         if rows:
             names = list(rows[0])
-            self._run.log({"rows": wandb.Table(columns=names, data=[[row[name] for name in names] for row in rows])})
+            data = [[row[name] for name in names] for row in rows]
+            table = wandb.Table
+            self._run.log({"rows": table(columns=names, data=data)})
         for row in rows:
             for name, value in figures(row).items():
                 self._run.summary[f"{title(row)}/{name}"] = value

@@ -385,7 +385,9 @@ def test_hostile_records_run_nothing(browser, tmp_path):
         page.wait_for_timeout(300 if path.name == "index.html" else 20)
         assert page.locator("img:not(.map)").count() == 0
         page.mouse.move(300, 300)
-    page = watched.open(site / "samples" / "nano-math" / "static-skip-50.html", live=False)
+    # the evil record is of other documents, so the tables have longer names
+    (shown,) = site.glob("samples/*/static-skip-50.html")
+    page = watched.open(shown, live=False)
     assert EVIL in page.inner_text("article .text >> nth=0")
     assert "U+202E" in page.inner_text("article") and "U+001B" in page.inner_text("article")
     assert "more characters" in page.inner_text("article")

@@ -13,7 +13,7 @@ from dlbench.errors import DlbenchError
 from dlbench.system.paths import brief, expanded
 from dlbench.terminal.suggest import unknown
 
-_LISTS = ("model", "task", "method", "budget", "set", "include_path")
+_LISTS = ("model", "task", "method", "budget", "set", "include_path", "track")
 _OF_SPEC = {
     "models": "model",
     "tasks": "task",
