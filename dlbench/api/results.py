@@ -44,6 +44,13 @@ class Results:
 
     run_dirs: tuple[Path, ...]
 
+    @classmethod
+    def of(cls, board: Board) -> Results:
+        """The results of a board that has been read."""
+        results = cls(board.run_dirs)
+        vars(results)["_board"] = board
+        return results
+
     @cached_property
     def rows(self) -> tuple[ResultRow, ...]:
         """All rows, one per record."""

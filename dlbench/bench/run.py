@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +32,7 @@ from dlbench.bench.targets import PARTS
 from dlbench.bench.workbench import Workbench
 from dlbench.models.catalog import resolve_device
 from dlbench.system import cpu
+from dlbench.system.hardware import torch_threads
 from dlbench.terminal.progress import Progress
 
 _RUN: dict[str, Callable[[Workbench], None]] = {
@@ -94,7 +94,7 @@ def measure(
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    with _torch_threads(threads):
+    with torch_threads(threads):
         bench = Workbench(chosen, device, dtype, torch.get_num_threads())
         report = _Report(bench, machine_facts(device), out)
         with Progress(shown=True) as progress, progress.bar("bench", len(parts)) as done:
@@ -148,17 +148,6 @@ class _Report:
 
 def _text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-
-
-@contextlib.contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads; None leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def machine_facts(device: str) -> dict[str, Any]:

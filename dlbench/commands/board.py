@@ -69,9 +69,9 @@ def board(
             if svg is not None:
                 echo(f"{len(save_pictures(read, svg, 'svg'))} charts in {svg}")
             if dataset is not None:
-                from dlbench.api.results import load
+                from dlbench.api.results import Results
 
-                echo(f"{load(*run_dir).to_dataset(dataset)}: a data set; its card is README.md")
+                echo(f"{Results.of(read).to_dataset(dataset)}: a data set; its card is README.md")
             if site_out is not None and check:
                 echo(f"{site_out}: {site.check(read, site_out, workers)} files, all as these records give them")
             elif site_out is not None:

@@ -178,8 +178,9 @@ class Runner:
                     write_lines(self.store.out / "records.jsonl", records)
                     self.failures.timed(jobs, otherwise)
         show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
-        self.trackers.rows(rows_of(records, times))
-        self.trackers.end(ok=True)
+        if self.spec.track:
+            self.trackers.rows(rows_of(records, times))
+            self.trackers.end(ok=True)
         self.failures.end()
         if self.spec.official:
             place = pack_run(self.spec, jobs, self.store.out / "submission")
@@ -211,6 +212,8 @@ class Runner:
 
     def _track(self) -> None:
         """Open the run in the trackers that were asked for."""
+        if not (self.spec.track and self.main):
+            return
         config = {"dlbench": __version__, **self.spec.to_json(), "machine": facts(self.device)}
         out = self.store.out
         self.trackers.begin(TrackedRun(out.resolve().name, out, config, self.spec.offline))

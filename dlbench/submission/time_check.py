@@ -5,16 +5,13 @@ Milliseconds belong to one machine. What is compared is the ratio to full depth,
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
-from dlbench.engine import Engine
+from dlbench.engine import Engine, Request
 from dlbench.evaluation.resources import BUSY
 from dlbench.evaluation.settings import Setting
 from dlbench.evaluation.timing import TOKENS, TimedSetting, attempt
@@ -24,7 +21,7 @@ from dlbench.prompting.tokenize import tokenise
 from dlbench.records.schema import Hardware, Record, Timing
 from dlbench.submission.badge import TimeCheck
 from dlbench.submission.contents import Submission, TrackDocuments
-from dlbench.system.hardware import hardware
+from dlbench.system.hardware import hardware, torch_threads
 
 TOLERANCE = 0.25
 """Most by which the claimed ratio and the measured one may differ, relative to the smaller."""
@@ -108,7 +105,7 @@ class TimeChecks:
         items = self._items(rows, own, max(batches), first.kernels)
         for batch in batches:
             timed = [item for item in items if (item.facts["key"], batch) in claims]
-            with _threads(first.threads, enabled=first.device == "cpu"):
+            with torch_threads(first.threads if first.device == "cpu" else None):
                 times = attempt(timed, batch, routed=full.run.prompt == "routed", task=own.task.name)
             if times is None:
                 self.note(f"{own.task.name}: no times at batch {batch}, which does not fit the memory of this device")
@@ -119,12 +116,15 @@ class TimeChecks:
     def _items(self, rows: Sequence[Record], own: TrackDocuments, size: int, kernels: str) -> list[TimedSetting]:
         """The rows as the timing of a run has them; the first is full depth of the base."""
         items = []
+        asked: dict[str, list[Request]] = {}
         for row in rows:
             metered = self.engine(row)
             setting = self.setting(row, metered)
             engine = self._unmetered(metered.backbone, kernels)
-            ordered = sorted(tokenise(metered, own.documents), key=lambda p: len(p.request.ids))
-            prompts = typical(ordered, size)
+            if metered.backbone.id not in asked:
+                ordered = sorted(tokenise(metered, own.documents), key=lambda p: len(p.request.ids))
+                asked[metered.backbone.id] = typical(ordered, size)
+            prompts = asked[metered.backbone.id]
             facts = {
                 "key": row.key,
                 "name": row.method.name,
@@ -144,15 +144,3 @@ class TimeChecks:
             chosen: Literal["auto", "stock"] = "stock" if kernels == "stock" else "auto"
             self._engines[backbone.id] = Engine(backbone, metered=False, kernels=chosen)
         return self._engines[backbone.id]
-
-
-@contextlib.contextmanager
-def _threads(count: int, *, enabled: bool) -> Iterator[None]:
-    """Let torch use so many threads of a CPU."""
-    before = torch.get_num_threads()
-    if enabled and count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

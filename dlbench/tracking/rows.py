@@ -56,8 +56,12 @@ def rows_of(records: Iterable[Record], times: Iterable[Timing]) -> list[Row]:
 def title(row: Row) -> str:
     """Return what a row is called: "nano_math/static_skip@0.5", a seed beyond the first named too."""
     at = "" if row["budget"] is None else f"@{row['budget']:g}"
-    seed = f" seed {row['seed']}" if row["seed"] else ""
-    return f"{row['task']}/{row['method']}{at}{seed}"
+    return f"{row['task']}/{row['method']}{at}{seed_of(row)}"
+
+
+def seed_of(row: Row) -> str:
+    """Return what names a seed beyond the first, such as " seed 2"; empty for the first."""
+    return f" seed {row['seed']}" if row["seed"] else ""
 
 
 def figures(row: Row) -> dict[str, float]:

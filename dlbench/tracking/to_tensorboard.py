@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dlbench.tracking.rows import figures
+from dlbench.tracking.rows import figures, seed_of
 from dlbench.tracking.tracker import Row, TrackedRun, Tracker
 
 
@@ -26,9 +26,8 @@ class TensorBoard(Tracker):
         for row in rows:
             budget = row["budget"]
             step = round(100 * budget) if isinstance(budget, float) else 100
-            seed = f" seed {row['seed']}" if row["seed"] else ""
             for name, value in figures(row).items():
-                tag = f"{row['task']}/{name}/{row['method']}{seed}"
+                tag = f"{row['task']}/{name}/{row['method']}{seed_of(row)}"
                 self._writer.add_scalar(tag, value, step)
         if rows:
             self._writer.add_text("rows", _table(rows))

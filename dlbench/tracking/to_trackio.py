@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pandas
 import trackio
+from trackio import Table
 
 from dlbench.tracking.rows import figures, title
 from dlbench.tracking.tracker import PROJECT, Row, TrackedRun, Tracker
@@ -26,8 +27,7 @@ class Trackio(Tracker):
 
     def rows(self, rows: Sequence[Row]) -> None:
         if rows:
-            table = trackio.Table
-            trackio.log({"rows": table(dataframe=pandas.DataFrame(list(rows), dtype=object))})
+            trackio.log({"rows": Table(dataframe=pandas.DataFrame(list(rows), dtype=object))})
         for row in rows:
             trackio.log({f"{title(row)}/{name}": value for name, value in figures(row).items()})
 

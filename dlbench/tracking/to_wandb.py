@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 import wandb
+from wandb import Table
 
 from dlbench.tracking.rows import figures, title
 from dlbench.tracking.tracker import PROJECT, Row, TrackedRun, Tracker
@@ -31,8 +32,7 @@ class Wandb(Tracker):
         if rows:
             names = list(rows[0])
             data = [[row[name] for name in names] for row in rows]
-            table = wandb.Table
-            self._run.log({"rows": table(columns=names, data=data)})
+            self._run.log({"rows": Table(columns=names, data=data)})
         for row in rows:
             for name, value in figures(row).items():
                 self._run.summary[f"{title(row)}/{name}"] = value

@@ -274,16 +274,18 @@ class Ledger:
                 if needed.any():
                     self._charge("kv", f.rows, costs.fill @ needed, 0 * f.rows)
                     self._ahead[:, f.rows] -= needed
+            computed = 0 * f.rows
             for index, extra, kept in f.beside:
-                rows = f.rows[f.ran[index] == 0]
+                absent = f.ran[index] == 0
                 keys, window = f.traffic.padded_past + 1, costs.windows[index]
                 keys = keys if window is None else min(keys, window)
-                flops = extra.linear + (costs.per_key(index) * keys if extra.attended else 0)
-                self._charge("kv", rows, 0 * rows, np.full(len(rows), flops))
+                computed += absent * (extra.linear + (costs.per_key(index) * keys if extra.attended else 0))
                 if kept:
                     if self._ahead is None:
                         self._ahead = np.zeros((len(costs.layer), len(self._executed)), dtype=np.int64)
-                    self._ahead[index, rows] += 1
+                    self._ahead[index, f.rows] += absent
+            if f.beside:
+                self._charge("kv", f.rows, 0 * computed, computed)
 
     def _charge(self, category: str, rows: Ints, flops: Ints, executed: Ints) -> None:
         """Add credited and executed FLOPs to rows; a row may stand several times."""

@@ -10,9 +10,9 @@ in one of these ways:
 - onednn: the kernel that torch's compiler calls for a linear layer;
 - native: a function in C, where it can be compiled (`dlbench.engine.kernels.native`).
 
-The way depends on the shape, the number of threads and the kind of processor, never on a measurement, so the same call
-rounds alike in every run. Any other dtype or device, and anything that records gradients, goes to
-`torch.nn.functional.linear`.
+The way depends on the shape, the number of threads, the kind of processor and whether the function in C is there, never
+on a measurement, so the same call rounds alike in every run. Any other dtype or device, and anything that records
+gradients, goes to `torch.nn.functional.linear`.
 """
 
 from __future__ import annotations

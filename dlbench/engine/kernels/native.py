@@ -21,7 +21,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dlbench.errors import DlbenchError
 from dlbench.system import cpu
+from dlbench.system.paths import cache_folder
 
 VARIABLE = "DLBENCH_NATIVE"
 """Environment variable: "off", or the file of a library that has been built, which processes started later take."""
@@ -82,8 +84,8 @@ def _built() -> Path | None:
     source = _SOURCE.read_bytes()
     parts = (source, cpu.name().encode(), os.path.realpath(compiler).encode(), " ".join(_FLAGS).encode())
     name = f"few_rows-{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:16]}.so"
-    with suppress(OSError, subprocess.SubprocessError):
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlbench"
+    with suppress(DlbenchError, OSError, subprocess.SubprocessError):
+        folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / name).is_file():
             return folder / name

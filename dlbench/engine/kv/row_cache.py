@@ -214,7 +214,7 @@ class RowCache(RecurrentCache):
                 whole[:count, :, self.seen] = new
                 columns = slice(self.first(layer), self.seen + 1)
                 if of is not None:
-                    return memory.parts_or_all(layer, of, columns, count)
+                    return memory.parts(layer, of, columns, count)
                 return [(slice(None), *halves(whole[:count, :, columns]))]
             memory.store(layer, new, (rows, self.seen))
         return memory.parts(layer, rows, slice(self.first(layer), self.seen + 1))

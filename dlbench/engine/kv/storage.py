@@ -50,12 +50,6 @@ def copy_rows(into: Tensor, target: Slots, given: Tensor, source: Slots) -> None
         into[on(target, into.device)] = given[on(source, into.device)]
 
 
-def _cuts(rows: Tensor) -> list[int]:
-    """Where runs of consecutive slots begin and end among ascending slots on a CPU."""
-    slots = rows.numpy()
-    return [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), len(slots)]
-
-
 class KeyValues:
     """Keys, then values, of each layer: [B, 2 G, T, D], allocated at the layer's first write."""
 
@@ -92,31 +86,32 @@ class KeyValues:
         """Keys and values of some slots as copies, [len(rows), G, columns, D]; valid until the next layer's copies."""
         return halves(self._copied(self.layers[layer][:, :, columns], rows))
 
-    def parts(self, layer: int, rows: Tensor, columns: slice) -> list[tuple[slice, Tensor, Tensor]]:
+    def parts(self, layer: int, rows: Tensor, columns: slice, alive: int = 0) -> list[tuple[slice, Tensor, Tensor]]:
         """Keys and values of some slots, as one copy or as views of consecutive slots, whichever is faster.
+
+        Args:
+            layer: whose they are.
+            rows: the slots, in ascending order.
+            columns: those that are wanted.
+            alive: so many slots, the first ones, are returned as one view where attending to the rest too takes a CPU
+                less time; 0 never does so.
 
         Returns:
             Consecutive slices of `rows`, each with its keys and values.
         """
         whole = self.layers[layer][:, :, columns]
         if rows.is_cpu:
-            slots, cuts = rows.numpy(), _cuts(rows)
-            if len(slots) * whole[0].nbytes > (len(cuts) - 1) * _COPIED:
+            slots, count, each = rows.numpy(), len(rows), whole[0].nbytes
+            cuts = [0, *(np.flatnonzero(np.diff(slots) > 1) + 1).tolist(), count]
+            if alive and (alive - count) * each < min(2 * count * each, (len(cuts) - 2) * _COPIED):
+                return [(slice(None), *halves(whole[:alive]))]
+            if count * each > (len(cuts) - 1) * _COPIED:
                 parts = []
                 for begin, stop in pairwise(cuts):
                     run = slice(int(slots[begin]), int(slots[begin]) + stop - begin)
                     parts.append((slice(begin, stop), *halves(whole[run])))
                 return parts
         return [(slice(None), *self.gathered(layer, rows, columns))]
-
-    def parts_or_all(self, layer: int, rows: Tensor, columns: slice, alive: int) -> list[tuple[slice, Tensor, Tensor]]:
-        """As `parts`, or keys and values of the first `alive` slots, where reading the rest too takes less time."""
-        whole, count = self.layers[layer][:alive, :, columns], len(rows)
-        row = whole.shape[1] * whole.shape[2] * whole.shape[3] * whole.element_size()
-        calls = len(_cuts(rows)) - 2
-        if (alive - count) * row < min(2 * count * row, calls * _COPIED):
-            return [(slice(None), *halves(whole))]
-        return self.parts(layer, rows, columns)
 
     def _copied(self, x: Tensor, rows: Tensor) -> Tensor:
         """Copy some slots to scratch memory that all layers share: allocating costs several times the copy."""

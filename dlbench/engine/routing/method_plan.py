@@ -54,14 +54,14 @@ class Routing(Plan):
         self.awake: Slots | None = None
         """Slots of the tokens that have not exited; None for all."""
         self.rows: Slots = NOBODY
-        self._settled: dict[int, Groups] = {}
+        self._groups: dict[int, Groups] = {}
         """Groups of each layer that follow from what a per-sequence method has answered for these rows."""
 
     def begin(self, cache: RowCache, ledger: Ledger) -> None:
         self.cache, self.ledger = cache, ledger
         rows: Slots = cache.order[: cache.alive].copy()
         if not np.array_equal(rows, self.rows):
-            self._settled = {}
+            self._groups = {}
         self.rows = rows
         self.awake = None
         self.scale = None
@@ -84,13 +84,13 @@ class Routing(Plan):
     def decide(self, layer: int, hidden: Tensor) -> Groups:
         if self.fixed is not None:
             return self.fixed[layer]
-        if self.settled and layer in self._settled:
-            return self._settled[layer]
+        if self.settled and layer in self._groups:
+            return self._groups[layer]
         groups = self._ask(layer, hidden)
         if not self.unchecked:
             self._check(layer, groups)
         if self.settled:
-            self._settled[layer] = groups
+            self._groups[layer] = groups
         return groups
 
     def _ask(self, layer: int, hidden: Tensor) -> Groups:
