@@ -24,6 +24,7 @@ _STEPS = 60  # most steps of any search; ten are usually enough
 _CLOSE = 1e-9  # tolerance of the test statistic at an end, relative to its quantile
 
 
+@np.errstate(over="ignore")  # a value far beyond the support, whose term is then 0 as it should be
 def score_ends(
     a: FloatArray, b: FloatArray, weights: FloatArray, units: FloatArray, support: Support, level: float
 ) -> tuple[FloatArray, FloatArray]:

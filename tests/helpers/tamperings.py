@@ -101,6 +101,8 @@ def twice(all_):
 
 FORGED = {
     "a score is raised": ("score-differs", sample("score", value=1.0)),
+    "a score is beyond all metrics": ("score-differs", sample("score", value=155613875.0)),
+    "a score of full depth is beyond all floats": ("score-differs", sample("score", value=1e308, method="full")),
     "another metric is raised": ("score-differs", sample("scores", value=lambda s: {**s, "more": 1.0})),
     "an output is replaced": ("score-differs", sample("output", value="Ein Hund läuft über die Wiese.")),
     "a sample is dropped": ("samples-missing", samples(lambda all_: all_[1:])),

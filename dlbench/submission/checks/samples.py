@@ -30,16 +30,23 @@ class SampleChecks:
     """What the task gives an output, as often as it was asked: twice at most, for tasks that score at random."""
 
     def check(self, record: Record, samples: Sequence[Sample], costs: LayerCosts) -> list[Sample]:
-        """Check the samples of a row, and return them if they are of exactly the right documents and metrics."""
+        """Check the samples of a row.
+
+        Returns:
+            The samples, with the scores that the task gives their outputs, whatever they claim; none unless they are of
+            exactly the right documents and metrics.
+        """
         where, complete = row_name(record), self._documents(record, samples)
+        scored = []
         for sample in samples:
             if (document := self.own.by_id.get(sample.id)) is not None:
                 here = f"{where}, document {sample.id!r}"
-                self._score(here, document, sample)
+                scored.append(self._score(here, document, sample))
                 self._prompt(record, here, sample)
                 self._compute(record, here, sample, costs)
+        known = [s for s in scored if s is not None]
         alike = len({frozenset(s.scores) for s in samples}) == 1
-        return list(samples) if complete and alike else []
+        return known if complete and alike and len(known) == len(samples) else []
 
     def _documents(self, record: Record, samples: Sequence[Sample]) -> bool:
         where, add = row_name(record), self.faults.add
@@ -55,17 +62,20 @@ class SampleChecks:
             add("sample-order", where, "the documents are in another order than the task's")
         return ids == wanted and bool(ids)
 
-    def _score(self, where: str, document: Document, sample: Sample) -> None:
+    def _score(self, where: str, document: Document, sample: Sample) -> Sample | None:
+        """Return the sample as the task scores it; None where its answers are not those of the document."""
         task = self.own.task
         if task.is_loglikelihood and len(sample.answers) != len(document.pairs):
             self.faults.add("score-differs", where, f"{len(sample.answers)} answers of {len(document.pairs)}")
-            return
+            return None
         known = self._scorings.setdefault((document.id, sample.answers or sample.output), [])
         while not any(_agree(sample, scoring) for scoring in known):
             if len(known) == 2:
-                self.faults.add("score-differs", where, f"it claims {sample.score:g}, the task gives {known[0][0]:g}")
-                return
+                score, scores = known[0]
+                self.faults.add("score-differs", where, f"it claims {sample.score:g}, the task gives {score:g}")
+                return sample.model_copy(update={"score": score, "scores": scores})
             known.append(_scoring(task, document, sample))
+        return sample
 
     def _prompt(self, record: Record, where: str, sample: Sample) -> None:
         full = self.full.get(sample.id)
