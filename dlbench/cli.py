@@ -33,6 +33,7 @@ from dlbench.commands.validate import validate, verify
 from dlbench.errors import DlbenchError, of_the_system
 from dlbench.registry.methods import guilty
 from dlbench.system import stopping
+from dlbench.system.process_group import lost_peer
 from dlbench.terminal.encoding import print_anything
 from dlbench.terminal.said import say
 
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(getattr(error, "exit_code", 2))
         if debug:
             _traceback()
-        if (failure := guilty(error) or of_the_system(error)) is not None:
+        if (failure := guilty(error) or of_the_system(error) or lost_peer(error)) is not None:
             say(str(failure))
             return failure.exit_code
         if isinstance(error, SystemExit):

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, WorkerLost
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that a launcher sets in each of its processes."""
@@ -27,6 +28,7 @@ _MPI = {  # size -> rank, as its launchers name them
     "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
 }
 _MPI_PREFIXES = ("PMI_", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_", "MPI_LOCAL")
+_TRANSPORT = re.compile(r"\bgloo\b|\bnccl\b|\bby peer\b", re.IGNORECASE)
 NOTICE, PATIENCE = 20.0, 300.0
 """Seconds of waiting for other processes: until a line says so, and until this process gives up."""
 
@@ -139,6 +141,21 @@ def joining(
 
     with beside(wait):
         yield
+
+
+def lost_peer(error: BaseException) -> WorkerLost | None:
+    """The error for users where another process of the group is gone; None where it is another fault.
+
+    torch tells it by an error of `torch.distributed`, or by a RuntimeError that quotes gloo or NCCL.
+    """
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    of_the_group = kinds & {"DistBackendError", "DistNetworkError", "DistStoreError"}
+    if not launched() or not (of_the_group or ("RuntimeError" in kinds and _TRANSPORT.search(str(error)))):
+        return None
+    return WorkerLost(
+        f"rank {rank()} of {size()} has lost another process of its group, whose own output says why it ended; what "
+        "was finished is kept: start the same command again on all nodes to go on"
+    )
 
 
 def _print(line: str) -> None:

@@ -134,6 +134,7 @@ def test_a_node_whose_launcher_is_killed_leaves_no_process_and_loses_nothing(
         time.sleep(0.01)
     start.launchers[1].kill()
     assert all(start.wait()), start.said()
+    assert "a fault of dlbench" not in start.said(), start.said()
     limit = time.monotonic() + 60
     while left := start.processes():
         assert time.monotonic() < limit, left

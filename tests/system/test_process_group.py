@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from torch.distributed import DistNetworkError
 
 from dlbench.errors import DlbenchError
 from dlbench.system import process_group
@@ -50,6 +51,22 @@ def test_a_launcher_is_believed():
 
 def test_a_single_process_of_mpi_is_a_run_like_any_other():
     assert settled({"PMI_SIZE": "1", "PMI_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}) == ([], {"HOME": "/root"})
+
+
+GONE = [
+    RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:4242"),
+    DistNetworkError("The client socket has failed to connect"),
+]
+
+
+@pytest.mark.parametrize("error", GONE, ids=["gloo", "store"])
+def test_a_peer_that_is_gone_is_no_fault_of_dlbench(error, monkeypatch):
+    assert process_group.lost_peer(error) is None, "this process is alone"
+    for name, value in COMPLETE.items():
+        monkeypatch.setenv(name, value)
+    lost = process_group.lost_peer(error)
+    assert lost.exit_code == 3 and "rank 1 of 2" in str(lost) and "\n" not in str(lost)
+    assert process_group.lost_peer(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
 
 
 @pytest.mark.parametrize("names", [("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")])
