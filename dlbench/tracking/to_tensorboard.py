@@ -27,7 +27,7 @@ class TensorBoard(Tracker):
             budget = row["budget"]
             step = round(100 * budget) if isinstance(budget, float) else 100
             for name, value in figures(row).items():
-                tag = f"{row['task']}/{name}/{row['method']}{seed_of(row)}"
+                tag = f"{row['task']}/{name}/{row['label']}{seed_of(row)}"
                 self._writer.add_scalar(tag, value, step)
         if rows:
             self._writer.add_text("rows", _table(rows))

@@ -10,6 +10,8 @@ from record_factory import synthetic_run
 
 from dlbench import cli
 from dlbench.errors import DlbenchError
+from dlbench.leaderboard.columns.column import TableInfo
+from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
 from dlbench.tracking import tracker
@@ -96,15 +98,17 @@ def test_a_row_per_record_with_the_figures_of_the_record():
     assert len({title(row) for row in rows}) == len(rows)
     for row in rows:
         record = by_key[row["key"]]
-        assert (row["score"], row["kept"]) == (record.quality.mean, record.quality.retained)
-        assert (row["kept_low"], row["kept_high"]) == (record.quality.retained_ci95 or (None, None))
+        assert (row["quality"], row["retained"]) == (record.quality.mean, record.quality.retained)
+        assert (row["retained_low"], row["retained_high"]) == (record.quality.retained_ci95 or (None, None))
         assert row["layer_share"] == record.compute.layer_share
-        assert row["flops_total"] == record.compute.flop_share_total
+        assert row["flop_share_total"] == record.compute.flop_share_total
         timed = {one.batch_size: one for one in run.timings if one.key == record.key}
         assert {b: row[f"speedup_b{b}"] for b in (1, 16)} == {
             b: timed[b].speedup if b in timed else None for b in (1, 16)
         }
-    assert {"kept", "flops_decode", "speedup_b1"} <= figures(rows[0]).keys()
+    named = {one.cell("csv").title for one in row_columns("csv", TableInfo(batches=(1, 16)))}
+    assert rows[0].keys() <= named, "the board's CSV has other names for these"
+    assert {"retained", "flop_share_decode", "speedup_b1"} <= figures(rows[0]).keys()
 
 
 def test_wandb_is_told_config_progress_and_rows(wandb, rows, tmp_path):
@@ -115,7 +119,7 @@ def test_wandb_is_told_config_progress_and_rows(wandb, rows, tmp_path):
     *progress, table = run.logged
     assert [one["progress/decode"] for one in progress] == [0.0, 1.0]  # at most every two seconds, and the end
     assert len(table["rows"]["data"]) == len(rows) and table["rows"]["columns"] == list(rows[0])
-    assert run.summary[f"{title(rows[-1])}/kept"] == rows[-1]["kept"]
+    assert run.summary[f"{title(rows[-1])}/retained"] == rows[-1]["retained"]
     assert run.code == 0
     carried_out("wandb", tmp_path, [], ok=False)
     assert wandb[1].code == 1
@@ -129,7 +133,7 @@ def test_trackio_is_told_config_progress_and_rows(trackio, rows, tmp_path):
     tables = [values["rows"] for _, values in logged if "rows" in values]
     assert [table.to_dict("records") for table in tables] == [rows]  # None stays None
     told = {name: value for _, values in logged for name, value in values.items()}
-    assert told["progress/decode"] == 1.0 and told[f"{title(rows[0])}/score"] == rows[0]["score"]
+    assert told["progress/decode"] == 1.0 and told[f"{title(rows[0])}/quality"] == rows[0]["quality"]
 
 
 def test_tensorboard_has_figures_over_the_budget(rows, tmp_path):
@@ -140,8 +144,8 @@ def test_tensorboard_has_figures_over_the_budget(rows, tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     for label in ("static_skip", "unified_skip"):
-        wanted = {round(100 * row["budget"]): row["kept"] for row in rows if row["method"] == label}
-        shown = {one.step: one.value for one in events.Scalars(f"{TASK}/kept/{label}")}
+        wanted = {round(100 * row["budget"]): row["retained"] for row in rows if row["label"] == label}
+        shown = {one.step: one.value for one in events.Scalars(f"{TASK}/retained/{label}")}
         assert shown == pytest.approx(wanted) and len(shown) == 3
     assert [one.value for one in events.Scalars("progress/decode")] == [0.0, 1.0]
     texts = {tag: events.Tensors(tag)[0].tensor_proto.string_val[0].decode() for tag in events.Tags()["tensors"]}
