@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from dlbench.evaluation.aggregate import mean_chance
 from dlbench.evaluation.settings import Setting, full
@@ -164,6 +163,8 @@ def pick(kept: Mapping[int, float], depth: int) -> tuple[float, ...]:
 
 def fewest(kept: Mapping[int, float], level: float) -> int:
     """Return the fewest layers that keep a share of full depth's quality, by the monotone curve; at most all."""
+    from scipy.optimize import isotonic_regression  # loads slowly, and is needed for `--budget auto` alone
+
     ran = sorted(kept)
     curve = isotonic_regression([kept[layers] for layers in ran]).x
     between = np.interp(range(1, ran[-1] + 1), ran, curve)

@@ -8,8 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr, ndtri
-from scipy.stats import binom, false_discovery_control
+from scipy.special import bdtr, ndtr, ndtri
 
 from dlbench.stats.bounds import Samples, unseen_reach
 from dlbench.stats.intervals import Bounds, Clusters, metric_range, paired_rows
@@ -120,7 +119,7 @@ def sign_test_p(won: int, lost: int) -> float:
     """Return the two-sided p value of the exact sign test; on binary scores this is McNemar's exact test."""
     if won + lost == 0:
         return 1.0
-    return float(min(1.0, 2 * binom.cdf(min(won, lost), won + lost, 0.5)))
+    return float(min(1.0, 2 * bdtr(min(won, lost), won + lost, 0.5)))
 
 
 def corrected(p_values: npt.ArrayLike) -> FloatArray:
@@ -129,6 +128,8 @@ def corrected(p_values: npt.ArrayLike) -> FloatArray:
     Raises:
         ValueError: one is not in [0, 1].
     """
+    from scipy.stats import false_discovery_control  # a second of loading, which most processes do without
+
     values = np.asarray(p_values, dtype=np.float64)
     return values if values.size == 0 else np.asarray(false_discovery_control(values), dtype=np.float64)
 

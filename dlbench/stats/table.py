@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binom
+from scipy.special import bdtr
 
 from dlbench.stats.bounds import Samples, mean_bounds
 from dlbench.stats.hypothesis_tests import corrected, drawn_p, enumerated_p, interval_p, swaps
@@ -158,7 +158,7 @@ class Table:
         same = size.min(axis=1, where=pairs != 0, initial=np.inf) >= greatest * (1 - 1e-12)
         won = np.count_nonzero(pairs > 0, axis=1)
         signs = same & (differing > 0)
-        p[signs] = np.minimum(1, 2 * binom.cdf(np.minimum(won, differing - won), differing, 0.5))[signs]
+        p[signs] = np.minimum(1, 2 * bdtr(np.minimum(won, differing - won), differing, 0.5))[signs]
         few = ~same & (differing < self.resample.resamples.bit_length())
         for number in np.flatnonzero(few):
             p[number] = enumerated_p(pairs[number][pairs[number] != 0])

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from dlbench.leaderboard import formatting
 from dlbench.leaderboard.analysis.score_matrix import Compared
@@ -100,6 +99,8 @@ def document_shard(view: BoardView, compared: Compared, samples: Mapping[str, Sa
         compared: its rows with their scores.
         samples: entry → the pages of its samples.
     """
+    from scipy.stats import rankdata  # a second of loading, for those pages alone
+
     ranks = rankdata(compared.scores[:, :MOST_DOCUMENTS], method="dense", axis=0).astype(np.int64)
     documents = compared.documents[:MOST_DOCUMENTS]
     pages = {}
