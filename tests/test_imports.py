@@ -19,7 +19,7 @@ ROOMS = (
 """From the ground up: a room imports those before it, docs/architecture.md says what each is for."""
 ENGINE = (
     *("keyed_rng", "stop_strings", "flops", "kv", "sampling", "requests", "interfaces", "logits_processors"),
-    *("layers", "kernels", "routing", "prefix_cache", "runtime", "prefill", "decoding", "proof"),
+    *("layers", "kernels", "routing", "shared_prefix", "runtime", "prefill", "decoding", "proof"),
     *("speculative", "engine", "loglikelihood"),
 )
 LEADERBOARD = (

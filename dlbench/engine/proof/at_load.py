@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -24,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.engine.decoding import Decoding
 from dlbench.engine.kv.storage import Slots
 from dlbench.engine.prefill import Loop, Wave
-from dlbench.engine.prefix_cache import PrefixCache
 from dlbench.engine.proof.reference import Actions, Policy, can_silence, logits_of
 from dlbench.engine.requests import Generation, Request
 from dlbench.engine.runtime import Runtime
@@ -114,7 +113,7 @@ def prove(backbone: Backbone) -> bool:
 def _shares(backbone: Backbone) -> bool:
     """Whether the model continues prompts correctly after a prefix that was read once for all of them."""
     runtime = Runtime(backbone, metered=True, kernels="auto")
-    runtime.prefixes = PrefixCache(usable=runtime.prefixes.usable, least=1, spared=1)
+    runtime.sharing = replace(runtime.sharing, least=1, spared=1)
     try:
         _compare(runtime, np.full((len(_LENGTHS), _NEW - 1, backbone.depth), _RUN), "project")
     except Exception as error:

@@ -18,23 +18,20 @@ def normed(hidden: Tensor) -> Tensor:
 class StateSums:
     """Sums of the states of a prefix before some layers, and of the normed states."""
 
-    def __init__(self, layers: frozenset[int], tokens: int, before: StateSums | None = None) -> None:
-        """Begin with nothing, or with the sums of a shorter prefix that this one begins with.
+    def __init__(self, layers: frozenset[int], tokens: int) -> None:
+        """Begin with nothing.
 
         Args:
             layers: those to note.
             tokens: length of the prefix.
-            before: sums of the tokens that are known.
         """
         self.layers, self.tokens = layers, tokens
-        self._of: dict[int, tuple[Tensor, Tensor]] = {} if before is None else dict(before._of)
+        self._of: dict[int, tuple[Tensor, Tensor]] = {}
 
     def note(self, layer: int, hidden: Tensor) -> None:
-        """Add the states that enter a layer, [1, positions, width], if the layer is one of those wanted."""
+        """Keep the sums of the states that enter a layer, [1, positions, width], if it is one of those wanted."""
         if layer in self.layers:
-            added = (hidden[0].sum(0, dtype=torch.float32), normed(hidden[0]).sum(0))
-            before = self._of.get(layer)
-            self._of[layer] = added if before is None else (before[0] + added[0], before[1] + added[1])
+            self._of[layer] = hidden[0].sum(0, dtype=torch.float32), normed(hidden[0]).sum(0)
 
     def of(self, layer: int) -> tuple[Tensor, Tensor]:
         """The sum of the states and that of the normed states, [width] each in float32."""

@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.engine import Engine, Request
 from dlbench.engine.flops.costs import Costs
 from dlbench.engine.flops.ledger import Ledger
-from dlbench.engine.prefix_cache import KEPT, Prefix, PrefixCache, shared
 from dlbench.engine.proof import at_load
+from dlbench.engine.shared_prefix import Prefix, PrefixSharing, shared
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.backbone import wrap
@@ -41,14 +41,7 @@ def requests(texts=None, limit=LIMIT):
 def plain(backbone, **options):
     """An engine that reads every prompt whole."""
     engine = Engine(backbone, **options)
-    engine.runtime.prefixes.usable = False
-    return engine
-
-
-def eager_to_share(backbone, **options):
-    """An engine that shares even what is hardly worth it."""
-    engine = Engine(backbone, **options)
-    engine.runtime.prefixes = PrefixCache(usable=engine.runtime.prefixes.usable, least=4, spared=4)
+    engine.runtime.sharing = PrefixSharing(usable=False)
     return engine
 
 
@@ -84,12 +77,9 @@ def facts(generation):
 def test_full_depth_equals_generate(monkeypatch, family, attention, kernels):
     backbone = tiny_models.backbone(family, DEPTH, attention)
     engine, forwards = Engine(backbone, kernels=kernels), run_tokens(monkeypatch)
-    for seed, read in ((0, [(1, COMMON), (4, 9)]), (1, [(4, 9)])):  # the second wave finds the prefix read
-        del forwards[:]
-        texts = prompts(seed=seed)
-        written = engine.prefill(requests(texts))
-        assert forwards == read
-        assert [g.tokens for g in written.decode()] == generate(backbone.model, texts)
+    written = engine.prefill(requests())
+    assert forwards == [(1, COMMON), (4, 9)]
+    assert [g.tokens for g in written.decode()] == generate(backbone.model, prompts())
 
 
 @pytest.mark.parametrize("family", tiny_models.RECOGNISED)
@@ -97,7 +87,7 @@ def test_recognised_families_share(family):
     backbone = tiny_models.backbone(family, 4)
     engine = Engine(backbone)
     wave, whole = engine.prefill(requests()), plain(backbone).prefill(requests())
-    assert engine.runtime.prefixes.nbytes() > 0
+    assert engine.runtime.sharing.usable
     torch.testing.assert_close(wave.chunks[0].first, whole.chunks[0].first, rtol=1e-4, atol=1e-4)
 
 
@@ -107,7 +97,7 @@ def test_a_recognised_model_that_cannot_share_reads_its_prompts_whole(monkeypatc
     monkeypatch.setattr(Prefix, "copy_to", lambda self, cache, counts: None)  # as if it did not see the prefix
     engine = Engine(backbone)
     assert [g.tokens for g in engine.prefill(requests()).decode()] == generate(backbone.model, prompts())
-    assert engine.runtime.prefixes.nbytes() == 0
+    assert not engine.runtime.sharing.usable
 
 
 @pytest.mark.parametrize("family", (*tiny_models.EVERY, "mixtral"))
@@ -116,17 +106,13 @@ def test_executed_equals_torch_and_credited_is_unchanged(family, texts):
     backbone = wrap(tiny_models.build(family, depth=DEPTH, attention="eager", experts="eager"), name=family)
     engine, unshared = Engine(backbone, kernels="stock"), plain(backbone, kernels="stock")
     alone = [unshared.prefill([r]).decode()[0].prompt_flops for r in requests(texts, limit=2)]
-    before = 0
-    for _ in range(2):
-        with FlopCounterMode(display=False) as counter:
-            wave = engine.prefill(requests(texts, limit=2))
-        written = wave.decode()
-        executed = sum(g.prompt_executed for g in written)
-        assert executed == counter.get_total_flops() > 0
-        assert [g.prompt_flops for g in written] == alone
-        before, difference = executed, before - executed
-    assert 0 < difference < alone[0]  # what is known is not computed again
-    assert before < sum(alone) / 3
+    with FlopCounterMode(display=False) as counter:
+        wave = engine.prefill(requests(texts, limit=2))
+    written = wave.decode()
+    executed = sum(g.prompt_executed for g in written)
+    assert executed == counter.get_total_flops() > 0
+    assert [g.prompt_flops for g in written] == alone
+    assert executed < sum(alone) / 2
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2", "bloom"])
@@ -167,58 +153,40 @@ def test_rows_beyond_the_slots_share_too(monkeypatch, slots):
 def test_captured_steps_write_the_same(monkeypatch, rests):
     """Where one token is left to each prompt, it takes a captured step, whose logits must outlive the next step."""
     ours, theirs = engines(monkeypatch, "llama")
-    theirs.runtime.prefixes.usable = False
+    theirs.runtime.sharing = PrefixSharing(usable=False)
     mine, whole = (engine.prefill(requests(prompts(rests))) for engine in (ours, theirs))
     for _ in range(3):
         for method in (None, RandomSkip(share=0.5)):
             assert [facts(g) for g in mine.decode(method)] == [facts(g) for g in whole.decode(method)]
-    assert ours.kernels == "captured" and ours.runtime.prefixes.nbytes() > 0
+    assert ours.kernels == "captured"
+    assert sum(g.prompt_executed for g in mine.decode()) < sum(g.prompt_executed for g in whole.decode())
 
 
-def test_prompts_of_a_batch_of_one(monkeypatch):
-    """The second prompt tells what will come again; from the third on, it is there."""
-    backbone = tiny_models.backbone("llama", DEPTH)
-    engine, forwards = eager_to_share(backbone), run_tokens(monkeypatch)
-    for place, (text, read) in enumerate(zip(prompts((5, 8, 1)), ([50], [45, 8], [1]), strict=True)):
-        del forwards[:]
-        (written,) = engine.prefill(requests([text])).decode()
-        assert forwards[: len(read)] == [(1, columns) for columns in read], place
-        assert [written.tokens] == generate(backbone.model, [text])
+def test_what_a_wave_computes_does_not_depend_on_earlier_ones():
+    """So records are the same whichever process reads which prompts, and whether or not a run was interrupted."""
+    engine = Engine(tiny_models.backbone("llama", DEPTH))
+    waves = [requests(prompts(seed=1)), requests(prompts((3, 3))), requests(prompts((2,)))]
+    facts_alone = [[vars(g) for g in Engine(engine.backbone).prefill(wave).decode()] for wave in waves]
+    assert [[vars(g) for g in engine.prefill(wave).decode()] for wave in waves] == facts_alone
 
 
 def test_states_of_prompts_include_the_prefix():
     backbone = tiny_models.backbone("llama", DEPTH, dtype="float64")
     layers = range(DEPTH + 1)
-    texts = [prompts(), [(*p[:20], *p[30:]) for p in prompts()], prompts(seed=3)]
-    sharing = eager_to_share(backbone)
-    for several in texts:
+    for several in (prompts(), prompts(seed=3)):
         expected = plain(backbone).prefill(requests(several), reads=layers).states
-        found = sharing.prefill(requests(several), reads=layers, slots=3).states
+        found = Engine(backbone).prefill(requests(several), reads=layers, slots=3).states
         for layer in layers:
             for kind in ("last", "mean", "normed_mean"):
                 got, wanted = (getattr(x, kind)(layer) for x in (found, expected))
                 torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
-    (longer,) = {tuple(p[: COMMON + 3]) for p in prompts((4,))}
-    several = [(*longer, n) for n in range(2, 9)]  # goes on where the known prefix ends
-    expected, found = (e.prefill(requests(several), reads=layers).states for e in (plain(backbone), sharing))
-    torch.testing.assert_close(found.mean(2), expected.mean(2), rtol=1e-5, atol=1e-5)
-
-
-def test_a_known_prefix_is_continued(monkeypatch):
-    engine, forwards = eager_to_share(tiny_models.backbone("llama", DEPTH)), run_tokens(monkeypatch)
-    engine.prefill(requests())
-    longer = [(*prompts()[0], 9, 9, 9, n, 5) for n in range(2, 9)]
-    del forwards[:]
-    wave = engine.prefill(requests(longer))
-    assert forwards == [(1, 7), (7, 2)]
-    assert [g.tokens for g in wave.decode()] == generate(engine.backbone.model, longer)
 
 
 @pytest.mark.parametrize("family", tiny_models.HYBRIDS + tiny_models.SCALED)
 def test_what_cannot_be_shared_is_read_whole(monkeypatch, family):
     engine, forwards = Engine(tiny_models.backbone(family, DEPTH)), run_tokens(monkeypatch)
     engine.prefill(requests(limit=1))
-    assert forwards == [(4, COMMON + 9)] and engine.runtime.prefixes.nbytes() == 0
+    assert forwards == [(4, COMMON + 9)]
     assert engine.tokens_read(requests()) == 4 * COMMON + sum(RESTS)
 
 
@@ -230,36 +198,16 @@ def test_prompts_that_a_method_routes_are_read_whole(monkeypatch):
     assert forwards == [(4, COMMON + 9)]
 
 
-def test_memory_is_bounded_and_given_back():
-    engine = Engine(tiny_models.backbone("llama", DEPTH))
-    one = 0
-    for shift in range(KEPT + 2):
-        engine.prefill(requests([tuple((t + shift) % 50 + 2 for t in p) for p in prompts()]))
-        one = one or engine.runtime.prefixes.nbytes()
-        assert engine.runtime.prefixes.nbytes() == min(shift + 1, KEPT) * one > 0
-    engine.release()
-    assert engine.runtime.prefixes.nbytes() == 0
-
-
-def test_forgotten_prefixes_are_read_again(monkeypatch):
-    engine, forwards = Engine(tiny_models.backbone("llama", DEPTH)), run_tokens(monkeypatch)
-    engine.prefill(requests())
-    engine.forget()
-    engine.prefill(requests())
-    assert forwards == 2 * [(1, COMMON), (4, 9)]
-    assert engine.tokens_read(requests()) == COMMON + sum(RESTS)
-
-
 @pytest.mark.parametrize(
     ("texts", "common"),
     [
-        ([(1, 2, 3), (1, 2, 4)], (1, 2)),
-        ([(1, 2, 3), (1, 2, 3)], (1, 2)),  # one token is left to each
-        ([(1, 2), (1, 2, 3), (1, 2, 3, 4)], (1,)),
-        ([(5, 1, 2), (5, 9, 2), (5, 4)], (5,)),
-        ([(1, 2), (2, 2)], ()),
-        ([(7,), (7, 8)], ()),
-        ([(3, 4, 5)], (3, 4)),
+        ([(1, 2, 3), (1, 2, 4)], 2),
+        ([(1, 2, 3), (1, 2, 3)], 2),  # one token is left to each
+        ([(1, 2), (1, 2, 3), (1, 2, 3, 4)], 1),
+        ([(5, 1, 2), (5, 9, 2), (5, 4)], 1),
+        ([(1, 2), (2, 2)], 0),
+        ([(7,), (7, 8)], 0),
+        ([(3, 4, 5)], 2),
     ],
 )
 def test_what_prompts_share(texts, common):
@@ -267,13 +215,14 @@ def test_what_prompts_share(texts, common):
 
 
 def test_what_is_worth_a_forward_of_its_own():
-    cache = PrefixCache(usable=True, least=4, spared=12)
+    sharing = PrefixSharing(usable=True, least=4, spared=12)
     four, three = tuple(range(4)), tuple(range(3))
-    assert cache.find([(*four, 7), (*four, 8), (*four, 9), (*four, 6)], frozenset()) == (None, 4)
-    assert cache.find([(*four, 7), (*four, 8), (*four, 9)], frozenset()) == (None, 0)  # spares 8
-    assert cache.find([(*three, n) for n in range(9)], frozenset()) == (None, 0)  # too short
-    assert cache.tokens_read([(*four, n) for n in range(4, 8)]) == 8
-    assert cache.tokens_read([(*four, n) for n in range(4, 7)]) == 15
+    assert sharing.tokens([(*four, 7), (*four, 8), (*four, 9), (*four, 6)]) == 4
+    assert sharing.tokens([(*four, 7), (*four, 8), (*four, 9)]) == 0  # spares 8
+    assert sharing.tokens([(*three, n) for n in range(9)]) == 0  # too short
+    assert sharing.tokens_read([(*four, n) for n in range(4, 8)]) == 8
+    assert sharing.tokens_read([(*four, n) for n in range(4, 7)]) == 15
+    assert PrefixSharing(usable=False).tokens([(*range(500), n) for n in range(9)]) == 0
 
 
 def test_shared_flops_are_divided_to_the_last():
