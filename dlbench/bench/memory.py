@@ -19,6 +19,7 @@ from dlbench.bench.workbench import Workbench
 from dlbench.engine import Engine
 from dlbench.errors import DlbenchError
 from dlbench.methods.static_skip import StaticSkip
+from dlbench.system.lifeline import python_command
 
 BATCH = 16
 _SIDES = ("generate", "dlbench")
@@ -65,7 +66,7 @@ def _in_a_process(bench: Workbench, side: str) -> float:
         "dtype": bench.dtype,
         "threads": bench.threads,
     }
-    command = [sys.executable, "-m", "dlbench.bench.memory", json.dumps(job)]
+    command = python_command("-m", "dlbench.bench.memory", json.dumps(job))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

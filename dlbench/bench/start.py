@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 from dlbench.bench.models import random_llama, random_requests
 from dlbench.bench.workbench import Workbench
 from dlbench.errors import DlbenchError
 from dlbench.models.loading import load
+from dlbench.system.lifeline import python_command
 
 _IMPORTS = {"import dlbench.engine": "dlbench.engine", "import lm-eval's hf": "lm_eval.models.huggingface"}
 
@@ -38,7 +38,7 @@ def start(bench: Workbench) -> None:
 def import_seconds(module: str) -> float:
     """Return the seconds that an import takes in a fresh process, without the interpreter's own start."""
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(python_command("-c", code), capture_output=True, text=True, check=False)
     if done.returncode:
         raise DlbenchError(f"{module} could not be imported in a process of its own: {done.stderr.strip()[-300:]}")
     return float(done.stdout.split()[-1])

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -167,7 +166,7 @@ def _run(
     """
     job_file, out = folder / "job.json", folder / "timing.jsonl"
     job_file.write_text(json.dumps({**content, "out": str(out)}))
-    command = [sys.executable, *lifeline.tied("dlbench.evaluation.timing"), str(job_file)]
+    command = [*lifeline.tied("dlbench.evaluation.timing"), str(job_file)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("ACCELERATE_") and k not in LAUNCHED}
     errors = folder / "errors.txt"
     routes: list[Routes] = []

@@ -27,12 +27,22 @@ _state: dict[str, str] = {"device": "device not chosen yet"}
 _news = threading.Event()
 
 
+def python_command(*arguments: str) -> list[str]:
+    """The command of a Python process that looks for modules where this one does.
+
+    By itself Python looks in the current folder first, with `-m` and `-c`: a checkout there would stand for the package
+    that is installed from it. A process that looks there itself has children that do.
+    """
+    looks_here = sys.path[:1] in ([""], [os.getcwd()])
+    return [sys.executable, *([] if looks_here else ["-P"]), *arguments]
+
+
 def tied(module: str, folder: Path | None = None, rank: int = 0) -> list[str]:
-    """Arguments of Python to run a module in a worker process that is tied to its parent before it imports anything.
+    """The command of a worker process that runs a module, tied to its parent before it imports anything.
 
     The parent starts it with a pipe for its standard input.
     """
-    return ["-m", "dlbench.system.lifeline", "" if folder is None else str(folder), str(rank), module]
+    return python_command("-m", "dlbench.system.lifeline", "" if folder is None else str(folder), str(rank), module)
 
 
 def _attach(folder: Path | None, rank: int) -> None:

@@ -155,7 +155,7 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
             for rank in range(processes):
                 here = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(processes)}
                 env = {**os.environ, **place, **here}
-                command = [sys.executable, *lifeline.tied(module, path.parent, rank), str(path), what]
+                command = [*lifeline.tied(module, path.parent, rank), str(path), what]
                 workers.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE))
             lost = _wait(workers)
         finally:
