@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,7 @@ class _Runs:
             peak_bytes=self.used.peak_bytes,
             joules_per_token=None if joules is None else joules / tokens,
             others_busy=round(others_busy, 3),
+            date=datetime.now(UTC).date().isoformat(),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -20,11 +21,17 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+def _a_day(text: str) -> str:
+    return datetime.date.fromisoformat(text).isoformat()
+
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_printable)]
 Line = Annotated[str, StringConstraints(max_length=500), AfterValidator(_printable)]
 Output = Annotated[str, StringConstraints(max_length=1_000_000)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16,64}$")]
+Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$"), AfterValidator(_a_day)]
+"""Such as 2026-11-30."""
 Count = Annotated[int, Field(ge=0, le=10**24)]
 Share = Annotated[float, Field(ge=0, le=1000)]
 """A share of full depth, which is 1; more is possible (an exit head that is checked, a layer that runs twice, longer

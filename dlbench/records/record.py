@@ -10,6 +10,7 @@ from dlbench.records.fields import (
     Bounds,
     Budget,
     Count,
+    Day,
     Extra,
     Key,
     Line,
@@ -342,6 +343,8 @@ class Timing(JsonLine):
     """Energy of the processor's packages (RAPL) per token decoded."""
     others_busy: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, exclude_if=lambda busy: busy is None)
     """Share of the machine's processors that other programs used while these times were taken."""
+    date: Day | None = Field(default=None, exclude_if=lambda date: date is None)
+    """Day on which they were taken, UTC; None in files from before the field existed."""
 
     @property
     def machine(self) -> str:

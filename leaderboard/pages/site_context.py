@@ -30,7 +30,6 @@ class Site:
         pages: a method's name → the stem of its page.
         introduced: a method's name → what it does in one line, and its papers.
         downloads: file names with what they hold.
-        provenance: versions and machines that the records name, each with its values.
         common_trust: the trust of all rows, which then needs no badge; empty where rows differ.
         warnings: lines above every view.
     """
@@ -41,7 +40,6 @@ class Site:
     pages: Mapping[str, str]
     introduced: Mapping[str, tuple[str, tuple[str, ...]]]
     downloads: tuple[tuple[str, str], ...]
-    provenance: tuple[tuple[str, tuple[str, ...]], ...]
     common_trust: str
     warnings: tuple[str, ...]
 

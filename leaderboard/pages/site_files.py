@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.resources import files as resources
@@ -110,7 +110,6 @@ def _site(board: Board) -> Site:
         pages=page_stems([(one.method.name, one.method.deployable) for one in runs.records], formatting.slug),
         introduced=_introduced(runs),
         downloads=tuple(downloads),
-        provenance=_provenance(runs),
         common_trust=trusts.pop() if len(trusts) == 1 else "",
         warnings=tuple(warnings),
     )
@@ -122,17 +121,6 @@ def _introduced(runs: Runs) -> dict[str, tuple[str, tuple[str, ...]]]:
         sources[record.method.name].add(record.method.source_sha256)
     told = {name: about(name, shas) for name, shas in sorted(sources.items())}
     return {name: (one.summary, one.papers) for name, one in told.items()}
-
-
-def _provenance(runs: Runs) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    values_of: dict[str, Counter[str]] = defaultdict(Counter)
-    for record in runs.records:
-        for name, value in record.env.items():
-            values_of[name][value] += 1
-    for timing in runs.timings:
-        values_of["timed on"][f"{timing.machine}, {timing.kernels} layers"] += 1
-    # Limited, since a run on many machines may have any number of values.
-    return tuple((name, tuple(sorted(values)[:20])) for name, values in sorted(values_of.items())[:40])
 
 
 def view_files(

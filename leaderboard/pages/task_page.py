@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ def _intro(site: Site, view: BoardView) -> dict[str, Any]:
     full = next((entry.first.record.backbone for entry in view.of("full")), None)
     records = [row.record for entry in view.entries for rows in entry.rows for row in rows]
     return {
-        "bar_facts": _bar_facts(site, view),
+        "bar_facts": _bar_facts(view),
         "backbone_facts": "" if full is None else f" {_facts(full)}.",
         "warnings": [*site.warnings, *_machines(view), *cut_prompts(records)],
     }
@@ -102,17 +103,36 @@ def _facts(backbone: BackboneInfo) -> str:
     return ", ".join(facts)
 
 
-def _bar_facts(site: Site, view: BoardView) -> list[str]:
-    """Return what the bar says beside the pickers: documents, version and machine, as far as they are one each."""
-    known = dict(site.provenance)
+def _provenance(view: BoardView) -> list[tuple[str, list[str]]]:
+    """Return versions, machines and days that the records and times of a view name, each with its values."""
+    values_of: dict[str, set[str]] = defaultdict(set)
+    for row in (row for entry in view.entries for rows in entry.rows for row in rows):
+        for name, value in row.record.env.items():
+            values_of[name].add(value)
+        for timing in row.timings.values():
+            values_of["timed on"].add(f"{timing.machine}, {timing.kernels} layers")
+            if timing.date is not None:
+                values_of["timed at"].add(timing.date)
+    # Limited, since a run on many machines may have any number of values.
+    return [(name, sorted(values)[:20]) for name, values in sorted(values_of.items())[:40]]
+
+
+def _bar_facts(view: BoardView) -> list[str]:
+    """Return what the bar says beside the pickers: documents, version, days and machine, as far as they are one."""
+    known = dict(_provenance(view))
     facts = [f"{view.documents:,} documents"]
-    for name, before in (("dlbench", "dlbench "), ("date", ""), ("timed on", "")):
-        values = known.get(name, ())
-        if len(values) == 1:
-            facts.append(before + values[0])
-        elif name == "date" and values:
-            facts.append(f"{min(values)} to {max(values)}")
-    return facts
+    if len(versions := known.get("dlbench", [])) == 1:
+        facts.append(f"dlbench {versions[0]}")
+    if days := known.get("timed at"):
+        facts.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
+    machines = {
+        t.device if t.hardware is None else t.hardware.label
+        for entry in view.entries
+        for rows in entry.rows
+        for row in rows
+        for t in row.timings.values()
+    }
+    return [*facts, *(machines if len(machines) == 1 else ())]
 
 
 def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:
@@ -169,7 +189,7 @@ def _footer(site: Site, view: BoardView) -> dict[str, Any]:
     backbones = [row.record.backbone for entry in view.entries for rows in entry.rows for row in rows]
     return {
         "downloads": (*site.downloads, (f"tables/{view.slug}.tex", "this view as a LaTeX table")),
-        "provenance": site.provenance,
+        "provenance": _provenance(view),
         "hashes": sorted({(backbone.name, backbone.sha256) for backbone in backbones}),
         "tracks": [track.name for track in view.tracks],
     }

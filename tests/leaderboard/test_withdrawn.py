@@ -1,5 +1,7 @@
 """Rows that were withdrawn stay visible with the reason and are not ranked; old tracks and other machines are named."""
 
+import re
+
 from record_factory import record, synthetic_run
 
 from dlbench.leaderboard.board import read_board
@@ -10,6 +12,14 @@ from dlbench.records.schema import Record
 
 HERE = {"processor": "Slow", "cores": 2, "memory_bytes": 1}
 THERE = {"processor": "Slow", "cores": 2, "memory_bytes": 1, "gpu": "Fast", "gpu_power_limit_watts": 700.0}
+
+FIRST = {"hardware": THERE, "date": "2026-03-01"}
+SECOND = {"hardware": HERE, "date": "2026-03-04"}
+
+
+def bar(page):
+    """What the bar of a page says beside its pickers."""
+    return re.search(r'<span class="about" title="([^"]*)"', page.read_text())[1]
 
 
 def test_a_withdrawn_row_is_shown_with_its_reason_and_not_ranked(tmp_path):
@@ -42,12 +52,11 @@ def test_an_older_version_of_a_task_is_named_and_stays_apart():
     assert superseded(tracks[:1]) == []
 
 
-def test_times_of_two_machines_are_never_mixed_and_both_are_named(tmp_path):
+def test_times_of_two_machines_are_never_mixed_and_both_are_named_with_their_days(tmp_path):
     run = synthetic_run(documents=10)
     task = run.timings[0].task
     run.timings = [
-        t.model_validate({**t.model_dump(by_alias=True), "hardware": THERE if t.task == task else HERE})
-        for t in run.timings
+        t.model_validate({**t.model_dump(by_alias=True), **(FIRST if t.task == task else SECOND)}) for t in run.timings
     ]
     extra = [t.model_copy(update={"hardware": run.timings[-1].hardware}) for t in run.timings if t.task == task][:2]
     run.timings += extra  # few of the first task were timed on the other machine too
@@ -59,3 +68,5 @@ def test_times_of_two_machines_are_never_mixed_and_both_are_named(tmp_path):
     assert "Times come from 2 machines" in page and "Fast, 700 W" in page and "Slow, 2 cores" in page
     alone = [path for path in (tmp_path / "site").glob("*.html") if task.replace("_", "-") in path.name]
     assert alone and not any("Times come from" in path.read_text() for path in alone)  # that task has one machine
+    assert [bar(path).split(" · ")[-2:] for path in alone] == [["2026-03-01", "Fast, 700 W"]]
+    assert bar(tmp_path / "site" / "index.html").endswith(" · 2026-03-01 to 2026-03-04")
