@@ -60,7 +60,9 @@ class LiveView(View):
         self.looked: Tensor | None = None
         """Logits before the present layer, without the soft cap, if the method asked for them: [n, vocabulary]."""
         self.trail: list[tuple[Slots | None, Tensor]] = []
-        """Slots that ran a layer in the present forward, and the states that entered, in order."""
+        """Slots that ran a layer in the present forward, and the states that entered, in order; `before` takes them."""
+        self._before: Tensor | None = None
+        """The state that entered the last layer that each row ran, of what `before` has taken from the trail."""
         self._routed = True
         self._steps: Slots = np.zeros(0, dtype=np.int64)
         self._noise: dict[tuple[int, int], NDArray[np.float64]] = {}
@@ -76,7 +78,7 @@ class LiveView(View):
         if self._routed:
             self._steps = np.full(len(rows), -1, dtype=np.int64)
         self._awake: Slots | None = None
-        self.trail = []
+        self.trail, self._before = [], None
         self._noise.clear()
 
     def arrive(self, layer: int, hidden: Tensor, awake: Slots | None) -> None:
@@ -114,19 +116,16 @@ class LiveView(View):
 
     @property
     def before(self) -> Tensor | None:
-        trail = self.trail
-        if not trail:
-            return None
-        if trail[-1][0] is None:  # the usual case: all rows ran the last layer that any row ran
-            return self._pick(trail[-1][1])
-        last = torch.zeros_like(self._state)
-        for slots, hidden in trail:
+        trail, self.trail = self.trail, []
+        whole = [place for place, (slots, _) in enumerate(trail) if slots is None]
+        for slots, hidden in trail[whole[-1] if whole else 0 :]:
             if slots is None:
-                last = hidden
+                self._before = hidden
             else:
                 index = on(slots, hidden.device)
-                last = last.index_copy(0, index, hidden[index])
-        return self._pick(last)
+                known = torch.zeros_like(self._state) if self._before is None else self._before
+                self._before = known.index_copy(0, index, hidden[index])
+        return None if self._before is None else self._pick(self._before)
 
     @property
     def row(self) -> Tensor:
