@@ -94,7 +94,7 @@ class Store:
         if samples is None:
             samples = {}
             self._damaged.pop(key, None)
-            for path in (self.path(key), *sorted(self.samples_dir.glob(f"{key}.*.part"))):
+            for path in (self.path(key), *self._parts(key)):
                 for sample in self._sound(key, path):
                     samples.setdefault(sample.id, sample)
             self._ids[key] = set(samples)
@@ -103,6 +103,11 @@ class Store:
         while len(self._recent) > _KEPT:
             del self._recent[next(iter(self._recent))]
         return samples
+
+    def _parts(self, key: str) -> list[Path]:
+        """The files of a key that processes append to, in the order of their names."""
+        # no glob with the key in it: Python compiles each pattern, and keeps it
+        return sorted(path for path in self.samples_dir.glob("*.part") if path.name.startswith(f"{key}."))
 
     def ids(self, key: str) -> Set[str]:
         """The documents that have a sample of a key."""
@@ -177,7 +182,7 @@ class Store:
             with naming(self.path(key)):
                 shutil.copyfile(self.path(key), self.path(key).with_suffix(".jsonl.damaged"))
         self._write(key, [samples[id_] for id_ in (*known, *others)])
-        for part in self.samples_dir.glob(f"{key}.*.part"):
+        for part in self._parts(key):
             part.unlink()
         if expected and len(known) < len(order):
             raise RecordError(
