@@ -15,7 +15,7 @@ from dlbench.leaderboard.charts.style import TELLING, view_marks
 from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.method_columns import method_columns
-from dlbench.leaderboard.data.tracks import cut_prompts
+from dlbench.leaderboard.data.tracks import Row, cut_prompts
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.chart_text import caption, chart_facts, legend
 from dlbench.leaderboard.pages.environment import environment
@@ -76,7 +76,7 @@ def view_page(
 
 def _intro(site: Site, view: BoardView) -> dict[str, Any]:
     full = next((entry.first.record.backbone for entry in view.of("full")), None)
-    records = [row.record for entry in view.entries for rows in entry.rows for row in rows]
+    records = [row.record for row in _rows(view)]
     return {
         "bar_facts": _bar_facts(view),
         "backbone_facts": "" if full is None else f" {_facts(full)}.",
@@ -103,10 +103,15 @@ def _facts(backbone: BackboneInfo) -> str:
     return ", ".join(facts)
 
 
+def _rows(view: BoardView) -> list[Row]:
+    """Return the rows of all entries of a view, those of every fit seed."""
+    return [row for entry in view.entries for rows in entry.rows for row in rows]
+
+
 def _provenance(view: BoardView) -> list[tuple[str, list[str]]]:
     """Return versions, machines and days that the records and times of a view name, each with its values."""
     values_of: dict[str, set[str]] = defaultdict(set)
-    for row in (row for entry in view.entries for rows in entry.rows for row in rows):
+    for row in _rows(view):
         for name, value in row.record.env.items():
             values_of[name].add(value)
         for timing in row.timings.values():
@@ -119,20 +124,17 @@ def _provenance(view: BoardView) -> list[tuple[str, list[str]]]:
 
 def _bar_facts(view: BoardView) -> list[str]:
     """Return what the bar says beside the pickers: documents, version, days and machine, as far as they are one."""
-    known = dict(_provenance(view))
-    facts = [f"{view.documents:,} documents"]
-    if len(versions := known.get("dlbench", [])) == 1:
-        facts.append(f"dlbench {versions[0]}")
-    if days := known.get("timed at"):
-        facts.append(days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}")
-    machines = {
-        t.device if t.hardware is None else t.hardware.label
-        for entry in view.entries
-        for rows in entry.rows
-        for row in rows
-        for t in row.timings.values()
-    }
-    return [*facts, *(machines if len(machines) == 1 else ())]
+    rows = _rows(view)
+    timings = [timing for row in rows for timing in row.timings.values()]
+    versions = {f"dlbench {row.record.env['dlbench']}" for row in rows if "dlbench" in row.record.env}
+    days = sorted({timing.date for timing in timings if timing.date is not None})
+    machines = {t.device if t.hardware is None else t.hardware.label for t in timings}
+    return [
+        f"{view.documents:,} documents",
+        *(versions if len(versions) == 1 else ()),
+        *([" to ".join(dict.fromkeys((days[0], days[-1])))] if days else ()),
+        *(machines if len(machines) == 1 else ()),
+    ]
 
 
 def _picks(site: Site, view: BoardView) -> dict[str, list[dict[str, Any]]]:
@@ -186,7 +188,7 @@ def _method_section(view: BoardView, standings: Standings) -> dict[str, Any]:
 
 
 def _footer(site: Site, view: BoardView) -> dict[str, Any]:
-    backbones = [row.record.backbone for entry in view.entries for rows in entry.rows for row in rows]
+    backbones = [row.record.backbone for row in _rows(view)]
     return {
         "downloads": (*site.downloads, (f"tables/{view.slug}.tex", "this view as a LaTeX table")),
         "provenance": _provenance(view),

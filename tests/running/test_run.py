@@ -285,11 +285,11 @@ def test_the_kv_policy_reaches_decoding_times_and_records(tiny: Path, tmp_path: 
     for policy in ("own", "project", "evict"):
         line = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "4", "--method", str(plugin)]
         line += ["--method", "static_skip", "--budget", "0.5", "--out", str(tmp_path / policy)]
-        assert main([*line, *(["--kv", policy] if policy != "own" else ["--no-timing"])]) == 0
+        assert main([*line, *(["--kv", policy] if policy != "own" else [])]) == 0
         found[policy] = {r.method.name: r for r in read_lines(tmp_path / policy / "records.jsonl", Record)}
-        if policy != "own":
-            timed = {t.key for t in read_lines(tmp_path / policy / "timing.jsonl", Timing)}
-            assert timed == {r.key for r in found[policy].values()}
+        assert {t.key for t in read_lines(tmp_path / policy / "timing.jsonl", Timing)} == {
+            r.key for r in found[policy].values()
+        }
     project, evict = found["project"], found["evict"]
     assert {n: r.key for n, r in found["own"].items()} == {n: r.key for n, r in project.items()}
     assert (project["drops"].run.kv, evict["drops"].run.kv) == ("project", "evict")
