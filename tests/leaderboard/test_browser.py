@@ -42,6 +42,14 @@ def shown(page):
     return page.eval_on_selector_all("#table tbody tr[id]", "rows => rows.filter(r => !r.hidden).map(r => r.id)")
 
 
+def settled(page):
+    """Wait for the last part of a drag: on a slow machine the page takes its first part for a pause, and shows that."""
+    before = None
+    while page.url != before:
+        before = page.url
+        page.wait_for_timeout(1000)
+
+
 def ranked(page):
     """Names of the lines of the ranking that are shown, in order."""
     lines = "rows => rows.filter(r => !r.hidden).map(r => r.dataset.s)"
@@ -110,6 +118,7 @@ def test_brushing_the_chart_keeps_its_rows_and_survives_a_reload(watched, site):
     page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + 0.7 * box["height"], steps=6)
     page.mouse.up()
     until(page, "location.hash.includes('box=')")
+    settled(page)
     inside = shown(page)
     assert 0 < len(inside) < len(everything)
     x0, x1, y0, y1 = map(float, re.search(r"box=([-\d.,]+)", page.url).group(1).split(","))

@@ -125,6 +125,9 @@ class AuditSubject:
             if (spent := processor_seconds() - start) > CONSTRUCTION:
                 self._note("uncounted", f"{spent:.1f} s of processor time to make it")
             self._events.loading = False
+        if threading.active_count() > 1:  # what it has started may take so much time that nothing else comes to an end
+            self._rest()
+            self._step("was loaded")
         self.send({"variants": [dict(params) for params in kind.variants]})
         self._compare()
         if not isinstance(made, Method):
@@ -180,6 +183,10 @@ class AuditSubject:
         more = [self._written("decoded once more", method, engine)[1] for _ in range(2)]  # recording takes time
         self.send({"seconds": min(seconds, *more)})
         self._conditions(method, engine)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Ask nothing of the method for a while, and note it if it computes."""
         self._step("was not asked anything")
         start = processor_seconds()
         time.sleep(_IDLE)
