@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,8 +180,9 @@ class ResultRow:
 
     def _fits(self) -> Iterator[Path]:
         """Folders of fits of the method: in the runs, and those that ship with the package."""
-        shipped = Path(str(files("dlbench.tasks.nano"))) / "fits"
-        for place in [*(run_dir / "fits" for run_dir in self.run_dirs), shipped]:
+        from dlbench.fit import shipped_folders
+
+        for place in [*(run_dir / "fits" for run_dir in self.run_dirs), *shipped_folders()]:
             for path in sorted(place.glob("*/fit.json")):
                 if json.loads(path.read_text()).get("method") == self.method:
                     yield path.parent

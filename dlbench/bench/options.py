@@ -13,10 +13,10 @@ from dlbench.errors import DlbenchError
 from dlbench.models.catalog import DTYPES, check_model
 from dlbench.terminal.suggest import unknown
 
-SHOTS = 3
-"""Examples in the prompts of models that were not trained on the tasks, as nano was."""
-QUICK_TASKS = ("nano_data2text",)
-"""Tasks of a quick run; otherwise the suite nano."""
+NANO_TASKS = ("nano_data2text", "nano_summary", "nano_math", "nano_translate")
+"""Tasks of the models that were trained on them."""
+POCKET_TASKS = ("pocket_data2text", "pocket_summary")
+"""Tasks of other models, which need examples in the prompt."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,19 @@ class Subject:
 
         Args:
             model: its name.
-            tasks: names; none for QUICK_TASKS, or the suite nano.
+            tasks: names; none for those of nano or pocket, by the model; a quick run takes the first of them.
             data_dir: folder of local mirrors.
-            fewshot: examples in the prompts; None for the tasks' own number, or SHOTS where no tasks are given.
+            fewshot: examples in the prompts; None for the tasks' own number.
             quick: whether the run is quick.
 
         Raises:
             DlbenchError: there is no such model or task, or an option of the tasks is invalid.
         """
         check_model(model)
-        shots = SHOTS if fewshot is None and not tasks and not model.startswith("nano") else fewshot
-        sources = Sources(data_dir, fewshot=shots)
+        sources = Sources(data_dir, fewshot=fewshot)
         sources.check(tasks)
-        names = tasks or (QUICK_TASKS if quick else ("nano",))
+        usual = NANO_TASKS if model.startswith("nano") else POCKET_TASKS
+        names = tasks or (usual[:1] if quick else usual)
         return cls(model, tuple(resolve.expand_tasks(names, sources)), sources)
 
 

@@ -49,7 +49,7 @@ def bench(
             "--task",
             "--tasks",
             "-t",
-            help="Task or suite to time --model on; several by comma. [nano; --quick: one of its tasks]",
+            help="Task or suite to time --model on; several by comma. [nano, or pocket for other models; --quick: one]",
         ),
     ] = None,
     fewshot: Annotated[
@@ -58,7 +58,7 @@ def bench(
             "--fewshot",
             "--num-fewshot",
             "-f",
-            help="Few-shot examples in the prompt. [the task's own; without --task 3]",
+            help="Few-shot examples in the prompt. [the task's own]",
         ),
     ] = None,
     data_dir: declared.DataDir = None,

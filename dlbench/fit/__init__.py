@@ -5,7 +5,7 @@ used. Of either part a fit takes as many documents as its bound in tokens allows
 as JSON and weights as safetensors, under a content key, so that each fit is made once.
 """
 
-from dlbench.fit.artifacts import Facts, find_artifact, load_artifact, save_artifact
+from dlbench.fit.artifacts import Facts, find_artifact, load_artifact, save_artifact, shipped_folders
 from dlbench.fit.bound import bounded
 from dlbench.fit.probe import FitProbe
 from dlbench.fit.references import Readings, References, halves
@@ -21,5 +21,6 @@ __all__ = [
     "halves",
     "load_artifact",
     "save_artifact",
+    "shipped_folders",
     "tune",
 ]

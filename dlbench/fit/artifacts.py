@@ -38,13 +38,14 @@ class Facts:
     """Seconds that were foretold; None where that was not possible."""
 
 
-def _shipped() -> Path:
-    return Path(str(files("dlbench.tasks.nano"))) / "fits"
+def shipped_folders() -> list[Path]:
+    """Folders of the fits that come with the package: of nano, and of SmolLM2 on the tasks of `pocket`."""
+    return [Path(str(files("dlbench.tasks"))) / suite / "fits" for suite in ("nano", "pocket")]
 
 
 def find_artifact(key: str, folders: Sequence[Path]) -> Path | None:
     """The folder of a fitted artifact, in the user's folders or among those shipped with the package; None for none."""
-    return next((f / key for f in (*folders, _shipped()) if (f / key / "fit.json").is_file()), None)
+    return next((f / key for f in (*folders, *shipped_folders()) if (f / key / "fit.json").is_file()), None)
 
 
 def save_artifact(folder: Path, method: Method, facts: Facts) -> None:

@@ -23,7 +23,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/__init__.py",
-        "6f277c26f47deeda3bd5ed3b1c3e78db4810e413c8be0d0409c8cacbe57e3fa0",
+        "371e602e809a7754cda412dee29dddece69b2f84de6b8c0911202f5864f06ad1",
     ): [
         (
             "dlbench/fit/__init__.py",
@@ -32,7 +32,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/artifacts.py",
-        "852df3cbec359d903558ebe520e76fdeb78003a7c6a17d269ca2244e2fdbc28a",
+        "812001d7d389775a2684d1cc4f0ddf9f1416a707796d42d8021b5a5dc9df8b7a",
     ): [
         (
             "dlbench/fit/artifacts.py",

@@ -122,9 +122,9 @@ def test_options_of_a_model(ran, folder, tmp_path):
 @pytest.mark.parametrize(
     ("options", "tasks", "shots"),
     [
-        ("", ("nano_data2text", "nano_math", "nano_summary", "nano_translate"), 3),
-        ("--quick", ("nano_data2text",), 3),
-        ("--fewshot 0", ("nano_data2text", "nano_math", "nano_summary", "nano_translate"), 0),
+        ("", ("pocket_data2text", "pocket_summary"), None),
+        ("--quick", ("pocket_data2text",), None),
+        ("--fewshot 0", ("pocket_data2text", "pocket_summary"), 0),
         ("--task nano_math", ("nano_math",), None),
     ],
 )
@@ -137,6 +137,7 @@ def test_tasks_and_examples_by_default(ran, folder, options, tasks, shots):
 def test_nano_was_trained_without_examples(ran):
     assert cli.main(["bench", "--model", "nano"]) == 0
     assert ran[0].subject.sources.fewshot is None
+    assert sorted(ran[0].subject.tasks) == ["nano_data2text", "nano_math", "nano_summary", "nano_translate"]
 
 
 BAD = [

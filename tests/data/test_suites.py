@@ -144,15 +144,19 @@ def test_alpaca_is_split_by_the_papers_seed():
     assert {d.prompt_tokens for d in task.documents("test")} == {128} and task.max_new_tokens == 300
 
 
-def test_pocket_has_examples_in_its_prompts_and_never_the_track_of_the_task_without():
+def test_pocket_has_the_same_examples_in_all_prompts_and_never_the_track_of_the_task_without():
     for ours, theirs, shots in (("pocket_summary", "nano_summary", 3), ("pocket_data2text", "nano_data2text", 3)):
         few, zero = loaded(ours).documents("test"), loaded(theirs).documents("test")
         known = {d.prompt: d.references for d in zero}
+        shown = few[0].prompt.split("\n\n")[:-1]
         for document in few:
             *examples, prompt = document.prompt.split("\n\n")
-            assert len(examples) == shots and known[prompt] == document.references
+            assert examples == shown and len(examples) == shots and known[prompt] == document.references
             assert not any(example.startswith(prompt) for example in examples)
         assert loaded(ours).name == ours  # which tracks are named by
+        for document in loaded(ours).documents("fit"):  # the first three are replaced in their own prompts
+            *examples, prompt = document.prompt.split("\n\n")
+            assert len(examples) == shots and not any(example.startswith(prompt) for example in examples)
     assert loaded("pocket_e2e").documents("test")[0].prompt.count("name[") == 4
 
 
