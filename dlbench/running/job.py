@@ -19,6 +19,7 @@ from dlbench.prompting.chat_template import ChatTemplate
 from dlbench.prompting.tokenize import Prompted
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Asked
+from dlbench.system.versions import commit
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,9 @@ class Job:
         """
         engine = self.engine
         wished = "" if self.conditions.task.is_loglikelihood else engine.wishes.line
+        built = commit()
         return {
+            **({"commit": built} if built else {}),
             **({"generation": wished} if wished else {}),
             "device": str(engine.backbone.device.type),
             "machine": platform.machine(),
