@@ -30,8 +30,10 @@ PAGES = {
     "docs/statistics.md": "statistics",
     "docs/board.md": "board",
     "docs/long-runs.md": "long-runs",
+    "docs/slurm.md": "slurm",
     "docs/python.md": "python",
     "leaderboard/SUBMITTING.md": "protocol",
+    "docs/audits.md": "audits",
     "docs/faq.md": "faq",
     "CONTRIBUTING.md": "contributing",
     "docs/architecture.md": "architecture",
@@ -40,8 +42,8 @@ PAGES = {
 """File → page, in the order of the contents."""
 GROUPS = {
     "First steps": ("start", "concepts", "first-method", "faq"),
-    "Using it": ("methods", "each-method/index", "tasks", "nano", "training", "board", "long-runs", "python"),
-    "What the numbers mean": ("statistics", "protocol"),
+    "Using it": ("methods", "each-method/index", "tasks", "nano", "training", "board", "long-runs", "slurm", "python"),
+    "What the numbers mean": ("statistics", "protocol", "audits"),
     "Reference": ("api", "architecture", "contributing", "changelog"),
 }
 API = {
@@ -80,6 +82,8 @@ _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 
 def assemble(folder: Path) -> None:
     """Write all sources of the site into a folder."""
+    if missing := {path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md")} - PAGES.keys():
+        raise SystemExit(f"ci/docs.py: not on the site: {', '.join(sorted(missing))}")
     (folder / "conf.py").write_text(CONF)
     for file, page in PAGES.items():
         (folder / f"{page}.md").write_text(relinked(ROOT / file, folder))

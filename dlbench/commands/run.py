@@ -116,7 +116,7 @@ def run(
             is_eager=True,
             callback=read_config,
             rich_help_panel=declared.OUTPUT,
-            help="Options in a YAML or TOML file, or run.json of a run; the command line goes before.",
+            help="Options in a YAML or TOML file, or run.json of a run; the command line overrides it.",
         ),
     ] = None,
 ) -> None:

@@ -24,9 +24,9 @@ from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.columns.row_line import entry_lines
 from dlbench.leaderboard.data.cost_axes import Axis
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of, series
+from dlbench.leaderboard.data.run_again import commands
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.environment import environment
-from dlbench.leaderboard.pages.method_docs import command
 from dlbench.leaderboard.pages.site_context import Site
 from dlbench.records.schema import Usage
 
@@ -288,7 +288,7 @@ def details_of(
             method=entries[0].method,
             lines=entry_lines(view, entries, standings),
             settings=_distinct(entry.settings for entry in entries),
-            command=command(entries, entries[0].method),
+            command="\n".join(commands(entries, entries[0].method)),
             sources=_distinct(record.method.source_sha256 for record in records),
             heat=heat([entry for entry in entries if entry.ok], usage),
             task=view.tracks[0].task.name,

@@ -6,7 +6,6 @@ import ast
 import hashlib
 import importlib.util
 import re
-import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -14,8 +13,6 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from dlbench.leaderboard.data.entries import BoardEntry
-from dlbench.records.schema import Record
 from dlbench.registry import outline, provenance
 from dlbench.registry.outline import Parameter
 
@@ -109,38 +106,3 @@ def _linked(text: str) -> Markup:
         pieces += [escape(text[at : match.start()]), Markup('<a href="{}">{}</a>').format(address, match.group())]
         at = match.end()
     return Markup("").join([*pieces, escape(text[at:])])
-
-
-def command(entries: Iterable[BoardEntry], method: str) -> str:
-    """Return the command that repeats these rows, as one line for a shell."""
-    rows = [row.record for entry in entries for same in entry.rows for row in same]
-    words = ["dlbench", "run"]
-    for option, values in (
-        ("--model", _each(record.backbone.name for record in rows)),
-        ("--task", _each(record.task.name for record in rows)),
-        ("--method", ["oracle" if method.startswith("oracle") else method]),
-        ("--budget", _each(f"{record.run.budget:g}" for record in rows if record.run.budget is not None)),
-        ("--limit", [_limit(rows)]),
-        ("--seed", [str(min(record.run.seed for record in rows))] if any(record.run.seed for record in rows) else []),
-        ("--dtype", [one for one in _each(record.backbone.dtype for record in rows) if one != "float32"][:1]),
-        ("--prompt", ["routed"] if any(record.run.prompt == "routed" for record in rows) else []),
-        ("--kv", _policy(rows)),
-    ):
-        for value in values:
-            words += [option, value]
-    return " ".join(shlex.quote(word) for word in words)
-
-
-def _limit(rows: Iterable[Record]) -> str:
-    """Return `--limit`; records that do not say which documents were drawn took the first ones, or all."""
-    most = max((record.task for record in rows), key=lambda task: task.n)
-    return {"all": "all", "sample": str(most.n)}.get(most.drawn or "", f"first:{most.n}")
-
-
-def _policy(rows: Iterable[Record]) -> list[str]:
-    policies = _each(record.run.kv for record in rows)
-    return policies if len(policies) == 1 and policies != ["project"] else []
-
-
-def _each(values: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(values))

@@ -14,13 +14,14 @@ from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.columns.row_line import entry_lines
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of
+from dlbench.leaderboard.data.run_again import commands
 from dlbench.leaderboard.data.run_files import Runs
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.exports import bibtex
 from dlbench.leaderboard.pages.environment import environment
-from dlbench.leaderboard.pages.method_docs import About, about, command
+from dlbench.leaderboard.pages.method_docs import About, about
 from dlbench.leaderboard.pages.sample_pages import first_page
-from dlbench.leaderboard.pages.site_context import File, Site, file_of
+from dlbench.leaderboard.pages.site_context import File, Site, rows_file
 
 _KINDS = {
     "full": "the model itself, at full depth",
@@ -75,7 +76,7 @@ def _page(site: Site, views: Sequence[BoardView], runs: Runs, name: str, members
         "about": introduced,
         "kind": _KINDS[kinds[0]] if len(kinds) == 1 else " and ".join(_KINDS[kind] for kind in kinds),
         "labels": labels,
-        "command": command(own, name),
+        "command": "\n".join(commands(own, name)),
         "svg": _curves(site, tasks, name, labels) if kinds != ["full"] else None,
         "left_out": max(0, len(rows) * len(labels) - MOST),
         "accent": style.PALETTE[1][0],
@@ -129,7 +130,7 @@ def _row_section(site: Site, rows: _Rows, runs: Runs) -> dict[str, Any]:
     for view, entries in rows:
         for line in entry_lines(view, entries):
             samples = first_page(view, line.entry, runs)
-            board = f"../{file_of(site, view)}#{line.entry.id}"
+            board = f"../{rows_file(site, view)}#{line.entry.id}"
             lines.append((line, board, f"../{samples}.html" if samples else ""))
     extras = _extras(entry for _, entries in rows for entry in entries)
     return {"rows": lines, "row_table": html_table(row_columns("method", TableInfo(extras=extras)), "method")}

@@ -13,6 +13,7 @@ from dlbench.leaderboard.analysis.score_matrix import Compared
 from dlbench.leaderboard.analysis.view_stats import Standings
 from dlbench.leaderboard.charts import frontier
 from dlbench.leaderboard.charts.style import COLOURS, Mark
+from dlbench.leaderboard.data.entries import relative
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.sample_pages import SampleIndex
 
@@ -49,6 +50,7 @@ def chart_shard(view: BoardView, spec: Mapping[str, Any], marks: Mapping[str, Ma
         {
             "spec": bare,
             "axes": axes,
+            "metric": None if relative(view.entries) else view.metric,
             "base": list(base.values()),
             "charts": charts,
             "colours": COLOURS,

@@ -15,10 +15,7 @@ from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.columns.row_line import RowLine, entry_lines
 from dlbench.leaderboard.data.entries import BoardEntry, kind_of
 from dlbench.leaderboard.data.views import BoardView
-from dlbench.leaderboard.pages.site_context import Site
-
-MOST_ROWS = 150
-"""Rows that a view's first page shows; beyond, one per method, and all on a page of their own."""
+from dlbench.leaderboard.pages.site_context import MOST_ROWS, Site, rows_file
 
 
 def row_section(
@@ -47,7 +44,7 @@ def row_section(
         "sections": _sections(view, view.entries if every else _one_each(view), standings),
         "samples": samples,
         "common_trust": site.common_trust,
-        "beyond": None if every else f"{view.slug}-all.html",
+        "beyond": None if every else rows_file(site, view),
         "missing": _missing(view),
     }
 
@@ -59,7 +56,7 @@ def _kinds(view: BoardView) -> list[tuple[str, str]]:
 
 
 def _rank_note(view: BoardView, common_trust: str) -> str:
-    said = "Ranked by quality within each budget, with the ranks that the data leave open, all of them together."
+    said = "Ranked by quality within each budget, with the ranks that the data leave open, all at once."
     trusts = {entry.trust for entry in view.entries}
     if not trusts & RERUN:
         return f"{said} All rows are {common_trust or 'self-reported or validated'}: nobody has rerun them yet."

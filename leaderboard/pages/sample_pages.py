@@ -21,7 +21,7 @@ from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.environment import environment
 from dlbench.leaderboard.pages.escaping import shorten
 from dlbench.leaderboard.pages.sample_document import SampleDocument, prompt_and_references, sample_document
-from dlbench.leaderboard.pages.site_context import File, Site, file_of
+from dlbench.leaderboard.pages.site_context import File, Site, rows_file
 from dlbench.records.schema import Asked
 
 LARGEST = 200_000
@@ -156,7 +156,7 @@ def _entry_pages(
         "records": site.records,
         "view": view,
         "entry": entry,
-        "back": f"../../{file_of(site, view)}",
+        "back": f"../../{rows_file(site, view)}",
         "method_page": site.pages[entry.method],
         "tally": {one: sum(bar.verdict == one for bar in bars) for one in ("worse", "better", "same", "equal")},
         "left_out": len(changes) - len(order),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from dlbench.leaderboard.charts.style import Mark
 from dlbench.leaderboard.data.views import BoardView
 
+MOST_ROWS = 150
+"""Rows that a view's first page shows; beyond, one per method, and all on a page of their own."""
 File = tuple[str, str | bytes]
 """A path within the site, with what stands there."""
 
@@ -47,3 +49,8 @@ class Site:
 def file_of(site: Site, view: BoardView | ViewLink) -> str:
     """Return the file of a view: the first is the front page."""
     return "index.html" if view.slug == site.views[0].slug else f"{view.slug}.html"
+
+
+def rows_file(site: Site, view: BoardView) -> str:
+    """Return the file of a view on which every row stands."""
+    return f"{view.slug}-all.html" if len(view.entries) > MOST_ROWS else file_of(site, view)

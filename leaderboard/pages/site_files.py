@@ -23,9 +23,8 @@ from dlbench.leaderboard.pages.front_page import details_of, fronts_of
 from dlbench.leaderboard.pages.method_docs import about
 from dlbench.leaderboard.pages.method_page import method_files, page_stems
 from dlbench.leaderboard.pages.page_data import chart_shard, document_shard, pair_shards, script
-from dlbench.leaderboard.pages.row_table import MOST_ROWS
 from dlbench.leaderboard.pages.sample_pages import SampleIndex, entry_files
-from dlbench.leaderboard.pages.site_context import File, Site, ViewLink, file_of
+from dlbench.leaderboard.pages.site_context import MOST_ROWS, File, Site, ViewLink, file_of, rows_file
 from dlbench.leaderboard.pages.task_page import view_page
 from dlbench.leaderboard.workers import ALONE, Workers
 from dlbench.records.jsonl import JsonLine, format_line
@@ -158,7 +157,7 @@ def view_files(
     files.append((f"data/{view.slug}.details.js", script(f"details:{view.slug}", details)))
     page = partial(view_page, site, view, standings, said, (svg, fronts), samples)
     if len(view.entries) > MOST_ROWS:
-        files.append((f"{view.slug}-all.html", page(whole=True)))
+        files.append((rows_file(site, view), page(whole=True)))
     return [*files, (file_of(site, view), page())]
 
 

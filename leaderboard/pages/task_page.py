@@ -15,6 +15,7 @@ from dlbench.leaderboard.charts.style import TELLING, view_marks
 from dlbench.leaderboard.columns.column import TableInfo
 from dlbench.leaderboard.columns.html_table import html_table
 from dlbench.leaderboard.columns.method_columns import method_columns
+from dlbench.leaderboard.data.run_again import commands
 from dlbench.leaderboard.data.tracks import Row, cut_prompts
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.leaderboard.pages.chart_text import caption, chart_facts, legend
@@ -189,7 +190,9 @@ def _method_section(view: BoardView, standings: Standings) -> dict[str, Any]:
 
 def _footer(site: Site, view: BoardView) -> dict[str, Any]:
     backbones = [row.record.backbone for row in _rows(view)]
+    on_base = [entry for entry in view.entries if entry.role != "dense"]
     return {
+        "add": commands(on_base, "my_method.py", "--out", "my-run"),
         "downloads": (*site.downloads, (f"tables/{view.slug}.tex", "this view as a LaTeX table")),
         "provenance": _provenance(view),
         "hashes": sorted({(backbone.name, backbone.sha256) for backbone in backbones}),

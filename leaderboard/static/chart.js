@@ -19,7 +19,11 @@ document.addEventListener("DOMContentLoaded", () => {
   };
   const cost = (axis, x) => `${percent(x)} of ${axis.of}`;
   /** What a point keeps, with its interval where it has one. */
-  const kept = ({ y, lo, hi }) => percent(y) + (lo < hi ? ` [${(100 * lo).toFixed(1)}, ${(100 * hi).toFixed(1)}]` : "");
+  const kept = ({ y, lo, hi }) => {
+    const { metric } = figures(); // where full depth scores nothing, so that there is no share of it
+    if (metric) return `${metric} ${y.toPrecision(4)}`;
+    return `keeps ${percent(y)}` + (lo < hi ? ` [${(100 * lo).toFixed(1)}, ${(100 * hi).toFixed(1)}]` : "");
+  };
 
   /** Series that the legend has switched off. */
   const hidden = () => {
@@ -86,8 +90,7 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!point) return;
     const axis = axisNow();
     const budget = point.n <= 1 ? ` at budget ${percent(point.n).replace(".0", "")}` : "";
-    const bounds = point.hi > point.lo ? ` [${percent(point.lo)}, ${percent(point.hi)}]` : "";
-    tip.replaceChildren(make("b", {}, point.s + budget), `keeps ${percent(point.y)}${bounds}`, make("br"), cost(axis, point.x));
+    tip.replaceChildren(make("b", {}, point.s + budget), kept(point), make("br"), cost(axis, point.x));
     const { width, height } = tip.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX + 14, innerWidth - width - 8)}px`;
     tip.style.top = `${Math.max(8, event.clientY - height - 12)}px`;
@@ -97,8 +100,9 @@ document.addEventListener("DOMContentLoaded", () => {
 
   let drawing = Promise.resolve();
   let drawn = "";
+  const wantedFor = (box) => `${axisNow().key} ${state.get("off")} ${plot.clientWidth} ${dlbench.dark()} ${box}`;
   const draw = () => {
-    const wanted = `${axisNow().key} ${state.get("off")} ${plot.clientWidth} ${dlbench.dark()} ${state.get("box") ? "" : "clear"}`;
+    const wanted = wantedFor(state.get("box"));
     if (wanted === drawn) return drawing;
     drawn = wanted;
     drawing = drawing.then(async () => {
@@ -143,7 +147,7 @@ document.addEventListener("DOMContentLoaded", () => {
       const [x0, x1, y0, y1] = ends;
       const sorted = ends.length ? [Math.min(x0, x1), Math.max(x0, x1), Math.min(y0, y1), Math.max(y0, y1)] : [];
       if (sorted.join(",") === state.get("box")) return;
-      drawn = drawn.replace(/clear$/, "").trimEnd() + (sorted.length ? " " : " clear"); // it is on the screen already
+      drawn = wantedFor(sorted.join(",")); // it is on the screen already
       state.set({ box: sorted });
     }, 60);
   };

@@ -59,7 +59,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const { columns, layers, at, pieces } = facts(map);
     const column = Math.min(columns - 1, Math.max(0, Math.floor(share * columns)));
     const name = pieces[column] === undefined ? `token ${column + 1}` : `token ${column + 1} “${pieces[column].trim() || "␣"}”`;
-    if (column === 0) return [name, "made by the prompt’s pass, at full depth"];
+    if (column === 0) return [name, "made by the prompt’s pass"];
     const ran = Array.from({ length: layers }, (_, layer) => at(column, layer));
     const which = (worth) => ran.flatMap((one, layer) => (one === worth ? [layer] : [])).join(" ");
     const total = ran.reduce((sum, one) => sum + one, 0);

@@ -66,6 +66,17 @@ dlbench.state = {
     document.dispatchEvent(new Event("dlbench:state"));
   },
 };
+// A link to a place of the page goes there, and leaves the state in the address.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  const place = link && document.getElementById(link.hash.slice(1));
+  if (!place || !location.hash.includes("=") || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  dlbench.unfold?.(place);
+  if (!place.hasAttribute("tabindex")) place.tabIndex = -1;
+  place.focus({ preventScroll: true });
+  place.scrollIntoView();
+});
 addEventListener("hashchange", () => document.dispatchEvent(new Event("dlbench:state")));
 
 // ---- data on demand: a page opened from a folder may not fetch files, but may load its own scripts

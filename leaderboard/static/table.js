@@ -97,6 +97,7 @@ document.addEventListener("DOMContentLoaded", () => {
     };
     document.addEventListener("dlbench:state", show);
     show();
+    if (sorted) dlbench.unfold?.(summary);
   }
 
   // ---- the table of rows
@@ -208,7 +209,11 @@ document.addEventListener("DOMContentLoaded", () => {
   /** Bring a row into view and mark it; the address then leads there. */
   dlbench.point = (id) => {
     const row = byId.get(id);
-    if (!row) return;
+    if (!row) {
+      const beyond = document.getElementById("beyond"); // where all rows are, if this page has not all
+      if (beyond) location.href = `${beyond.getAttribute("href")}#line=${encodeURIComponent(id)}`;
+      return;
+    }
     dlbench.unfold(table);
     if (row.hidden) state.set({ q: "", kind: "", budget: "", front: "", box: "", line: id });
     else state.set({ line: id });
@@ -234,5 +239,5 @@ document.addEventListener("DOMContentLoaded", () => {
   const anchored = byId.get(location.hash.slice(1));
   if (start) dlbench.point(start);
   else if (anchored) reveal(anchored);
-  else if (["kind", "budget", "front", "sort", "cmp", "tick"].some((name) => state.get(name))) dlbench.unfold(table);
+  else if (["kind", "budget", "front", "sort", "cmp", "tick", "box"].some((name) => state.get(name))) dlbench.unfold(table);
 });
