@@ -159,6 +159,8 @@ class Verification:
                 note=self.note,
             )
             run.run(waves(prompted, slots), list(settings.values()), lambda done: None)
+            for failure in run.failed.values():  # a row of which some texts are missing is not reproduced by the others
+                raise failure
             again = {key: store.samples(key) for key in settings}
         return [self._check(r, own, again[r.key].values()) for r in records]
 

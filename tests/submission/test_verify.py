@@ -5,6 +5,7 @@ import pytest
 from dlbench.audit.isolated.findings import Finding
 from dlbench.audit.isolated.start import Audited
 from dlbench.cli import main
+from dlbench.errors import DlbenchError
 from dlbench.records.schema import Sample
 from dlbench.submission.badge import read_badge
 from dlbench.submission.sample_diff import compare
@@ -49,6 +50,30 @@ def test_one_threshold_is_another_method(tampering, packed, monkeypatch):
     assert badge.trust == "validated"
     (bumpy,) = (row for row in rows if row.method == "bumpy")
     assert any("routes" in how for _, how in bumpy.differing)
+
+
+def test_a_method_that_fails_on_some_documents_earns_nothing_by_the_others(packed, monkeypatch):
+    monkeypatch.setattr("dlbench.submission.verification.audit", lambda cases: iter(()))
+    work = verification(packed, packed.parent / "model")
+    loaded, texts = work._method, []
+
+    def fails_later(record):
+        method = loaded(record)
+        route = method.route
+
+        def once(view):
+            texts.append(view.layer == 1 and bool((view.step == 0).any()))
+            if sum(texts) > 2:
+                raise ValueError("cannot be reproduced")
+            return route(view)
+
+        if record.method.name == "bumpy":
+            method.route = once
+        return method
+
+    monkeypatch.setattr(work, "_method", fails_later)
+    with pytest.raises(DlbenchError, match="cannot be reproduced"):
+        work.run()
 
 
 def test_nothing_is_decoded_of_a_submission_whose_audit_finds_something(packed, capsys, monkeypatch):
