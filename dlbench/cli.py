@@ -31,7 +31,7 @@ from dlbench.commands.runs import runs
 from dlbench.commands.train import train
 from dlbench.commands.validate import validate, verify
 from dlbench.errors import DlbenchError, of_the_system
-from dlbench.registry.methods import guilty
+from dlbench.registry.plugin_code import guilty
 from dlbench.system import stopping
 from dlbench.system.process_group import lost_peer
 from dlbench.terminal.encoding import print_anything

@@ -32,13 +32,16 @@ def resolve(given: Sequence[GivenMethod], folder: Path) -> tuple[tuple[str, ...]
     names: list[str] = []
     settings: dict[str, dict[str, Any]] = {}
     for one in given:
-        if isinstance(one, str | Path):
-            names.append(str(one))
-            continue
-        kind = one if isinstance(one, type) else type(one)
-        names.append(_name(kind, folder))
-        if not isinstance(one, type):
-            settings[registry.name_of(names[-1])] = _parameters(one)
+        name = str(one) if isinstance(one, str | Path) else _name(one if isinstance(one, type) else type(one), folder)
+        known, instance = registry.name_of(name), None if isinstance(one, str | Path | type) else one
+        if known in settings or (instance is not None and name in names):
+            raise DlbenchError(
+                f"method {known!r} is given twice, with parameters of its own: a run takes one setting of a method, so "
+                "give each a call with an `out` of its own, or a class of its own"
+            )
+        if instance is not None:
+            settings[known] = _parameters(instance)
+        names.append(name)
     return tuple(dict.fromkeys(names)), settings
 
 

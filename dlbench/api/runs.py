@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from dlbench.api.asked import spec_of
 from dlbench.api.given_methods import GivenMethod, resolve
 from dlbench.api.given_models import stored
+from dlbench.api.rereading import reread
 from dlbench.api.results import Results
 from dlbench.data.task_options import Sources
 from dlbench.errors import RowsLeftOutError
 from dlbench.records.run_folder import METHODS
 from dlbench.running.config import check_environment
-from dlbench.system import process_group
+from dlbench.system import process_group, stopping
 from dlbench.terminal.said import say
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def run(
         KeyboardInterrupt: the time limit is over, or it was interrupted; what was decoded is kept.
     """
     out = Path(out)
+    stopping.begin()
+    reread()
     process_group.settle(say)
     names, parameters = resolve(_several(methods), out.expanduser() / METHODS)
     folders = tuple(map(str, _several(include_path)))  # type: ignore[arg-type]  # a text is one folder

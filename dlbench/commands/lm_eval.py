@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from dlbench.errors import DlbenchError
-from dlbench.registry.methods import guilty
+from dlbench.registry.plugin_code import guilty
 from dlbench.system import stopping
 
 PASSED_ON: dict[str, Any] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 from dlbench.errors import DlbenchError
 
@@ -133,3 +135,8 @@ def from_file(path: Path) -> MethodSource:
     if taken.path is not None and taken.path.resolve() == path:
         return taken
     raise _clash(taken, source)
+
+
+def plugins() -> list[tuple[str, ModuleType]]:
+    """The plugin files that this process has imported, by the names of their modules."""
+    return [(name, module) for name, module in sys.modules.items() if name.startswith(PLUGIN)]

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     MethodClass: TypeAlias = type[Method] | type[Oracle]
 
+READ = "__dlbench_read__"
+"""In the module of a plugin file: the modules that it read, itself and those beside it, by `written`."""
 CORE = ("full", "static_skip", "static_exit", "unified_skip", "random_skip", "calm", "hidden_router", "oracle")
 """Built-in methods of a run that names none: the table of the paper (arXiv 2410.20022) and its baselines."""
 
@@ -160,23 +162,6 @@ def load(method: str) -> MethodClass:
     return _method_class(module, source)
 
 
-def guilty(error: BaseException) -> MethodError | None:
-    """The error of the plugin whose code an exception passed through last; None where it passed through none."""
-    files = {Path(m.__file__): n.removeprefix(PLUGIN) for n, m in _plugins() if m.__file__}
-    for source in named().values():
-        if source.origin != "built-in" and source.path is not None:
-            files[source.path] = source.name
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if (name := files.get(Path(frame.filename))) is not None:
-            text = " ".join(f"{type(error).__name__}: {error}".split())
-            return MethodError(f"method {name!r} failed: {text} ({frame.filename}, line {frame.lineno})")
-    return None
-
-
-def _plugins() -> list[tuple[str, ModuleType]]:
-    return [(name, module) for name, module in sys.modules.items() if name.startswith(PLUGIN)]
-
-
 def load_packed(name: str, root: Path, label: str, class_name: str | None) -> MethodClass:
     """Import a method whose source lies in a folder of its own, and return its class.
 
@@ -220,7 +205,27 @@ def _load_file(source: MethodSource) -> ModuleType:
     except BaseException:
         del sys.modules[source.module]
         raise
+    vars(module)[READ] = written([source.module, *_beside(source.path)])
     return module
+
+
+def _beside(path: Path) -> list[str]:
+    """Names of the imported modules and packages that lie in the folder of a plugin file."""
+    tops = {n for n, m in sys.modules.items() if "." not in n and not n.startswith(PLUGIN) and _home(m) == path.parent}
+    return [name for name in sys.modules if name.partition(".")[0] in tops]
+
+
+def _home(module: ModuleType) -> Path | None:
+    """The folder from which a module or package was imported."""
+    if (file := getattr(module, "__file__", None)) is None:
+        return None
+    return Path(file).parent.parent if Path(file).name == "__init__.py" else Path(file).parent
+
+
+def written(names: Iterable[str]) -> dict[str, int | None]:
+    """When the files of imported modules were last written, in nanoseconds; None where there is none (any more)."""
+    files = {name: getattr(sys.modules.get(name), "__file__", None) for name in names}
+    return {n: Path(f).stat().st_mtime_ns if f and Path(f).is_file() else None for n, f in files.items()}
 
 
 def _refuse_shadowed_modules(source: MethodSource) -> None:

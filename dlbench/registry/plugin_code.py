@@ -12,6 +12,7 @@ from typing import Any
 
 import dlbench
 from dlbench.errors import DlbenchError, MethodError
+from dlbench.registry.method_sources import PLUGIN, named, plugins
 
 _HOME = Path(dlbench.__file__).resolve().parent
 _INTERFACE = "dlbench.method"
@@ -121,3 +122,16 @@ def _names(node: ast.stmt) -> set[str]:
         return {node.name}
     targets: list[Any] = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [])
     return {t.id for t in targets if isinstance(t, ast.Name)}
+
+
+def guilty(error: BaseException) -> MethodError | None:
+    """The error of the plugin whose code an exception passed through last; None where it passed through none."""
+    files = {Path(m.__file__): n.removeprefix(PLUGIN) for n, m in plugins() if m.__file__}
+    for source in named().values():
+        if source.origin != "built-in" and source.path is not None:
+            files[source.path] = source.name
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if (name := files.get(Path(frame.filename))) is not None:
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            return MethodError(f"method {name!r} failed: {text} ({frame.filename}, line {frame.lineno})")
+    return None

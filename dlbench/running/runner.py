@@ -33,7 +33,7 @@ from dlbench.models.loading import locate
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.run_folder import Store
 from dlbench.records.schema import Record, Timing
-from dlbench.registry.methods import guilty
+from dlbench.registry.plugin_code import guilty
 from dlbench.running import budgets
 from dlbench.running.class_members import TuneScores, score_members
 from dlbench.running.config import RunSpec

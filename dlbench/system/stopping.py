@@ -117,8 +117,14 @@ def seconds(text: str) -> float:
     return total
 
 
+def begin() -> None:
+    """Count time limits from now on: a call in a process that began long before it."""
+    global _BEGUN
+    _BEGUN = time.monotonic()
+
+
 def left(limit: float | None) -> float | None:
-    """Seconds that are left of a time limit for this process, counted from its start; None for no limit."""
+    """Seconds that are left of a time limit, counted from the process' start or from `begin`; None for no limit."""
     return None if limit is None else limit - (time.monotonic() - _BEGUN)
 
 

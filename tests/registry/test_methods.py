@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import DlbenchError
-from dlbench.registry import method_sources
+from dlbench.registry import method_sources, plugin_code
 from dlbench.registry import methods as registry
 
 PLUGIN = '''
@@ -309,9 +309,9 @@ def test_an_exception_that_passed_through_a_plugin_is_its_own(plugin):
     path = plugin(PLUGIN + "\n        def live(self, depth):\n            return depth / 0\n")
     with pytest.raises(ZeroDivisionError) as raised:
         registry.load(str(path))().live(4)
-    said = str(registry.guilty(raised.value))
+    said = str(plugin_code.guilty(raised.value))
     assert said.startswith("method 'every_second' failed: ZeroDivisionError: division by zero")
     assert f"{path}, line {len(path.read_text().splitlines())}" in said
     with pytest.raises(ZeroDivisionError) as raised:
         1 / 0  # noqa: B018
-    assert registry.guilty(raised.value) is None
+    assert plugin_code.guilty(raised.value) is None
