@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 from dlbench import __version__
 from dlbench.api.result_row import ResultRow
 from dlbench.errors import DlbenchError
-from dlbench.records.jsonl import read_lines
-from dlbench.records.schema import Sample
 
 if TYPE_CHECKING:
     import pandas
@@ -74,8 +72,7 @@ def _schema(arrow: Any) -> pyarrow.Schema:
 def _samples(rows: Sequence[ResultRow]) -> Iterator[dict[str, Any]]:
     for row in rows:
         record = row.record
-        assert row.samples_file is not None
-        for sample in read_lines(row.samples_file, Sample):
+        for sample in row.stored_samples():
             layers = sample.layers
             yield {
                 "key": record.key,

@@ -87,8 +87,16 @@ class ResultRow:
                 "tokens": sample.tokens.generated,
                 "layers": sum(sample.layers) / len(sample.layers) if sample.layers else None,
             }
-            for sample in read_lines(self.samples_file, Sample)
+            for sample in self.stored_samples()
         ).convert_dtypes()
+
+    def stored_samples(self) -> Iterator[Sample]:
+        """The samples that the record counts: an earlier run of more documents leaves others in the same file."""
+        assert self.samples_file is not None
+        documents = self.samples_file.parent.parent / "documents.jsonl"
+        asked = read_lines(documents, Asked) if documents.is_file() else ()
+        counted = {one.id for one in asked if one.track == self.record.track}
+        return (one for one in read_lines(self.samples_file, Sample) if not counted or one.id in counted)
 
     def configured(self) -> Method:
         """The method as it ran, with what was tuned and learnt, for `dlbench.evaluate`.

@@ -10,6 +10,7 @@ slower.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -267,6 +268,8 @@ def _forwards(generations: Sequence[Generation]) -> int:
 
 def main(path: Path) -> None:
     """Carry out a job file and print a line per finished part, for the parent's progress bar."""
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what methods and the code of models print must not stand among the reports
     job = json.loads(path.read_text())
     engines = {}
     for model, (name, dtype) in job["models"].items():
@@ -300,7 +303,7 @@ def main(path: Path) -> None:
             if times is not None:
                 report["routes"] = {item.facts["key"]: item.routes() for item in items}
             timings += times or []
-            print(json.dumps(report), flush=True)
+            print(json.dumps(report), file=reports, flush=True)
     write_lines(Path(job["out"]), timings)
 
 

@@ -17,7 +17,7 @@ def waves(prompted: Sequence[Prompted], size: int, processes: int = 1) -> list[l
         size: most prompts of a group.
         processes: processes that take turns; the groups of one round are alike, so that no process waits for another.
     """
-    ordered = sorted(prompted, key=lambda p: (len(p.request.ids), p.document.index))
+    ordered = sorted(prompted, key=_length)
     rounds = (ordered[i : i + size * processes] for i in range(0, len(ordered), size * processes))
     dealt = (group[i::processes] for group in rounds for i in range(processes))
     return [batch for batch in dealt if batch]
@@ -27,14 +27,19 @@ def typical(prompted: Sequence[Prompted], size: int) -> list[Request]:
     """Return requests of medium length, to be timed; repeated under other ids where there are too few.
 
     Args:
-        prompted: ordered by length.
+        prompted: in any order.
         size: how many.
     """
-    start = max(0, (len(prompted) - size) // 2)
+    ordered = sorted(prompted, key=_length)
+    start = max(0, (len(ordered) - size) // 2)
     chosen = []
     for i in range(size):
-        again, index = divmod(i, len(prompted))
-        request = prompted[start + index].request
+        again, index = divmod(i, len(ordered))
+        request = ordered[start + index].request
         # random decisions depend on the id
         chosen.append(replace(request, id=f"{request.id} again {again}") if again else request)
     return chosen
+
+
+def _length(prompted: Prompted) -> tuple[int, int]:
+    return len(prompted.request.ids), prompted.document.index

@@ -81,7 +81,8 @@ class Planner:
         engines = [self._engine(name, dtype) for name, dtype in self._backbones()]
         bases_first = sorted(engines, key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
         for engine in bases_first:
-            self._methods(engine.backbone.depth)
+            if self._runs_methods(engine.backbone):
+                self._methods(engine.backbone.depth)
         jobs: list[Job] = []
         there = {engine.backbone.sha256 for engine in engines}
         for name in self.spec.tasks:
@@ -94,6 +95,10 @@ class Planner:
                 bases.setdefault(engine.backbone.sha256, job)
                 jobs.append(job)
         return jobs
+
+    def _runs_methods(self, backbone: Backbone) -> bool:
+        """Whether methods run on a backbone that is loaded; others are compared with, at full depth."""
+        return backbone.source in self.spec.models and (backbone.dtype == INT8) == (self.spec.dtype == INT8)
 
     def _backbones(self) -> list[tuple[str, str]]:
         """Name and dtype of every backbone that runs: the models asked for, and those that they are compared with.
@@ -180,8 +185,8 @@ class Planner:
         for job in jobs:
             job.add(Setting("full", "full", full(), None, self.spec.seed))
             backbone = job.engine.backbone
-            if backbone.source not in self.spec.models or (backbone.dtype == INT8) != (self.spec.dtype == INT8):
-                continue  # only compared with, at full depth
+            if not self._runs_methods(backbone):
+                continue
             for given, method in self._methods(backbone.depth):
                 if isinstance(method, Oracle):
                     self._add_oracle(job, given, method)

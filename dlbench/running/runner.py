@@ -264,7 +264,6 @@ class Runner:
                     if fault := self.store.damaged(setting.key):
                         self._note(f"{fault}: decoded again; the file is kept as it was, with .damaged at its end")
                 run = self._quality_run(job, self.store)
-                run.go_on = lambda: not stopping.is_over(self.spec.time_limit)
                 if self.state.num_processes > 1:
                     run.take, run.processes = partial(_take, turns, first), process_group.local_size()
                 first += len(job.batches)
@@ -286,6 +285,7 @@ class Runner:
             job.slots,
             auto=self.spec.batch_size is None,
             note=self._note,
+            go_on=lambda: not stopping.is_over(self.spec.time_limit),
         )
 
     def _note(self, line: str) -> None:

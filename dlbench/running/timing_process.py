@@ -118,7 +118,7 @@ def _task(base: Job, jobs: Sequence[Job], store: Store) -> dict[str, Any]:
 
 def _prompts(job: Job) -> list[dict[str, object]]:
     """Prompts of medium length, as many as the largest batch."""
-    ordered = [p for batch in job.batches for p in batch]
+    prompted = [p for batch in job.batches for p in batch]
     return [
         {
             "id": request.id,
@@ -127,7 +127,7 @@ def _prompts(job: Job) -> list[dict[str, object]]:
             "stop": request.stop,
             "thinking": request.thinking and dataclasses.asdict(request.thinking),
         }
-        for request in typical(ordered, max(BATCHES))
+        for request in typical(prompted, max(BATCHES))
     ]
 
 

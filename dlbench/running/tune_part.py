@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from accelerate.utils import gather_object
 
 from dlbench.data.document import Document, documents_sha256
 from dlbench.data.splits import sample
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.generation import QualityRun, total
+from dlbench.evaluation.rescoring import rescore
 from dlbench.evaluation.settings import Conditions, Setting
 from dlbench.fit import halves
 from dlbench.models.batch_size import most_rows
@@ -23,6 +25,7 @@ from dlbench.prompting.batching import waves
 from dlbench.prompting.tokenize import Prompted, tokenise
 from dlbench.records.run_folder import Store
 from dlbench.running.job import Job
+from dlbench.system.stopping import OVER, Stopped
 from dlbench.terminal.progress import Progress
 
 DOCUMENTS = 8
@@ -91,15 +94,19 @@ class TuneParts:
         """
         self.store.samples_dir.mkdir(parents=True, exist_ok=True)
         amount = sum(total(part.batches, settings, self.process, self.processes) for part, settings in asked)
+        in_time = True
         with self.progress.bar(name, amount) as done:
             for part, settings in asked:
                 done(0, f"{part.job.conditions.task.name} · {part.job.engine.backbone.name}")
-                self.runs(part.job, self.store).run(part.batches, settings, done)
-        self.meet("")
+                in_time = in_time and self.runs(part.job, self.store).run(part.batches, settings, done)
+        if not all(gather_object([in_time])):  # waits for the other processes
+            raise Stopped(OVER)
         if self.process == 0:
             for part, settings in asked:
-                for key in {setting.key for setting in settings}:
+                keys = {setting.key for setting in settings}
+                for key in keys:
                     self.store.merge(key, [d.id for d in part.documents])
+                rescore(part.job.conditions.task, part.documents, self.store, sorted(keys))
 
     def is_whole(self, part: TunePart, setting: Setting) -> bool:
         """Return whether a setting has a sample of every document: not where its method failed."""

@@ -25,7 +25,7 @@ from dlbench.registry import methods as registry
 from dlbench.registry import provenance
 from dlbench.submission.layer_costs import LayerCosts
 from dlbench.submission.manifest import FILE, SAFE_PATH, SCHEMA, canonical, seal_of
-from dlbench.system.files import write_text
+from dlbench.system.files import SCRATCH, write_text
 from dlbench.system.hardware import hardware
 
 ISOLATION = "methods ran in the process of the harness"
@@ -66,22 +66,23 @@ def pack(
     """
     if out.exists() and any(out.iterdir()) and not (out / FILE).is_file():
         raise DlbenchError(f"{out} holds files but no {FILE}: a submission is written to a new or empty folder")
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    made = out.with_name(f".{out.name}{SCRATCH}")  # a folder that was left half written would block the next attempt
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
     settings = {s.key: (job, s) for job in jobs for s in job.settings}
     # Scores on the tune part are left out: nothing in the submission shows that they are true.
     read = (r.model_copy(update={"tune": None}) for r in read_lines(run / "records.jsonl", Record))
     records = [r for r in read if r.key in settings and r.method.deployable]
-    write_lines(out / "records.jsonl", records)
+    write_lines(made / "records.jsonl", records)
     keys = {record.key for record in records}
     asked = list(read_lines(run / "documents.jsonl", Asked))
-    write_lines(out / "documents.jsonl", asked)
+    write_lines(made / "documents.jsonl", asked)
     if (run / "timing.jsonl").is_file():
-        write_lines(out / "timing.jsonl", (t for t in read_lines(run / "timing.jsonl", Timing) if t.key in keys))
+        write_lines(made / "timing.jsonl", (t for t in read_lines(run / "timing.jsonl", Timing) if t.key in keys))
     ids = {record.key: [a.id for a in asked if a.track == record.track] for record in records}
     for key in sorted(keys):
         samples = {s.id: s for s in read_lines(run / "samples" / f"{key}.jsonl", Sample)}
-        write_lines(out / "samples" / f"{key}.jsonl", (samples[id_] for id_ in ids[key]))
+        write_lines(made / "samples" / f"{key}.jsonl", (samples[id_] for id_ in ids[key]))
     given = {setting.given for key, (_, setting) in settings.items() if key in keys}
     content: dict[str, Any] = {
         "schema": SCHEMA,
@@ -93,14 +94,16 @@ def pack(
         "isolation": AUDITED if official else ISOLATION,
         "hardware": Hardware(**hardware(str(jobs[0].conditions.backbone.device))).model_dump(),
         "options": json.loads(json.dumps(dict(options), default=str)),
-        "code": {registry.name_of(one): _pack_code(one, out) for one in sorted(given)},
-        "rows": {key: _row(*settings[key], out) for key in sorted(keys)},
+        "code": {registry.name_of(one): _pack_code(one, made) for one in sorted(given)},
+        "rows": {key: _row(*settings[key], made) for key in sorted(keys)},
         "costs": {job.conditions.backbone.sha256: layer_costs(job.costs).model_dump() for job in jobs},
         "tracks": {job.conditions.track: _track(job) for job in jobs},
     }
-    content["files"] = _files(out)
+    content["files"] = _files(made)
     content["seal"] = seal_of(content)
-    write_text(out / FILE, canonical(content))
+    write_text(made / FILE, canonical(content))
+    shutil.rmtree(out, ignore_errors=True)
+    made.rename(out)
     return out
 
 

@@ -122,8 +122,7 @@ class TimeChecks:
             setting = self.setting(row, metered)
             engine = self._unmetered(metered.backbone, kernels)
             if metered.backbone.id not in asked:
-                ordered = sorted(tokenise(metered, own.documents), key=lambda p: len(p.request.ids))
-                asked[metered.backbone.id] = typical(ordered, size)
+                asked[metered.backbone.id] = typical(tokenise(metered, own.documents), size)
             prompts = asked[metered.backbone.id]
             facts = {
                 "key": row.key,

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost, of_the_system
+from dlbench import errors
+from dlbench.errors import DlbenchError, WorkerLost, of_the_system
 from dlbench.system import lifeline, process_group
 from dlbench.system.cpu import cores
 from dlbench.system.stopping import EXIT_CODE, Stopped
@@ -103,7 +104,7 @@ def own_threads() -> Iterator[None]:
 
 def tell(spec: Path, error: DlbenchError) -> int:
     """Write an error where `launch` finds it, and return the exit code for this process."""
-    spec.with_name(f"error-{process_group.rank()}").write_text(str(error))
+    spec.with_name(f"error-{process_group.rank()}").write_text(f"{type(error).__name__}\n{error}")
     return error.exit_code
 
 
@@ -213,8 +214,9 @@ def _fault(
     reported = [one.read_text() for one in sorted(folder.glob("error-*"))]
     code = workers[rank].returncode
     if not why and reported:
-        kind = RowsLeftOutError if code == RowsLeftOutError.exit_code else DlbenchError
-        return kind(reported[0])
+        kind_name, _, line = reported[0].partition("\n")
+        kind = getattr(errors, kind_name, None)
+        return kind(line) if isinstance(kind, type) and issubclass(kind, DlbenchError) else DlbenchError(line)
     if not why and code in (EXIT_CODE, -signal.SIGTERM):
         said = folder / f"stopped-{rank}"  # not there where it was ended in a library, or while it imported
         return Stopped(said.read_text() if said.is_file() else "a process was told to stop")

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 
@@ -96,10 +97,17 @@ def test_rows_are_selected(results):
         results.row("calm")
 
 
-def test_samples_are_those_of_the_run(results):
+def test_samples_are_those_of_the_run(results, tmp_path):
     samples = results.row("full", task="nano_summary").samples()
     assert len(samples) == 6
     assert set(samples["layers"]) == {4.0}
+    out = shutil.copytree(results.run_dirs[0], tmp_path / "out")
+    asked = [json.loads(line) for line in (out / "documents.jsonl").read_text().splitlines()]
+    few = {one["id"] for one in asked if "nano_summary" in one["track"]} - {samples["id"][0]}
+    kept = [one for one in asked if one["id"] in few]
+    (out / "documents.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))  # as of a run of fewer
+    row = dlbench.load(out).row("full", task="nano_summary")
+    assert set(row.samples()["id"]) == few
 
 
 def test_a_notebook_shows_tables_and_a_chart(results, tmp_path):

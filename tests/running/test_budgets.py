@@ -1,6 +1,8 @@
 """Budgets that fit a model: which numbers of layers a curve gives, and that a run chooses the same each time."""
 
 import json
+import shutil
+import time
 
 import pytest
 import small_model
@@ -9,10 +11,12 @@ from hypothesis import strategies as st
 
 from dlbench.cli import main
 from dlbench.data.loader import load_task
+from dlbench.data.task import Task
 from dlbench.evaluation.generation import QualityRun
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
 from dlbench.running.budgets import FIXED, fewest, left_out, pick
+from dlbench.system import stopping
 
 DEPTH = 30
 
@@ -115,6 +119,21 @@ def test_a_run_that_is_started_again_chooses_the_same_and_decodes_nothing(chosen
     monkeypatch.setattr(QualityRun, "_decode_batch", lambda *args: pytest.fail("decodes again"))
     assert main(command(chosen, "--budget", "auto", "--processes", "1")) == 0
     assert budgets_of(chosen) == before
+
+
+def test_a_task_whose_scoring_has_changed_scores_them_anew(chosen, tmp_path, monkeypatch):
+    out = shutil.copytree(chosen, tmp_path / "out")
+    monkeypatch.setattr(QualityRun, "_decode_batch", lambda *args: pytest.fail("decodes again"))
+    monkeypatch.setattr(Task, "score", lambda self, document, output: {self.metric: 0.25})
+    assert main(command(out, "--budget", "0.5", "--processes", "1")) == 0
+    tuned = [one.tune.mean for one in read_lines(out / "records.jsonl", Record) if one.tune is not None]
+    assert tuned and set(tuned) == {0.25}
+
+
+def test_a_time_limit_ends_the_choice_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(stopping, "_BEGUN", time.monotonic() - 100)
+    assert main(command(tmp_path / "out", "--budget", "auto", "--processes", "1", "--time-limit", "60s")) == 143
+    assert not list((tmp_path / "out").rglob("*.part")) + list((tmp_path / "out").rglob("samples/*.jsonl"))
 
 
 def test_two_processes_choose_what_one_does(chosen, tmp_path):

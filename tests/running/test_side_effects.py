@@ -6,7 +6,7 @@ import torch
 from dlbench.cli import main
 from dlbench.models.checkpoint.checksum import WeightsGuard
 from dlbench.records.jsonl import read_lines
-from dlbench.records.schema import Record, Sample
+from dlbench.records.schema import Record, Sample, Timing
 
 PLUGIN = '''
 import os
@@ -99,6 +99,14 @@ def test_what_a_method_leaves_is_put_back_and_an_exit_is_its_failure(tmp_path, c
     assert torch.get_default_dtype() == torch.float32 and torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
     assert {r.method.name for r in read_lines(tmp_path / "out" / "records.jsonl", Record)} == {"full", "leaves"}
+
+
+def test_a_method_that_prints_is_timed_all_the_same(tmp_path):
+    small_model.save(tmp_path / "model")
+    talks = plugin(tmp_path, "talks", route="print('layer', view.layer)")
+    assert main([word for word in command(tmp_path, talks) if word != "--no-timing"]) == 0
+    keys = {r.key for r in read_lines(tmp_path / "out" / "records.jsonl", Record)}
+    assert {t.key for t in read_lines(tmp_path / "out" / "timing.jsonl", Timing)} == keys and len(keys) == 2
 
 
 def test_every_word_counts():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from dlbench.errors import DlbenchError, RowsLeftOutError
+from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost
 from dlbench.system.processes import launch
 
 JOIN = """
@@ -74,10 +74,10 @@ sys.exit(tell(pathlib.Path(sys.argv[1]), errors.KIND("no such task")))
 """
 
 
-@pytest.mark.parametrize("kind", [DlbenchError, RowsLeftOutError])
+@pytest.mark.parametrize("kind", [DlbenchError, RowsLeftOutError, WorkerLost])
 def test_an_error_is_said_once_and_keeps_its_exit_code(tmp_path, monkeypatch, capfd, kind):
     module(tmp_path, monkeypatch, TELL.replace("KIND", kind.__name__))
-    with pytest.raises(DlbenchError, match=r"^no such task$") as error:
+    with pytest.raises(kind, match=r"^no such task$") as error:
         launch("launched", Spec(tmp_path), 2, "run")
     assert capfd.readouterr().err == ""
-    assert error.value.exit_code == kind.exit_code
+    assert type(error.value) is kind and error.value.exit_code == kind.exit_code
