@@ -59,8 +59,10 @@ def build(
         remarks.append("never acted: every token ran every layer")
     remarks += _sample_notes(evaluation, samples, cost)
     scored = scored or sample_quality(evaluation, samples)
-    if conditions.alone:
-        remarks.append("the base backbone did not run: all shares are of this backbone's own full depth")
+    if conditions.compared is not None:
+        own = conditions.compared == conditions.backbone.sha256
+        full = "this backbone's own full depth" if own else "its full depth before it was quantised"
+        remarks.append(f"the base backbone did not run: all shares are of {full}")
     return Record(
         key=setting.key,
         track=conditions.track,

@@ -77,13 +77,14 @@ class Conditions:
     """Number of documents left out of fitting because they are also scored."""
     notes: tuple[str, ...] = ()
     """Notes for every record of the task."""
-    alone: bool = False
-    """Whether the backbone's base does not run: then it is compared with its own full depth, in a track of its own."""
+    compared: str | None = None
+    """Hash of the backbone that is compared with where the base does not run, in a track of its own: this one, or what
+    it was before it was quantised. None where the base runs."""
 
     @property
     def base_sha256(self) -> str:
         """Hash of the backbone whose full depth is compared with."""
-        return self.backbone.sha256 if self.alone else self.backbone.base_sha256
+        return self.compared or self.backbone.base_sha256
 
     @property
     def track(self) -> str:

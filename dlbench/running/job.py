@@ -45,7 +45,9 @@ class Job:
     slots: int
     """Most rows decoded together."""
     base: Job | None = None
-    """The same task on the base backbone; None where this job is on it."""
+    """The same task on the backbone that this one is compared with; None where it is compared with itself."""
+    plain: Job | None = None
+    """The same task on the same model before it was quantised; None where it was not."""
     settings: list[Setting] = field(default_factory=list)
     """Rows of the board."""
     oracles: dict[str, tuple[Oracle, list[Setting]]] = field(default_factory=dict)
@@ -69,9 +71,7 @@ class Job:
     @property
     def unquantised(self) -> Job:
         """The job on the same model before it was quantised, which fits are made on; this job where it was not."""
-        base = self.base
-        same = base is not None and base.engine.backbone.source == self.engine.backbone.source
-        return base if base is not None and same else self
+        return self.plain or self
 
     @property
     def all_settings(self) -> list[Setting]:

@@ -79,20 +79,23 @@ class Planner:
             DlbenchError: a model, a task or a method cannot be loaded, or a parameter is invalid.
         """
         engines = [self._engine(name, dtype) for name, dtype in self._backbones()]
-        bases_first = sorted(engines, key=lambda e: e.backbone.sha256 != e.backbone.base_sha256)
+        bases_first = sorted(engines, key=_derived)
         for engine in bases_first:
             if self._runs_methods(engine.backbone):
                 self._methods(engine.backbone.depth)
         jobs: list[Job] = []
-        there = {engine.backbone.sha256 for engine in engines}
+        unquantised = {e.backbone.source: e.backbone.sha256 for e in engines if e.backbone.dtype != INT8}
         for name in self.spec.tasks:
             task = load_task(name, self.spec.sources)
             self.notices.fit_overlap(task)
-            bases: dict[str, Job] = {}
+            made: dict[str, Job] = {}
             for engine in bases_first:
-                job = self._job(engine, task, alone=engine.backbone.base_sha256 not in there)
-                job.base = bases.get(engine.backbone.base_sha256)
-                bases.setdefault(engine.backbone.sha256, job)
+                backbone = engine.backbone
+                plain = made.get(unquantised[backbone.source]) if backbone.dtype == INT8 else None
+                compared = None if backbone.base_sha256 in unquantised.values() else unquantised[backbone.source]
+                job = self._job(engine, task, compared)
+                job.plain, job.base = plain, made.get(job.conditions.base_sha256)
+                made.setdefault(backbone.sha256, job)
                 jobs.append(job)
         return jobs
 
@@ -136,8 +139,8 @@ class Planner:
                 methods.append((given, method))
         return methods
 
-    def _job(self, engine: Engine, task: Task, *, alone: bool) -> Job:
-        """A task on a backbone, without settings yet; alone where what it is compared with by default does not run."""
+    def _job(self, engine: Engine, task: Task, compared: str | None) -> Job:
+        """A task on a backbone, without settings yet; for what it is compared with see `Conditions.compared`."""
         backbone = engine.backbone
         if not task.is_loglikelihood:
             self.notices.generation_config(engine)
@@ -164,7 +167,7 @@ class Planner:
             of=len(split),
             fit_overlap=task.fit_overlap,
             notes=self.notices.complaints(task, documents),
-            alone=alone,
+            compared=compared,
         )
         slots = self.spec.batch_size or most_slots(backbone.device.type)
         batches = waves(prompted, most_rows(slots, len(documents), self.processes), self.processes)
@@ -302,3 +305,9 @@ def check_any_fit(spec: RunSpec, fitters: Sequence[MethodFitter]) -> None:
 def _nothing_to_fit(spec: RunSpec) -> DlbenchError:
     named = ", ".join(map(registry.name_of, spec.methods))
     return DlbenchError(f"{named}: nothing to fit: nothing is learnt, no knob needs tuning")
+
+
+def _derived(engine: Engine) -> tuple[bool, bool]:
+    """Sort key that puts what others are compared with before them."""
+    backbone = engine.backbone
+    return backbone.sha256 != backbone.base_sha256, backbone.dtype == INT8

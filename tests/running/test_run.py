@@ -345,6 +345,26 @@ def test_int8_stands_beside_the_model_that_it_was_made_of(tiny: Path, tmp_path: 
     assert rows["full · int8"].record.compute and rows["full · int8"].record.compute.flop_share_decode == 1.0
 
 
+def test_int8_of_a_trained_model_whose_base_does_not_run_stands_beside_what_it_was_made_of(
+    tiny: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny, tmp_path / "trained"))
+    (model / "dlbench.json").write_text(json.dumps({"base_sha256": "11" * 32}))
+    out = tmp_path / "out"
+    line = ["run", "--model", str(model), "--task", "nano_summary", "--limit", "6", "--dtype", "int8", "--no-timing"]
+    assert main([*line, "--method", "calm", "--budget", "0.5", "--out", str(out)]) == 0
+    (track,) = build_tracks(list(read_lines(out / "records.jsonl", Record)), [])
+    rows = {row.label: row.record for row in track.rows}
+    assert list(rows) == ["full", "calm · int8", "full · int8"]
+    plain = rows["full"].backbone
+    assert plain.dtype == "float32" and {r.backbone.base_sha256 for r in rows.values()} == {plain.sha256}
+    for record in rows.values():
+        assert record.quality and record.quality.full_mean == rows["full"].quality.mean  # type: ignore[union-attr]
+    assert any("before it was quantised" in note for note in rows["calm · int8"].notes)
+    (fit,) = (out / "fits").glob("*/fit.json")
+    assert json.loads(fit.read_text())["method"] == "calm"
+
+
 def test_damaged_weights_are_one_line(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
