@@ -130,6 +130,26 @@ def test_brushing_the_chart_keeps_its_rows_and_survives_a_reload(watched, site):
     assert shown(page) == inside
 
 
+def test_a_link_to_a_place_of_the_page_keeps_what_the_address_says(watched, site):
+    page = watched.open(site / "nano-summary.html", unfold=True)
+    page.check("#axis input[value='total']", force=True)
+    until(page, "document.getElementById('plot').dataset.axis === 'total'")
+    page.locator("a.skip").focus()
+    page.keyboard.press("Enter")
+    assert "axis=total" in page.url and page.evaluate("document.activeElement.id") == "best"
+    assert page.evaluate("document.getElementById('plot').dataset.axis") == "total"
+
+
+def test_a_table_that_the_address_sorts_is_open(watched, site):
+    page = watched.open(site / "nano-summary.html", unfold=True)
+    page.locator("#methods th[data-sort='name'] button").click()
+    address = page.url
+    page.goto("about:blank")
+    page.goto(address)
+    assert page.locator("#summary").is_visible()
+    assert page.locator("#methods th[data-sort='name']").get_attribute("aria-sort") != "none"
+
+
 def test_another_cost_changes_chart_headline_answers_and_ranking_together(watched, site):
     page = watched.open(site / "nano-summary.html")
     before = page.inner_text("#answers"), ranked(page)
