@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,15 +18,16 @@ from torch import Tensor
 from dlbench.engine import Request
 from dlbench.engine.flops.costs import Costs
 from dlbench.fit import FitProbe
+from dlbench.fit.kept_prompts import KeptPrompts
 from dlbench.fit.open_loop import TraceView, confidence_key, is_plain_exit, shares
 from dlbench.fit.probe import SLOTS
 from dlbench.fit.references import BATCH, Trace
 from dlbench.fit.tune import POINTS, ROUNDS
 from dlbench.method import Method, Prompt
 from dlbench.models.layer_patch import shadowed
-from dlbench.prompting.teacher_forcing import Batch, Example
+from dlbench.prompting.teacher_forcing import Batch, Example, Parted, read_apart, read_targets
 
-READ, PROMPT, WRITTEN, TRAINED = 96, 16, 6, 32
+READ, PROMPT, WRITTEN = 96, 16, 6
 """Tokens per text that the speeds are measured on."""
 
 
@@ -124,20 +127,32 @@ def _step(probe: FitProbe, rows: int, clock: Clock) -> float:
 
 
 def _train(probe: FitProbe, clock: Clock) -> float:
-    batch = _batch(probe, TRAINED)
+    """Of targets after prompts, which are put together for each batch where they are kept: both of usual length."""
+    references, backbone, kept = probe.references, probe.backbone, KeptPrompts()
+    examples = references.examples()
+    prompt, target = (round(median(len(e[part]) for e in examples)) for part in (0, 1))
+    if not kept.can_keep(backbone, examples):
+        prompt = 1  # they are read anew for each batch, and that is counted as reading
+    texts = [Example(row[:prompt], row[prompt:]) for row in _batch(probe, prompt + target, 1).ids.tolist()]
+    batch = Parted.of(texts * BATCH).to(backbone.device)
 
     def leaf(_: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         return forward(hidden.detach().requires_grad_(), *args, **kwargs)
 
     def step() -> None:
-        with shadowed({0: probe.backbone.layers[0]}, leaf):
-            logits = probe.references.forward(batch).flatten(0, 1).float()
-        torch.nn.functional.cross_entropy(logits, batch.ids.flatten()).backward()  # type: ignore[no-untyped-call]
+        layers = shadowed({0: backbone.layers[0]}, leaf)
+        if prompt > 1:
+            logits = read_targets(backbone, batch, kept.of(backbone, texts * BATCH)[0], layers)
+        else:
+            logits = read_apart(backbone, batch, nullcontext(), layers)
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), batch.labels.flatten())
+        loss.backward()  # type: ignore[no-untyped-call]
 
+    if prompt > 1:
+        kept.of(backbone, texts)
     step()
-    seconds = timed(step, probe.backbone.device, clock)
-    length = batch.ids.shape[1]
-    return 2 * batch.ids.numel() * (_body(probe, length) + Costs(probe.backbone).head) / seconds
+    seconds = timed(step, backbone.device, clock)
+    return 2 * batch.ids.numel() * (_body(probe, prompt + batch.ids.shape[1]) + Costs(backbone).head) / seconds
 
 
 @torch.no_grad()
