@@ -110,6 +110,8 @@ class Wave:
         """Whether rows are decoded in the cache of their prompts."""
         self.columns = int(self.lengths.max())
         self.span = int(self.limits.max())
+        self.last = runtime.backbone.context - 1
+        """The last position of the context."""
         self.angles = Angles(runtime.gates.kinds, int((self.lengths + self.limits).max()))
         self.ledger = Ledger(runtime.costs, rows, runtime.metered)
         self.view = None if self.method is None else self.look(self.seed)
@@ -245,7 +247,8 @@ class Wave:
         width, device = ids.shape[1], ids.device
         starts = on(cache.starts[: cache.alive, None].copy(), device)
         begin, end = cache.seen, cache.seen + width
-        positions = (torch.arange(begin, end, device=device) - starts).clamp_(min=0)
+        # only padding lies before a text; behind its last position, only a row that waits while others draft
+        positions = (torch.arange(begin, end, device=device) - starts).clamp_(0, self.last)
         mask = None
         if cache.padded:
             mask = (torch.arange(cache.left, end, device=device) >= starts).long()

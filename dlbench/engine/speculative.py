@@ -61,6 +61,9 @@ class Speculating(DecodeLoop):
         self.prefix = len(drafting) if drafting == frozenset(range(len(drafting))) else None
         self.draft = _LayerSet(drafting, depth)
         self.verify = _LayerSet(frozenset(range(self.prefix or 0, depth)), depth)
+        family, context = self.backbone.family, self.backbone.context
+        self.columns = context if family.counts_keys or family.recognised else None
+        """Most columns of the longest row where layers may take columns for positions; None for any number."""
         self.counts = np.zeros((len(wave.requests), 3), dtype=np.int64)
         """Tokens drafted, drafts accepted, rounds: per row of the wave."""
 
@@ -89,6 +92,8 @@ class Speculating(DecodeLoop):
         if self.wave.reread_after is not None:  # texts are read again before a round, not within one
             left = self.wave.reread_after - (cache.seen - cache.starts[: len(rows)])
             room = np.where(left > 0, np.minimum(room, left), room)
+        if self.columns is not None:  # the longest row may have ended its draft, but is run along with the others
+            room = np.minimum(room, self.columns - (cache.seen - cache.left))
         lengths = np.zeros(len(rows), dtype=np.int64)
         going = np.ones(len(rows), dtype=bool)
         inputs: list[Tensor] = [self.tokens[: len(rows)].clone()]

@@ -88,6 +88,16 @@ def test_writes_what_plain_steps_write(monkeypatch, family, name, slots):
     assert tape.Tape.count == fresh  # all there is has been captured
 
 
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_drafts_at_the_end_of_the_context(monkeypatch, family):
+    ours, plain = engines(monkeypatch, family)
+    long = [Request(str(n), (5, 6) * (n // 2), tiny_models.CONTEXT - n) for n in (94, 84)]
+    expected = plain.prefill(long).decode()
+    wave = ours.prefill(long)
+    for _ in range(2):
+        assert [g.tokens for g in wave.decode(METHODS["draft"])] == [g.tokens for g in expected]
+
+
 def test_a_routed_prompt(monkeypatch):
     ours, plain = engines(monkeypatch, "llama")
     method = METHODS["static"]

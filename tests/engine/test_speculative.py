@@ -57,6 +57,25 @@ def test_every_draft_in_every_batch(name):
     assert found[1] == found[2] == found[9]
 
 
+@pytest.mark.parametrize("family", ["gpt2", "opt", "gpt_neo", "llama", "mpt"])
+@pytest.mark.parametrize("name", ["prefix", "skip"])
+def test_texts_may_fill_the_context(family, name):
+    """A row without room waits for others to draft, and has no position left for the tokens that it is run with."""
+    attention = "eager" if family in tiny_models.EAGER_ONLY else "sdpa"
+    backbone = tiny_models.backbone(family, 4, attention)
+    assert backbone.context == tiny_models.CONTEXT
+    generator = torch.Generator().manual_seed(0)
+    lengths = [93, 91, 86, 90]
+    prompts = [tuple(torch.randint(2, tiny_models.VOCABULARY, (n,), generator=generator).tolist()) for n in lengths]
+    filling = [Request(str(i), p, tiny_models.CONTEXT - len(p)) for i, p in enumerate(prompts)]
+    engine, method = Engine(backbone), DRAFTS[name]
+    alone = [engine.prefill([r]).decode(method)[0].tokens for r in filling]
+    assert alone == [engine.prefill([r]).decode()[0].tokens for r in filling]
+    assert [len(tokens) for tokens in alone] == [r.limit for r in filling]
+    for slots in (2, 4):
+        assert [g.tokens for g in engine.prefill(filling, slots=slots).decode(method)] == alone
+
+
 def test_ends_in_the_middle_of_a_draft():
     model = tiny_models.build("llama", depth=DEPTH)
     free = generate(model, PROMPTS)

@@ -68,6 +68,7 @@ class FusedModel:
         self.width = layers[0].out.outputs
         path, self.first = spec.positions or ("", 0)
         self.positions = resolve(model, path).weight if path else None
+        self.last = backbone.context - 1
         self.rotary = rotary_of(backbone)
         unknown = {kind for kind in _rope_types(model.config) - _BY_POSITION if not depends_on_length(kind)}
         if self.rotary is not None and unknown:
@@ -130,6 +131,7 @@ class FusedModel:
         """States of tokens [B, 1] at these positions, [B] or one of all: [B, 1, W]."""
         hidden: Tensor = self.embed(ids)
         if self.positions is not None:
+            at = at.clamp(max=self.last)  # a row that waits while others draft may stand behind the context
             hidden = hidden + F.embedding(at + self.first, self.positions)[:, None]
         return hidden
 
