@@ -3,7 +3,8 @@
 A round feeds the drafting layers t, d1, .. d(n-1) and gets drafts d1 .. dn. Verification runs over the same n inputs,
 and its outputs v1 .. vn are what full depth writes: drafts are accepted up to the first that differs.
 Drafting with the first layers leaves exactly the states, keys and values that verification needs of these layers, so
-only the rest runs; any other draft is verified by all layers, which overwrite what drafting has written.
+only the rest runs; any other draft, also one of all layers, is verified by all, which overwrite what drafting has
+written.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Speculating(DecodeLoop):
         depth = self.backbone.depth
         drafting = method.drafter(depth).layers(depth)
         self.method, self.most = method, method.length
-        self.prefix = len(drafting) if drafting == frozenset(range(len(drafting))) else None
+        first = len(drafting) < depth and drafting == frozenset(range(len(drafting)))
+        self.prefix = len(drafting) if first else None
+        """How many layers drafting spares verification: where it runs the first ones, but not all; else None."""
         self.draft = _LayerSet(drafting, depth)
         self.verify = _LayerSet(frozenset(range(self.prefix or 0, depth)), depth)
         family, context = self.backbone.family, self.backbone.context

@@ -23,6 +23,7 @@ DRAFTS = {
     "one": SelfSpeculation(share=0.4, length=1),
     "skip": SelfSpeculation(share=0.6, drafts="skip", length=3),
     "without-the-first": SelfSpeculation(only=(1, 2, 4)),
+    "all-layers": SelfSpeculation(only=tuple(range(DEPTH)), length=3),
     "stops": SelfSpeculation(share=0.6, length=6, stop=0.2),
     "stops-at-once": SelfSpeculation(share=0.6, drafts="skip", stop=1.0),
 }
