@@ -7,6 +7,7 @@ discards the output of its layer, or of the half that it switches.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class SoftGates:
             noise: whether gates are sampled or cut at the threshold.
         """
         self.backbone, self.router, self.batch, self.noise = backbone, router, batch, noise
+        self._names = list(inspect.signature(backbone.layers[0].forward).parameters)[1:]  # after the hidden state
         self.gated = {i: backbone.layers[i] for i in sorted(router.gated(backbone.depth))}
         self.kept: list[Tensor] = []
         """1 for decode forwards whose gate was open, else 0, with a gradient: [rows, steps] per gated layer."""
@@ -189,16 +191,18 @@ class SoftGates:
         return keep, score
 
     def _layer(self, index: int, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+        kwargs |= zip(self._names, args, strict=False)
         keep, score = self._keep(index, hidden)
         if self.router.kv[0] == "evict":
-            kwargs = {**kwargs, "attention_mask": _evicted(kwargs.get("attention_mask"), keep.detach() > 0.5)}
+            hides = self.backbone.family.mask_hides
+            kwargs["attention_mask"] = _evicted(kwargs.get("attention_mask"), keep.detach() > 0.5, hides=hides)
         if self.router.part != Action.RUN:
             self._inside = keep
             try:
-                return forward(hidden, *args, **kwargs)
+                return forward(hidden, **kwargs)
             finally:
                 self._inside = None
-        given = forward(hidden, *args, **kwargs)
+        given = forward(hidden, **kwargs)
         taken, passed = keep[..., None], (1 - keep)[..., None]
         if self.router.scaled:
             gate = torch.sigmoid(score)[..., None]
@@ -233,14 +237,21 @@ class SoftGates:
         return with_state(given, keep[..., None].to(state.dtype) * state)
 
 
-def _evicted(mask: Any, keep: Tensor) -> Any:
-    """A layer's attention mask that also hides the keys of closed gates; `keep` is [rows, steps].
+def _evicted(mask: Any, keep: Tensor, *, hides: bool) -> Any:
+    """A layer's attention mask that also hides the keys of closed gates.
 
     A token still sees itself. No mask, no change: everything before a single new token is prompt.
+
+    Args:
+        mask: of all keys, boolean or additive.
+        keep: which gates are open: [rows, steps].
+        hides: whether a boolean mask is True where a key is hidden, instead of where it is visible.
     """
     if mask is None:
         return None
     steps = keep.shape[1]
     own = torch.eye(steps, dtype=torch.bool, device=keep.device)
     seen = nn.functional.pad(keep[:, None, None, :] | own, (mask.shape[-1] - steps, 0), value=True)
-    return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, torch.finfo(mask.dtype).min)
+    if mask.dtype == torch.bool:
+        return mask | ~seen if hides else mask & seen
+    return torch.where(seen, mask, torch.finfo(mask.dtype).min)

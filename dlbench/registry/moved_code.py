@@ -80,7 +80,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ): [],
     (
         "dlbench/fit/router_training.py",
-        "3af065444fc5d62a2e02e985ea554924ee490459010bcd5c6ace73c2e299e8b7",
+        "1e47eda8ff87fbdbce32c7f8a0ea0ca6ecf6e753871c799b12477e0af016aa8f",
     ): [
         (
             "dlbench/fit/soft.py",

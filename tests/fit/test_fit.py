@@ -21,6 +21,7 @@ from dlbench.engine import Engine, Request
 from dlbench.engine.decoding import Decoding
 from dlbench.engine.flops.costs import Costs
 from dlbench.engine.keyed_rng import key_of
+from dlbench.engine.proof.reference import logits_of
 from dlbench.errors import DlbenchError
 from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
 from dlbench.fit.open_loop import record, shares
@@ -208,6 +209,34 @@ def test_soft_gates_evict_and_spare(prompt, spared):
     recorded = replay.Recorded(router)  # and in use
     (generation,) = Engine(backbone).prefill([Request("a", prompt, 5)]).decode(recorded)
     assert generation.layers == [DEPTH] * spared + [DEPTH - 1] * (4 - spared)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bloom", "mpt"])
+def test_soft_gates_evict_in_masks_of_every_form(family):
+    """Masks are given by name or by place, and are True where a key is visible, or where it is hidden, or added."""
+    attention = "eager" if family in tiny_models.EAGER_ONLY else "sdpa"
+    family_backbone = tiny_models.backbone(family, DEPTH, attention)
+    texts = [Example([5, 6, 7, 4], [8, 9, 10, 11]), Example([3, 4], [12, 11, 10, 9, 8, 7])]
+    torch.manual_seed(0)
+    router = DLlm(inner=8, first=1)
+    for gate in router.module(DEPTH, WIDTH).gates:
+        torch.nn.init.normal_(gate[3].weight)
+        torch.nn.init.zeros_(gate[3].bias)
+    gates = SoftGates(family_backbone, router, Parted.of(texts), noise=False)
+    with torch.no_grad():
+        logits = gates.logits()
+    kept = torch.stack(gates.kept, -1).round().long().numpy()  # [rows, steps, gates]
+    assert kept[0, :3].any() and not kept[0, :3].all()  # some are closed, some look at what those left out
+    for row, (prompt, target) in enumerate(texts):
+        actions = np.full((len(prompt) + len(target) - 1, DEPTH), int(Action.RUN))
+        actions[len(prompt) :, 1:] *= kept[row, : len(target) - 1]
+        expected = logits_of(family_backbone, [*prompt, *target[:-1]], actions, "evict")[len(prompt) :]
+        torch.testing.assert_close(logits[row, : len(expected)], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_router_that_evicts_is_trained_where_masks_are_given_by_place():
+    backbone = wrap(tiny_models.build("gpt2", depth=DEPTH), toy_task.Characters())
+    DLlm(inner=8, steps=2).fit(probe_of(backbone, toy_task.documents(backbone.model, 4), budget=0.5))
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "falcon-7b", "bloom", "opt", "gemma3", "gpt_oss"])
