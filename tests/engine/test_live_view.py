@@ -8,8 +8,12 @@ import tiny_models
 import torch
 
 from dlbench.engine import Engine, Request
+from dlbench.engine.loglikelihood import weigh
+from dlbench.engine.requests import Question
+from dlbench.engine.routing.method_plan import Routing
 from dlbench.errors import DlbenchError, MethodError
 from dlbench.method import Action, Method, Route
+from dlbench.methods.static_skip import StaticSkip
 from dlbench.models.families import resolve
 
 DEPTH = 5
@@ -158,7 +162,8 @@ def test_own_heads_are_metered_whatever_they_are_made_of(head):
     assert all(g.flops["router"] == 0 for g in looked)
 
 
-def test_a_routed_prompt_shows_no_states():
+@pytest.mark.parametrize("state", ["hidden", "embedded", "before"])
+def test_a_routed_prompt_shows_no_states(state):
     class Peeking(Method):
         @property
         def scope(self):
@@ -166,12 +171,28 @@ def test_a_routed_prompt_shows_no_states():
 
         def route(self, view):
             assert view.step.tolist() == [-1]
-            view.hidden  # noqa: B018
+            if view.layer == 1:
+                getattr(view, state)
             return Action.RUN
 
     engine = Engine(tiny_models.backbone("llama", DEPTH))
     with pytest.raises(DlbenchError, match="shows no states"):
         engine.prefill([Request("a", PROMPTS[0], 3)], Peeking())
+
+
+def test_a_routed_prompt_keeps_no_states(monkeypatch):
+    """What entered a layer is free once the layers behind it run."""
+    kept, begin = [], Routing.begin
+
+    def watch(self, cache, ledger):
+        kept.append(self.view)
+        begin(self, cache, ledger)
+
+    monkeypatch.setattr(Routing, "begin", watch)
+    engine, method = Engine(tiny_models.backbone("llama", DEPTH)), StaticSkip(only=(0, 2, 3))
+    engine.prefill([Request("a", PROMPTS[0], 3)], method)
+    weigh(engine, [Question("a", ((PROMPTS[0], PROMPTS[1]),))], method)
+    assert len(kept) == 2 and not any(view.trail for view in kept)
 
 
 @pytest.mark.parametrize(

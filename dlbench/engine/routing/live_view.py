@@ -87,6 +87,11 @@ class LiveView(View):
         if layer == 0:
             self._embedded = hidden
 
+    def ran(self, slots: Slots | None, hidden: Tensor) -> None:
+        """Note which slots, or all, ran the current layer, and the states that entered it."""
+        if not self._routed:  # states of whole prompts are large, and are shown to nobody
+            self.trail.append((slots, hidden))
+
     @property
     def count(self) -> int:
         """Tokens of the view."""
@@ -101,10 +106,13 @@ class LiveView(View):
 
     def _pick(self, x: Tensor) -> Tensor:
         """A copy of the awake rows of [alive, 1, width]."""
-        if self._routed:
-            raise DlbenchError("a routed prompt shows no states: a method that reads them works per token")
+        self._check_shown()
         awake = self._awake
         return x[:, 0].clone() if awake is None else x[on(awake, x.device), 0]
+
+    def _check_shown(self) -> None:
+        if self._routed:
+            raise DlbenchError("a routed prompt shows no states: a method that reads them works per token")
 
     @property
     def hidden(self) -> Tensor:
@@ -116,6 +124,7 @@ class LiveView(View):
 
     @property
     def before(self) -> Tensor | None:
+        self._check_shown()
         trail, self.trail = self.trail, []
         whole = [place for place, (slots, _) in enumerate(trail) if slots is None]
         for slots, hidden in trail[whole[-1] if whole else 0 :]:

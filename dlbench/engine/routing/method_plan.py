@@ -72,7 +72,7 @@ class Routing(Plan):
         self.view.attach(self.rows, cache, ledger)
 
     def ran(self, slots: Slots | None, hidden: Tensor) -> None:
-        self.view.trail.append((slots, hidden))
+        self.view.ran(slots, hidden)
 
     def bypass(self, layer: int) -> nn.Module | None:
         return self.method.bypass(layer)
