@@ -6,7 +6,8 @@ from test_full_depth import EACH, LIMIT, generate
 from tiny_models import without
 
 from dlbench.engine import Engine, Request
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, MethodError
+from dlbench.method import Static
 from dlbench.methods.random_skip import RandomSkip
 from dlbench.methods.static_exit import StaticExit
 from dlbench.methods.static_skip import StaticSkip
@@ -63,6 +64,32 @@ def test_under_a_full_prompt_the_first_token_is_full_depth():
     assert [g.tokens[0] for g in written] == [tokens[0] for tokens in full]
     assert [g.tokens for g in written] != full
     assert [g.tokens for g in written] != generate(without(backbone, (1, 3)), prompts)
+
+
+@pytest.mark.parametrize("routed", [False, True])
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (
+            (3, 3, 3, 3, 0),
+            r"Planned runs layer 3, which its layers\(\) leaves out \(.*test_static_sets\.py, line \d+\)",
+        ),
+        ((3, 3, 0, 0, 2), r"Planned runs layer 4, which its layers\(\) leaves out"),
+        ((3, 4, 3, 0, 0), r"actions\(\) gave 4 for layer 1; SKIP \(0\), ATTN \(1\), MLP \(2\) or RUN \(3\) is wanted"),
+        ((3, 3, 3, 0), r"actions\(\) gave 4 for 5 layers; one each is wanted"),
+    ],
+)
+def test_a_plan_that_is_not_valid_is_refused(actions, message, routed):
+    class Planned(Static):
+        def layers(self, depth):
+            return frozenset({0, 1, 2})
+
+        def actions(self, depth):
+            return actions
+
+    engine, method = Engine(tiny_models.backbone("llama")), Planned()
+    with pytest.raises(MethodError, match=message):
+        engine.prefill(requests(tiny_models.prompts(2)), method if routed else None).decode(method)
 
 
 def test_a_wave_routed_by_one_method_refuses_another():

@@ -36,6 +36,9 @@ class Routing(Plan):
             method: asked before every layer.
             view: what it sees.
             kv_policy: for skipped tokens; None where no row ever runs a layer that it has skipped.
+
+        Raises:
+            MethodError: the plan of a static method is not valid.
         """
         self.method, self.view, self.kv_policy = method, view, kv_policy
         self.live = method.live(view.depth)
@@ -48,7 +51,7 @@ class Routing(Plan):
         self.fixed: list[Groups] | None = None
         """The groups of every layer of a static method."""
         if isinstance(method, Static):
-            self.fixed = [[(int(code), None)] if code else [] for code in method.actions(view.depth)]
+            self.fixed = self._plan(method)
         self.bypasses = type(method).bypass is not Method.bypass
         view.head = method.head
         self.awake: Slots | None = None
@@ -56,6 +59,26 @@ class Routing(Plan):
         self.rows: Slots = NOBODY
         self._groups: dict[int, Groups] = {}
         """Groups of each layer that follow from what a per-sequence method has answered for these rows."""
+
+    def _plan(self, method: Static) -> list[Groups]:
+        """The groups of every layer of a static method.
+
+        Raises:
+            MethodError: there is not one action per layer, an action is none of a layer, or a layer runs that is not
+                among the live ones.
+        """
+        name, depth = type(method).__name__, self.view.depth
+        codes, fault = [int(code) for code in method.actions(depth)], ""
+        for layer, code in enumerate(codes):
+            if code and code not in _PARTS:
+                fault = f": actions() gave {code} for layer {layer}; SKIP (0), ATTN (1), MLP (2) or RUN (3) is wanted"
+            elif code and self.live is not None and layer not in self.live:
+                fault = f" runs layer {layer}, which its layers() leaves out"
+        if len(codes) != depth:
+            fault = f": actions() gave {len(codes)} for {depth} layers; one each is wanted"
+        if fault:
+            raise MethodError(f"method {name}{fault} ({self._where('actions')})")
+        return [[(code, None)] if code else [] for code in codes]
 
     def begin(self, cache: RowCache, ledger: Ledger) -> None:
         self.cache, self.ledger = cache, ledger
