@@ -173,4 +173,6 @@ class Speculating(DecodeLoop):
         generation = super()._generation(row)
         drafted, accepted, rounds = self.counts[row].tolist()
         generation.speculation = drafted, accepted, rounds
+        count = len(generation.tokens)  # a round may agree on drafts behind the end of the text
+        generation.near_ties = [(step, margin) for step, margin in generation.near_ties if step < count]
         return generation

@@ -77,7 +77,8 @@ def test_texts_may_fill_the_context(family, name):
         assert [g.tokens for g in engine.prefill(filling, slots=slots).decode(method)] == alone
 
 
-def test_ends_in_the_middle_of_a_draft():
+def test_ends_in_the_middle_of_a_draft(monkeypatch):
+    monkeypatch.setattr("dlbench.engine.decoding.near_tie_below", lambda precision: 1e9)  # every choice is noted
     model = tiny_models.build("llama", depth=DEPTH)
     free = generate(model, PROMPTS)
     model.generation_config.eos_token_id = eos = [free[0][3], free[4][1], free[8][7]]
@@ -87,6 +88,7 @@ def test_ends_in_the_middle_of_a_draft():
         written = Engine(wrap(model)).prefill(requests(), slots=4).decode(method)
         assert [g.tokens for g in written] == expected
         assert all(len(g.layers) == len(g.tokens) - 1 for g in written)
+        assert all([step for step, _ in g.near_ties] == list(range(len(g.tokens))) for g in written)
 
 
 def planted(upper):
