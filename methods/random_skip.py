@@ -28,7 +28,7 @@ class RandomSkip(Method):
     """Mean share of the layers run."""
     per: Literal["token", "sequence"] = "token"
     first: bool = False
-    """Always run layer 0, as one of the layers drawn."""
+    """Let layer 0 be the first of the layers drawn: it runs wherever one is, always if share · depth is at least 1."""
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:

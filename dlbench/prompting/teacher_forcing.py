@@ -6,8 +6,8 @@ skipped layer still computes the token's keys and values from its state: so ever
 output of a closed gate is discarded.
 
 Where rotary angles depend on the length of the text, each token has the angles that it has in decoding. One case does
-not fit a single forward: a text that decoding prefills again (see `engine.decoding.Run`) changes its angles there. Such
-a text has the angles of the second prefill from its beginning.
+not fit a single forward: a text that decoding prefills again (see `engine.decoding.DecodeLoop`) changes its angles
+there. Such a text has the angles of the second prefill from its beginning.
 """
 
 from __future__ import annotations

@@ -38,9 +38,6 @@ class Blank(KVPolicy):
 
     def clear(self, slots):
         return
-
-    def nbytes(self):
-        return 0
 '''
 ODD = '''
 from dataclasses import dataclass

@@ -92,10 +92,6 @@ class KVPolicy(ABC):
         """All columns of the cache have moved to the left by so many; what is indexed by step stays."""
         return
 
-    @abstractmethod
-    def nbytes(self) -> int:
-        """Memory held, in bytes."""
-
     @final
     def _past(self, due: Flags, slots: Slots | None, states: Tensor) -> Past | None:
         """Past tokens flagged in `due` [alive, steps], with their states from a table [B, S, W]."""

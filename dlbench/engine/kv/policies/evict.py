@@ -71,6 +71,3 @@ class Evict(KVPolicy):
         for evicted in self._evicted.values():
             evicted[:, :-columns] = evicted[:, columns:].copy()
             evicted[:, -columns:] = False
-
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self._visible.values())

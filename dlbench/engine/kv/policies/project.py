@@ -98,7 +98,3 @@ class Project(KVPolicy):
         self._separate_rows()
         for missing in self._missing.values():
             missing[slots] = False
-
-    def nbytes(self) -> int:
-        kept = [*self._states.values(), *(hidden for several in self._together.values() for _, hidden in several)]
-        return sum(t.numel() * t.element_size() for t in kept)

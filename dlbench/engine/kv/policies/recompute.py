@@ -65,6 +65,3 @@ class Recompute(KVPolicy):
 
     def clear(self, slots: Slots) -> None:
         self._next_layer[slots] = self._NONE
-
-    def nbytes(self) -> int:
-        return 0 if self._states is None else self._states.numel() * self._states.element_size()
