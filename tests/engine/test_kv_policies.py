@@ -4,6 +4,7 @@ import importlib
 import sys
 import typing
 
+import numpy as np
 import pytest
 import small_model
 import torch
@@ -11,6 +12,8 @@ import torch
 from dlbench.cli import main
 from dlbench.engine import Engine, Request
 from dlbench.engine.kv import policies
+from dlbench.engine.kv.policies.project import Project
+from dlbench.engine.kv.row_cache import RowCache
 from dlbench.errors import DlbenchError
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
@@ -100,6 +103,22 @@ def test_a_dummy_is_known_by_its_file(blank, odd):
     finally:
         importlib.reload(declared)
         importlib.reload(command)
+
+
+def test_a_layer_is_unaffected_once_nothing_is_due():
+    """Else it would be asked at every later step, once rows have differed."""
+    cache = RowCache([None] * 2, 3, 20)
+    cache.seat(np.arange(3), np.array([4, 2, 3]), 4)
+    cache.seen = 4
+    policy = Project(cache, 8)
+    assert not policy.affects(0)
+    policy.skipped(0, np.array([1]), torch.ones(3, 1, 2))
+    assert policy.affects(0) and not policy.affects(1)
+    cache.advance(1)
+    policy.due(0, np.array([0, 2]))
+    assert policy.affects(0)
+    assert policy.due(0, None).slots.tolist() == [1]
+    assert not policy.affects(0) and policy.due(0, None) is None
 
 
 def test_without_the_file_the_name_is_refused(odd):

@@ -32,7 +32,9 @@ class Project(KVPolicy):
         self._missing: dict[int, Flags] = {}  # [B, S]
 
     def affects(self, layer: int) -> bool:
-        return layer in self._together or layer in self._states
+        if layer not in self._missing:
+            return layer in self._together
+        return bool(self._missing[layer][: self.cache.alive].any())
 
     def skipped(self, layer: int, slots: Slots | None, hidden: Tensor) -> None:
         cache = self.cache
