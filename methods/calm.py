@@ -122,7 +122,10 @@ class Calm(Exit):
         if self.measure == "classifier":
             if self._classifier is None:
                 raise ValueError("the classifier is not fitted: run `dlbench fit calm --set calm.measure=classifier`")
-            sure: Tensor = self._classifier.to(view.hidden.device)(_scaled(view.hidden))[:, 0].sigmoid()
+            hidden = view.hidden
+            if self._classifier.weight.device != hidden.device:
+                self._classifier.to(hidden.device)
+            sure: Tensor = self._classifier(_scaled(hidden))[:, 0].sigmoid()
             return sure
         best = view.logits().float().softmax(-1).topk(2, dim=-1).values
         return best[:, 0] - best[:, 1] if self.measure == "top2" else best[:, 0]

@@ -84,7 +84,7 @@ class HiddenRouter(Router):
         if not self.noisy:
             return 0.0
         u = view.uniform(1)[:, 0].clamp(1e-12, 1 - 1e-12)
-        return torch.logit(u).to(view.hidden.device, torch.float32)  # a difference of two Gumbel variables is logistic
+        return torch.logit(u).float()  # a difference of two Gumbel variables is logistic
 
     def fit(self, probe: Probe) -> None:
         if self.alpha is None:

@@ -68,7 +68,7 @@ class Router(Method):
         return prompt.mean(layer)
 
     def noise(self, view: View) -> Tensor | float:
-        """Noise added to the score at evaluation: [n]; 0 for a deterministic gate."""
+        """Noise added to the score at evaluation: [n], on any device; 0 for a deterministic gate."""
         return 0.0
 
     def reads(self, depth: int) -> frozenset[int]:
@@ -101,7 +101,9 @@ class Router(Method):
         if view.memory is not None:
             return self._codes(view.memory[:, view.layer] > 0)
         score = self.score(view.hidden, view.layer, view.depth)
-        open_ = view.at_least(score + self.noise(view), self.threshold)
+        noise = self.noise(view)
+        noise = noise.to(score.device) if isinstance(noise, Tensor) else noise
+        open_ = view.at_least(score + noise, self.threshold)
         if type(self).spared is not Router.spared:
             spared = self.spared(view.step, view.position)
             open_ = open_ if spared is None else open_ | spared.to(open_.device)

@@ -152,7 +152,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/method/router.py",
-        "078993aa7eb56cb2660a02a33829fde848bf65fd733d5f22fb1a3bf4c9dc1169",
+        "b74cdf7eeb4ba4a9ba974865121332554685bb7c8d9c837721b9af3950c7845c",
     ): [
         (
             "dlbench/method/router.py",
@@ -169,12 +169,30 @@ MOVED: dict[Pair, list[Pair]] = {
         )
     ],
     (
+        "dlbench/methods/calm.py",
+        "d51fdd6518e8d054e448d5bf1082f370b0c7e082015eb790a15795ad1e7bbfe6",
+    ): [
+        (
+            "dlbench/methods/calm.py",
+            "3539077fb5536e354e30d474f07a6435553fba880f7d62b80b72915739cb8b6a",
+        )
+    ],
+    (
         "dlbench/methods/calm_oracle.py",
         "3f5a997786ad5a9c4132a6d914347ee48653b3e3cfbcc76a642b510ed16d472d",
     ): [
         (
             "dlbench/methods/calm_oracle.py",
             "aed91878b69a3087f4729781486bc693ee77b9f2cb74393e230a4bb9b309f486",
+        )
+    ],
+    (
+        "dlbench/methods/hidden_router.py",
+        "9b2a1d5f147d888aeba96db0481509516160e92e37347ea2c2e5dba0d4bfa562",
+    ): [
+        (
+            "dlbench/methods/hidden_router.py",
+            "adfc1a7664b428b08b1681f8add99de4adb1819d8c0ab00d6c5f211270fbd605",
         )
     ],
     (

@@ -8,17 +8,21 @@ import tiny_models
 import torch
 import toy_task
 from fake_view import FakeView
+from ready import ready
 
 from dlbench.engine import Engine, Request
+from dlbench.engine.routing import live_view
 from dlbench.errors import DlbenchError
 from dlbench.fit import FitProbe
 from dlbench.method import Action, Method, Text, Written
 from dlbench.methods.calm import Calm, balance, learn_then_test
 from dlbench.methods.calm_oracle import CalmOracle
 from dlbench.methods.entropy_exit import EntropyExit
+from dlbench.methods.flexi_depth import FlexiDepth
 from dlbench.methods.mue import Mue
 from dlbench.methods.sorted_exit import SortedExit
 from dlbench.models.backbone import wrap
+from dlbench.models.exit_head import exit_head
 
 # softmax of logs of probabilities gives the probabilities back
 PROBABILITIES = torch.tensor([[0.5, 0.3, 0.2, 0.0 + 1e-30], [0.97, 0.01, 0.01, 0.01], [0.25, 0.25, 0.25, 0.25]])
@@ -378,6 +382,26 @@ def test_the_oracle_of_token_consistency_writes_what_full_depth_does_with_true_k
     assert [g.tokens for g in exact] == [g.tokens for g in full]
     left = [n for g in wave.decode(CalmOracle()) for n in g.layers]
     assert min(left) < 5 and not CalmOracle.deployable
+
+
+def test_what_full_depth_would_write_is_found_once_per_step(monkeypatch):
+    heads, asked = [], []
+
+    class Noting(CalmOracle):
+        def route(self, view):
+            asked.append(view.layer >= self.min_layers)
+            return super().route(view)
+
+    monkeypatch.setattr(live_view, "exit_head", lambda backbone, x: heads.append(len(x)) or exit_head(backbone, x))
+    (g,) = Engine(tiny_models.backbone("llama", 5)).prefill([Request("a", (5, 6, 7), 10)]).decode(Noting())
+    assert len(heads) == sum(asked) + 9 and len(g.tokens) == 10 and max(g.layers) == 5
+
+
+@pytest.mark.parametrize("method", [ready(FlexiDepth()), ready(Calm(measure="classifier"))], ids=["bypass", "exit"])
+def test_modules_that_are_in_place_are_not_moved(monkeypatch, method):
+    wave = Engine(tiny_models.backbone("llama", 5)).prefill([Request("a", (5, 6, 7), 6)])
+    monkeypatch.setattr(torch.nn.Module, "to", None)  # it walks through all that a module has, at every call
+    assert wave.decode(method)[0].flops["router"]
 
 
 def test_only_those_that_say_so_foresee():

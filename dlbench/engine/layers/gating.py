@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any, final
 
 import numpy as np
@@ -293,7 +294,9 @@ class Gates:
         rows = on(slots, hidden.device)
         states = hidden[rows]
         try:
-            added, flops = counted(lambda: module.to(hidden.device)(states[:, 0].float()), metered=self.ledger.metered)
+            if next(chain(module.parameters(), module.buffers()), hidden).device != hidden.device:
+                module.to(hidden.device)
+            added, flops = counted(lambda: module(states[:, 0].float()), metered=self.ledger.metered)
             added = added.expand(len(slots), hidden.shape[-1])
         except RuntimeError as error:
             raise routing.bypass_failed(index, error) from error

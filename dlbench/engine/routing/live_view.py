@@ -61,6 +61,8 @@ class LiveView(View):
         """Logits before the present layer, without the soft cap, if the method asked for them: [n, vocabulary]."""
         self.trail: list[tuple[Slots | None, Tensor]] = []
         """Slots that ran a layer in the present forward, and the states that entered, in order; `before` takes them."""
+        self._foreseen: dict[int, tuple[Slots | None, Tensor]] = {}
+        """What was foreseen from the states before a layer, in the present forward, and for which slots."""
         self._before: Tensor | None = None
         """The state that entered the last layer that each row ran, of what `before` has taken from the trail."""
         self._routed = True
@@ -80,6 +82,7 @@ class LiveView(View):
         self._awake: Slots | None = None
         self.trail, self._before = [], None
         self._noise.clear()
+        self._foreseen.clear()
 
     def arrive(self, layer: int, hidden: Tensor, awake: Slots | None) -> None:
         """Set the current layer, its input [alive, positions, width], and the slots that have not exited."""
@@ -190,9 +193,17 @@ class LiveView(View):
         if not self.ahead:
             raise DlbenchError("a method that asks for what is to come says so: uses_future = True, deployable = False")
         awake = self._awake
-        x = self.ahead[layer] if awake is None else self.ahead[layer][on(awake, self._state.device)]
+        slots, known = self._foreseen.get(layer, (awake, None))
+        if known is None or slots is not awake:
+            x = self.ahead[layer] if awake is None else self.ahead[layer][on(awake, self._state.device)]
+            known = self._likeliest(x)
+            self._foreseen[layer] = awake, known
+        return known.clone()
+
+    def _likeliest(self, states: Tensor) -> Tensor:
+        """The token that the exit head finds likeliest from each awake token's state: [n, width] -> [n]."""
         with self._uncounted():
-            scores = exit_head(self.backbone, x)
+            scores = exit_head(self.backbone, states)
             if self.processors is not None:  # the first token was written before the first step
                 scores = self.processors(scores, self._rows(), self._of(self._steps) + 1)
             return scores.argmax(-1)

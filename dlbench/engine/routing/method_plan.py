@@ -152,7 +152,7 @@ class Routing(Plan):
         if first in _PARTS and (codes == first).all():
             return [(first, slots)]
         slots = np.arange(self.cache.alive) if slots is None else slots
-        return [(part, slots[codes == part]) for part in _PARTS if (codes == part).any()]
+        return [(part, slots[those]) for part in _PARTS if (those := codes == part).any()]
 
     def _exit(self, exiting: Flags) -> None:
         """Let some of the awake tokens exit; logits that the method looked at need not be computed again."""
