@@ -76,6 +76,8 @@ class Readings:
 
     requests: dict[str, list[tuple[Document, Request]]] = field(default_factory=dict)
     """Documents and the token ids of their prompts, by part."""
+    examples: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
+    """Prompts with references that have a token to decode, by part and by the seed that chose the references."""
     engine: Engine | None = None
     waves: tuple[frozenset[int], list[Wave]] | None = None
     """The last prefill of the prompts to tune on, and the layers whose states it kept."""
@@ -125,9 +127,11 @@ class References:
         Raises:
             DlbenchError: there is none.
         """
-        every = self.examples_of(self.learn if part == "learn" else self.tune)
-        decodable = [e for e in every if len(e.target) > 1]  # the prefill predicts the first token
-        if not decodable:
+        known = self.readings.examples
+        if (part, self.seed) not in known:
+            every = self.examples_of(self.learn if part == "learn" else self.tune)
+            known[part, self.seed] = [e for e in every if len(e.target) > 1]  # the prefill predicts the first token
+        if not (decodable := known[part, self.seed]):
             raise DlbenchError("the fit split gives nothing to learn from: no reference of two tokens fits the context")
         return decodable
 

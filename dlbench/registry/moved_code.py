@@ -76,7 +76,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/fit/references.py",
-        "bb55d5a2595736c8888f5a1cfece26d932f39ac74e6676facb65489d98ea56db",
+        "0f2231400c74977709d02dbd7bc41964013570e63f109bb0593c1827cc5a3f29",
     ): [],
     (
         "dlbench/fit/router_training.py",

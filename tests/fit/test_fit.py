@@ -23,7 +23,7 @@ from dlbench.engine.flops.costs import Costs
 from dlbench.engine.keyed_rng import key_of
 from dlbench.engine.proof.reference import logits_of
 from dlbench.errors import DlbenchError
-from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, save_artifact, tune
+from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, references, save_artifact, tune
 from dlbench.fit.open_loop import record, shares
 from dlbench.fit.router_training import SoftGates
 from dlbench.method import Action, Knob, LayerSet, Method, Route
@@ -334,6 +334,18 @@ def test_states_and_logits_under_teacher_forcing(backbone, documents):
         torch.testing.assert_close(text.states[layer], expected, rtol=1e-4, atol=1e-4)
     expected = torch.cat([o.logits[0, p : p + n - 1] for p, n, o in order])
     torch.testing.assert_close(text.logits(DEPTH), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_texts_are_tokenised_once_for_all_plans(monkeypatch, backbone, documents):
+    tokenised = []
+    monkeypatch.setattr(references, "example", lambda *of: tokenised.append(of[1].id) or example(*of))
+    probe = probe_of(backbone, documents)
+    losses = [probe.nll(LayerSet(layers), 2) for layers in ((0, 1, 2, 3, 4), (0, 1, 3, 4), (0, 1, 2, 3, 4))]
+    assert losses[0] == losses[2] != losses[1]
+    assert tokenised == [d.id for d in documents]
+    other = probe_of(backbone, documents, seed=1, readings=probe.readings)
+    assert [e.prompt for e in other.references.examples()] == [e.prompt for e in probe.references.examples()]
+    assert len(tokenised) == 2 * len(documents)  # another seed chooses other references
 
 
 def test_planted_layers_have_no_influence(planted):
