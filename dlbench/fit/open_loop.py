@@ -22,6 +22,9 @@ from dlbench.fit.references import BATCH, Flags, References, Trace
 from dlbench.method import Action, Exit, Method, Prompt, Route, View
 from dlbench.prompting.teacher_forcing import Batch
 
+_LOGITS = 1 << 30
+"""Most bytes of float32 logits from which confidences are computed at once; methods make several copies of them."""
+
 
 def record(references: References) -> Trace | None:
     """Run the references to tune on through the backbone once; documents that do not fit the context are left out.
@@ -207,7 +210,7 @@ def shares(
     """
     assert method.knob is not None
     view = view or TraceView(references, trace)
-    sure = _confidences(references, method, view) if is_plain_exit(method) else None
+    sure = _confidences(references, method, trace, view) if is_plain_exit(method) else None
     memory: list[Tensor | None] = []
     for value in values:
         setattr(method, method.knob.name, value)
@@ -277,17 +280,28 @@ def confidence_key(method: Exit) -> str:
     return f"{type(method).__module__}.{type(method).__qualname__} {params} {hashlib.sha256(weights).hexdigest()}"
 
 
-def _confidences(references: References, method: Exit, view: TraceView) -> list[Tensor]:
+def _confidences(references: References, method: Exit, trace: Trace, view: TraceView) -> list[Tensor]:
     """Confidence of all tokens before each checked layer: [tokens] each; computed once, for all values and budgets."""
     key, known = confidence_key(method), references.readings.confidences
     if key not in known:
-        found, everyone = [torch.empty(0)] * view.depth, np.ones(len(view.row), dtype=bool)
-        for layer in method.checked(view.depth):
-            view.move(layer)
-            view.show(everyone, np.full(len(everyone), layer - 1, dtype=np.int64), None)
-            found[layer] = method.confidence(view)
-        known[key] = found
+        parts = -(-view.tokens * references.backbone.vocabulary * 4 // _LOGITS)
+        if parts <= 1:
+            known[key] = _sure(method, view)
+        else:
+            chosen = np.array_split(np.arange(view.tokens), parts)
+            each = [_sure(method, TraceView(references, trace.take(some))) for some in chosen]
+            known[key] = [torch.cat(of_layer) for of_layer in zip(*each, strict=True)]
     return known[key]
+
+
+def _sure(method: Exit, view: TraceView) -> list[Tensor]:
+    """Confidence of all tokens of a view before each checked layer: [tokens] each, empty for other layers."""
+    found, everyone = [torch.empty(0)] * view.depth, np.ones(view.tokens, dtype=bool)
+    for layer in method.checked(view.depth):
+        view.move(layer)
+        view.show(everyone, np.full(len(everyone), layer - 1, dtype=np.int64), None)
+        found[layer] = method.confidence(view)
+    return found
 
 
 def _codes(method: Method, view: TraceView, sure: list[Tensor] | None) -> NDArray[np.int64] | int:

@@ -58,7 +58,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ): [],
     (
         "dlbench/fit/open_loop.py",
-        "31bc18989d3999acaf9310b3262170af96f27e97cf82a5a75e5b3e6e8b4f33b9",
+        "6f4c81be7140be87d59c71229f83981a489b29edf57e0d8f14e3102c013ed10f",
     ): [
         (
             "dlbench/fit/trace.py",

@@ -23,7 +23,18 @@ from dlbench.engine.flops.costs import Costs
 from dlbench.engine.keyed_rng import key_of
 from dlbench.engine.proof.reference import logits_of
 from dlbench.errors import DlbenchError
-from dlbench.fit import Facts, FitProbe, Readings, find_artifact, halves, load_artifact, references, save_artifact, tune
+from dlbench.fit import (
+    Facts,
+    FitProbe,
+    Readings,
+    find_artifact,
+    halves,
+    load_artifact,
+    open_loop,
+    references,
+    save_artifact,
+    tune,
+)
 from dlbench.fit.open_loop import record, shares
 from dlbench.fit.router_training import SoftGates
 from dlbench.method import Action, Knob, LayerSet, Method, Route
@@ -542,6 +553,31 @@ def test_the_open_loop_of_exits_is_what_decoding_does_on_the_same_text(backbone)
                 layers.append(1 + sure.index(True) if True in sure else DEPTH)
             forced.append(np.mean(layers) / DEPTH)
         assert share == pytest.approx(np.mean(forced), abs=1e-9)
+
+
+def test_confidences_are_computed_in_parts_where_logits_are_large(monkeypatch, backbone):
+    probe = probe_of(backbone, [], toy_task.documents(backbone.model, 8, limit=9))
+    trace, method, sizes = record(probe.references), Calm(check=(1, 3)), []
+
+    def found(most):
+        def logits(self, states):
+            sizes.append(len(states))
+            return of(self, states)
+
+        probe.readings.confidences.clear()
+        with monkeypatch.context() as patch:
+            of = references.References.logits
+            patch.setattr(references.References, "logits", logits)
+            patch.setattr(open_loop, "_LOGITS", most)
+            shares(probe.references, method, trace, [0.5])
+        (known,) = probe.readings.confidences.values()
+        return known
+
+    row, count = 4 * backbone.vocabulary, len(trace.row)
+    together, apart = found(count * row), found(10 * row)
+    assert sizes[:2] == [count] * 2 and max(sizes[2:]) <= 10 and sum(sizes[2:]) == 2 * count
+    assert [len(x) for x in apart] == [0, count, 0, count, 0]
+    torch.testing.assert_close(apart, together)
 
 
 def test_a_knob_is_tuned_to_the_budget(backbone, documents):
