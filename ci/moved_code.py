@@ -3,7 +3,7 @@
 
 Content keys hold hashes of code, so an edit of a file under dlbench/fit, dlbench/method, methods or tasks gives new
 keys, and shipped fits are no longer found. Use this only if the edit changes nothing that the file did before, such as
-a new name, a new docstring or a further function. If it does change something, run ci/nano-fits instead.
+a new name, a new docstring or a further function. If it does change something, run ci/shipped-fits instead.
 
 A file that has a row already keeps the hash that it counts by; one without a row counts as it stood in the last commit.
 """

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from dlbench.engine.flops.costs import Costs
+from dlbench.engine.kv.masks import add_to_mask
 from dlbench.engine.routing.prompt_states import PromptStates
 from dlbench.fit.kept_prompts import States
 from dlbench.fit.references import BATCH, References
@@ -252,6 +253,4 @@ def _evicted(mask: Any, keep: Tensor, *, hides: bool) -> Any:
     steps = keep.shape[1]
     own = torch.eye(steps, dtype=torch.bool, device=keep.device)
     seen = nn.functional.pad(keep[:, None, None, :] | own, (mask.shape[-1] - steps, 0), value=True)
-    if mask.dtype == torch.bool:
-        return mask | ~seen if hides else mask & seen
-    return torch.where(seen, mask, torch.finfo(mask.dtype).min)
+    return add_to_mask(mask, seen, form="hidden" if hides else "additive", dtype=mask.dtype)

@@ -38,6 +38,6 @@ def test_a_run_finds_them(task, monkeypatch):
     routers = {facts["budget"] for facts in of_task.values() if facts["params"].get("fixed_input") is False}
     assert len(routers) == 5
     for key, facts in of_task.items():
-        assert key_of(facts) == key, f"{facts['method']} at {facts['budget']} on {task}: run ci/pocket-fits"
+        assert key_of(facts) == key, f"{facts['method']} at {facts['budget']} on {task}: run ci/shipped-fits pocket"
         method, loaded = fit.load_artifact(POCKET / key, registry.load(facts["method"]))
         assert method.params() == facts["params"] and loaded.budget == facts["budget"]

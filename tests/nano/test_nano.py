@@ -126,7 +126,7 @@ def test_the_fits_that_ship_are_those_of_this_source(nano: Backbone) -> None:
                     assert isinstance(method, Method)
                     key = conditions.fit_key(name, method, budget, spec.seed, documents_sha256(documents))
                     found = fit.find_artifact(key, [])
-                    assert found is not None, f"{name} {params} at {budget} on {task.name}: run ci/nano-fits"
+                    assert found is not None, f"{name} {params} at {budget} on {task.name}: run ci/shipped-fits nano"
                     loaded, facts = fit.load_artifact(found, cls)
                     assert facts.budget == budget
                     assert loaded.params().keys() == method.params().keys()

@@ -47,12 +47,12 @@ def add_to_mask(mask: Any, visible: Tensor, *, form: MaskForm, dtype: torch.dtyp
     """Hide more positions in a layer's mask.
 
     Args:
-        mask: [.., 1, 1, keys], boolean or additive; None hides nothing.
-        visible: [rows, keys]; positions that are False are hidden.
+        mask: [.., 1, queries, keys], boolean or additive; None hides nothing.
+        visible: [rows, keys], or [rows, 1, queries, keys]; positions that are False are hidden.
         form: of the layer's masks.
         dtype: of a new additive mask.
     """
-    visible = visible[:, None, None, :]
+    visible = visible[:, None, None, :] if visible.ndim == 2 else visible
     if form == "hidden":
         return ~visible if mask is None else mask | ~visible
     if mask is None and form == "visible":
