@@ -35,6 +35,8 @@ class ResultRow:
     """Folders of the runs that it was read with."""
     samples_file: Path | None
     """None where its samples are in none of the folders."""
+    counted: frozenset[str]
+    """The documents that the record counts: an earlier run of more leaves the samples of others in the same file."""
 
     @property
     def method(self) -> str:
@@ -91,12 +93,9 @@ class ResultRow:
         ).convert_dtypes()
 
     def stored_samples(self) -> Iterator[Sample]:
-        """The samples that the record counts: an earlier run of more documents leaves others in the same file."""
+        """The samples of the documents that the record counts."""
         assert self.samples_file is not None
-        documents = self.samples_file.parent.parent / "documents.jsonl"
-        asked = read_lines(documents, Asked) if documents.is_file() else ()
-        counted = {one.id for one in asked if one.track == self.record.track}
-        return (one for one in read_lines(self.samples_file, Sample) if not counted or one.id in counted)
+        return (one for one in read_lines(self.samples_file, Sample) if one.id in self.counted)
 
     def configured(self) -> Method:
         """The method as it ran, with what was tuned and learnt, for `dlbench.evaluate`.

@@ -56,7 +56,13 @@ class Results:
         """All rows, one per record."""
         runs = self._board.runs
         return tuple(
-            ResultRow(one.record, one.label, self.run_dirs, runs.samples.get(one.record.key))
+            ResultRow(
+                one.record,
+                one.label,
+                self.run_dirs,
+                runs.samples.get(one.record.key),
+                frozenset(runs.scores.get(one.record.key, ())),
+            )
             for track in runs.tracks
             for one in track.rows
         )

@@ -210,16 +210,11 @@ def _load_file(source: MethodSource) -> ModuleType:
 
 
 def _beside(path: Path) -> list[str]:
-    """Names of the imported modules and packages that lie in the folder of a plugin file."""
-    tops = {n for n, m in sys.modules.items() if "." not in n and not n.startswith(PLUGIN) and _home(m) == path.parent}
+    """Names of the modules that a plugin file has imported from its own folder, directly or through each other."""
+    from dlbench.registry import provenance
+
+    tops = {name for name in provenance.imported(path) if provenance.module_file(path.parent / name)}
     return [name for name in sys.modules if name.partition(".")[0] in tops]
-
-
-def _home(module: ModuleType) -> Path | None:
-    """The folder from which a module or package was imported."""
-    if (file := getattr(module, "__file__", None)) is None:
-        return None
-    return Path(file).parent.parent if Path(file).name == "__init__.py" else Path(file).parent
 
 
 def written(names: Iterable[str]) -> dict[str, int | None]:
