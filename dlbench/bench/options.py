@@ -13,11 +13,6 @@ from dlbench.errors import DlbenchError
 from dlbench.models.catalog import DTYPES, check_model
 from dlbench.terminal.suggest import unknown
 
-NANO_TASKS = ("nano_data2text", "nano_summary", "nano_math", "nano_translate")
-"""Tasks of the models that were trained on them."""
-POCKET_TASKS = ("pocket_data2text", "pocket_summary")
-"""Tasks of other models, which need examples in the prompt."""
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -37,7 +32,7 @@ class Subject:
 
         Args:
             model: its name.
-            tasks: names; none for those of nano or pocket, by the model; a quick run takes the first of them.
+            tasks: names; none for those of nano, or of pocket for other models; a quick run takes data2text alone.
             data_dir: folder of local mirrors.
             fewshot: examples in the prompts; None for the tasks' own number.
             quick: whether the run is quick.
@@ -48,9 +43,10 @@ class Subject:
         check_model(model)
         sources = Sources(data_dir, fewshot=fewshot)
         sources.check(tasks)
-        usual = NANO_TASKS if model.startswith("nano") else POCKET_TASKS
-        names = tasks or (usual[:1] if quick else usual)
-        return cls(model, tuple(resolve.expand_tasks(names, sources)), sources)
+        suite = "nano" if model.startswith("nano") else "pocket"
+        names = tasks or ((f"{suite}_data2text",) if quick else (suite,))
+        missing = resolve.without_data(names, sources)
+        return cls(model, tuple(name for name in resolve.expand_tasks(names, sources) if name not in missing), sources)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def _rank_text(place: RankedPlace) -> str:
 
 def _enough_text(least: Enough) -> str:
     if least.total is None:
-        return least.reason or "not reached"
+        return least.reason
     return f"{formatting.hundredths(least.total)} ({formatting.hundredths(least.layers)})"
 
 

@@ -22,30 +22,23 @@ def commands(entries: Iterable[BoardEntry], method: str, *more: str) -> list[str
         *more: words at the end of each line.
     """
     runs: dict[tuple[str, ...], list[Record]] = defaultdict(list)
-    seeds: dict[tuple[str, ...], int] = {}
-    for entry in entries:
-        for same in entry.rows:
-            for row in same:
-                of = row.record
-                run = (of.backbone.name, of.backbone.dtype, of.run.prompt, _limit(of))
-                runs[run].append(of)
-                seeds[run] = max(seeds.get(run, 1), entry.repeats)
+    for record in (row.record for entry in entries for same in entry.rows for row in same):
+        runs[record.backbone.name, record.backbone.dtype, record.run.prompt, _limit(record)].append(record)
     name = "oracle" if method.startswith("oracle") else method
-    return [_line(rows, name, limit, seeds[run], more) for run, rows in runs.items() for limit in run[-1:]]
+    return [_line(rows, name, more) for rows in runs.values()]
 
 
-def _line(rows: Sequence[Record], method: str, limit: str, fit_seeds: int, more: Sequence[str]) -> str:
-    first = rows[0]
-    seed = min(record.run.seed for record in rows)
+def _line(rows: Sequence[Record], method: str, more: Sequence[str]) -> str:
+    first, seeds = rows[0], sorted({record.run.seed for record in rows})
     policies = _each(record.run.kv for record in rows)
     words = ["dlbench", "run", "--model", first.backbone.name]
     for option, values in (
         ("--task", _each(record.task.name for record in rows)),
         ("--method", [method]),
         ("--budget", _each(f"{record.run.budget:g}" for record in rows if record.run.budget is not None)),
-        ("--limit", [limit]),
-        ("--seed", [str(seed)] if seed else []),
-        ("--fit-seeds", [str(fit_seeds)] if fit_seeds > 1 else []),
+        ("--limit", [_limit(first)]),
+        ("--seed", [str(seeds[0])] if seeds[0] else []),
+        ("--fit-seeds", [str(len(seeds))] if len(seeds) > 1 else []),
         ("--dtype", [first.backbone.dtype] if first.backbone.dtype != "float32" else []),
         ("--prompt", ["routed"] if first.run.prompt == "routed" else []),
         ("--kv", policies if len(policies) == 1 and policies != ["project"] else []),
