@@ -82,12 +82,13 @@ class RunRows(Protocol):
 class RunSome(Protocol):
     """Runs a whole layer for some rows, and makes keys and values of all, at the same place in their texts.
 
-    Takes states that enter [alive, 1, W], slots of the rows that run it, past tokens as `LayerStep` does, and the stock
-    layer's other arguments. Gives states that leave, [alive, 1, W], those of the other rows unchanged.
+    Takes states that enter [alive, 1, W], slots of the rows that run it, past tokens as `LayerStep` does, the stock
+    layer's other arguments, and whether keys and values of the other rows are needed: if not, they may be left out.
+    Gives states that leave, [alive, 1, W], those of the other rows unchanged.
     """
 
     def __call__(
-        self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any]
+        self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any], kept: bool
     ) -> tuple[Tensor, Extra]: ...
 
 

@@ -18,8 +18,10 @@ def anew(monkeypatch, tmp_path):
     """As in a process that has not built the function, with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv(module.VARIABLE, raising=False)
+    module.library.cache_clear()
     module.native.cache_clear()
     yield tmp_path / "dlbench"
+    module.library.cache_clear()
     module.native.cache_clear()
 
 
@@ -67,6 +69,7 @@ def test_it_is_built_once_and_kept(anew, monkeypatch):
     (built,) = anew.iterdir()
     assert built.suffix == ".so" and os.environ[module.VARIABLE] == str(built)
     monkeypatch.delenv(module.VARIABLE)
+    module.library.cache_clear()
     module.native.cache_clear()
     monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: pytest.fail("it was built again"))
     assert module.native() is not None

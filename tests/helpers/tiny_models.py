@@ -309,6 +309,7 @@ def build(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     experts: str | None = None,
+    width: int | None = None,
 ):
     """A new model; the same arguments give the same weights. `experts` names the experts implementation."""
     torch.manual_seed(seed)
@@ -316,6 +317,8 @@ def build(
     name, options = copy.deepcopy(known[family])  # a configuration changes its parts
     layers, heads = _SPELLING.get(name, ("num_hidden_layers", "num_attention_heads"))
     options = {"max_position_embeddings": CONTEXT, layers: depth, heads: 4, **options}
+    if width is not None:
+        options["hidden_size"] = width
     if name == "MptConfig":
         options.pop("max_position_embeddings")
     if name == "GPTNeoConfig":
@@ -351,6 +354,12 @@ def _perturb(model, seed: int) -> None:
 def backbone(family: str = "llama", depth: int = 5, attention: str = "sdpa", dtype: str = "float32") -> Backbone:
     """A shared backbone: the engine leaves it as it was, and so must a test."""
     return wrap(build(family, depth=depth, attention=attention, dtype=getattr(torch, dtype)), name=f"tiny-{family}")
+
+
+@cache
+def wide(family: str = "llama", depth: int = 5, dtype: str = "float32") -> Backbone:
+    """A shared backbone whose heads are 16 numbers wide, as the function in C of a layer takes them."""
+    return wrap(build(family, depth=depth, dtype=getattr(torch, dtype), width=64), name=f"wide-{family}")
 
 
 def prompts(count: int, longest: int = 9, seed: int = 0) -> list[tuple[int, ...]]:

@@ -195,7 +195,7 @@ class _Comparison:
         hidden = self.states[:, _TOKEN]
         for slots in ([0, 2], [1]):
             cache, rest = ProbeCache(*written), [i for i in range(3) if i not in slots]
-            got, _ = run(hidden, np.array(slots), None, self._arguments(_TOKEN, cache, mask))
+            got, _ = run(hidden, np.array(slots), None, self._arguments(_TOKEN, cache, mask), True)
             yield self._gap(got[slots], *(x[slots] for x in expected)), "the output of some rows is"
             yield 0.0 if torch.equal(got[rest], hidden[rest]) else float("inf"), "what rows that skip it keep is"
             yield self._largest(cache.last, new), "keys and values beside some rows are"

@@ -38,15 +38,18 @@ struct product {
     long rows, outputs, inputs;
 };
 
-/* R rows, from `row` on, by N outputs, from `output` on; the loops over constants are unrolled into registers. */
+/* R rows, from `row` on, by N outputs, from `output` on; the loops over constants are unrolled into registers. `ahead`
+is a row of the weight that is needed soon: it is brought into the cache meanwhile. */
 #define TILE(R, N)                                                                                       \
-    static void tile_##R##_##N(const struct product *p, long row, long output)                           \
+    static void tile_##R##_##N(const struct product *p, long row, long output, const float *ahead)       \
     {                                                                                                    \
         const long k = p->inputs, whole = k - k % LANES;                                                 \
         const float *x = p->x + row * k, *w = p->weight + output * k;                                    \
         vec sums[R][N] = {{{0}}};                                                                        \
         for (long i = 0; i < whole; i += LANES) {                                                        \
             vec of[N];                                                                                   \
+            if (i % 16 == 0)                                                                             \
+                __builtin_prefetch(ahead + i);                                                           \
             _Pragma("GCC unroll 8") for (int n = 0; n < N; n++) of[n] = load(w + n * k + i);             \
             _Pragma("GCC unroll 8") for (int r = 0; r < R; r++)                                          \
             {                                                                                            \
@@ -66,21 +69,33 @@ struct product {
             }                                                                                            \
     }
 
-#define TILES(N) TILE(1, N) TILE(2, N)
-TILES(1)
-TILES(6)
+TILE(1, 1)
+TILE(2, 1)
+TILE(3, 1)
+TILE(4, 1)
+TILE(1, 6)
+TILE(2, 6)
+TILE(1, 3)
+TILE(2, 3)
+TILE(3, 3)
+TILE(4, 3)
 
-typedef void (*tile)(const struct product *, long, long);
-static const tile ONE[] = {0, tile_1_1, tile_2_1};
-static const tile SIX[] = {0, tile_1_6, tile_2_6};
+typedef void (*tile)(const struct product *, long, long, const float *);
+static const tile ONE[] = {0, tile_1_1, tile_2_1, tile_3_1, tile_4_1};
+static const tile LOW[] = {0, tile_1_6, tile_2_6};                      /* reads many streams: few rows wait for memory */
+static const tile HIGH[] = {0, tile_1_3, tile_2_3, tile_3_3, tile_4_3}; /* loads less for each product */
 
 static void outputs_of(const struct product *p, long first, long end)
 {
+    const int few = p->rows < 6;
+    const long most = few ? 2 : 4, wide = few ? 6 : 3;
+    const tile *tiles = few ? LOW : HIGH;
     while (first < end) {
-        const long n = end - first >= 6 ? 6 : 1;
-        for (long row = 0; row < p->rows; row += 2) {
-            const long r = p->rows - row < 2 ? p->rows - row : 2;
-            (n == 6 ? SIX : ONE)[r](p, row, first);
+        const long n = end - first >= wide ? wide : 1;
+        for (long row = 0; row < p->rows; row += most) {
+            const long r = p->rows - row < most ? p->rows - row : most;
+            const long next = first + n + row / most;
+            (n == 1 ? ONE : tiles)[r](p, row, first, p->weight + (next < p->outputs ? next : first) * p->inputs);
         }
         first += n;
     }

@@ -89,6 +89,7 @@ class FusedLayer:
         """Whether query heads that share keys become queries of one head: CUDA kernels take no groups with a mask."""
         self.gated = spec.gated
         act = resolve(layer, spec.act)
+        self.activation = act
         self.act: Map = _ACTIVATIONS.get(type(act), act)
         self.norm_qk = self.norm_k = None
         if spec.head_norms is not None:
@@ -118,9 +119,9 @@ class FusedLayer:
         return out.view_as(hidden)
 
     def _run_some(
-        self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any]
+        self, hidden: Tensor, slots: Slots, owed: Owed | None, kwargs: dict[str, Any], kept: bool
     ) -> tuple[Tensor, Extra]:
-        """Run the layer for some rows, and make keys and values of all; see `RunSome`."""
+        """Run the layer for some rows, and make keys and values of all, `kept` or not; see `RunSome`."""
         state, rows = hidden[:, 0], on(slots, hidden.device)
         alive, spared = len(state), len(state) - len(slots)
         masked = spared * self._tail < _GATHERED * alive

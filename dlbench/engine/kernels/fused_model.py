@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlbench.engine.interfaces import LayerGates
+from dlbench.engine.interfaces import FusedStep, LayerGates
 from dlbench.engine.kernels.equivalence import TOLERANCE
 from dlbench.engine.kernels.fused_layer import FusedLayer
 from dlbench.engine.kernels.layer_specs import LAYER_SPECS
+from dlbench.engine.kernels.native_layer import native_layers
 from dlbench.engine.kernels.norms import norm
-from dlbench.engine.kv.masks import hiding
+from dlbench.engine.kv.masks import PADDING_ONLY, hiding
 from dlbench.engine.kv.row_cache import RowCache
 from dlbench.engine.kv.storage import Slots, on
 from dlbench.engine.layers.rotary_tables import RowAngles, signed
@@ -87,11 +88,13 @@ class FusedModel:
         """Columns at which rows start, and the mask that hides those before, over a whole cache."""
         with torch.inference_mode():
             _check(self)
+            self.steps: Sequence[FusedStep] = native_layers(backbone, layers) or layers
+            """What runs the layers."""
 
     def step(self, gates: LayerGates, ids: Tensor, cache: RowCache) -> Tensor:
         """Run one new token per living row through embedding, layers and head; see `ModelStep.step`."""
         hidden, arguments = self.enter(ids, cache)
-        for index, (layer, group) in enumerate(zip(self.layers, self.groups, strict=True)):
+        for index, (layer, group) in enumerate(zip(self.steps, self.groups, strict=True)):
             hidden = gates.layer(index, layer, hidden, arguments[group])
         return self.leave(hidden)[:, -1]
 
@@ -104,7 +107,7 @@ class FusedModel:
         arguments: dict[Any, dict[str, Any]] = {}
         for group, index in self.firsts.items():
             mask = self._padding(cache, cache.first(index))
-            kwargs: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": mask}
+            kwargs: dict[str, Any] = {self.layers[0].cache: cache, "attention_mask": mask, PADDING_ONLY: True}
             if self.rotary is not None:
                 table, one = self.table(group[0], last), slice(last, last + 1)
                 kwargs["position_embeddings"] = tuple(

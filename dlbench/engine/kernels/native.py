@@ -1,8 +1,8 @@
-"""Products of few rows by a function in C, which is compiled when it is first needed and kept in the user's cache.
+"""Functions in C, which are compiled when they are first needed and kept in the user's cache.
 
 BLAS and oneDNN take for a few rows almost as long as for sixteen; `few_rows.c` reads the weight once and does no more
-than these rows need. Where there is no C compiler with OpenMP, or the cache cannot be written, products are computed as
-`dlbench.engine.kernels.linear` says.
+than these rows need. `decode_layer.c` runs a whole layer so. Where there is no C compiler with OpenMP, or the cache
+cannot be written, products are computed as `dlbench.engine.kernels.linear` says.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from dlbench.system.paths import cache_folder
 
 VARIABLE = "DLBENCH_NATIVE"
 """Environment variable: "off", or the file of a library that has been built, which processes started later take."""
-_SOURCE = Path(__file__).with_name("few_rows.c")
+_SOURCE = Path(__file__).with_name("decode_layer.c")
+_INCLUDED = Path(__file__).with_name("few_rows.c")
 _FLAGS = ("-O3", "-march=native", "-mtune=generic", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC")
 """Tuned for some processors, GCC would multiply and add apart in some of the loops, and these would round otherwise."""
 _SECONDS = 60
@@ -38,18 +39,33 @@ contiguous float32 in CPU memory."""
 
 
 @cache
-def native() -> Native | None:
-    """Build the function, or load what was built before; None where that cannot be done, or gives wrong products."""
+def library() -> ctypes.CDLL | None:
+    """Build the functions, or load what was built before; None where that cannot be done, or a product is wrong."""
     given = os.environ.get(VARIABLE, "")
     if given == "off":
         return None
-    library = Path(given) if given else _built()
-    if library is None:
+    file = Path(given) if given else _built()
+    if file is None:
         return None
     try:
-        function = ctypes.CDLL(str(library)).product
+        loaded = ctypes.CDLL(str(file))
+        if not (hasattr(loaded, "layer_step") and _right(_product(loaded))):
+            return None
     except (OSError, AttributeError):
         return None
+    os.environ[VARIABLE] = str(file)
+    return loaded
+
+
+@cache
+def native() -> Native | None:
+    """The product of few rows; None where there is no library."""
+    return None if (loaded := library()) is None else _product(loaded)
+
+
+def _product(loaded: ctypes.CDLL) -> Native:
+    """The product, as a function of tensors."""
+    function = loaded.product
     function.argtypes = [*[ctypes.c_void_p] * 5, *[ctypes.c_long] * 3, ctypes.c_int]
     function.restype = None
 
@@ -69,9 +85,6 @@ def native() -> Native | None:
         )
         return out
 
-    if not _right(product):
-        return None
-    os.environ[VARIABLE] = str(library)
     return product
 
 
@@ -81,9 +94,9 @@ def _built() -> Path | None:
     compiler = next((found for name in names if name and (found := shutil.which(name))), None)
     if compiler is None:
         return None
-    source = _SOURCE.read_bytes()
-    parts = (source, cpu.name().encode(), os.path.realpath(compiler).encode(), " ".join(_FLAGS).encode())
-    name = f"few_rows-{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:16]}.so"
+    sources = _SOURCE.read_bytes(), _INCLUDED.read_bytes()
+    parts = (*sources, cpu.name().encode(), os.path.realpath(compiler).encode(), " ".join(_FLAGS).encode())
+    name = f"decode-{hashlib.sha256(bytes(1).join(parts)).hexdigest()[:16]}.so"
     with suppress(DlbenchError, OSError, subprocess.SubprocessError):
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)

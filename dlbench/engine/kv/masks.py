@@ -14,6 +14,8 @@ from dlbench.engine.kv.past_tokens import Past
 
 MaskForm = Literal["additive", "visible", "hidden"]
 """Whether a layer's mask is added to scores, or is True where a key is visible, or where it is hidden."""
+PADDING_ONLY = "padding_only"
+"""Argument of a fused layer: whether its mask hides nothing but the columns before each row."""
 
 
 def take(x: Any, rows: Tensor, batch: int) -> Any:

@@ -99,6 +99,16 @@ class RowCache(RecurrentCache):
         self._bounds()
 
     @property
+    def selected(self) -> Tensor | None:
+        """Rows that keys and values are limited to, by `only`; None for all living ones."""
+        return self._rows
+
+    @property
+    def takes_past(self) -> bool:
+        """Whether what is written is of past tokens; see `past`."""
+        return self._columns is not None
+
+    @property
     def steps(self) -> Slots:
         """Decoded tokens that each living row has in the cache: [alive]."""
         return self.seen - self.bases[: self.alive]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dlbench.engine.flops.ledger import Ledger
 from dlbench.engine.flops.op_counter import counted
 from dlbench.engine.interfaces import FusedStep, Groups, LayerStep, Plan
-from dlbench.engine.kv.masks import MaskForm, add_to_mask, hiding, take
+from dlbench.engine.kv.masks import PADDING_ONLY, MaskForm, add_to_mask, hiding, take
 from dlbench.engine.kv.past_tokens import Owed
 from dlbench.engine.kv.policy import KVPolicy
 from dlbench.engine.kv.row_cache import RowCache
@@ -248,7 +248,7 @@ class Gates:
         if policy is not None and (visible := policy.visible(call.index, rows)) is not None:
             mask = kwargs.get("attention_mask")
             mask = add_to_mask(mask, visible, form=self.mask_form, dtype=hidden.dtype)
-            kwargs = {**kwargs, "attention_mask": mask}
+            kwargs = {**kwargs, "attention_mask": mask, PADDING_ONLY: False}
             if code & _ATTN and self.ledger.metered:
                 self.ledger.hide(call.index, slots, policy.hidden_count(call.index, slots))
         if rows is None:
@@ -263,9 +263,10 @@ class Gates:
     def _run_some(self, call: LayerCall, slots: Slots, policy: KVPolicy | None, owed: Owed | None) -> Tensor:
         """Run the layer for some rows, and make keys and values of all."""
         assert call.step.run_some is not None
-        out, extra = call.step.run_some(call.hidden, slots, owed, call.kwargs)
+        kept = policy is not None
+        out, extra = call.step.run_some(call.hidden, slots, owed, call.kwargs, kept)
         self.ledger.layer(call.index, _RUN, slots)
-        self.ledger.beside(call.index, extra, kept=policy is not None)
+        self.ledger.beside(call.index, extra, kept=kept)
         return self._scaled(call.hidden, out, None)
 
     def _scaled(self, states: Tensor, out: Tensor, rows: Tensor | None) -> Tensor:
