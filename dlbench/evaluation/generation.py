@@ -26,6 +26,10 @@ PIECES = 2000
 """Longest output, in tokens, for which each token's text is stored."""
 
 
+class _Ended(Exception):
+    """`go_on` said that nothing more is to be decoded."""
+
+
 @dataclass
 class QualityRun:
     """Decodes the settings of one backbone and task."""
@@ -49,7 +53,7 @@ class QualityRun:
     take: Callable[[int], bool] | None = None
     """Takes a batch for this process, by its index, where no other has taken it; None: every `processes`-th is its."""
     go_on: Callable[[], bool] = lambda: True
-    """Asked before each wave whether to decode it."""
+    """Asked before each setting of a batch whether to decode it."""
     batch_limit: int | None = None
     """Batch limit after an out-of-memory error; None before."""
     failed: dict[str, MethodError] = field(default_factory=dict)
@@ -71,6 +75,13 @@ class QualityRun:
         Raises:
             DlbenchError: one document alone does not fit the memory.
         """
+        try:
+            self._run(batches, settings, done)
+        except _Ended:
+            return False
+        return True
+
+    def _run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         take, order = self.take, range(len(batches))
         # the longest first: last, one process would still be decoding it when all others are done
         for index in order if take is None else reversed(order):
@@ -80,11 +91,8 @@ class QualityRun:
             if take is not None and not take(index):
                 done(len(batch) * len(settings))
                 continue
-            for part in self._parts(batch, missing := self._missing(batch, settings)):
-                if missing and not self.go_on():
-                    return False
+            for part in self._parts(batch, self._missing(batch, settings)):
                 self._decode(part, settings, done)
-        return True
 
     def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
         wanted = [s for s in settings if s.key not in self.failed]
@@ -154,7 +162,7 @@ class QualityRun:
             return
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
-        for setting in settings:
+        for setting in self._due(settings):
             with self._guarded(setting):
                 same = setting.output_key(self.engine.backbone.depth)
                 generations = finished.get(same) if same is not None else None
@@ -173,6 +181,13 @@ class QualityRun:
                 known = self.store.ids(setting.key)
                 self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
             done(len(batch))
+
+    def _due(self, settings: Sequence[Setting]) -> Iterator[Setting]:
+        """Yield the settings of a batch one by one, as long as `go_on` allows it."""
+        for setting in settings:
+            if not self.go_on():
+                raise _Ended
+            yield setting
 
     @contextlib.contextmanager
     def _guarded(self, setting: Setting) -> Iterator[None]:
@@ -208,7 +223,7 @@ class QualityRun:
 
     def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
-        for setting in settings:
+        for setting in self._due(settings):
             with self._guarded(setting):
                 method = None if setting.name == "full" else setting.method
                 known = self.store.ids(setting.key)

@@ -53,8 +53,12 @@ def beside(watch: Callable[[threading.Event], object]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending_stopped(worker: subprocess.Popen[bytes]) -> Iterator[list[str]]:
+def ending_stopped(worker: subprocess.Popen[bytes], is_over: Callable[[], bool] = lambda: False) -> Iterator[list[str]]:
     """Watch a process while its output is read, and end it where that ends otherwise.
+
+    Args:
+        worker: the process.
+        is_over: asked once in a second whether the process is to be ended.
 
     Yields:
         A list that gets the reason where the process was given up.
@@ -64,8 +68,9 @@ def ending_stopped(worker: subprocess.Popen[bytes]) -> Iterator[list[str]]:
     def look(done: threading.Event) -> None:
         watch = Watch([worker.pid])
         while not done.wait(LOOK):
-            if lost := watch.lost([worker.poll()]):
-                given_up.append(lost[1])
+            lost = watch.lost([worker.poll()])
+            if lost or is_over():
+                given_up.extend([lost[1]] if lost else [])
                 worker.kill()
                 return
 

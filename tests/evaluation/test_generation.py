@@ -164,6 +164,19 @@ def test_a_run_that_is_not_to_go_on_stops_between_two_waves(tmp_path):
     assert run.run(batches, everything, done.append)  # nothing is missing
 
 
+def test_a_run_that_is_not_to_go_on_stops_between_two_settings_of_a_batch(tmp_path):
+    run = QualityRun(engine(), Length(), Store(tmp_path), False)
+    run.store.open({})
+    everything, done = settings(conditions(Length())), []
+    batches = waves(tokenise(run.engine, documents(3)), 3)
+    run.go_on = lambda: sum(done) < 2 * 3
+    assert not run.run(batches, everything, done.append)
+    assert [len(run.store.samples(s.key)) for s in everything] == [3, 3, 0, 0, 0]  # what was decoded is kept
+    run.go_on = lambda: True
+    assert run.run(batches, everything, done.append)
+    assert {len(run.store.samples(s.key)) for s in everything} == {3}
+
+
 def plain(store, keys):
     return [{i: s.model_dump(exclude={"executed_flops"}) for i, s in store.samples(key).items()} for key in keys]
 

@@ -140,8 +140,8 @@ def test_a_run_that_its_time_limit_stops_goes_on(
     out, decoded, decode = tmp_path / "out", [0], QualityRun._decode_batch
 
     def counting(run: QualityRun, *given: Any) -> None:
-        decoded[0] += run.store.out == out
         decode(run, *given)
+        decoded[0] += run.store.out == out
 
     monkeypatch.setattr(QualityRun, "_decode_batch", counting)
     monkeypatch.setattr("dlbench.system.stopping.left", lambda limit: limit and limit - decoded[0])
