@@ -43,6 +43,7 @@ SOON = 0.5
 _PREFIX = "dlbench-launch-"
 _JOIN = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
 """Tells torch in a worker that the store is there already: no worker listens at MASTER_PORT."""
+_INTERFACE = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 KEPT = "what the processes finished is kept: the same command goes on there"
 
 SMALL = 64 * 2**20
@@ -151,6 +152,7 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
         path.write_text(json.dumps(dataclasses.asdict(spec), default=str))
         store = _store(processes)
         place = {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port), "WORLD_SIZE": str(processes), **_JOIN}
+        place |= _over_loopback()
         workers: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(processes):
@@ -180,6 +182,18 @@ def _store(processes: int) -> TCPStore:
         return TCPStore(
             host, port, processes, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
         )
+
+
+def _over_loopback() -> dict[str, str]:
+    """Variables by which the workers' connections stay on the loopback, as far as the user has not chosen others.
+
+    By themselves gloo and NCCL may take an address of the network, which a firewall can close and others can reach.
+    """
+    with contextlib.suppress(OSError, psutil.Error):
+        for name, addresses in psutil.net_if_addrs().items() if os.name == "posix" else ():
+            if any(one.address == "127.0.0.1" for one in addresses):
+                return {variable: name for variable in _INTERFACE if variable not in os.environ}
+    return {}
 
 
 def _remove_stale() -> None:

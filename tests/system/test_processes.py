@@ -4,6 +4,7 @@ import dataclasses
 import os
 import time
 
+import psutil
 import pytest
 
 from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost
@@ -11,6 +12,7 @@ from dlbench.system.processes import launch
 
 JOIN = """
 import json, os, pathlib, socket, sys
+import psutil
 from accelerate import PartialState
 from dlbench.system.processes import own_threads
 
@@ -25,6 +27,8 @@ with socket.socket() as other:
 with own_threads():
     state = PartialState(cpu=True)
 assert "OMP_NUM_THREADS" not in os.environ
+addresses = {connection.laddr.ip for connection in psutil.Process().net_connections("inet4")}
+pathlib.Path(spec["out"], f"{state.process_index}.addresses").write_text(" ".join(addresses))
 state.wait_for_everyone()
 pathlib.Path(spec["out"], f"{state.process_index} of {state.num_processes}").touch()
 state.destroy_process_group()
@@ -54,6 +58,29 @@ def test_processes_find_each_other(tmp_path, monkeypatch, capfd):
     launch("launched", Spec(tmp_path), 2, "run")
     assert "OMP_NUM_THREADS" not in capfd.readouterr().err
     assert {p.name for p in tmp_path.glob("* of *")} == {"0 of 2", "1 of 2"}
+    assert {p.read_text() for p in tmp_path.glob("*.addresses")} == {"127.0.0.1"}  # none reachable from outside
+
+
+ENVIRONMENT = """
+import os, pathlib, json, sys
+
+names = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+path = pathlib.Path(json.loads(pathlib.Path(sys.argv[1]).read_text())["out"], os.environ["RANK"])
+path.write_text(" ".join(os.environ.get(name, "unset") for name in names))
+"""
+
+
+@pytest.mark.parametrize("given", [None, "eth9"])
+def test_processes_of_one_machine_talk_over_its_loopback_unless_told_otherwise(tmp_path, monkeypatch, given):
+    module(tmp_path, monkeypatch, ENVIRONMENT)
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    if given is not None:
+        monkeypatch.setenv("GLOO_SOCKET_IFNAME", given)
+    addresses = psutil.net_if_addrs().items()
+    loopback = next(name for name, several in addresses if any(one.address == "127.0.0.1" for one in several))
+    launch("launched", Spec(tmp_path), 2, "run")
+    assert {(tmp_path / rank).read_text() for rank in "01"} == {f"{given or loopback} {loopback}"}
 
 
 def test_a_failure_ends_the_others(tmp_path, monkeypatch):
