@@ -104,8 +104,14 @@ def own_threads() -> Iterator[None]:
 
 
 def tell(spec: Path, error: DlbenchError) -> int:
-    """Write an error where `launch` finds it, and return the exit code for this process."""
-    spec.with_name(f"error-{process_group.rank()}").write_text(f"{type(error).__name__}\n{error}")
+    """Write an error where `launch` finds it, and return the exit code for this process.
+
+    Where that cannot be written, as on a full disk, the line is printed.
+    """
+    try:
+        spec.with_name(f"error-{process_group.rank()}").write_text(f"{type(error).__name__}\n{error}")
+    except OSError:
+        print(f"dlbench: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
@@ -225,7 +231,7 @@ def _fault(
     rank: int, why: str, workers: Sequence[subprocess.Popen[bytes]], folder: Path, what: str
 ) -> DlbenchError | Stopped:
     """The error for a worker that failed."""
-    reported = [one.read_text() for one in sorted(folder.glob("error-*"))]
+    reported = [text for one in sorted(folder.glob("error-*")) if (text := one.read_text())]  # a full disk: empty
     code = workers[rank].returncode
     if not why and reported:
         kind_name, _, line = reported[0].partition("\n")

@@ -3,11 +3,13 @@
 import dataclasses
 import os
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
 from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost
+from dlbench.system import processes
 from dlbench.system.processes import launch
 
 JOIN = """
@@ -49,7 +51,8 @@ class Spec:
 
 def module(folder, monkeypatch, source):
     (folder / "launched.py").write_text(source)
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    root = Path(processes.__file__).parents[2]  # not another checkout that is installed
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (folder, root))))
 
 
 def test_processes_find_each_other(tmp_path, monkeypatch, capfd):
@@ -99,6 +102,28 @@ from dlbench.system.processes import tell
 
 sys.exit(tell(pathlib.Path(sys.argv[1]), errors.KIND("no such task")))
 """
+
+
+FULL = """
+import errno, pathlib, sys
+
+from dlbench.errors import DlbenchError
+from dlbench.system.processes import tell
+
+def cut_off(path, text):
+    path.touch()
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+pathlib.Path.write_text = cut_off
+sys.exit(tell(pathlib.Path(sys.argv[1]), DlbenchError("no such task")))
+"""
+
+
+def test_an_error_is_said_where_the_disk_is_full_too(tmp_path, monkeypatch, capfd):
+    module(tmp_path, monkeypatch, FULL)
+    with pytest.raises(WorkerLost, match=r"failed \(exit code 2\); see what it printed above$"):
+        launch("launched", Spec(tmp_path), 2, "run")
+    assert "dlbench: no such task\n" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [DlbenchError, RowsLeftOutError, WorkerLost])
