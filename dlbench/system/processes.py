@@ -210,8 +210,13 @@ def _remove_stale() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
-    """Wait until all workers are done; return the rank of the first that fails, and why where it does not say so."""
+def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[list[int], str] | None:
+    """Wait until all workers are done.
+
+    Returns:
+        The rank of the first that fails, or the ranks of those that may be lost, and why where it does not say so;
+        None where all are done.
+    """
     watch = Watch([worker.pid for worker in workers])
     while True:
         codes = [worker.poll() for worker in workers]
@@ -219,7 +224,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
             if any(codes[rank] in (EXIT_CODE, -signal.SIGTERM) for rank in failed):
                 time.sleep(SOON)  # a scheduler tells all processes: the signal for this one may come last
             killed = [rank for rank in failed if (codes[rank] or 0) < 0]
-            return (killed or failed)[0], ""
+            return (killed or failed)[:1], ""
         if None not in codes:
             return None
         if silent := watch.lost(codes):
@@ -228,23 +233,28 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
 
 
 def _fault(
-    rank: int, why: str, workers: Sequence[subprocess.Popen[bytes]], folder: Path, what: str
+    ranks: Sequence[int], why: str, workers: Sequence[subprocess.Popen[bytes]], folder: Path, what: str
 ) -> DlbenchError | Stopped:
-    """The error for a worker that failed."""
+    """The error for a worker that failed, or for several of which some may be lost."""
     reported = [text for one in sorted(folder.glob("error-*")) if (text := one.read_text())]  # a full disk: empty
-    code = workers[rank].returncode
+    code = workers[ranks[0]].returncode
     if not why and reported:
         kind_name, _, line = reported[0].partition("\n")
         kind = getattr(errors, kind_name, None)
         return kind(line) if isinstance(kind, type) and issubclass(kind, DlbenchError) else DlbenchError(line)
     if not why and code in (EXIT_CODE, -signal.SIGTERM):
-        said = folder / f"stopped-{rank}"  # not there where it was ended in a library, or while it imported
+        said = folder / f"stopped-{ranks[0]}"  # not there where it was ended in a library, or while it imported
         return Stopped(said.read_text() if said.is_file() else "a process was told to stop")
-    device, stack = lifeline.last_word(folder, rank)
-    name = f"process {rank} of {len(workers)} of the {what}"
-    where = ", ".join(filter(None, (device, f"pid {workers[rank].pid}")))
-    if not why and code > 0:
-        return WorkerLost(f"{name} ({where}) failed (exit code {code}); see what it printed above")
-    if stack:
-        print(f"{name} was last seen here:\n{stack}", end="", file=sys.stderr, flush=True)
-    return WorkerLost(f"{name} ({where}) {why or killed_by(-code)}; {KEPT}")
+    named, suspects = dict[int, str](), list[int]()
+    for rank in ranks:
+        device, stack = lifeline.last_word(folder, rank)
+        name = f"process {rank} of {len(workers)} of the {what}"
+        named[rank] = f"{name} ({', '.join(filter(None, (device, f'pid {workers[rank].pid}')))})"
+        if not why and code > 0:
+            return WorkerLost(f"{named[rank]} failed (exit code {code}); see what it printed above")
+        if stack:
+            print(f"{name} was last seen here:\n{stack}", end="", file=sys.stderr, flush=True)
+        if not lifeline.waits_for_others(stack):
+            suspects.append(rank)
+    lost = " and ".join(named[rank] for rank in suspects or ranks)
+    return WorkerLost(f"{lost} {why or killed_by(-code)}; {KEPT}")
