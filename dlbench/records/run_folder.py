@@ -9,6 +9,7 @@ samples/<key>.<n>.part   lines of process n that are not merged yet
 samples/<key>.candidates.jsonl   scores of an oracle's candidates per document
 samples/<key>.jsonl.damaged      a file with lines that cannot be believed, as it was found
 fits/<key>/              fitted parameters and weights
+refitted/                which fits an unfinished run with --refit has made
 tune/samples/            samples of documents of the fit split, by which budgets and representatives are chosen
 methods/                 plugin files of methods that were given as classes (`dlbench.run`)
 site/                    the board
@@ -31,6 +32,7 @@ from typing import Any
 from dlbench.errors import DlbenchError, RecordError
 from dlbench.records.checksum import parse_sealed, sealed_line
 from dlbench.records.jsonl import write_lines
+from dlbench.records.refitted import REFITTED
 from dlbench.records.schema import CandidateScore, Sample
 from dlbench.system import folder_lock, process_group
 from dlbench.system.files import SCRATCH, naming, remove_scratch, write_pieces, write_text
@@ -46,7 +48,7 @@ METHODS = "methods"
 """Folder of the plugin files that are written for methods given as classes."""
 _BESIDE = (folder_lock.LOCK_FILE, LOG_FILE, f"{LOG_FILE}.old", STATE_FILE)
 """Files that a run writes beside the mark of its folder."""
-_OF_KEYS, _KEYED = ("samples", "fits"), re.compile(r"[0-9a-f]{32}\b")
+_OF_KEYS, _KEYED = ("samples", "fits", REFITTED), re.compile(r"[0-9a-f]{32}\b")
 """Folders whose files and folders begin with content keys."""
 _BENEATH = f"{'x' * 64}/{'x' * 64}"
 """A path at least as long as any that a run writes in its folder."""

@@ -310,7 +310,8 @@ def test_a_folder_that_a_kill_left_unmarked_is_taken(tmp_path):
 
 
 def test_what_a_run_wrote_after_its_folder_was_removed_is_taken(tmp_path):
-    for path in (f"fits/{KEY}/fit.json", f"tune/samples/{KEY}.jsonl", "tune/run.json", f"samples/{KEY}.jsonl"):
+    written = (f"fits/{KEY}/fit.json", f"tune/samples/{KEY}.jsonl", "tune/run.json", f"samples/{KEY}.jsonl")
+    for path in (*written, f"refitted/{KEY}"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     for name in ("log.jsonl", "log.jsonl.old", "state.json"):
