@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,8 @@ class QualityRun:
     """Whether batches are split to fit the free memory; otherwise only after an out-of-memory error."""
     note: Callable[[str], None] = lambda line: None
     """Prints a line when a batch does not fit."""
+    log: Callable[..., None] = lambda kind, **facts: None
+    """Adds an event to the run's log: its kind, and facts about it."""
     take: Callable[[int], bool] | None = None
     """Takes a batch for this process, by its index, where no other has taken it; None: every `processes`-th is its."""
     go_on: Callable[[], bool] = lambda: True
@@ -140,11 +143,10 @@ class QualityRun:
                 raise self._too_large(batch[0]) from error
         self.engine.release()
         device_memory.release()
-        if self.batch_limit is None:
-            self.note(
-                f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
-                f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
-            )
+        self.note(
+            f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
+            f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
+        )
         self.batch_limit = (len(batch) + 1) // 2
         return False
 
@@ -163,6 +165,7 @@ class QualityRun:
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
         for setting in self._due(settings):
+            began = time.perf_counter()
             with self._guarded(setting):
                 same = setting.output_key(self.engine.backbone.depth)
                 generations = finished.get(same) if same is not None else None
@@ -177,10 +180,16 @@ class QualityRun:
                     self._check_weights(setting)
                     if same is not None:
                         finished[same] = generations
-                decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
-                known = self.store.ids(setting.key)
-                self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
+                self._keep(setting, (self._sample(p, g) for p, g in zip(batch, generations, strict=True)), began)
             done(len(batch))
+
+    def _keep(self, setting: Setting, decoded: Iterable[Sample], began: float) -> None:
+        """Store the samples that are new, and log the wave, which began at that time of `time.perf_counter`."""
+        known = self.store.ids(setting.key)
+        new = [sample for sample in decoded if sample.id not in known]
+        self.store.append(setting.key, self.process, new)
+        seconds = round(time.perf_counter() - began, 3)
+        self.log("wave", key=setting.key, documents=len(new), seconds=seconds)
 
     def _due(self, settings: Sequence[Setting]) -> Iterator[Setting]:
         """Yield the settings of a batch one by one, as long as `go_on` allows it."""
@@ -224,12 +233,12 @@ class QualityRun:
     def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
         for setting in self._due(settings):
+            began = time.perf_counter()
             with self._guarded(setting):
                 method = None if setting.name == "full" else setting.method
-                known = self.store.ids(setting.key)
                 scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
                 self._check_weights(setting)
-                self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
+                self._keep(setting, scored, began)
             done(len(batch))
 
     def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:

@@ -289,6 +289,7 @@ class Runner:
             job.slots,
             auto=self.spec.batch_size is None,
             note=self._note,
+            log=self.progress.log.event,
             go_on=lambda: not stopping.is_over(self.spec.time_limit),
         )
 
