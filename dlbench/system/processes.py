@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from dlbench import errors
 from dlbench.errors import DlbenchError, WorkerLost, of_the_system
 from dlbench.system import lifeline, process_group
 from dlbench.system.cpu import cores
-from dlbench.system.stopping import EXIT_CODE, Stopped
+from dlbench.system.stopping import EXIT_CODE, SIGNALS, Stopped
 from dlbench.system.watching import Watch, end, killed_by
 
 if TYPE_CHECKING:
@@ -43,6 +42,8 @@ SOON = 0.5
 _PREFIX = "dlbench-launch-"
 _JOIN = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
 """Tells torch in a worker that the store is there already: no worker listens at MASTER_PORT."""
+_TOLD = (EXIT_CODE, *(-number for number in SIGNALS))
+"""Exit codes of a worker that was told to stop: by itself, or by the system before it could."""
 _INTERFACE = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 KEPT = "what the processes finished is kept: the same command goes on there"
 
@@ -221,7 +222,7 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[list[int], str] |
     while True:
         codes = [worker.poll() for worker in workers]
         if failed := [rank for rank, code in enumerate(codes) if code]:
-            if any(codes[rank] in (EXIT_CODE, -signal.SIGTERM) for rank in failed):
+            if any(codes[rank] in _TOLD for rank in failed):
                 time.sleep(SOON)  # a scheduler tells all processes: the signal for this one may come last
             killed = [rank for rank in failed if (codes[rank] or 0) < 0]
             return (killed or failed)[:1], ""
@@ -242,7 +243,7 @@ def _fault(
         kind_name, _, line = reported[0].partition("\n")
         kind = getattr(errors, kind_name, None)
         return kind(line) if isinstance(kind, type) and issubclass(kind, DlbenchError) else DlbenchError(line)
-    if not why and code in (EXIT_CODE, -signal.SIGTERM):
+    if not why and code in _TOLD:
         said = folder / f"stopped-{ranks[0]}"  # not there where it was ended in a library, or while it imported
         return Stopped(said.read_text() if said.is_file() else "a process was told to stop")
     named, suspects = dict[int, str](), list[int]()

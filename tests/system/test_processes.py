@@ -11,6 +11,7 @@ import pytest
 from dlbench.errors import DlbenchError, RowsLeftOutError, WorkerLost
 from dlbench.system import processes
 from dlbench.system.processes import launch
+from dlbench.system.stopping import Stopped
 
 JOIN = """
 import json, os, pathlib, socket, sys
@@ -92,6 +93,22 @@ def test_a_failure_ends_the_others(tmp_path, monkeypatch):
     with pytest.raises(DlbenchError, match=r"process 1 of 2 of the training \(.*pid \d+\) failed \(exit code 7\)"):
         launch("launched", Spec(tmp_path), 2, "training")
     assert time.monotonic() - start < 30
+
+
+EARLY = """
+import os, signal, sys, time
+
+if os.environ["RANK"] == "1":
+    os.kill(os.getpid(), getattr(signal, "NAME"))  # while it imports: no handler is there yet
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+def test_a_worker_that_is_told_to_stop_while_it_starts_is_not_lost(tmp_path, monkeypatch, name):
+    module(tmp_path, monkeypatch, EARLY.replace("NAME", name))
+    with pytest.raises(Stopped, match="a process was told to stop"):
+        launch("launched", Spec(tmp_path), 2, "run")
 
 
 TELL = """
