@@ -2,10 +2,11 @@
 """Kill runs and resume them: `ci/kills.py [--kills N] [--seed S] [FOLDER]` prints a table, and ends with 1 on a fault.
 
 A run is killed at chosen moments (during a fit, a wave, an append, the merge, the timing, the site) and at random ones:
-its parent, one of its workers, or all of its processes, by SIGKILL or SIGTERM; each time it goes on with another number
-of processes. When it is done its records must be, byte for byte, those of a run that nothing interrupted, but for the
-padding that depends on which documents were decoded side by side. No process and no scratch file may be left, and
-samples that a killed run had written must be in the files that the last one leaves.
+its parent, one of its workers, or all of its processes, by SIGKILL, SIGTERM or SIGUSR1; each time it goes on with
+another number of processes. After a signal that asks it to end, it must have ended within ten seconds. When it is done
+its records must be, byte for byte, those of a run that nothing interrupted, but for the padding that depends on which
+documents were decoded side by side. No process and no scratch file may be left, and samples that a killed run had
+written must be in the files that the last one leaves.
 """
 
 import argparse
@@ -38,7 +39,9 @@ MOMENTS: dict[str, Callable[[Path], float]] = {
 """What grows at that moment."""
 VICTIMS = ("parent", "worker", "group")
 CODES = {"parent": (-signal.SIGKILL, 143), "worker": (3, 143), "group": (-signal.SIGKILL, 143)}
-"""Exit codes of the parent after SIGKILL and SIGTERM."""
+"""Exit codes of the parent after SIGKILL, and after a signal that asks it to end."""
+SIGNALS = {signal.SIGKILL: 30.0, signal.SIGTERM: 10.0, signal.SIGUSR1: 10.0}
+"""Most seconds until the parent has ended after each signal."""
 LIMIT = 600.0
 
 
@@ -57,7 +60,7 @@ def planned(number: int, rng: random.Random) -> list[Kill]:
     kills = []
     for i in range(number):
         victim = VICTIMS[(i // 2) % len(VICTIMS)]
-        by = (signal.SIGKILL, signal.SIGTERM)[rng.randrange(2)]
+        by = rng.choice(list(SIGNALS))
         moment = list(MOMENTS)[(i // 2) % len(MOMENTS)] if i % 2 else "random"
         kills.append(Kill(moment, victim, by, 2 if victim == "worker" else rng.choice((1, 2))))
     return kills
@@ -192,13 +195,14 @@ def main(number: int, seed: int, folder: Path) -> int:
         before = samples(out)
         code, took, left, victim = killed(out, kill, seconds)
         kept = samples(out)
-        expected = CODES[victim][kill.by == signal.SIGTERM]
-        if code == -signal.SIGTERM and kill.moment == "random":
+        expected = CODES[victim][kill.by != signal.SIGKILL]
+        if code == -kill.by and kill.moment == "random":
             expected = code  # it came before Python had begun
         line = f"| {i + 1} | {kill.moment} | {victim} | {kill.by.name} | {kill.processes} | {code} | {took:.1f} |"
         print(f"{line} {left} | {len(kept & before)} of {len(before)}, {len(kept - before)} more |", flush=True)
-        if left or code not in (None, 0, expected) or took > 30 or before - kept:
-            faults.append(f"kill {i + 1}: exit code {expected} and no orphans expected; lines gone: {before - kept}")
+        if left or code not in (None, 0, expected) or took > SIGNALS[kill.by] or before - kept:
+            wanted = f"exit code {expected} within {SIGNALS[kill.by]:.0f} s and no orphans expected"
+            faults.append(f"kill {i + 1}: {wanted}; lines gone: {before - kept}")
             print((out.parent / "said.txt").read_text()[-1500:], file=sys.stderr)
     faults += completed(out, reference)
     print(json.dumps({"kills": number, "faults": faults}, indent=1))

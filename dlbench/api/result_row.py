@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard import formatting
+from dlbench.records.checksum import read_samples
 from dlbench.records.jsonl import read_lines
 from dlbench.records.run_folder import RUN_FILE
 from dlbench.records.schema import Asked, Record, Sample
@@ -95,7 +96,7 @@ class ResultRow:
     def stored_samples(self) -> Iterator[Sample]:
         """The samples of the documents that the record counts."""
         assert self.samples_file is not None
-        return (one for one in read_lines(self.samples_file, Sample) if one.id in self.counted)
+        return (one for one in read_samples(self.samples_file) if one.id in self.counted)
 
     def configured(self) -> Method:
         """The method as it ran, with what was tuned and learnt, for `dlbench.evaluate`.

@@ -11,9 +11,9 @@ import typer
 
 from dlbench.commands.options import declared
 from dlbench.commands.options.terminal import at_home, interrupted, print_json, print_table
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, RowsLeftOutError
 from dlbench.system.folder_lock import holder
-from dlbench.terminal.event_log import STATE_FILE
+from dlbench.terminal.event_log import STATE_FILE, last_event
 
 _EVERY = 2.0
 _LARGEST = 1 << 20
@@ -61,8 +61,8 @@ def _state(folder: Path) -> dict[str, Any]:
 
     spec = _read(folder / RUN_FILE).get("spec")
     spec = spec if isinstance(spec, dict) else {}
-    by, records = holder(folder), folder / "records.jsonl"
-    done = records.is_file() and records.stat().st_mtime >= (folder / RUN_FILE).stat().st_mtime
+    by = holder(folder)
+    done = _finished(folder)
     return {
         "run": str(folder),
         "state": "running" if by else "finished" if done else "unfinished",
@@ -71,6 +71,16 @@ def _state(folder: Path) -> dict[str, Any]:
         "tasks": spec.get("tasks", []),
         "progress": {} if done and not by else _read(folder / STATE_FILE),
     }
+
+
+def _finished(folder: Path) -> bool:
+    """Whether the last run in a folder came to its end, by its log; an old or removed log leaves it to the records."""
+    from dlbench.records.run_folder import RUN_FILE
+
+    if last := last_event(folder, ("run", "ended", "finished")):
+        return last["event"] == "finished" or last.get("by") == RowsLeftOutError.__name__
+    records = folder / "records.jsonl"
+    return records.is_file() and records.stat().st_mtime >= (folder / RUN_FILE).stat().st_mtime
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,10 @@ PIECES = 2000
 """Longest output, in tokens, for which each token's text is stored."""
 
 
+class _Ended(Exception):
+    """`go_on` said that nothing more is to be decoded."""
+
+
 @dataclass
 class QualityRun:
     """Decodes the settings of one backbone and task."""
@@ -46,10 +51,12 @@ class QualityRun:
     """Whether batches are split to fit the free memory; otherwise only after an out-of-memory error."""
     note: Callable[[str], None] = lambda line: None
     """Prints a line when a batch does not fit."""
+    log: Callable[..., None] = lambda kind, **facts: None
+    """Adds an event to the run's log: its kind, and facts about it."""
     take: Callable[[int], bool] | None = None
     """Takes a batch for this process, by its index, where no other has taken it; None: every `processes`-th is its."""
     go_on: Callable[[], bool] = lambda: True
-    """Asked before each wave whether to decode it."""
+    """Asked before each setting of a batch whether to decode it."""
     batch_limit: int | None = None
     """Batch limit after an out-of-memory error; None before."""
     failed: dict[str, MethodError] = field(default_factory=dict)
@@ -71,6 +78,13 @@ class QualityRun:
         Raises:
             DlbenchError: one document alone does not fit the memory.
         """
+        try:
+            self._run(batches, settings, done)
+        except _Ended:
+            return False
+        return True
+
+    def _run(self, batches: Sequence[list[Prompted]], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         take, order = self.take, range(len(batches))
         # the longest first: last, one process would still be decoding it when all others are done
         for index in order if take is None else reversed(order):
@@ -80,11 +94,8 @@ class QualityRun:
             if take is not None and not take(index):
                 done(len(batch) * len(settings))
                 continue
-            for part in self._parts(batch, missing := self._missing(batch, settings)):
-                if missing and not self.go_on():
-                    return False
+            for part in self._parts(batch, self._missing(batch, settings)):
                 self._decode(part, settings, done)
-        return True
 
     def _missing(self, batch: Sequence[Prompted], settings: Sequence[Setting]) -> list[Setting]:
         wanted = [s for s in settings if s.key not in self.failed]
@@ -132,11 +143,10 @@ class QualityRun:
                 raise self._too_large(batch[0]) from error
         self.engine.release()
         device_memory.release()
-        if self.batch_limit is None:
-            self.note(
-                f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
-                f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
-            )
+        self.note(
+            f"{self.task.name} on {self.engine.backbone.name}: {len(batch)} documents at once do not fit the "
+            f"memory of {self.engine.backbone.device}; going on with half as many, or what fits"
+        )
         self.batch_limit = (len(batch) + 1) // 2
         return False
 
@@ -154,7 +164,8 @@ class QualityRun:
             return
         shared: Wave | None = None
         finished: dict[Any, list[Generation]] = {}
-        for setting in settings:
+        for setting in self._due(settings):
+            began = time.perf_counter()
             with self._guarded(setting):
                 same = setting.output_key(self.engine.backbone.depth)
                 generations = finished.get(same) if same is not None else None
@@ -169,10 +180,23 @@ class QualityRun:
                     self._check_weights(setting)
                     if same is not None:
                         finished[same] = generations
-                decoded = (self._sample(p, g) for p, g in zip(batch, generations, strict=True))
-                known = self.store.ids(setting.key)
-                self.store.append(setting.key, self.process, [s for s in decoded if s.id not in known])
+                self._keep(setting, (self._sample(p, g) for p, g in zip(batch, generations, strict=True)), began)
             done(len(batch))
+
+    def _keep(self, setting: Setting, decoded: Iterable[Sample], began: float) -> None:
+        """Store the samples that are new, and log the wave, which began at that time of `time.perf_counter`."""
+        known = self.store.ids(setting.key)
+        new = [sample for sample in decoded if sample.id not in known]
+        self.store.append(setting.key, self.process, new)
+        seconds = round(time.perf_counter() - began, 3)
+        self.log("wave", key=setting.key, documents=len(new), seconds=seconds)
+
+    def _due(self, settings: Sequence[Setting]) -> Iterator[Setting]:
+        """Yield the settings of a batch one by one, as long as `go_on` allows it."""
+        for setting in settings:
+            if not self.go_on():
+                raise _Ended
+            yield setting
 
     @contextlib.contextmanager
     def _guarded(self, setting: Setting) -> Iterator[None]:
@@ -208,13 +232,13 @@ class QualityRun:
 
     def _score_answers(self, batch: list[Prompted], settings: Sequence[Setting], done: Callable[[int], None]) -> None:
         items = [(p.document, p.encoded) for p in batch if p.encoded is not None]
-        for setting in settings:
+        for setting in self._due(settings):
+            began = time.perf_counter()
             with self._guarded(setting):
                 method = None if setting.name == "full" else setting.method
-                known = self.store.ids(setting.key)
                 scored = samples(self.engine, self.task, items, method, setting.seed, self.slots)
                 self._check_weights(setting)
-                self.store.append(setting.key, self.process, [s for s in scored if s.id not in known])
+                self._keep(setting, scored, began)
             done(len(batch))
 
     def _reads(self, settings: Sequence[Setting]) -> frozenset[int]:

@@ -8,6 +8,7 @@ some tasks score at random.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 
 from dlbench.data.document import Document
@@ -35,7 +36,7 @@ def rescore(
     Returns:
         The number of samples whose scores differ now.
     """
-    known: dict[object, list[tuple[float, dict[str, float]]]] = {}
+    known: dict[tuple[str, bytes], list[tuple[float, dict[str, float]]]] = {}
     changed, several = 0, list(dict.fromkeys(keys))
     for number, key in enumerate(several):
         earlier, samples = store.from_earlier_run(key), store.samples(key)
@@ -43,8 +44,7 @@ def rescore(
         for document in documents:
             if document.id in earlier:
                 sample = samples[document.id]
-                content = (document.id, sample.answers or sample.output)
-                scorings = known.setdefault(content, [])
+                scorings = known.setdefault((document.id, _hash(sample)), [])
                 while (sample.score, sample.scores) not in scorings and len(scorings) < 2:
                     scorings.append(_score(task, document, sample))
                 if (sample.score, sample.scores) not in scorings:
@@ -55,6 +55,11 @@ def rescore(
             changed += len(stale)
         say(number + 1, len(several))
     return changed
+
+
+def _hash(sample: Sample) -> bytes:
+    """A hash of what is scored: the outputs of all keys together may not fit the memory."""
+    return hashlib.sha256(repr(sample.answers or sample.output).encode()).digest()
 
 
 def _score(task: Task, document: Document, sample: Sample) -> tuple[float, dict[str, float]]:

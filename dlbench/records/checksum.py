@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
-from dlbench.records.jsonl import parse_line
+from dlbench.records.jsonl import parse_line, read_lines
 from dlbench.records.sample import Sample
 
 _CHECK = re.compile(rb'"check":"([0-9a-f]{32})",')  # inside a text the quotes would follow a backslash
@@ -37,6 +40,15 @@ def parse_sealed(key: str, line: bytes) -> Sample:
         if _checksum(key, whole) != sample.check:
             raise ValueError("check: the line was changed, or belongs to another key")
     return sample.model_copy(update={"check": None})
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of a key's file `KEY.jsonl`, one line in memory at a time, each with its checksum checked.
+
+    Raises:
+        RecordError: the file cannot be read, or a line is no sample, was changed, or belongs to another key.
+    """
+    return read_lines(path, Sample, partial(parse_sealed, path.stem))
 
 
 def _json(content: object) -> str:

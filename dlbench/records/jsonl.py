@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -68,8 +68,13 @@ def parse_line(line: bytes, model: type[Item]) -> Item:
     return item
 
 
-def read_lines(path: Path, model: type[Item]) -> Iterator[Item]:
+def read_lines(path: Path, model: type[Item], parse: Callable[[bytes], Item] | None = None) -> Iterator[Item]:
     """Yield the checked objects of a JSON Lines file, one line in memory at a time.
+
+    Args:
+        path: the file.
+        model: of its lines.
+        parse: checks one line, and raises a ValueError; `parse_line` where it is not given.
 
     Raises:
         RecordError: the file cannot be read, is too long, or a line is no object of that model.
@@ -83,7 +88,8 @@ def read_lines(path: Path, model: type[Item]) -> Iterator[Item]:
                 if number > model.max_lines:
                     raise RecordError(f"{path}: more than {model.max_lines:,} lines")
                 try:
-                    yield parse_line(line.removesuffix(b"\n"), model)
+                    whole = line.removesuffix(b"\n")
+                    yield parse_line(whole, model) if parse is None else parse(whole)
                 except ValueError as error:
                     raise RecordError(f"{path}, line {number}: {error}") from None
     except OSError as error:

@@ -9,6 +9,7 @@ samples/<key>.<n>.part   lines of process n that are not merged yet
 samples/<key>.candidates.jsonl   scores of an oracle's candidates per document
 samples/<key>.jsonl.damaged      a file with lines that cannot be believed, as it was found
 fits/<key>/              fitted parameters and weights
+refitted/                which fits an unfinished run with --refit has made
 tune/samples/            samples of documents of the fit split, by which budgets and representatives are chosen
 methods/                 plugin files of methods that were given as classes (`dlbench.run`)
 site/                    the board
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -30,10 +32,12 @@ from typing import Any
 from dlbench.errors import DlbenchError, RecordError
 from dlbench.records.checksum import parse_sealed, sealed_line
 from dlbench.records.jsonl import write_lines
+from dlbench.records.refitted import REFITTED
 from dlbench.records.schema import CandidateScore, Sample
 from dlbench.system import folder_lock, process_group
 from dlbench.system.files import SCRATCH, naming, remove_scratch, write_pieces, write_text
 from dlbench.system.paths import brief, reason
+from dlbench.terminal.event_log import LOG_FILE, STATE_FILE
 
 RUN_FILE = "run.json"
 """The file that marks a folder as that of a run."""
@@ -42,6 +46,10 @@ _KEPT = 2
 _BLOCK = 1 << 16
 METHODS = "methods"
 """Folder of the plugin files that are written for methods given as classes."""
+_BESIDE = (folder_lock.LOCK_FILE, LOG_FILE, f"{LOG_FILE}.old", STATE_FILE)
+"""Files that a run writes beside the mark of its folder."""
+_OF_KEYS, _KEYED = ("samples", "fits", REFITTED), re.compile(r"[0-9a-f]{32}\b")
+"""Folders whose files and folders begin with content keys."""
 _BENEATH = f"{'x' * 64}/{'x' * 64}"
 """A path at least as long as any that a run writes in its folder."""
 
@@ -262,9 +270,17 @@ def check_folder(out: Path, marker: str, what: str) -> None:
 
 
 def _before_marker(path: Path) -> bool:
-    """Whether a path in a folder is something that a run makes before it marks the folder as its own."""
-    if path.name == METHODS and path.is_dir():
-        return all(file.suffix == ".py" for file in path.iterdir())
-    if path.name == "samples" and path.is_dir():
-        return not any(path.iterdir())
-    return path.name == folder_lock.LOCK_FILE or path.name.endswith(SCRATCH)
+    """Whether a path in a folder without its mark is something that a run makes there.
+
+    It was begun and killed, or went on for a while after the folder had been removed: what it then wrote made it anew.
+    """
+    if path.name.endswith(SCRATCH):
+        return True
+    if not path.is_dir():
+        return path.name in _BESIDE
+    inside = list(path.iterdir())
+    if path.name == METHODS:
+        return all(file.suffix == ".py" for file in inside)
+    if path.name == "tune":
+        return all(one.name == RUN_FILE or _before_marker(one) for one in inside)
+    return path.name in _OF_KEYS and all(_KEYED.match(one.name) or one.name.endswith(SCRATCH) for one in inside)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from dlbench.fit import Facts, FitProbe, Readings, find_artifact, load_artifact,
 from dlbench.forecast.fits import duration, forecast
 from dlbench.forecast.speed import Clock, Speed
 from dlbench.method import Method
+from dlbench.records.refitted import Refitted
 from dlbench.registry import methods as registry
 from dlbench.registry import plugin_code
 from dlbench.registry.side_effects import undone
 from dlbench.running.config import RunSpec
 from dlbench.running.job import Job
+from dlbench.system.files import whole_folder
 from dlbench.system.stopping import check_time
 from dlbench.terminal.progress import Progress
 
@@ -81,8 +83,6 @@ class FitContext:
 
     spec: RunSpec
     progress: Progress
-    started: float = field(default_factory=time.time)
-    """When the run began: with --refit, older artifacts do not count."""
     reads: frozenset[int] = frozenset()
     """Layers before which any method of the run reads prompts."""
     clock: Clock = time.perf_counter
@@ -96,6 +96,11 @@ class FitContext:
     def folder(self) -> Path:
         """Where the artifacts of the run go."""
         return self.spec.out / "fits"
+
+    @property
+    def refitted(self) -> Refitted:
+        """What has been made again: with --refit, no other fits of the folder count."""
+        return Refitted(self.spec.out)
 
     def readings(self, job: Job, tokens: int | None) -> Readings:
         """Return what earlier fits on a job, with the same bound, have read; that of another job is dropped."""
@@ -124,13 +129,9 @@ class FitContext:
 
     def find(self, key: str) -> Path | None:
         """Return the folder of a fit that need not be made again, if there is one."""
-        if self.spec.fit and not self._is_of_this_run(key):
+        if self.spec.fit and not (self.refitted.has(key) and (self.folder / key / "fit.json").is_file()):
             return None
         return find_artifact(key, [self.folder])
-
-    def _is_of_this_run(self, key: str) -> bool:
-        fitted = self.folder / key / "fit.json"
-        return fitted.is_file() and fitted.stat().st_mtime >= self.started
 
 
 class MethodFitter:
@@ -224,6 +225,8 @@ class MethodFitter:
             check_time(context.spec.time_limit)
             folder = context.folder / key
             self._fit(job, budget, None if to_learn else learnt, folder)
+            if context.spec.fit:
+                context.refitted.add(key)
         return folder, *load_artifact(folder, type(self.method))
 
     def _learnt(self, fitted: Method) -> tuple[str, ...]:
@@ -266,7 +269,8 @@ class MethodFitter:
             foretold=None if foretold is None else round(foretold.seconds, 1),
         )
         try:
-            save_artifact(folder, learnt, facts)
+            with whole_folder(folder) as made:
+                save_artifact(made, learnt, facts)
         except SafetensorError as error:  # its message holds that of the system
             raise RecordError(f"{folder}: the fit cannot be written ({error}); make room there") from error
         except OSError as error:

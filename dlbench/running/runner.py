@@ -177,6 +177,7 @@ class Runner:
                     records = [r for r in records if r.key not in otherwise]
                     write_lines(self.store.out / "records.jsonl", records)
                     self.failures.timed(jobs, otherwise)
+            planner.fits.refitted.forget()
         show_results(self.store, records, times, (time.monotonic() - self.started) / 60)
         if self.spec.track:
             self.trackers.rows(rows_of(records, times))
@@ -249,6 +250,9 @@ class Runner:
             with self.progress:
                 self._choose_budgets(jobs, fitters, self._tune_parts())
                 planner.fit(fitters)
+                self._meet("")  # the others have found what was made
+                if self.main:
+                    planner.fits.refitted.forget()
         if self.main:
             show_fits(jobs)
         if planner.failures:
@@ -285,6 +289,7 @@ class Runner:
             job.slots,
             auto=self.spec.batch_size is None,
             note=self._note,
+            log=self.progress.log.event,
             go_on=lambda: not stopping.is_over(self.spec.time_limit),
         )
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ def _run(
         folder: for the job file and the results.
         done: told the number of settings that are finished, as they finish.
         note: prints what the process has to say.
-        time_limit: seconds after which it is stopped; None for no limit.
+        time_limit: seconds after which it is ended, whatever it does; None for no limit.
 
     Raises:
         DlbenchError: it failed.
@@ -172,7 +173,7 @@ def _run(
     routes: list[Routes] = []
     with errors.open("wb") as file:
         worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, env=env)
-        with watching.ending_stopped(worker) as given_up:
+        with watching.ending_stopped(worker, partial(stopping.is_over, time_limit)) as given_up:
             assert worker.stdout is not None
             for line in worker.stdout:
                 report = json.loads(line)
@@ -180,8 +181,9 @@ def _run(
                 if "note" in report:
                     note(report["note"])
                 routes.append(report.get("routes", {}))
-                stopping.check_time(time_limit)
             worker.wait()
+    if worker.returncode < 0 and not given_up:
+        stopping.check_time(time_limit)
     if worker.returncode:
         advice = "; --no-timing goes without it"
         if given_up or worker.returncode < 0:

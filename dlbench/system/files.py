@@ -70,6 +70,23 @@ def write_pieces(path: Path, pieces: Iterable[str]) -> None:
             raise
 
 
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder whole or not at all.
+
+    Yields:
+        An empty folder, which takes the place of `folder` where nothing is raised.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(SCRATCH, f".{folder.name}.", folder.parent, ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()  # the scratch folder can be read by its owner only
+        yield made
+        if folder.exists():
+            folder.replace(Path(scratch) / "before")
+        made.replace(folder)
+
+
 def remove_scratch(folder: Path) -> None:
     """Remove what processes that were killed left in a folder; no other process may be writing there."""
     for left in folder.rglob(f".*{SCRATCH}"):

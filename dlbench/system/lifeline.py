@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -99,6 +100,12 @@ def last_word(folder: Path, rank: int) -> tuple[str, str]:
         return word["device"], word["stack"]
     except (OSError, ValueError, KeyError):
         return "", ""
+
+
+def waits_for_others(stack: str) -> bool:
+    """Whether a stack ends in a call by which processes of a group wait for each other."""
+    files = re.findall(r'^ *File "(.*)", line \d+', stack, re.MULTILINE)
+    return bool(files) and "/torch/distributed/" in files[-1].replace("\\", "/")
 
 
 def _end_with_parent(pipe: int, folder: Path | None) -> None:

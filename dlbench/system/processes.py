@@ -11,7 +11,6 @@ import dataclasses
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from dlbench import errors
 from dlbench.errors import DlbenchError, WorkerLost, of_the_system
 from dlbench.system import lifeline, process_group
 from dlbench.system.cpu import cores
-from dlbench.system.stopping import EXIT_CODE, Stopped
+from dlbench.system.stopping import EXIT_CODE, SIGNALS, Stopped
 from dlbench.system.watching import Watch, end, killed_by
 
 if TYPE_CHECKING:
@@ -43,6 +42,9 @@ SOON = 0.5
 _PREFIX = "dlbench-launch-"
 _JOIN = {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "0"}
 """Tells torch in a worker that the store is there already: no worker listens at MASTER_PORT."""
+_TOLD = (EXIT_CODE, *(-number for number in SIGNALS))
+"""Exit codes of a worker that was told to stop: by itself, or by the system before it could."""
+_INTERFACE = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 KEPT = "what the processes finished is kept: the same command goes on there"
 
 SMALL = 64 * 2**20
@@ -103,8 +105,14 @@ def own_threads() -> Iterator[None]:
 
 
 def tell(spec: Path, error: DlbenchError) -> int:
-    """Write an error where `launch` finds it, and return the exit code for this process."""
-    spec.with_name(f"error-{process_group.rank()}").write_text(f"{type(error).__name__}\n{error}")
+    """Write an error where `launch` finds it, and return the exit code for this process.
+
+    Where that cannot be written, as on a full disk, the line is printed.
+    """
+    try:
+        spec.with_name(f"error-{process_group.rank()}").write_text(f"{type(error).__name__}\n{error}")
+    except OSError:
+        print(f"dlbench: {error}", file=sys.stderr, flush=True)
     return error.exit_code
 
 
@@ -151,6 +159,7 @@ def launch(module: str, spec: DataclassInstance, processes: int, what: str) -> N
         path.write_text(json.dumps(dataclasses.asdict(spec), default=str))
         store = _store(processes)
         place = {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port), "WORLD_SIZE": str(processes), **_JOIN}
+        place |= _over_loopback()
         workers: list[subprocess.Popen[bytes]] = []
         try:
             for rank in range(processes):
@@ -182,6 +191,18 @@ def _store(processes: int) -> TCPStore:
         )
 
 
+def _over_loopback() -> dict[str, str]:
+    """Variables by which the workers' connections stay on the loopback, as far as the user has not chosen others.
+
+    By themselves gloo and NCCL may take an address of the network, which a firewall can close and others can reach.
+    """
+    with contextlib.suppress(OSError, psutil.Error):
+        for name, addresses in psutil.net_if_addrs().items() if os.name == "posix" else ():
+            if any(one.address == "127.0.0.1" for one in addresses):
+                return {variable: name for variable in _INTERFACE if variable not in os.environ}
+    return {}
+
+
 def _remove_stale() -> None:
     """Remove the folders of launches whose processes were all killed at once."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
@@ -190,16 +211,21 @@ def _remove_stale() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
-    """Wait until all workers are done; return the rank of the first that fails, and why where it does not say so."""
+def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[list[int], str] | None:
+    """Wait until all workers are done.
+
+    Returns:
+        The rank of the first that fails, or the ranks of those that may be lost, and why where it does not say so;
+        None where all are done.
+    """
     watch = Watch([worker.pid for worker in workers])
     while True:
         codes = [worker.poll() for worker in workers]
         if failed := [rank for rank, code in enumerate(codes) if code]:
-            if any(codes[rank] in (EXIT_CODE, -signal.SIGTERM) for rank in failed):
+            if any(codes[rank] in _TOLD for rank in failed):
                 time.sleep(SOON)  # a scheduler tells all processes: the signal for this one may come last
             killed = [rank for rank in failed if (codes[rank] or 0) < 0]
-            return (killed or failed)[0], ""
+            return (killed or failed)[:1], ""
         if None not in codes:
             return None
         if silent := watch.lost(codes):
@@ -208,23 +234,28 @@ def _wait(workers: Sequence[subprocess.Popen[bytes]]) -> tuple[int, str] | None:
 
 
 def _fault(
-    rank: int, why: str, workers: Sequence[subprocess.Popen[bytes]], folder: Path, what: str
+    ranks: Sequence[int], why: str, workers: Sequence[subprocess.Popen[bytes]], folder: Path, what: str
 ) -> DlbenchError | Stopped:
-    """The error for a worker that failed."""
-    reported = [one.read_text() for one in sorted(folder.glob("error-*"))]
-    code = workers[rank].returncode
+    """The error for a worker that failed, or for several of which some may be lost."""
+    reported = [text for one in sorted(folder.glob("error-*")) if (text := one.read_text())]  # a full disk: empty
+    code = workers[ranks[0]].returncode
     if not why and reported:
         kind_name, _, line = reported[0].partition("\n")
         kind = getattr(errors, kind_name, None)
         return kind(line) if isinstance(kind, type) and issubclass(kind, DlbenchError) else DlbenchError(line)
-    if not why and code in (EXIT_CODE, -signal.SIGTERM):
-        said = folder / f"stopped-{rank}"  # not there where it was ended in a library, or while it imported
+    if not why and code in _TOLD:
+        said = folder / f"stopped-{ranks[0]}"  # not there where it was ended in a library, or while it imported
         return Stopped(said.read_text() if said.is_file() else "a process was told to stop")
-    device, stack = lifeline.last_word(folder, rank)
-    name = f"process {rank} of {len(workers)} of the {what}"
-    where = ", ".join(filter(None, (device, f"pid {workers[rank].pid}")))
-    if not why and code > 0:
-        return WorkerLost(f"{name} ({where}) failed (exit code {code}); see what it printed above")
-    if stack:
-        print(f"{name} was last seen here:\n{stack}", end="", file=sys.stderr, flush=True)
-    return WorkerLost(f"{name} ({where}) {why or killed_by(-code)}; {KEPT}")
+    named, suspects = dict[int, str](), list[int]()
+    for rank in ranks:
+        device, stack = lifeline.last_word(folder, rank)
+        name = f"process {rank} of {len(workers)} of the {what}"
+        named[rank] = f"{name} ({', '.join(filter(None, (device, f'pid {workers[rank].pid}')))})"
+        if not why and code > 0:
+            return WorkerLost(f"{named[rank]} failed (exit code {code}); see what it printed above")
+        if stack:
+            print(f"{name} was last seen here:\n{stack}", end="", file=sys.stderr, flush=True)
+        if not lifeline.waits_for_others(stack):
+            suspects.append(rank)
+    lost = " and ".join(named[rank] for rank in suspects or ranks)
+    return WorkerLost(f"{lost} {why or killed_by(-code)}; {KEPT}")

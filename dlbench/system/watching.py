@@ -53,8 +53,12 @@ def beside(watch: Callable[[threading.Event], object]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ending_stopped(worker: subprocess.Popen[bytes]) -> Iterator[list[str]]:
+def ending_stopped(worker: subprocess.Popen[bytes], is_over: Callable[[], bool] = lambda: False) -> Iterator[list[str]]:
     """Watch a process while its output is read, and end it where that ends otherwise.
+
+    Args:
+        worker: the process.
+        is_over: asked once in a second whether the process is to be ended.
 
     Yields:
         A list that gets the reason where the process was given up.
@@ -64,8 +68,9 @@ def ending_stopped(worker: subprocess.Popen[bytes]) -> Iterator[list[str]]:
     def look(done: threading.Event) -> None:
         watch = Watch([worker.pid])
         while not done.wait(LOOK):
-            if lost := watch.lost([worker.poll()]):
-                given_up.append(lost[1])
+            lost = watch.lost([worker.poll()])
+            if lost or is_over():
+                given_up.extend([lost[1]] if lost else [])
                 worker.kill()
                 return
 
@@ -93,8 +98,8 @@ class Watch:
         self._stopped: dict[int, float] = {}
         self._busy, self._used, self._counted = self._looked, 0.0, self._looked
 
-    def lost(self, codes: Sequence[int | None]) -> tuple[int, str] | None:
-        """Return the index of a process that is lost, and why; looks once in a second.
+    def lost(self, codes: Sequence[int | None]) -> tuple[list[int], str] | None:
+        """Return the indices of processes that may be lost, and why; looks once in a second.
 
         Args:
             codes: exit codes of the processes; None for those that have not ended.
@@ -109,7 +114,7 @@ class Watch:
             with contextlib.suppress(psutil.Error):
                 if code is None and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
                     if now - self._stopped.setdefault(index, now) >= STOPPED:
-                        return index, f"has been stopped (SIGSTOP) for {STOPPED:.0f} s, so it was ended"
+                        return [index], f"has been stopped (SIGSTOP) for {STOPPED:.0f} s, so it was ended"
                 else:
                     self._stopped.pop(index, None)
         if now - self._counted < STUCK / 20:  # to look for children takes long where many processes run
@@ -118,8 +123,8 @@ class Watch:
         if abs(used - self._used) > IDLE * len(self._pids):
             self._busy, self._used = now, used
         if now - self._busy >= STUCK and not self._stopped:
-            first = next((index for index, code in enumerate(codes) if code is None), 0)
-            return first, f"has done nothing for {STUCK:.0f} s, nor has any other, so it was ended"
+            there = [index for index, code in enumerate(codes) if code is None]
+            return there, f"did nothing for {STUCK:.0f} s, nor did any other process"
         return None
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ _EVERY = 1.0
 """Least seconds between two writings of the state while one kind of work goes on, and ten times that in the log."""
 _MOST = 16 << 20
 """Bytes from which on the log of a folder is begun anew; the older one stays beside it."""
+
+_LONGEST = 1 << 20
+"""Bytes of a line up to which it is read."""
 
 
 class EventLog:
@@ -82,3 +86,15 @@ class EventLog:
         if self._folder is not None and text:
             with contextlib.suppress(OSError), (self._folder / LOG_FILE).open("a", encoding="utf-8") as file:
                 file.write(text)
+
+
+def last_event(folder: Path, kinds: Container[str]) -> dict[str, Any]:
+    """Return the last event of some kinds that the first process of a run has told; empty where the log has none."""
+    last: dict[str, Any] = {}
+    with contextlib.suppress(OSError), (folder / LOG_FILE).open("rb") as file:
+        while line := file.readline(_LONGEST):
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("event") in kinds and event.get("rank") == 0:
+                    last = event
+    return last

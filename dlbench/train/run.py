@@ -29,7 +29,8 @@ from dlbench.models.catalog import resolve_device
 from dlbench.models.loading import load, stored_config
 from dlbench.system import device_memory, lifeline, process_group, stopping
 from dlbench.system.cpu import cores
-from dlbench.system.files import write_text
+from dlbench.system.files import naming, write_text
+from dlbench.system.folder_lock import FolderLock
 from dlbench.system.processes import WAIT, ended_by, launch, own_threads
 from dlbench.terminal.console import open_console
 from dlbench.terminal.progress import Progress
@@ -101,10 +102,21 @@ class Training:
         self.spec, self.device, self.main = spec, torch.device(device), self.accelerator.is_main_process
         self.recipe = spec.build_recipe()
         self.work = spec.out / WORK
+        self.lock = FolderLock(spec.out)
         self.progress = Progress(shown=self.main)
 
     def run(self) -> None:
-        """Carry out the training, or what is left of it."""
+        """Carry out the training, or what is left of it.
+
+        Raises:
+            DlbenchError: something cannot be done as asked, or another command writes to the output folder.
+        """
+        try:
+            self._run()
+        finally:
+            self.lock.free()
+
+    def _run(self) -> None:
         marker = self._marker()
         if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
             self._show(read_card(self.spec.out), "trained already: ")
@@ -117,7 +129,8 @@ class Training:
             with self.progress.stage("texts to learn from", "make") as say:
                 spec = self.spec
                 corpus = data.gather(backbone, list(tasks), spec.documents, spec.epochs, spec.seed, say)
-            before = self._begin(marker, backbone, tasks, corpus)
+            self._claim()
+            before = self._begin(self._marker(), backbone, tasks, corpus)
             adapters = self._adapters(backbone)
             trainer = self._train(backbone, corpus)
             if self.main:
@@ -125,6 +138,13 @@ class Training:
             self.accelerator.wait_for_everyone()
         if self.main:
             self._show(read_card(self.spec.out))
+
+    def _claim(self) -> None:
+        """Take the lock of the output folder: another training may have begun there since it was checked."""
+        if self.main:
+            with naming(self.spec.out):
+                self.spec.out.mkdir(parents=True, exist_ok=True)
+                self.lock.take()
 
     def _marker(self) -> dict[str, Any] | None:
         """Read what the output folder holds of an earlier start.

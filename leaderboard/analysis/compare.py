@@ -16,8 +16,7 @@ from dlbench.leaderboard.data.paired_scores import ScoredEntry, scored_entries
 from dlbench.leaderboard.data.run_files import read_runs
 from dlbench.leaderboard.data.tracks import Track
 from dlbench.leaderboard.formatting import percent
-from dlbench.records.jsonl import read_lines
-from dlbench.records.schema import Sample
+from dlbench.records.checksum import read_samples
 from dlbench.stats import (
     Interval,
     Outcomes,
@@ -269,7 +268,7 @@ def _outputs(run: Path, entry: ScoredEntry, ids: Iterable[str]) -> dict[str, str
     path, wanted = run / "samples" / f"{entry.row.record.key}.jsonl", set(ids)
     if not wanted or not path.is_file():
         return {}
-    return {sample.id: sample.output for sample in read_lines(path, Sample) if sample.id in wanted}
+    return {sample.id: sample.output for sample in read_samples(path) if sample.id in wanted}
 
 
 def described(comparisons: Sequence[Comparison]) -> str:

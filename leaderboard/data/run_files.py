@@ -12,6 +12,7 @@ from dlbench.errors import RecordError
 from dlbench.leaderboard.data.layer_usage import count_usage
 from dlbench.leaderboard.data.same_key import BoardKeys, place_of
 from dlbench.leaderboard.data.tracks import Track, build_tracks
+from dlbench.records.checksum import read_samples
 from dlbench.records.jsonl import JsonLine, read_lines
 from dlbench.records.schema import Asked, Record, Sample, SharedSources, Timing, Trust, Usage
 from dlbench.records.schema import Scores as ScoresLine
@@ -181,7 +182,7 @@ def _sampled(path: Path, key: str, depth: int, wanted: Container[str] | None) ->
     scores: dict[str, float] = {}
 
     def seen() -> Iterable[Sample]:
-        for sample in read_lines(path, Sample):
+        for sample in read_samples(path):
             if wanted is not None and sample.id not in wanted:
                 continue
             if scores.setdefault(sample.id, sample.score) != sample.score:

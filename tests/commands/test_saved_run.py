@@ -126,3 +126,27 @@ def test_runs_are_listed_with_their_state(tmp_path, capsys):
     assert [one["event"] for one in events] == ["note", "progress"] and all(one["rank"] == 0 for one in events)
     assert cli.main(["runs", str(tmp_path / "done" / "none")]) == 2
     assert "no run there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "state"),
+    [
+        ([("run", {})], "unfinished"),  # killed, such as while it took its times
+        ([("run", {}), ("ended", {"by": "Stopped"})], "unfinished"),
+        ([("run", {}), ("finished", {})], "finished"),
+        ([("run", {}), ("ended", {"by": "RowsLeftOutError"})], "finished"),
+        ([("run", {}), ("finished", {}), ("run", {})], "unfinished"),
+        ([], "finished"),  # of an earlier release
+    ],
+)
+def test_a_run_is_finished_when_its_log_says_so(tmp_path, capsys, told, state):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "records.jsonl").touch()
+    log, other = EventLog(), EventLog(rank=1)
+    for one in (log, other):
+        one.open(tmp_path)
+    for kind, facts in told:
+        log.event(kind, **facts)
+    other.event("finished")  # of another process, which does not wait for the times
+    assert cli.main(["runs", str(tmp_path), "--json"]) == 0
+    assert [one["state"] for one in json.loads(capsys.readouterr().out)] == [state]

@@ -164,13 +164,26 @@ def test_a_run_that_is_not_to_go_on_stops_between_two_waves(tmp_path):
     assert run.run(batches, everything, done.append)  # nothing is missing
 
 
+def test_a_run_that_is_not_to_go_on_stops_between_two_settings_of_a_batch(tmp_path):
+    run = QualityRun(engine(), Length(), Store(tmp_path), False)
+    run.store.open({})
+    everything, done = settings(conditions(Length())), []
+    batches = waves(tokenise(run.engine, documents(3)), 3)
+    run.go_on = lambda: sum(done) < 2 * 3
+    assert not run.run(batches, everything, done.append)
+    assert [len(run.store.samples(s.key)) for s in everything] == [3, 3, 0, 0, 0]  # what was decoded is kept
+    run.go_on = lambda: True
+    assert run.run(batches, everything, done.append)
+    assert {len(run.store.samples(s.key)) for s in everything} == {3}
+
+
 def plain(store, keys):
     return [{i: s.model_dump(exclude={"executed_flops"}) for i, s in store.samples(key).items()} for key in keys]
 
 
 @pytest.mark.parametrize(("fits", "tried"), [(3, [8, 4, 2]), (1, [8, 4, 2, 1])])
 def test_a_wave_that_does_not_fit_is_halved(tmp_path, monkeypatch, fits, tried):
-    """What is written is the same; the smaller size is kept, and people are told once."""
+    """What is written is the same; the smaller size is kept, and people are told of every halving."""
     whole, keys, _ = decode(tmp_path / "whole", count=17, size=8)
     rows, said, prefill = [], [], Engine.prefill
 
@@ -188,7 +201,21 @@ def test_a_wave_that_does_not_fit_is_halved(tmp_path, monkeypatch, fits, tried):
     assert rows[: len(tried)] == tried and max(rows[len(tried) :]) <= fits
     assert sum(done) == 17 * 5 and min(done) >= 0
     assert plain(run.store, keys) == plain(whole, keys)
-    assert len(said) == 1 and "toy on tiny: 8 documents at once do not fit the memory of cpu" in said[0]
+    assert [line.partition(" documents")[0] for line in said] == [f"toy on tiny: {n}" for n in tried[:-1]]
+    assert all("documents at once do not fit the memory of cpu" in line for line in said)
+
+
+def test_every_wave_is_logged(tmp_path):
+    run = QualityRun(engine(), Length(), Store(tmp_path), False)
+    run.store.open({})
+    everything, logged = settings(conditions(Length())), []
+    run.log = lambda kind, **facts: logged.append((kind, facts))
+    run.run(waves(tokenise(run.engine, documents(5)), 3), everything, lambda amount: None)
+    assert {kind for kind, _ in logged} == {"wave"} and all(facts["seconds"] >= 0 for _, facts in logged)
+    assert [(facts["key"], facts["documents"]) for _, facts in logged] == [
+        *((setting.key, 3) for setting in everything),
+        *((setting.key, 2) for setting in everything),
+    ]
 
 
 def test_what_was_finished_before_memory_ran_out_is_kept(tmp_path, monkeypatch):

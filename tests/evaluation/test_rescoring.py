@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 
 import pytest
 import small_model
@@ -224,6 +225,26 @@ def test_what_was_decoded_now_is_not_scored_twice(tmp_path, monkeypatch):
     assert list(fresh) == [d.id for d in documents]
     assert [fresh[d.id].score for d in documents] == [0.2] * 3 + [0.9] * (len(documents) - 3)  # 2 of 5 letters, halved
     assert rescore(task, documents, Store(tmp_path / "out"), keys[:1]) == len(documents) - 3
+
+
+def test_memory_does_not_grow_with_the_outputs_of_the_keys(tmp_path, monkeypatch):
+    folder = lay(tmp_path / "tasks")
+    monkeypatch.syspath_prepend(folder)
+    task = loader.load_task(str(folder / "writes.yaml"))
+    documents, store = task.documents("test"), Store(tmp_path / "out")
+    monkeypatch.setattr(task, "score", lambda d, output: {"letters": 0.5})
+    store.open({})
+    keys = [f"{number:032x}" for number in range(16)]
+    for key in keys:
+        store.append(key, 0, [sample(d.id, output=f"{key} {d.id} " + "x" * 50_000) for d in documents])
+        store.merge(key, [d.id for d in documents])
+    held, store = [], Store(tmp_path / "out")
+    tracemalloc.start()
+    try:
+        rescore(task, documents, store, keys, lambda done, total: held.append(tracemalloc.get_traced_memory()[0]))
+    finally:
+        tracemalloc.stop()
+    assert held[15] - held[3] < 12 * COUNT * 2_000  # of 12 keys, of which 7 MB were read
 
 
 def test_a_scoring_that_fails_is_one_line(tmp_path, monkeypatch):

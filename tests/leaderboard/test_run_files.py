@@ -1,9 +1,29 @@
 """What is read of run folders."""
 
+import pytest
 from record_factory import synthetic_run
 
+from dlbench.errors import RecordError
 from dlbench.leaderboard.data.run_files import read_runs
-from dlbench.records.jsonl import write_lines
+from dlbench.records.checksum import sealed_line
+from dlbench.records.jsonl import read_lines, write_lines
+from dlbench.records.schema import Sample
+
+
+def test_samples_that_were_changed_are_refused(tmp_path):
+    run = synthetic_run(documents=12)
+    folder = run.write(tmp_path / "run")
+    before = read_runs([folder])
+    path = folder / "samples" / f"{run.records[0].key}.jsonl"
+    first, *others = read_lines(path, Sample)  # they have no checksums, as in earlier releases
+    sealed = [sealed_line(path.stem, one) for one in (first, *others)]
+    path.write_text("\n".join(sealed) + "\n")
+    assert read_runs([folder]).scores == before.scores
+    better = first.model_copy(update={"score": 1.0 - first.score / 2})
+    changed = better.model_copy(update={"check": sealed_line(path.stem, first).partition('"check":"')[2][:32]})
+    write_lines(path, [changed, *others])
+    with pytest.raises(RecordError, match=f"{path.stem}.jsonl, line 1: check: the line was changed, or belongs to"):
+        read_runs([folder])
 
 
 def test_samples_of_an_earlier_larger_run_do_not_count(tmp_path):

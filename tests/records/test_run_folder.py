@@ -309,6 +309,21 @@ def test_a_folder_that_a_kill_left_unmarked_is_taken(tmp_path):
         check_folder(tmp_path, "run.json", "run")
 
 
+def test_what_a_run_wrote_after_its_folder_was_removed_is_taken(tmp_path):
+    written = (f"fits/{KEY}/fit.json", f"tune/samples/{KEY}.jsonl", "tune/run.json", f"samples/{KEY}.jsonl")
+    for path in (*written, f"refitted/{KEY}"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    for name in ("log.jsonl", "log.jsonl.old", "state.json"):
+        (tmp_path / name).touch()
+    check_folder(tmp_path, "run.json", "run")
+    for foreign in ("fits/galaxy.fits", "tune/piano.txt", "state.db", "log.jsonl.gz"):
+        (tmp_path / foreign).touch()
+        with pytest.raises(DlbenchError, match="holds files but no run"):
+            check_folder(tmp_path, "run.json", "run")
+        (tmp_path / foreign).unlink()
+
+
 def test_candidates_stand_beside_the_samples(store):
     line = CandidateScore(id="a", candidate="prefix-2", layers=(0, 1), share=0.5, score=0.25)
     store.put(KEY, [sample("a")])

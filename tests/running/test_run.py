@@ -27,7 +27,7 @@ from dlbench.running.config import RunSpec
 from dlbench.running.job import Job
 from dlbench.running.method_fitter import MethodFitter
 from dlbench.running.planner import Planner
-from dlbench.system import folder_lock
+from dlbench.system import folder_lock, stopping
 from dlbench.system import processes as launch
 from dlbench.terminal.progress import Progress
 
@@ -140,8 +140,8 @@ def test_a_run_that_its_time_limit_stops_goes_on(
     out, decoded, decode = tmp_path / "out", [0], QualityRun._decode_batch
 
     def counting(run: QualityRun, *given: Any) -> None:
-        decoded[0] += run.store.out == out
         decode(run, *given)
+        decoded[0] += run.store.out == out
 
     monkeypatch.setattr(QualityRun, "_decode_batch", counting)
     monkeypatch.setattr("dlbench.system.stopping.left", lambda limit: limit and limit - decoded[0])
@@ -453,6 +453,32 @@ def test_processes_share_the_fits_and_make_none_twice(
     keys = [key for _, key in made]
     assert len(keys) == len(set(keys)) == 6  # the router and its constant, mue: at two budgets
     assert len({name for name, _ in made}) == 2
+    assert not list((tmp_path / "fits").glob(".*"))
+
+
+@pytest.mark.slow
+def test_a_run_that_fits_again_goes_on_where_it_was_stopped_whatever_the_clock_says(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    fit, several = MethodFitter._fit, [1, 9, 9]
+
+    def counted(self: MethodFitter, *arguments: Any) -> None:
+        if not several[0]:
+            raise stopping.Stopped(stopping.OVER)
+        several[0] -= 1
+        made.append(arguments[-1].name)
+        fit(self, *arguments)
+
+    monkeypatch.setattr(MethodFitter, "_fit", counted)
+    line = ["run", "--model", str(tiny), "--task", "nano_summary", "--limit", "1", "--method", "mue", "--budget",
+            "0.5,0.75", "--fit-tokens", "500", "--refit", "--no-timing", "--out", str(tmp_path)]  # fmt: skip
+    assert main(line) == 143 and len(made) == 1
+    os.utime(tmp_path / "fits" / made[0] / "fit.json", (0, 0))
+    assert several.pop(0) == 0 and main(line) == 0
+    assert len(made) == len(set(made)) == 2 and not (tmp_path / "refitted").exists()
+    assert several.pop(0) == 8 and main(line) == 0
+    assert sorted(made[:2]) == sorted(made[2:])  # that run was finished: all are made again
     assert not list((tmp_path / "fits").glob(".*"))
 
 

@@ -30,8 +30,15 @@ def works():
         os.kill(os.getpid(), getattr(signal, spec["fault"]))
     if rank == 1 and spec["fault"] == "limit":
         raise stopping.Stopped(stopping.OVER)
+    if rank == 0 and spec["fault"] == "stuck":
+        gather_object([rank])
     time.sleep(60)
 
+if spec["fault"] == "stuck":
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    PartialState(cpu=True)
 lifeline.works_on(f"toy:{rank}")
 try:
     with stopping.by_signals():
@@ -97,21 +104,22 @@ def gone(numbers, within):
     [
         ("SIGKILL", "was killed by SIGKILL, as the system does where memory runs out"),
         ("SIGSTOP", "has been stopped (SIGSTOP) for 1 s"),
-        ("stuck", "has done nothing for 3 s, nor has any other"),
+        ("stuck", "did nothing for 6 s, nor did any other process"),
     ],
 )
 def test_a_lost_worker_is_named_with_its_rank_device_and_stack(folder, fault, said, monkeypatch, capfd):
     if fault == "stuck":
-        monkeypatch.setattr(watching, "STUCK", 3.0)
+        monkeypatch.setattr(watching, "STUCK", 6.0)
     start = time.monotonic()
     with pytest.raises(WorkerLost) as caught:
         processes.launch("launched", Spec(str(folder), fault), 2, "run")
     assert time.monotonic() - start < 60 and caught.value.exit_code == 3
-    rank = 0 if fault == "stuck" else 1
     line, stack = str(caught.value), capfd.readouterr().err
-    assert f"process {rank} of 2 of the run (toy:{rank}, pid " in line and said in line and "\n" not in line
+    assert line.startswith("process 1 of 2 of the run (toy:1, pid ") and said in line and "\n" not in line
+    assert "process 0" not in line  # it waits for the other
     assert "the same command goes on" in line
-    assert f"process {rank} of 2 of the run was last seen here" in stack and "launched.py" in stack
+    assert "process 1 of 2 of the run was last seen here" in stack and "launched.py" in stack
+    assert ("process 0 of 2 of the run was last seen here" in stack and "gather_object" in stack) == (fault == "stuck")
     assert gone(pids(folder), 0) == [] and not list((folder / "tmp").iterdir())
 
 

@@ -21,12 +21,14 @@ from dlbench.models.checkpoint.hashes import fingerprint
 from dlbench.models.loading import load
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
-from dlbench.train import run
+from dlbench.system.folder_lock import FolderLock
+from dlbench.train import data, run
 from dlbench.train.card import read_card
 from dlbench.train.loop import Trainer
 
 CHECKOUT = Path(__file__).parents[2]
 FILES = {
+    ".lock",
     "README.md",
     "config.json",
     "dlbench.json",
@@ -287,6 +289,20 @@ def test_a_folder_that_is_not_ours_is_left_alone(tiny: Path, tmp_path: Path, cap
     assert main(command(tiny, tmp_path)) == 2
     assert "holds files but no train.json, so it is not a dlbench training" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_trainings_do_not_write_to_one_folder(tiny: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    """The second has passed the checks before the first writes anything."""
+    lock, gather = FolderLock(tmp_path), data.gather
+    monkeypatch.setattr(FolderLock.take, "__defaults__", (0.0,))
+    monkeypatch.setattr(data, "gather", lambda *given: lock.take() and gather(*given))
+    monkeypatch.setattr(run.Training, "_train", None)
+    try:
+        assert main(command(tiny, tmp_path)) == 2
+    finally:
+        lock.free()
+    assert f"another command writes there (process {os.getpid()} on " in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_quantised_model_is_refused(tiny: Path, tmp_path: Path, capsys, monkeypatch) -> None:
