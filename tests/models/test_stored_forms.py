@@ -6,11 +6,12 @@ import gguf_files
 import pytest
 import small_model
 import torch
-from checkpoints import copy
+from checkpoints import copy, rewrite
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, TorchAoConfig
 
 from dlbench.cli import main
+from dlbench.engine import Engine, Request
 from dlbench.engine.flops.costs import linear_flops
 from dlbench.errors import DlbenchError
 from dlbench.models.catalog import AUTO
@@ -65,6 +66,35 @@ def test_a_checkpoint_of_torchao_runs_as_it_was_saved(torchao, tmp_path):
     full, half = read_lines(tmp_path / "out" / "records.jsonl", Record)
     assert full.backbone.quantization == half.backbone.quantization == "torchao Int8WeightOnly"
     assert full.compute.flops.layers == 2 * half.compute.flops.layers > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_that_is_dequantised_has_one_dtype(dtype, tmp_path):
+    """Without a GPU transformers dequantises FP8, to the dtype of the checkpoint rather than the one asked for."""
+    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    saved = small_model.save(tmp_path / "plain", dtype=torch.bfloat16)
+    folder = copy(saved, tmp_path / "m", quantization_config=how)
+    plain = load_file(folder / "model.safetensors")
+    rewrite(folder, lambda weights: dict(entry for one in weights.items() for entry in in_fp8(*one)))
+    backbone = load(str(folder), dtype=dtype)
+    assert {p.dtype for p in backbone.model.parameters()} == {getattr(torch, dtype)}
+    assert (backbone.dtype, backbone.quantization) == (dtype, "fp8")
+    name = "model.layers.1.mlp.up_proj.weight"
+    wanted = plain[name].float()
+    assert torch.allclose(backbone.model.get_parameter(name).float(), wanted, atol=wanted.abs().max().item() / 16)
+    (written,) = Engine(backbone).prefill([Request("a", (5, 6, 7), 4)]).decode()
+    assert len(written.tokens) > 0
+
+
+def in_fp8(name, weight):
+    """A weight as FP8 checkpoints store it: a matrix of the layers as float8, and a scale for each of its blocks."""
+    if "proj" not in name:
+        return [(name, weight)]
+    scale = weight.float().abs().max() / 448
+    return [
+        (name, (weight.float() / scale).to(torch.float8_e4m3fn)),
+        (f"{name}_scale_inv", scale.reshape(1, 1)),
+    ]
 
 
 class Packed(torch.nn.Module):
