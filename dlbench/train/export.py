@@ -100,6 +100,8 @@ class Trained:
             rank=self.adapters.rank,
             alpha=self.adapters.alpha,
             modules=self.adapters.modules,
+            without=self.adapters.without,
+            without_share=round(self.adapters.without_share, 4),
         )
 
     def _quality(self, after: MeasuredQuality, sets: Mapping[str, frozenset[int]]) -> tuple[Measured, ...]:
