@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.models.families import Family, KeyValueShape, resolve
-from dlbench.models.recognition.observation import KEYS, TOKENS, LayerTrace, Observation, Unrecognised, is_linear
+from dlbench.models.linear_maps import is_linear
+from dlbench.models.recognition.observation import KEYS, TOKENS, LayerTrace, Observation, Unrecognised
 
 _T = TypeVar("_T")
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
@@ -163,7 +164,7 @@ def _projections(seen: Observation, attention: str) -> tuple[tuple[str, ...], tu
         for path in paths
         if _QUERY.search(name := path.rpartition(".")[2])
         and not _MORE_THAN_QUERY.search(name)
-        and all(isinstance(resolve(layer, path), nn.Linear) for layer in seen.modules)
+        and all(is_linear(resolve(layer, path)) for layer in seen.modules)
     ]
     fill = tuple(path for path in paths if path not in query)
     if not fill:
