@@ -62,17 +62,28 @@ class ChosenBudgets:
     @property
     def line(self) -> str:
         """What people are told."""
+        if not self.budgets:
+            return f"no budgets for {self.backbone}: of its one layer nothing can be left out; --budget 1 runs all of it"
         shown = ", ".join(f"{100 * budget:.4g}" for budget in self.budgets)
         head = f"budgets of {self.backbone}: {shown} % of the layers"
         tasks = ", ".join(f"{count} of {task}" for task, count in self.documents.items())
         if not self.kept:
             why = f"full depth scores nothing on {tasks}" if tasks else "no documents to choose them by"
             return f"{head}, the fixed ones: {why}; --budget gives others"
+        return f"{head}, {self._why()}, on fit documents ({tasks}); --budget gives others"
+
+    def _why(self) -> str:
+        """What they were chosen by: the layers that keep 98 % and a third of full depth's quality."""
         high, low = (fewest(self.kept, level) for level in (HIGH, LOW))
-        return (
-            f"{head}, between a third and 98 % of full depth's quality: {RULE} keeps these with {low} and {high} of "
-            f"{self.depth} layers, on fit documents ({tasks}); --budget gives others"
-        )
+        if low == self.depth:
+            return f"the highest that there are: without one layer {RULE} keeps less than a third of full depth's quality"
+        if high == self.depth:
+            keeps = f"{RULE} keeps a third with {low} of {self.depth} layers, and 98 % with all of them only"
+            return f"from a third of full depth's quality on: {keeps}"
+        keeps = f"{RULE} keeps these with {low} and {high} of {self.depth} layers"
+        ends = [round(end * self.depth) for end in (self.budgets[0], self.budgets[-1])]
+        around = "between" if ends == [low, high] else "around"
+        return f"{around} a third and 98 % of full depth's quality: {keeps}"
 
     def to_json(self) -> dict[str, Any]:
         """Return it for run.json."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dlbench.models.families import Family, KeyValueShape, resolve
+from dlbench.models.families import FAMILIES, Family, KeyValueShape, resolve
 from dlbench.models.linear_maps import is_linear
 from dlbench.models.recognition.observation import KEYS, TOKENS, LayerTrace, Observation, Unrecognised
 
@@ -32,10 +32,11 @@ _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.float16: 1e-2}
 
 
 def expected(config: Any, *, trust_remote_code: bool = False) -> Family:
-    """What is known of a model's family before it is loaded, from an empty model: the path of its layers.
+    """What is known of a model's family before it is loaded, from an empty model: its row, or the path of its layers.
 
     Args:
-        config: transformers' configuration of the model.
+        config: transformers' configuration of the model; of one with other parts, such as vision, the language model
+            may be of a type of its own.
         trust_remote_code: whether code that comes with the model may run.
 
     Raises:
@@ -52,7 +53,7 @@ def expected(config: Any, *, trust_remote_code: bool = False) -> Family:
         if "Unrecognized configuration class" in said:
             raise Unrecognised("transformers has no language model of this type") from error
         raise Unrecognised(f"config.json gives no model ({type(error).__name__}: {said[:160]})") from error
-    return Family(layers=_layers(model), head=())
+    return FAMILIES.get(model.config.model_type) or Family(layers=_layers(model), head=())
 
 
 def recognise(model: Any) -> Family:
