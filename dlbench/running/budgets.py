@@ -63,7 +63,7 @@ class ChosenBudgets:
     def line(self) -> str:
         """What people are told."""
         if not self.budgets:
-            return f"no budgets for {self.backbone}: of its one layer nothing can be left out; --budget 1 runs all of it"
+            return f"no budgets for {self.backbone}: its one layer cannot be left out; --budget 1 runs it"
         shown = ", ".join(f"{100 * budget:.4g}" for budget in self.budgets)
         head = f"budgets of {self.backbone}: {shown} % of the layers"
         tasks = ", ".join(f"{count} of {task}" for task, count in self.documents.items())
@@ -76,10 +76,10 @@ class ChosenBudgets:
         """What they were chosen by: the layers that keep 98 % and a third of full depth's quality."""
         high, low = (fewest(self.kept, level) for level in (HIGH, LOW))
         if low == self.depth:
-            return f"the highest that there are: without one layer {RULE} keeps less than a third of full depth's quality"
+            return f"the highest below all: without one layer {RULE} keeps less than a third of full depth's quality"
         if high == self.depth:
-            keeps = f"{RULE} keeps a third with {low} of {self.depth} layers, and 98 % with all of them only"
-            return f"from a third of full depth's quality on: {keeps}"
+            third = f"{RULE} keeps a third of full depth's quality with {low} of {self.depth} layers"
+            return f"up to all layers but one: {third}, and 98 % with all of them only"
         keeps = f"{RULE} keeps these with {low} and {high} of {self.depth} layers"
         ends = [round(end * self.depth) for end in (self.budgets[0], self.budgets[-1])]
         around = "between" if ends == [low, high] else "around"
@@ -147,7 +147,7 @@ def choose(jobs: Sequence[Job], parts: TuneParts) -> list[ChosenBudgets]:
         backbone = _anchors(group)[0].engine.backbone
         curve = {int(layers): share for layers, share in known[base].items()}
         documents = {part.job.conditions.task.name: len(part.documents) for part, _ in measured[base]}
-        budgets = pick(curve, backbone.depth) if curve else FIXED
+        budgets = pick(curve, backbone.depth) if curve or backbone.depth == 1 else FIXED
         choices.append(ChosenBudgets(backbone.name, backbone.base_sha256, backbone.depth, budgets, curve, documents))
         for job in group:
             job.budgets = budgets
@@ -158,13 +158,15 @@ def pick(kept: Mapping[int, float], depth: int) -> tuple[float, ...]:
     """Return budgets, evenly spaced from the fewest layers that keep a third of the quality to those that keep 98 %.
 
     Where these are fewer than five numbers of layers apart, further numbers are taken below, and then above; full
-    depth is no budget, so a model of few layers has fewer budgets.
+    depth is no budget, so a model of few layers has fewer budgets, and one of one layer has none.
 
     Args:
         kept: layers that ran → share of full depth's quality kept, `depth` among them.
         depth: layers of the model.
     """
-    most = max(1, depth - 1)
+    if depth == 1:
+        return ()
+    most = depth - 1
     high, low = (min(fewest(kept, level), most) for level in (HIGH, LOW))
     low = max(1, min(low, high - COUNT + 1))
     high = min(most, max(high, low + COUNT - 1))
