@@ -164,11 +164,17 @@ def _adapted(adapter: Adapter, placement: Placement, source: ModelSource, data_d
     """
     if placement.device_map is not None:
         raise DlbenchError(f"model {source.name!r} is an adapter, which --device-map does not go with: merge it first")
-    base = _source(adapter.base, locate(adapter.base, data_dir), source.trust_remote_code)
+    place = locate(adapter.base, data_dir)
+    base = _source(adapter.base, place, source.trust_remote_code)
     if adapter_of(base) is not None:
         raise DlbenchError(f"model {source.name!r} is an adapter of an adapter, {base.name!r}: merge that one first")
-    loaded, digest = _plain_model(base, placement)
-    model = merge(loaded.model, adapter, placement.device)
+    try:
+        loaded, digest = _plain_model(base, placement)
+    except DlbenchError as error:
+        if place is not None:
+            raise
+        raise adapter.without_base(f"which is no folder here, and {error}") from error
+    model = merge(loaded.model, adapter, placement.device, trust_remote_code=source.trust_remote_code)
     check_finite(source.name, model)
     own = ModelSource(source.name, str(adapter.folder), "", source.trust_remote_code)
     tokenizer = read_tokenizer(own) if adapter.has_tokenizer() else loaded.tokenizer

@@ -21,6 +21,7 @@ from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import Family
 from dlbench.system.files import write_text
+from dlbench.system.paths import model_path
 
 ALPHA = 2
 """alpha ÷ rank: what an adapter adds is multiplied by it."""
@@ -55,8 +56,9 @@ class Adapters:
         """
         config = self.peft.active_peft_config
         name, _, revision = base.partition("@")
-        folder_given = Path(base).expanduser().is_dir()
-        config.base_model_name_or_path, config.revision = (base, None) if folder_given else (name, revision or None)
+        if (path := model_path(base)) is not None:  # the adapter may be read from elsewhere
+            base, name, revision = str(path.resolve()), str(path.resolve()), ""
+        config.base_model_name_or_path, config.revision = name, revision or None
         config.target_modules = sorted(config.target_modules)
         self.peft.save_pretrained(folder, save_embedding_layers=False)
         where = f"rank {self.rank}, alpha {self.alpha}, on {', '.join(self.modules)} of the decoder layers"

@@ -97,8 +97,8 @@ def test_the_run_says_what_its_budgets_are(kept, said):
 def test_a_model_of_one_layer_has_no_budgets(tmp_path, capsys):
     model = small_model.save(tmp_path / "flat", num_hidden_layers=1)
     out = tmp_path / "out"
-    line = f"run --model {model} --method static_skip --task nano_summary --limit 2 --no-timing --device cpu --out {out}"
-    assert main([*line.split(), "--processes", "1"]) == 0
+    line = f"run --model {model} --method static_skip --task nano_summary --limit 2 --no-timing --device cpu"
+    assert main([*line.split(), "--processes", "1", "--out", str(out)]) == 0
     assert {one.method.name for one in read_lines(out / "records.jsonl", Record)} == {"full"}
     assert "no budgets for flat: its one layer cannot be left out; --budget 1 runs it" in capsys.readouterr().err
 
