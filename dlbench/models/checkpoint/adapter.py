@@ -223,6 +223,7 @@ def _resize(model: Any, adapter: Adapter, weights: Mapping[str, Any]) -> None:
     if head.weight is not embedding.weight and of_head is None:
         raise DlbenchError(
             f"model {adapter.name!r} is an adapter with {len(brought)} token embeddings for the "
-            f"{len(embedding.weight)} of its base, and without the rows of the head for new tokens: save it with save_embedding_layers=True"
+            f"{len(embedding.weight)} of its base, and without the rows of the head for new tokens: save it with "
+            "save_embedding_layers=True"
         )
     model.resize_token_embeddings(len(brought), mean_resizing=False)
