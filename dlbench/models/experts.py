@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
-from dlbench.models.linear_maps import is_linear, linear_flops
+from dlbench.models.recognition.linear_maps import is_linear, linear_flops
 
 _TOKENS = 3
 """Random tokens whose FLOPs are compared with those of one token."""

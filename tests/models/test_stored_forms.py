@@ -22,8 +22,8 @@ from dlbench.models.catalog import AUTO
 from dlbench.models.checkpoint.quantised import check_linear, described
 from dlbench.models.checkpoint.source import Placement
 from dlbench.models.families import FAMILIES
-from dlbench.models.linear_maps import linear_flops
 from dlbench.models.loading import embedded_folder, load, settled_dtype
+from dlbench.models.recognition.linear_maps import linear_flops
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
 from dlbench.running.notices import Notices

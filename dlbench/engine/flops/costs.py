@@ -14,7 +14,7 @@ from dlbench.models.attention import windows
 from dlbench.models.backbone import Backbone
 from dlbench.models.experts import experts_of
 from dlbench.models.families import attention_of, mixers_of, resolve
-from dlbench.models.linear_maps import linear_flops
+from dlbench.models.recognition.linear_maps import linear_flops
 from dlbench.models.recurrence import recurrence_of
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")

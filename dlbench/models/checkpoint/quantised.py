@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlbench.errors import DlbenchError
-from dlbench.models.linear_maps import is_linear
+from dlbench.models.recognition.linear_maps import is_linear
 from dlbench.system.paths import brief
 
 _LONGEST = 80

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.models.families import FAMILIES, Family, KeyValueShape, resolve
-from dlbench.models.linear_maps import is_linear
+from dlbench.models.recognition.linear_maps import is_linear
 from dlbench.models.recognition.observation import KEYS, TOKENS, LayerTrace, Observation, Unrecognised
 
 _T = TypeVar("_T")

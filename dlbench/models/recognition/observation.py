@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
 from dlbench.models.families import KeyValueShape, resolve
-from dlbench.models.linear_maps import is_linear
+from dlbench.models.recognition.linear_maps import is_linear
 
 TOKENS = 7
 """T; no size that models have."""
