@@ -129,6 +129,7 @@ class ResultRow:
         to: str | Path,
         *,
         model: str | Path | None = None,
+        data_dir: str | Path | None = None,
         documents: int = 8,
         note: Callable[[str], None] = lambda line: None,
     ) -> Exported:
@@ -139,6 +140,7 @@ class ResultRow:
         Args:
             to: a new folder.
             model: the model that ran; None for the one that the run was given.
+            data_dir: folder that a prefetched model is looked for in; None for that of the run.
             documents: of the row's documents, how many to continue with both.
             note: prints a line for people.
 
@@ -149,8 +151,15 @@ class ResultRow:
         from dlbench.export.checkpoint import export
 
         source = str(model) if model is not None else self._source()
+        places = [data_dir, *((spec.get("sources") or {}).get("data_dir") for spec in self._specs())]
         return export(
-            self.record, self.configured(), source, self._prompts(documents), Path(to).expanduser(), note=note
+            self.record,
+            self.configured(),
+            source,
+            self._prompts(documents),
+            Path(to).expanduser(),
+            data_dir=next((str(place) for place in places if place is not None), None),
+            note=note,
         )
 
     def _source(self) -> str:

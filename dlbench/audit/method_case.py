@@ -68,7 +68,8 @@ class Bench:
         Raises:
             DlbenchError: the model or the task cannot be loaded, or there are too few documents.
         """
-        loaded, backbone = load_task(task, Sources(data_dir)), load(model, device="cpu", dtype="float32")
+        loaded = load_task(task, Sources(data_dir))
+        backbone = load(model, device="cpu", dtype="float32", data_dir=data_dir)
         backbone.model.double()  # so that a batch decides as its rows alone do
         learn, rest = halves(loaded.documents("fit"))
         if len(learn) < _DOCUMENTS or len(rest) < _DOCUMENTS:

@@ -34,7 +34,7 @@ class ModelBench:
     def __init__(self, bench: Workbench, subject: Subject) -> None:
         self.bench, self.subject = bench, subject
         bench.say(f"load {subject.model}")
-        self.backbone = load(subject.model, device=bench.device, dtype=bench.dtype)
+        self.backbone = load(subject.model, device=bench.device, dtype=bench.dtype, data_dir=subject.sources.data_dir)
         loaded = [load_task(name, subject.sources) for name in subject.tasks]
         self.tasks = [task.documents("test", bench.sizes.model_documents) for task in loaded]
         self.vocabulary = self.backbone.vocabulary

@@ -33,14 +33,14 @@ class Subject:
         Args:
             model: its name.
             tasks: names; none for those of nano, or of pocket for other models; a quick run takes data2text alone.
-            data_dir: folder of local mirrors.
+            data_dir: folder of local mirrors and prefetched models.
             fewshot: examples in the prompts; None for the tasks' own number.
             quick: whether the run is quick.
 
         Raises:
             DlbenchError: there is no such model or task, or an option of the tasks is invalid.
         """
-        check_model(model)
+        check_model(model, data_dir)
         sources = Sources(data_dir, fewshot=fewshot)
         sources.check(tasks)
         suite = "nano" if model.startswith("nano") else "pocket"

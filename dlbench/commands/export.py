@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dlbench.commands.options import declared
 from dlbench.commands.options.terminal import at_home, echo
 from dlbench.terminal.said import say
 
@@ -25,6 +26,7 @@ def export(
     documents: Annotated[
         int, typer.Option(min=0, metavar="N", help="Documents of the row on which texts are compared.")
     ] = 8,
+    data_dir: declared.DataDir = None,
 ) -> None:
     """Write the layers that a static row ran as an ordinary checkpoint, and show that it writes the row's texts.
 
@@ -32,7 +34,7 @@ def export(
     """
     from dlbench.api.results import load
 
-    made = load(run).row(method, at, task).export(to, model=model, documents=documents, note=say)
+    made = load(run).row(method, at, task).export(to, model=model, data_dir=data_dir, documents=documents, note=say)
     ties = f", {made.near_ties} parting at a near tie" if made.near_ties else ""
     echo(f"{made.folder}: {len(made.layers)} layers ({', '.join(map(str, made.layers))})  sha256 {made.sha256[:12]}")
     echo(f"{made.texts} texts by generate, as the row writes them under --prompt routed{ties}")

@@ -111,7 +111,9 @@ def verify(
     from dlbench.submission.verification import Verification, reproduced
 
     size = batch_size_of(batch_size)
-    verification = Verification(checked.submission, documents, nonce, unique(model), device, size, timing, say)
+    verification = Verification(
+        checked.submission, documents, nonce, unique(model), device, size, timing, say, data_dir
+    )
     rows = verification.run()
     earned = verification.badge(rows, who, maintainer=maintainer)
     path = badge or (whole := folder.resolve()).with_name(f"{whole.name}.badge")

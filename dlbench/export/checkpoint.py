@@ -73,6 +73,7 @@ def export(
     folder: Path,
     *,
     max_new_tokens: int = 32,
+    data_dir: str | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Exported:
     """Write a checkpoint with the layers of a row, load it again, and compare what both write.
@@ -84,6 +85,7 @@ def export(
         prompts: texts to continue with both; none for no comparison.
         folder: new or empty.
         max_new_tokens: of each text.
+        data_dir: folder that prefetched models are looked for in, before the default one.
         note: prints a line for people.
 
     Raises:
@@ -97,7 +99,7 @@ def export(
     if record.method.name == "full":
         raise DlbenchError("full runs every layer: that is the model itself")
     layers = layers_of(method, info.layers, label)
-    backbone = load(source, dtype=info.dtype)
+    backbone = load(source, dtype=info.dtype, data_dir=data_dir)
     if backbone.sha256 != info.sha256:
         raise DlbenchError(f"model {source} is not the {info.name} that ran (sha256 {info.sha256[:12]}): give --model")
     if record.run.prompt == "full":
@@ -108,7 +110,7 @@ def export(
     ]
     expected = _written(backbone, method, requests)
     prune(backbone.model, backbone.family, layers)
-    save_model(backbone, source, folder)
+    save_model(backbone, source, folder, data_dir)
     card = _card(record, layers, backbone.base_sha256)
     write_text(folder / CARD_FILE, json.dumps(card, indent=1) + "\n")
     made = load(str(folder), dtype=info.dtype)

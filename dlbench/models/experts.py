@@ -15,11 +15,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers.pytorch_utils import Conv1D
 
 from dlbench.errors import DlbenchError
 from dlbench.models.backbone import Backbone
 from dlbench.models.families import resolve
+from dlbench.models.recognition.linear_maps import is_linear, linear_flops
 
 _TOKENS = 3
 """Random tokens whose FLOPs are compared with those of one token."""
@@ -60,7 +60,7 @@ def _has_experts(module: nn.Module) -> bool:
     """Whether a module has matrices outside linear maps, or a list of modules."""
     return any(
         isinstance(part, nn.ModuleList)
-        or (not isinstance(part, (nn.Linear, Conv1D)) and any(p.ndim > 1 for p in part.parameters(recurse=False)))
+        or (not is_linear(part) and any(p.ndim > 1 for p in part.parameters(recurse=False)))
         for part in module.modules()
     )
 
@@ -99,7 +99,7 @@ def _described(module: nn.Module, executed: int, chosen: int | None, given: Any)
         return Experts(executed, executed, 1, isinstance(given, tuple))
     number = len(stacked[0])
     one = 2 * sum(p.numel() for p in stacked) // number
-    linear = 2 * sum(m.weight.numel() for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
+    linear = linear_flops(module)
     all_run = executed == 2 * sum(p.numel() for p in matrices)
     computed = number if all_run else max(1, (executed - linear) // one)
     masked = one * (number - min(number, chosen)) if all_run and chosen else 0

@@ -130,7 +130,7 @@ FAMILIES: dict[str, Family] = {
         returns_tuple=True,
     ),
     **dict.fromkeys(
-        ("qwen3_next", "qwen3_5_text"),
+        ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"),
         replace(_LLAMA, recurrent="linear_attn", recurrence="delta"),
     ),
     "lfm2": replace(

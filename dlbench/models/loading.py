@@ -80,7 +80,9 @@ def load(
         None if device_map is None else device_map_of(device_map),
     )
     adapter = adapter_of(source)
-    loaded, digest = _plain_model(source, placement) if adapter is None else _adapted(adapter, placement, source)
+    loaded, digest = (
+        _plain_model(source, placement) if adapter is None else _adapted(adapter, placement, source, data_dir)
+    )
     if dtype == INT8 and settings_of(loaded.model.config) is not None:
         raise DlbenchError(f"model {name!r} is quantised already ({loaded.quantization}): leave --dtype int8 away")
     model = loaded.model
@@ -94,7 +96,7 @@ def load(
     )
     backbone.source = name
     backbone.stored_dtype, backbone.quantization = loaded.stored, loaded.quantization
-    backbone.adapter_of = "" if adapter is None else record_name(locate(adapter.base) or adapter.base)
+    backbone.adapter_of = "" if adapter is None else record_name(locate(adapter.base, data_dir) or adapter.base)
     backbone.weights_sha256 = weights_sha256(model, digest)
     backbone.spread = len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
     if dtype == INT8:
@@ -154,7 +156,7 @@ def _plain_model(source: ModelSource, placement: Placement) -> tuple[Loaded, str
     return loaded, fingerprint(loaded.files, code=source.trust_remote_code)
 
 
-def _adapted(adapter: Adapter, placement: Placement, source: ModelSource) -> tuple[Loaded, str]:
+def _adapted(adapter: Adapter, placement: Placement, source: ModelSource, data_dir: str | None) -> tuple[Loaded, str]:
     """An adapter merged into its base, with the adapter's own tokenizer where it has one, and a hash of both.
 
     Raises:
@@ -162,11 +164,17 @@ def _adapted(adapter: Adapter, placement: Placement, source: ModelSource) -> tup
     """
     if placement.device_map is not None:
         raise DlbenchError(f"model {source.name!r} is an adapter, which --device-map does not go with: merge it first")
-    base = _source(adapter.base, locate(adapter.base), source.trust_remote_code)
+    place = locate(adapter.base, data_dir)
+    base = _source(adapter.base, place, source.trust_remote_code)
     if adapter_of(base) is not None:
         raise DlbenchError(f"model {source.name!r} is an adapter of an adapter, {base.name!r}: merge that one first")
-    loaded, digest = _plain_model(base, placement)
-    model = merge(loaded.model, adapter, placement.device)
+    try:
+        loaded, digest = _plain_model(base, placement)
+    except DlbenchError as error:
+        if place is not None:
+            raise
+        raise adapter.without_base(f"which is no folder here, and {error}") from error
+    model = merge(loaded.model, adapter, placement.device, trust_remote_code=source.trust_remote_code)
     check_finite(source.name, model)
     own = ModelSource(source.name, str(adapter.folder), "", source.trust_remote_code)
     tokenizer = read_tokenizer(own) if adapter.has_tokenizer() else loaded.tokenizer
@@ -215,16 +223,20 @@ def settled_dtype(dtype: str | None, name: str, device: str) -> str:
     return AUTO if device.startswith("cuda") and name not in EMBEDDED else "float32"
 
 
-def stored_config(name: str) -> Any:
+def stored_config(name: str, data_dir: str | None = None) -> Any:
     """Read the configuration of a model that is not loaded; of an adapter, that of its base.
+
+    Args:
+        name: as `load` takes it.
+        data_dir: folder that prefetched models are looked for in, before the default one.
 
     Raises:
         DlbenchError: the model is not there.
     """
     from transformers import AutoConfig
 
-    source = _source(name, locate(name), False)
+    source = _source(name, locate(name, data_dir), False)
     if (adapter := adapter_of(source)) is not None:
-        return stored_config(adapter.base)
+        return stored_config(adapter.base, data_dir)
     with source.alone() as only, nullcontext() if source.gguf is None else parsed_once():
         return AutoConfig.from_pretrained(only.location, **only.at)

@@ -62,17 +62,28 @@ class ChosenBudgets:
     @property
     def line(self) -> str:
         """What people are told."""
+        if not self.budgets:
+            return f"no budgets for {self.backbone}: its one layer cannot be left out; --budget 1 runs it"
         shown = ", ".join(f"{100 * budget:.4g}" for budget in self.budgets)
         head = f"budgets of {self.backbone}: {shown} % of the layers"
         tasks = ", ".join(f"{count} of {task}" for task, count in self.documents.items())
         if not self.kept:
             why = f"full depth scores nothing on {tasks}" if tasks else "no documents to choose them by"
             return f"{head}, the fixed ones: {why}; --budget gives others"
+        return f"{head}, {self._why()}, on fit documents ({tasks}); --budget gives others"
+
+    def _why(self) -> str:
+        """What they were chosen by: the layers that keep 98 % and a third of full depth's quality."""
         high, low = (fewest(self.kept, level) for level in (HIGH, LOW))
-        return (
-            f"{head}, between a third and 98 % of full depth's quality: {RULE} keeps these with {low} and {high} of "
-            f"{self.depth} layers, on fit documents ({tasks}); --budget gives others"
-        )
+        if low == self.depth:
+            return f"the highest below all: without one layer {RULE} keeps less than a third of full depth's quality"
+        if high == self.depth:
+            third = f"{RULE} keeps a third of full depth's quality with {low} of {self.depth} layers"
+            return f"up to all layers but one: {third}, and 98 % with all of them only"
+        keeps = f"{RULE} keeps these with {low} and {high} of {self.depth} layers"
+        ends = [round(end * self.depth) for end in (self.budgets[0], self.budgets[-1])]
+        around = "between" if ends == [low, high] else "around"
+        return f"{around} a third and 98 % of full depth's quality: {keeps}"
 
     def to_json(self) -> dict[str, Any]:
         """Return it for run.json."""
@@ -136,7 +147,7 @@ def choose(jobs: Sequence[Job], parts: TuneParts) -> list[ChosenBudgets]:
         backbone = _anchors(group)[0].engine.backbone
         curve = {int(layers): share for layers, share in known[base].items()}
         documents = {part.job.conditions.task.name: len(part.documents) for part, _ in measured[base]}
-        budgets = pick(curve, backbone.depth) if curve else FIXED
+        budgets = pick(curve, backbone.depth) if curve or backbone.depth == 1 else FIXED
         choices.append(ChosenBudgets(backbone.name, backbone.base_sha256, backbone.depth, budgets, curve, documents))
         for job in group:
             job.budgets = budgets
@@ -147,13 +158,15 @@ def pick(kept: Mapping[int, float], depth: int) -> tuple[float, ...]:
     """Return budgets, evenly spaced from the fewest layers that keep a third of the quality to those that keep 98 %.
 
     Where these are fewer than five numbers of layers apart, further numbers are taken below, and then above; full
-    depth is no budget, so a model of few layers has fewer budgets.
+    depth is no budget, so a model of few layers has fewer budgets, and one of one layer has none.
 
     Args:
         kept: layers that ran → share of full depth's quality kept, `depth` among them.
         depth: layers of the model.
     """
-    most = max(1, depth - 1)
+    if depth == 1:
+        return ()
+    most = depth - 1
     high, low = (min(fewest(kept, level), most) for level in (HIGH, LOW))
     low = max(1, min(low, high - COUNT + 1))
     high = min(most, max(high, low + COUNT - 1))

@@ -54,6 +54,7 @@ class Verification:
         batch_size: documents decoded together; None: as many as fit.
         timing: whether rows are also timed again, where this machine is of the kind that the submission names.
         note: prints a line for people.
+        data_dir: folder that prefetched models are looked for in, before the default one.
     """
 
     submission: Submission
@@ -64,6 +65,7 @@ class Verification:
     batch_size: int | None = None
     timing: bool = True
     note: Callable[[str], None] = lambda line: None
+    data_dir: str | None = None
     _engines: dict[tuple[str, str], Engine] = field(default_factory=dict)
 
     def run(self) -> tuple[RowCheck, ...]:
@@ -190,7 +192,7 @@ class Verification:
         if (info.sha256, info.dtype) not in self._engines:
             names = self.models or [info.name]
             for name in names:
-                backbone = load(name, device=resolve_device(self.device), dtype=info.dtype)
+                backbone = load(name, device=resolve_device(self.device), dtype=info.dtype, data_dir=self.data_dir)
                 backbone.guard_weights()
                 if backbone.sha256 == info.sha256:
                     break

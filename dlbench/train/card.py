@@ -52,6 +52,10 @@ class Learnt(Part):
     alpha: Count | None = None
     modules: tuple[str, ...] = ()
     """The linear maps that have an adapter, by their paths within a decoder layer."""
+    without: tuple[str, ...] = ()
+    """The matrices of the same layers that have none."""
+    without_share: float | None = None
+    """Their share of the weights of these layers; None on cards from before the field existed."""
 
     def line(self) -> str:
         """Return it as one sentence."""
@@ -59,9 +63,11 @@ class Learnt(Part):
         if self.rank is None:
             return f"Trained: {share}."
         where = ", ".join(self.modules)
+        none = f"{', '.join(self.without)} have none ({self.without_share:.1%} of the weights of these layers); "
         return (
             f"Trained: {share} with the adapters, which are LoRA of rank {self.rank}, alpha {self.alpha}, on {where} "
-            "of the decoder layers; embedding, norms and head are the base's. Here they are merged into the weights; "
+            f"of the decoder layers; {none * bool(self.without)}embedding, norms and head are the base's. Here they "
+            "are merged into the weights; "
             "`adapter/` has them alone."
         )
 

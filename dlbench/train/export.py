@@ -39,17 +39,18 @@ class Trained:
     adapters: Adapters | None = None
     """What was trained of the model; None: its own weights."""
 
-    def save(self, source: str, folder: Path) -> None:
+    def save(self, source: str, folder: Path, data_dir: str | None = None) -> None:
         """Save the model, with its adapters merged into it, and the adapters alone.
 
         Args:
             source: the model it was trained from, as the user gave it.
             folder: where to.
+            data_dir: folder that prefetched models are looked for in, before the default one.
         """
         if self.adapters is not None:
             self.adapters.save(folder / ADAPTER, source)
             self.adapters.merge()
-        save_model(self.backbone, source, folder)
+        save_model(self.backbone, source, folder, data_dir)
 
     def card(self, exported: Backbone, after: MeasuredQuality, spec: TrainSpec) -> Card:
         """Return the card.
@@ -99,6 +100,8 @@ class Trained:
             rank=self.adapters.rank,
             alpha=self.adapters.alpha,
             modules=self.adapters.modules,
+            without=self.adapters.without,
+            without_share=round(self.adapters.without_share, 4),
         )
 
     def _quality(self, after: MeasuredQuality, sets: Mapping[str, frozenset[int]]) -> tuple[Measured, ...]:
@@ -120,19 +123,25 @@ class Trained:
         )
 
 
-def save_model(backbone: Backbone, source: str, folder: Path) -> None:
+def save_model(backbone: Backbone, source: str, folder: Path, data_dir: str | None = None) -> None:
     """Save a model that was made from another one, in the dtype that the other's weights are stored in.
 
     Args:
         backbone: trained or pruned; its model is converted in place.
         source: the model it was made from, as the user gave it.
         folder: where to.
+        data_dir: folder that prefetched models are looked for in, before the default one.
     """
-    backbone.model.to(stored_dtype(source)).save_pretrained(folder)
+    backbone.model.to(stored_dtype(source, data_dir)).save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
 
 
-def stored_dtype(name: str) -> torch.dtype:
-    """Return the dtype that a model's weights are stored in; float32 where they are quantised in a GGUF file."""
-    dtype = stored_config(name).dtype
+def stored_dtype(name: str, data_dir: str | None = None) -> torch.dtype:
+    """Return the dtype that a model's weights are stored in; float32 where they are quantised in a GGUF file.
+
+    Args:
+        name: as `dlbench.models.loading.load` takes it.
+        data_dir: folder that prefetched models are looked for in, before the default one.
+    """
+    dtype = stored_config(name, data_dir).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32

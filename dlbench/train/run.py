@@ -54,7 +54,8 @@ def execute(*specs: TrainSpec) -> None:
     """
     if len(specs) > 1:
         for spec in specs:  # a slip in the last is told before the first has taken its time
-            spec.build_recipe().validate(stored_config(spec.model).get_text_config().num_hidden_layers)
+            config = stored_config(spec.model, spec.sources.data_dir).get_text_config()
+            spec.build_recipe().validate(config.num_hidden_layers)
     try:
         for number, spec in enumerate(specs, 1):
             if len(specs) > 1 and process_group.rank() == 0:
@@ -121,7 +122,9 @@ class Training:
         if marker and (self.spec.out / CARD_FILE).is_file() and not self.work.exists():
             self._show(read_card(self.spec.out), "trained already: ")
             return
-        backbone = load(self.spec.model, device=str(self.device), dtype=self._dtype())
+        backbone = load(
+            self.spec.model, device=str(self.device), dtype=self._dtype(), data_dir=self.spec.sources.data_dir
+        )
         self._check(backbone)
         loaded = [load_task(name, self.spec.sources) for name in self.spec.tasks]
         tasks = {task: self._measured_on(task) for task in loaded}
@@ -215,7 +218,8 @@ class Training:
         Products with it must be in bfloat16 as well.
         """
         frozen = self.spec.lora is not None and self._autocast() is torch.bfloat16
-        return "bfloat16" if frozen and stored_dtype(self.spec.model) is torch.bfloat16 else "float32"
+        own = stored_dtype(self.spec.model, self.spec.sources.data_dir) if frozen else None
+        return "bfloat16" if own is torch.bfloat16 else "float32"
 
     def _adapters(self, backbone: Backbone) -> lora.Adapters | None:
         if self.spec.lora is None:
@@ -269,7 +273,7 @@ class Training:
         name = self.spec.out.absolute().name
         folder = self.work / name
         shutil.rmtree(folder, ignore_errors=True)
-        trained.save(self.spec.model, folder)
+        trained.save(self.spec.model, folder, self.spec.sources.data_dir)
         exported = load(str(folder), device=str(self.device), dtype=self._dtype())
         card = trained.card(exported, self._measure(exported, trained.tasks), self.spec)
         write_card(card, folder, name)

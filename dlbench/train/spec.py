@@ -77,7 +77,7 @@ class TrainSpec:
             DlbenchError: an option is invalid; the message says what would be valid.
         """
         self._check_recipe()
-        check_model(self.model)
+        check_model(self.model, self.sources.data_dir)
         if not self.tasks:
             raise DlbenchError("no task to train on: give --task, such as --task nano")
         self.sources.check(self.tasks)

@@ -155,8 +155,12 @@ def test_halves_cost_their_share(family):
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "opt", "gpt_neox", "falcon-40b", "bloom"])
 def test_half_layers_in_routed_prompts_are_a_model_without_those_halves(family):
-    backbone, method = tiny_models.backbone(family, DEPTH), Halved()
-    smaller = without(backbone, (0, 1, 2, 3))
+    check_routed_halves(tiny_models.backbone(family, DEPTH))
+
+
+def check_routed_halves(backbone):
+    """Hold texts against those of a model that has two layers without one of their halves."""
+    method, smaller = Halved(), without(backbone, (0, 1, 2, 3))
     layers = resolve(smaller, backbone.family.layers)
     for index, left_out in ((1, Action.MLP), (2, Action.ATTN)):
         layers[index] = replay.without(backbone, layers[index], left_out)

@@ -24,13 +24,12 @@ def save(folder, *, context=512, chat=None, dtype=torch.float32, **options):
         vocab_size=len(tokenizer),
         hidden_size=32,
         intermediate_size=64,
-        num_hidden_layers=4,
         num_attention_heads=2,
         max_position_embeddings=context,
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
-        **{"initializer_range": 0.2, **options},
+        **{"num_hidden_layers": 4, "initializer_range": 0.2, **options},
     )
     LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -97,6 +97,16 @@ _HYBRIDS = {
     ),
     "qwen3_next": ("Qwen3NextConfig", {**_DELTA, "mlp_only_layers": [0, 1, 2, 3, 4]}),
     "qwen3_5": ("Qwen3_5TextConfig", _DELTA),
+    "qwen3_5_moe": (
+        "Qwen3_5MoeTextConfig",
+        {
+            **_DELTA,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 40,
+        },
+    ),
 }
 HYBRIDS = tuple(_HYBRIDS)
 """Families with recurrent layers; their lists of layers are those of a depth of 5."""

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dlbench.cli import main
-from dlbench.engine import Engine
+from dlbench.engine import Engine, Request
 from dlbench.errors import DlbenchError
 from dlbench.models.loading import embedded_folder, load
 from dlbench.records.jsonl import read_lines
@@ -150,11 +150,73 @@ def cut(folder):
     path.write_bytes(path.read_bytes()[:-9])
 
 
+class Bag(dict):
+    """A dictionary that only its own code can build."""
+
+
+def pickled(folder):
+    path = folder / "adapter_model.safetensors"
+    torch.save(Bag(load_file(path)), folder / "adapter_model.bin")
+    path.unlink()
+
+
+def extended(folder, head=True):
+    """Add embeddings of six tokens more than the base has, as peft saves them, and return those of the head."""
+    path = folder / "adapter_model.safetensors"
+    rows = torch.randn(1030, 32, generator=torch.Generator().manual_seed(0))
+    both = {"model.embed_tokens": rows, **({"lm_head": rows.flip(0)} if head else {})}
+    more = {f"base_model.model.{name}.weight": weight.contiguous() for name, weight in both.items()}
+    save_file({**load_file(path), **more}, path, {"format": "pt"})
+    return rows.flip(0)
+
+
+def test_tokens_that_an_adapter_adds_have_their_embeddings(base, adapter, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "a")
+    head = extended(folder)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.add_tokens([f"<new{number}>" for number in range(6)])
+    tokenizer.save_pretrained(folder)
+    ours = load(str(folder))
+    assert ours.vocabulary == 1030 and len(ours.tokenizer) == 1030
+    assert torch.equal(ours.model.lm_head.weight, head)
+    assert torch.equal(ours.model.get_input_embeddings().weight, head.flip(0))
+    (written,) = Engine(ours).prefill([Request("a", (5, 1028, 7), 4)]).decode()
+    ids = torch.tensor([[5, 1028, 7]])
+    assert written.tokens == ours.model.generate(ids, max_new_tokens=4, do_sample=False)[0, 3:].tolist()
+
+
+def test_pickled_code_of_an_adapter_runs_for_those_who_trust_it(adapter, tmp_path):
+    folder = shutil.copytree(adapter, tmp_path / "a")
+    pickled(folder)
+    trusted = load(str(folder), trust_remote_code=True)
+    assert torch.equal(logits(trusted.model), logits(load(str(adapter)).model))
+
+
 FAULTS = {
     "no base named": (lambda a: settings(a, base_model_name_or_path=None), "does not name the adapter's base"),
     "a base that is gone": (
         lambda a: settings(a, base_model_name_or_path="/no/such/base"),
         "is an adapter of /no/such/base, which is not there: put the base's place into",
+    ),
+    "a base beside it that is gone": (
+        lambda a: settings(a, base_model_name_or_path="../nothing"),
+        r"is an adapter of \.\./nothing, which is not there: put the base's place into .*adapter_config\.json",
+    ),
+    "a base at home that is gone": (
+        lambda a: settings(a, base_model_name_or_path="~/nothing"),
+        "is an adapter of ~/nothing, which is not there: put the base's place into .*adapter_config.json",
+    ),
+    "a base that is on no hub": (
+        lambda a: settings(a, base_model_name_or_path="org/none"),
+        "is an adapter of org/none, which is no folder here, and .*: put the base's place into .*adapter_config.json",
+    ),
+    "pickled code": (
+        pickled,
+        r"^cannot load model '[^']*': adapter_model\.bin holds more than tensors, and pickled .* --trust-remote-code$",
+    ),
+    "embeddings without a head": (
+        lambda a: extended(a, head=False),
+        r"is an adapter with 1030 token embeddings for the 1024 of its base, and without the rows of the head",
     ),
     "a weight that is missing": (lose, "does not fit its base .*: 1 weights are missing and 0 have no place"),
     "a weight too many": (add, "does not fit its base .*: 0 weights are missing and 1 have no place"),

@@ -3,8 +3,12 @@
 import json
 import shutil
 
+import checkpoints
 import pytest
 import small_model
+import tiny_models
+import torch
+import transformers
 
 from dlbench.cli import main
 from dlbench.engine import Engine, Request
@@ -33,6 +37,25 @@ def copy(small, to, **config):
     content = json.loads((to / "config.json").read_text())
     (to / "config.json").write_text(json.dumps({**content, **config}))
     return to
+
+
+@pytest.mark.parametrize(("name", "tiny"), [("Qwen3_5", "qwen3_5"), ("Qwen3_5Moe", "qwen3_5_moe")])
+def test_the_language_model_of_a_checkpoint_with_vision_runs(name, tiny, tmp_path):
+    """As Qwen3.5 is published; transformers gives its language model alone, which is of a type of its own."""
+    torch.manual_seed(0)
+    text = {"vocab_size": 1024, "num_hidden_layers": 5, "num_attention_heads": 4, **tiny_models._HYBRIDS[tiny][1]}
+    vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": 32, "patch_size": 4}
+    config = getattr(transformers, f"{name}Config")(text_config=text, vision_config=vision)
+    whole = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    tiny_models._perturb(whole, 0)
+    backbone = load(str(checkpoints.save(whole, tmp_path / "m")))
+    assert (backbone.kind, backbone.family.recurrent) == (f"{tiny}_text", "linear_attn")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.equal(backbone.model(ids).logits, whole(ids).logits)
+    (written,) = Engine(backbone).prefill([Request("a", (5, 6, 7, 8), 6)]).decode()
+    expected = backbone.model.generate(ids, max_new_tokens=6, do_sample=False)[0, 4:].tolist()
+    assert written.tokens == expected[: len(written.tokens)]
 
 
 def test_code_that_comes_with_a_model_is_refused_unless_trusted(small, tmp_path):

@@ -4,16 +4,23 @@ import dataclasses
 import hashlib
 import subprocess
 import zipfile
+from types import SimpleNamespace
 
 import gguf_files
 import pytest
 
+from dlbench.audit.method_case import Bench
+from dlbench.bench import any_model
+from dlbench.bench.options import Subject
 from dlbench.cli import main
 from dlbench.errors import DlbenchError
 from dlbench.models import packaged
 from dlbench.models.catalog import check_model, list_models
 from dlbench.models.checkpoint import wheel as fetching
-from dlbench.models.loading import load
+from dlbench.models.loading import load, stored_config
+from dlbench.records.jsonl import read_lines
+from dlbench.records.schema import Record
+from dlbench.submission.verification import Verification
 
 MEMBER = "llm_tiny/Tiny.Q4_1.gguf"
 
@@ -90,6 +97,43 @@ def test_a_folder_of_ones_own(index, tmp_path, monkeypatch, capsys):
         check_model("tiny")
     monkeypatch.setenv("DLBENCH_MODELS", str(mine))
     check_model("tiny")
+
+
+@pytest.fixture
+def mine(index, tmp_path):
+    """The model `tiny`, prefetched into a folder that only --data-dir names."""
+    folder = tmp_path / "mine"
+    assert main(["prefetch", "tiny", "--to", str(folder)]) == 0
+    return str(folder)
+
+
+def test_it_is_trained_from_there(mine, tmp_path, monkeypatch):
+    monkeypatch.setenv("DLBENCH_DATA", mine)
+    line = "train skip-tuned --model tiny --task nano_summary --documents 4 --score 0 --lora 2 --device cpu"
+    sets = "--method static_skip --budget 0.5 --budget 1"
+    assert main([*line.split(), *sets.split(), "--out", str(tmp_path / "out")]) == 0
+    adapter = tmp_path / "out" / "out-static_skip-0.5" / "adapter"
+    assert load(str(adapter), data_dir=mine).adapter_of == "Tiny.Q4_1.gguf"
+    assert stored_config(str(adapter), mine).num_hidden_layers == gguf_files.LAYERS
+
+
+def test_it_is_benchmarked_and_checked_from_there(mine):
+    subject = Subject.of("tiny", ("nano_summary",), mine, None, quick=True)
+    bench = SimpleNamespace(say=str, device="cpu", dtype="float32", sizes=SimpleNamespace(model_documents=2))
+    assert any_model.ModelBench(bench, subject).backbone.name == "tiny"
+    assert Bench.of("tiny", "nano_summary", mine).backbone.name == "tiny"
+
+
+def test_its_rows_are_verified_and_exported_from_there(mine, tmp_path):
+    line = "run --model tiny --task nano_summary --method static_skip --budget 0.5 --limit 2 --max-new-tokens 4"
+    out = tmp_path / "out"
+    assert main([*line.split(), "--no-timing", "--device", "cpu", "--data-dir", mine, "--out", str(out)]) == 0
+    assert main(["export", str(out), "static_skip", "--to", str(tmp_path / "half")]) == 0  # as the run was given it
+    record, *_ = read_lines(out / "records.jsonl", Record)
+    manifest = SimpleNamespace(rows={record.key: SimpleNamespace(content={"weights": "others"})})
+    again = Verification(SimpleNamespace(manifest=manifest), 1, device="cpu", data_dir=mine)
+    with pytest.raises(DlbenchError, match="tiny: its weights in memory are not those of the submission"):
+        again._engine(record)
 
 
 @pytest.mark.parametrize("field", ["wheel_sha256", "sha256"])

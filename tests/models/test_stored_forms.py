@@ -1,22 +1,29 @@
 """Checkpoints in the forms that people have: quantised, in several files, pickled, and in a dtype of their own."""
 
 import json
+from copy import deepcopy
 
 import gguf_files
 import pytest
 import small_model
 import torch
-from checkpoints import copy
+from checkpoints import copy, rewrite
 from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, TorchAoConfig
 
 from dlbench.cli import main
-from dlbench.engine.flops.costs import linear_flops
+from dlbench.engine import Engine, Request
+from dlbench.engine.proof import at_load
 from dlbench.errors import DlbenchError
+from dlbench.methods.static_skip import StaticSkip
+from dlbench.models.backbone import wrap
 from dlbench.models.catalog import AUTO
 from dlbench.models.checkpoint.quantised import check_linear, described
 from dlbench.models.checkpoint.source import Placement
+from dlbench.models.families import FAMILIES
 from dlbench.models.loading import embedded_folder, load, settled_dtype
+from dlbench.models.recognition.linear_maps import linear_flops
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record
 from dlbench.running.notices import Notices
@@ -67,16 +74,94 @@ def test_a_checkpoint_of_torchao_runs_as_it_was_saved(torchao, tmp_path):
     assert full.compute.flops.layers == 2 * half.compute.flops.layers > 0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_checkpoint_that_is_dequantised_has_one_dtype(dtype, tmp_path):
+    """Without a GPU transformers dequantises FP8, to the dtype of the checkpoint rather than the one asked for."""
+    how = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    saved = small_model.save(tmp_path / "plain", dtype=torch.bfloat16)
+    folder = copy(saved, tmp_path / "m", quantization_config=how)
+    plain = load_file(folder / "model.safetensors")
+    rewrite(folder, lambda weights: dict(entry for one in weights.items() for entry in in_fp8(*one)))
+    backbone = load(str(folder), dtype=dtype)
+    assert {p.dtype for p in backbone.model.parameters()} == {getattr(torch, dtype)}
+    assert (backbone.dtype, backbone.quantization) == (dtype, "fp8")
+    name = "model.layers.1.mlp.up_proj.weight"
+    wanted = plain[name].float()
+    assert torch.allclose(backbone.model.get_parameter(name).float(), wanted, atol=wanted.abs().max().item() / 16)
+    (written,) = Engine(backbone).prefill([Request("a", (5, 6, 7), 4)]).decode()
+    assert len(written.tokens) > 0
+
+
+def in_fp8(name, weight):
+    """A weight as FP8 checkpoints store it: a matrix of the layers as float8, and a scale for each of its blocks."""
+    if "proj" not in name:
+        return [(name, weight)]
+    scale = weight.float().abs().max() / 448
+    return [
+        (name, (weight.float() / scale).to(torch.float8_e4m3fn)),
+        (f"{name}_scale_inv", scale.reshape(1, 1)),
+    ]
+
+
+class Hidden(torch.nn.Module):
+    """A linear map that does not say its size."""
+
+
 class Packed(torch.nn.Module):
-    """A linear map as GPTQ's is: of a class of its own."""
+    """A linear map as those of GPTQ and AWQ are: of a class of its own, with whole numbers in place of weights."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        scales = linear.weight.detach().abs().amax(1, keepdim=True) / 127
+        self.register_buffer("qweight", (linear.weight.detach() / scales).round().to(torch.int8).T.contiguous())
+        self.register_buffer("scales", scales.T.contiguous())
+
+    def forward(self, x):
+        return x @ (self.qweight * self.scales)
+
+    def plain(self):
+        linear = torch.nn.Linear(self.in_features, self.out_features, bias=False)
+        linear.weight = torch.nn.Parameter((self.qweight * self.scales).T.contiguous())
+        return linear
+
+
+def replaced(model, change):
+    """A copy of a model whose layers have other linear maps."""
+    model = deepcopy(model)
+    for module in list(model.model.layers.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, (torch.nn.Linear, Packed)):
+                setattr(module, name, change(child))
+    return model.eval()
+
+
+@pytest.mark.parametrize("recognised", [False, True])
+def test_maps_of_a_class_of_its_own_count_where_they_say_their_size(recognised, monkeypatch):
+    """Also where the family is recognised: the proof at load then compares FLOPs with torch's counter."""
+    packed = replaced(gguf_files.model(), Packed)
+    packed.config.quantization_config = how = {"quant_method": "gptq", "bits": 4}
+    check_linear("m", packed, how)
+    if recognised:
+        monkeypatch.delitem(FAMILIES, "llama")
+    texts = []
+    for model in (packed, replaced(packed, Packed.plain)):
+        engine = Engine(wrap(model, name="m"), kernels="stock")
+        wave = engine.prefill([Request("a", (5, 6, 7), 6)])
+        with at_load._eager(model), FlopCounterMode(display=False) as counter:
+            (text,) = wave.decode(StaticSkip(only=(0, 2)))
+        assert text.executed == counter.get_total_flops() > 0
+        texts.append((text.tokens, text.flops, text.executed))
+    assert texts[0] == texts[1]
+    assert wrap(packed).family.recognised is recognised
 
 
 def test_a_scheme_that_hides_the_size_of_its_maps_is_refused(torchao):
     backbone = load(str(torchao[0]))
     how = {"quant_method": "gptq", "bits": 4}
     check_linear("m", backbone.model, how)
-    backbone.layers[1].mlp.up_proj = Packed()
-    with pytest.raises(DlbenchError, match=r"quantised by gptq 4 bit, whose Packed \(model\.layers\.1\.mlp\.up_proj\)"):
+    backbone.layers[1].mlp.up_proj = Hidden()
+    with pytest.raises(DlbenchError, match=r"quantised by gptq 4 bit, whose Hidden \(model\.layers\.1\.mlp\.up_proj\)"):
         check_linear("m", backbone.model, how)
 
 

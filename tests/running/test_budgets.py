@@ -15,7 +15,7 @@ from dlbench.data.task import Task
 from dlbench.evaluation.generation import QualityRun
 from dlbench.records.jsonl import read_lines
 from dlbench.records.schema import Record, Sample
-from dlbench.running.budgets import FIXED, fewest, left_out, pick
+from dlbench.running.budgets import FIXED, ChosenBudgets, fewest, left_out, pick
 from dlbench.system import stopping
 
 DEPTH = 30
@@ -58,7 +58,7 @@ def test_curves_of_all_kinds_have_five_budgets(kept, expected):
     assert layers(kept) == expected
 
 
-@pytest.mark.parametrize(("depth", "count"), [(1, 1), (2, 1), (3, 2), (5, 4), (6, 5), (80, 5)])
+@pytest.mark.parametrize(("depth", "count"), [(1, 0), (2, 1), (3, 2), (5, 4), (6, 5), (80, 5)])
 def test_shallow_models_have_fewer(depth, count):
     kept = {depth: 1.0} | {depth - one: 1 - one / depth for one in left_out(depth)}
     assert len(pick(kept, depth)) == count
@@ -70,9 +70,37 @@ def test_whatever_the_curve_budgets_are_distinct_whole_layers_below_full_depth(d
     kept |= {depth - one: data.draw(st.floats(-0.5, 2)) for one in left_out(depth)}
     budgets = pick(kept, depth)
     counts = [round(budget * depth) for budget in budgets]
-    assert counts == sorted(set(counts)) and len(counts) == min(5, max(1, depth - 1))
-    assert counts[0] >= 1 and counts[-1] <= max(1, depth - 1)
+    assert counts == sorted(set(counts)) and len(counts) == min(5, depth - 1)
+    assert all(1 <= count < depth for count in counts)
     assert all(budget == round(count / depth, 4) for budget, count in zip(budgets, counts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        ({30: 1.0, 28: 0.99, 18: 0.2, 1: 0.0}, " % of the layers, between a third and 98 % of full depth's quality: "
+         "unified_skip keeps these with 20 and 28 of 30 layers, on fit documents (8 of t); "),
+        ({30: 1.0, 29: 1.0, 28: 1.0, 1: 0.99}, ", around a third and 98 % of full depth's quality: unified_skip keeps "
+         "these with 1 and 1 of 30 layers, "),
+        ({30: 1.0, 29: 0.9, 18: 0.2, 1: 0.0}, ", up to all layers but one: unified_skip keeps a third of full depth's "
+         "quality with 21 of 30 layers, and 98 % with all of them only, "),
+        ({30: 1.0, 29: 0.2, 1: 0.0}, ": 83.33, 86.67, 90, 93.33, 96.67 % of the layers, the highest below all: without "
+         "one layer unified_skip keeps less than a third of full depth's quality, "),
+        ({}, ", the fixed ones: full depth scores nothing on 8 of t; "),
+    ],
+)  # fmt: skip
+def test_the_run_says_what_its_budgets_are(kept, said):
+    budgets = pick(kept, 30) if kept else FIXED
+    assert said in ChosenBudgets("m", "0", 30, budgets, kept, {"t": 8}).line
+
+
+def test_a_model_of_one_layer_has_no_budgets(tmp_path, capsys):
+    model = small_model.save(tmp_path / "flat", num_hidden_layers=1)
+    out = tmp_path / "out"
+    line = f"run --model {model} --method static_skip --task nano_summary --limit 2 --no-timing --device cpu"
+    assert main([*line.split(), "--processes", "1", "--out", str(out)]) == 0
+    assert {one.method.name for one in read_lines(out / "records.jsonl", Record)} == {"full"}
+    assert "no budgets for flat: its one layer cannot be left out; --budget 1 runs it" in capsys.readouterr().err
 
 
 def command(out, *more):

@@ -36,7 +36,7 @@ class AuditBench:
         Args:
             model: folder or name; None for nano, or where `task` is None too for a tiny one.
             task: its name; None for nano_summary.
-            data_dir: folder of local mirrors.
+            data_dir: folder of local mirrors and prefetched models.
             seed: of the fresh documents: drawn from the task's generator where it has one, otherwise taken from the
                 tune part.
 

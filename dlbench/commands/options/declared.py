@@ -83,7 +83,7 @@ DataDir = Annotated[
     str | None,
     _option(
         "--data-dir", group=TASKS, envvar="DLBENCH_DATA", callback=at_home,
-        help="Folder of local mirrors (`dlbench prefetch`), tried before the hub.",
+        help="Folder of local mirrors and models (`dlbench prefetch`), tried before the hub.",
     ),
 ]  # fmt: skip
 IncludePath = Annotated[

@@ -9,29 +9,16 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from dlbench.models.attention import windows
 from dlbench.models.backbone import Backbone
 from dlbench.models.experts import experts_of
 from dlbench.models.families import attention_of, mixers_of, resolve
+from dlbench.models.recognition.linear_maps import linear_flops
 from dlbench.models.recurrence import recurrence_of
 
 CATEGORIES = ("layers", "attention", "heads", "kv", "router")
 Ints = NDArray[np.int64]
-
-
-def linear_flops(module: nn.Module | None) -> int:
-    """FLOPs of all linear maps inside a module, per token."""
-    if module is None:
-        return 0
-    return sum(2 * _products(m) for m in module.modules() if isinstance(m, (nn.Linear, Conv1D)))
-
-
-def _products(linear: nn.Linear | Conv1D) -> int:
-    """Products per token of a linear map; quantised weights may be packed, so that they have fewer elements."""
-    return linear.in_features * linear.out_features if isinstance(linear, nn.Linear) else linear.weight.numel()
 
 
 def _whole_layer(backbone: Backbone, index: int) -> tuple[int, int]:

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dlbench.errors import DlbenchError
 from dlbench.models.checkpoint.files import ADAPTERS, FileError, read_json, weight_files, whole
 from dlbench.models.checkpoint.hashes import fingerprint
-from dlbench.models.checkpoint.load_errors import cannot, text_of
+from dlbench.models.checkpoint.load_errors import MORE_THAN_TENSORS, cannot, text_of
 from dlbench.models.checkpoint.source import ModelSource
 from dlbench.system.paths import brief, model_path
 
@@ -48,13 +51,23 @@ class Adapter:
         beside = self.folder / given
         if not Path(given).is_absolute() and beside.exists():
             return str(beside)
-        if Path(given).is_absolute() and model_path(given) is None:
-            raise DlbenchError(
-                f"model {brief(self.name)!r} is an adapter of {brief(given)}, which is not there: put the base's place "
-                f"into {self.folder / ADAPTERS[0]} as {_PLACES[0]}"
-            )
+        is_path = Path(given).is_absolute() or given.startswith((".", "~")) or given.count("/") > 1
+        if is_path and model_path(given) is None:
+            raise self.without_base("which is not there")
         revision = self.config.get(_PLACES[1])
         return f"{given}@{revision}" if revision and model_path(given) is None else given
+
+    def without_base(self, reason: str) -> DlbenchError:
+        """The error for a base that cannot be found: it names the adapter, and the file that says where its base is.
+
+        Args:
+            reason: what is wrong with the base.
+        """
+        base = brief(str(self.config[_PLACES[0]]))
+        return DlbenchError(
+            f"model {brief(self.name)!r} is an adapter of {base}, {reason}: put the base's place "
+            f"into {self.folder / ADAPTERS[0]} as {_PLACES[0]}"
+        )
 
     @property
     def kind(self) -> str:
@@ -122,13 +135,14 @@ def _on_hub(source: ModelSource) -> list[Path]:
     return [Path(cached)] if isinstance(cached, str) else []
 
 
-def merge(model: Any, adapter: Adapter, device: str) -> Any:
+def merge(model: Any, adapter: Adapter, device: str, *, trust_remote_code: bool = False) -> Any:
     """Merge an adapter into its loaded base model, and return the model.
 
     Args:
         model: the base, changed in place.
         adapter: what to merge.
         device: where the base's weights are.
+        trust_remote_code: whether pickled code in the adapter's weights may run.
 
     Raises:
         DlbenchError: peft is not installed, the adapter does not fit the base, or is of a kind that cannot be merged.
@@ -141,22 +155,40 @@ def merge(model: Any, adapter: Adapter, device: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft and transformers are released apart
-            return _merged(model, adapter, device)
+            with _pickles(trust_remote_code):
+                return _merged(model, adapter, device)
     except DlbenchError:
         raise
+    except pickle.UnpicklingError as error:
+        raise DlbenchError(cannot(adapter.name, f"{ADAPTERS[2]} {MORE_THAN_TENSORS}")) from error
     except Exception as error:  # peft and torch raise many types
         raise DlbenchError(
             f"model {adapter.name!r} is an adapter that cannot be merged into {brief(adapter.base)}: {text_of(error)}"
         ) from error
 
 
+@contextmanager
+def _pickles(trusted: bool) -> Iterator[None]:
+    """Let pickled code in an adapter's weights run; peft has no argument for it."""
+    from peft.utils import save_and_load
+
+    reader = save_and_load.torch_load
+    if trusted:
+        save_and_load.torch_load = partial(reader, weights_only=False)
+    try:
+        yield
+    finally:
+        save_and_load.torch_load = reader
+
+
 def _merged(model: Any, adapter: Adapter, device: str) -> Any:
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel, load_peft_weights
 
     config: Any = PeftConfig.from_pretrained(str(adapter.folder))
     if config.is_prompt_learning:
         raise DlbenchError(f"model {adapter.name!r} is an adapter of kind {adapter.kind}, which has nothing to merge")
     config.inference_mode = True
+    _resize(model, adapter, load_peft_weights(str(adapter.folder), device="cpu"))
     adapted: Any = PeftModel(model, config)
     report = adapted.load_adapter(str(adapter.folder), "default", is_trainable=False, torch_device=device)
     lost = [key for key in report.missing_keys if ".default" in key or "modules_to_save" in key]
@@ -167,3 +199,31 @@ def _merged(model: Any, adapter: Adapter, device: str) -> Any:
             f"weights are missing and {len(report.unexpected_keys)} have no place ({some})"
         )
     return adapted.merge_and_unload()
+
+
+def _resize(model: Any, adapter: Adapter, weights: Mapping[str, Any]) -> None:
+    """Give the base as many token embeddings as the adapter brings, whose tokenizer may have tokens of its own.
+
+    Args:
+        model: the base, changed in place.
+        adapter: what is to be merged.
+        weights: the adapter's, by their names in its file.
+
+    Raises:
+        DlbenchError: the adapter has rows of the embedding for new tokens, and none of the head.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    paths = {id(module): path for path, module in model.named_modules()}
+    brought, of_head = (
+        next((weight for name, weight in weights.items() if name.endswith(f".{paths[id(module)]}.weight")), None)
+        for module in (embedding, head)
+    )
+    if brought is None or len(brought) == len(embedding.weight):
+        return
+    if head.weight is not embedding.weight and of_head is None:
+        raise DlbenchError(
+            f"model {adapter.name!r} is an adapter with {len(brought)} token embeddings for the "
+            f"{len(embedding.weight)} of its base, and without the rows of the head for new tokens: save it with "
+            "save_embedding_layers=True"
+        )
+    model.resize_token_embeddings(len(brought), mean_resizing=False)

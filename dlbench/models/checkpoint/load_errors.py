@@ -26,6 +26,10 @@ NO_TOKENIZER = (
     "it has no vocabulary of a tokenizer (tokenizer.json, tokenizer.model, or vocab.json with merges.txt): copy the "
     "tokenizer's files from the model that it was made from"
 )
+MORE_THAN_TENSORS = (
+    "holds more than tensors, and pickled code may do anything: save it as safetensors, or, if you trust it, run with "
+    "--trust-remote-code"
+)
 _SENTENCEPIECE = {"sentencepiece": "sentencepiece", "protobuf": "google.protobuf"}
 _TIKTOKEN = {"tiktoken": "tiktoken", "blobfile": "blobfile"}
 _VOCABULARIES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "tekken.json", "*.tiktoken")
@@ -188,10 +192,7 @@ def _of_weights(error: Exception, folder: Path, config: Mapping[str, Any]) -> st
     for path in files:
         whole(path)
         if isinstance(error, pickle.UnpicklingError) and "Weights only load failed" in str(error):
-            return (
-                f"{path.name} holds more than tensors, and pickled code may do anything: save it as "
-                "safetensors, or, if you trust it, run with --trust-remote-code"
-            )
+            return f"{path.name} {MORE_THAN_TENSORS}"
     if how := config.get("quantization_config"):
         by = how.get("quant_method", "an unknown method") if isinstance(how, dict) else how
         return f"it is quantised by {by}, which cannot be used here: {text_of(error)}"

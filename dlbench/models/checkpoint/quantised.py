@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlbench.errors import DlbenchError
+from dlbench.models.recognition.linear_maps import is_linear
 from dlbench.system.paths import brief
 
 _LONGEST = 80
@@ -41,9 +42,9 @@ def _kind(method: str, how: Mapping[str, Any]) -> str:
 
 
 def check_linear(name: str, model: Any, how: Mapping[str, Any]) -> None:
-    """Check that a quantised model's linear maps are subclasses of torch's, with the sizes of the plain model.
+    """Check that a quantised model's linear maps have the sizes of the plain model, and say so.
 
-    Other classes hide how large a map is, so that its FLOPs could not be counted.
+    Where a class hides how large a map is, its FLOPs could not be counted.
 
     Args:
         name: the model's, for the message.
@@ -66,7 +67,7 @@ def check_linear(name: str, model: Any, how: Mapping[str, Any]) -> None:
             continue
         loaded = model.get_submodule(path)
         sizes = getattr(loaded, "in_features", None), getattr(loaded, "out_features", None)
-        if not isinstance(loaded, nn.Linear) or sizes != (module.in_features, module.out_features):
+        if not is_linear(loaded) or sizes != (module.in_features, module.out_features):
             raise DlbenchError(
                 f"model {brief(name)!r} is quantised by {described(how)}, whose {type(loaded).__name__} ({path}) hides "
                 "its size, so that FLOPs cannot be counted: give the plain model, or one quantised otherwise"

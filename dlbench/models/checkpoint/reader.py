@@ -149,11 +149,26 @@ def _model(source: ModelSource, placement: Placement, family: Family, config: An
     model, report = loaded
     judge(source.name, model, family.layers, report)
     fill(model)
+    if settings_of(config) is not None and settings_of(model.config) is None:
+        assert placement.dtype is not None
+        _to_dtype(model, placement.dtype)
     if source.gguf is not None:
         plain(model)
     if device_map is None:
         model.to(placement.device)
     return model
+
+
+@torch.no_grad()
+def _to_dtype(model: Any, dtype: torch.dtype) -> None:
+    """Bring a dequantised model to one dtype; without a scheme's kernels its weights come in that of their scales.
+
+    What transformers keeps in float32 in any case stays so.
+    """
+    kept = set(model._get_dtype_plan(dtype))
+    for name, weights in model.named_parameters():
+        if weights.is_floating_point() and kept.isdisjoint(name.split(".")):
+            weights.data = weights.data.to(dtype)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dlbench.models.families import Family, KeyValueShape, resolve
-from dlbench.models.recognition.observation import KEYS, TOKENS, LayerTrace, Observation, Unrecognised, is_linear
+from dlbench.models.families import FAMILIES, Family, KeyValueShape, resolve
+from dlbench.models.recognition.linear_maps import is_linear
+from dlbench.models.recognition.observation import KEYS, TOKENS, LayerTrace, Observation, Unrecognised
 
 _T = TypeVar("_T")
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
@@ -31,10 +32,11 @@ _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-9, torch.float16: 1e-2}
 
 
 def expected(config: Any, *, trust_remote_code: bool = False) -> Family:
-    """What is known of a model's family before it is loaded, from an empty model: the path of its layers.
+    """What is known of a model's family before it is loaded, from an empty model: its row, or the path of its layers.
 
     Args:
-        config: transformers' configuration of the model.
+        config: transformers' configuration of the model; of one with other parts, such as vision, the language model
+            may be of a type of its own.
         trust_remote_code: whether code that comes with the model may run.
 
     Raises:
@@ -51,7 +53,7 @@ def expected(config: Any, *, trust_remote_code: bool = False) -> Family:
         if "Unrecognized configuration class" in said:
             raise Unrecognised("transformers has no language model of this type") from error
         raise Unrecognised(f"config.json gives no model ({type(error).__name__}: {said[:160]})") from error
-    return Family(layers=_layers(model), head=())
+    return FAMILIES.get(model.config.model_type) or Family(layers=_layers(model), head=())
 
 
 def recognise(model: Any) -> Family:
@@ -163,7 +165,7 @@ def _projections(seen: Observation, attention: str) -> tuple[tuple[str, ...], tu
         for path in paths
         if _QUERY.search(name := path.rpartition(".")[2])
         and not _MORE_THAN_QUERY.search(name)
-        and all(isinstance(resolve(layer, path), nn.Linear) for layer in seen.modules)
+        and all(is_linear(resolve(layer, path)) for layer in seen.modules)
     ]
     fill = tuple(path for path in paths if path not in query)
     if not fill:

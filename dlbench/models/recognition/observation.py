@@ -15,9 +15,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
-from transformers.pytorch_utils import Conv1D
 
 from dlbench.models.families import KeyValueShape, resolve
+from dlbench.models.recognition.linear_maps import is_linear
 
 TOKENS = 7
 """T; no size that models have."""
@@ -30,11 +30,6 @@ _ROWS = (3, 5, 11, 13)
 
 class Unrecognised(Exception):
     """The structure of a model is not one that the engine knows; the message says why, in one line."""
-
-
-def is_linear(module: Any) -> bool:
-    """Whether a module is a linear map."""
-    return isinstance(module, (nn.Linear, Conv1D))
 
 
 @dataclass
@@ -190,7 +185,7 @@ class Observation:
 
     def _begin(self, index: int, path: str, module: nn.Module, args: Any) -> None:
         trace = self.layers[index]
-        if not self._stack and any(p.ndim > 1 for p in module.parameters()):
+        if not self._stack and (any(p.ndim > 1 for p in module.parameters()) or any(map(is_linear, module.modules()))):
             trace.outer.append(path)
         self._stack.append(path)
 
