@@ -104,8 +104,8 @@ def _fit(kind: type[Method]) -> Iterator[Fault]:
     if issubclass(kind, _router()) and kind.fitted and not overridden:
         yield (
             None,
-            f"{kind.__name__} has no fit(), so its gates would stay as build() made them; write fit(self, probe), which "
-            "calls probe.train(self, steps=…, lr=…, weight=…, share=probe.budget)",
+            f"{kind.__name__} has no fit(), so its gates would stay as build() made them; write fit(self, probe), "
+            "which calls probe.train(self, steps=…, lr=…, weight=…, share=probe.budget)",
         )
     if not overridden or kind.weights is not base.weights:
         return
