@@ -169,8 +169,8 @@ class Results:
 
         Args:
             task: the task; None for the only one, or all tasks together.
-            cost: "layers", "decode" or "total" (FLOPs of decoding, or of prompt and decoding); where they were measured,
-                also "token1" and "document1" (time per token or document at batch 1), "memory1" and "energy1", and
+            cost: "layers", "decode" or "total" (FLOPs of decoding, or of prompt and decoding); where measured, also
+                "token1" and "document1" (time per token or document at batch 1), "memory1" and "energy1", and
                 the other batch sizes likewise.
 
         Raises:
