@@ -75,13 +75,13 @@ class ResultRow:
     def samples(self) -> pandas.DataFrame:
         """What was written for each document, with its score, tokens and layers: a row per document.
 
+        `layers` is the mean number of layers that a decode forward of the document ran.
+
         Raises:
             DlbenchError: no folder has the samples, as in a published record.
         """
         import pandas
 
-        if self.samples_file is None:
-            raise DlbenchError(f"{self.label}: its samples are in none of the folders")
         return pandas.DataFrame(
             {
                 "id": sample.id,
@@ -94,8 +94,13 @@ class ResultRow:
         ).convert_dtypes()
 
     def stored_samples(self) -> Iterator[Sample]:
-        """The samples of the documents that the record counts."""
-        assert self.samples_file is not None
+        """The samples of the documents that the record counts.
+
+        Raises:
+            DlbenchError: no folder has them, as in a published record.
+        """
+        if self.samples_file is None:
+            raise DlbenchError(f"{self.label}: its samples are in none of the folders")
         return (one for one in read_samples(self.samples_file) if one.id in self.counted)
 
     def configured(self) -> Method:

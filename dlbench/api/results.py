@@ -13,6 +13,7 @@ from dlbench.api.chart import Chart
 from dlbench.api.result_row import ResultRow
 from dlbench.errors import DlbenchError
 from dlbench.leaderboard.board import Board, read_board
+from dlbench.leaderboard.data.tracks import label_meant
 from dlbench.leaderboard.data.views import BoardView
 from dlbench.records.schema import Record
 
@@ -81,17 +82,31 @@ class Results:
     def select(
         self, method: str | None = None, budget: float | None = None, task: str | None = None
     ) -> list[ResultRow]:
-        """The rows of a method, a budget and a task; None stands for any."""
-        wanted = {"method": method, "budget": budget, "task": task}
-        return [row for row in self.rows if all(v is None or getattr(row, n) == v for n, v in wanted.items())]
+        """The rows of a method, a budget and a task; None stands for any.
+
+        Args:
+            method: a method's name, for all its variants, or the label of a row, as the board shows it; `-` or `:` may
+                stand for the ` · ` in it.
+            budget: exactly the target layer share that the record has, such as 0.5.
+            task: the task's name.
+        """
+        rows = [row for row in self.rows if budget in (None, row.budget) and task in (None, row.task)]
+        if method is None:
+            return rows
+        label = label_meant(method, (row.label for row in self.rows))
+        return [row for row in rows if row.method == method or row.label == label]
 
     def row(self, method: str, budget: float | None = None, task: str | None = None) -> ResultRow:
         """The one row of a method, a budget and a task; None stands for any.
+
+        Of several variants it is the one whose label is `method`; see `select` for what may be given.
 
         Raises:
             DlbenchError: there is none, or there are several.
         """
         rows = self.select(method, budget, task)
+        if len(rows) > 1:
+            rows = [row for row in rows if row.label == method] or rows
         if len(rows) == 1:
             return rows[0]
         there = [f"{row.label} on {row.task} at {row.budget}" for row in rows or self.rows]
@@ -135,7 +150,7 @@ class Results:
             out: folder of the site; None for `site` in the only run's folder.
 
         Raises:
-            DlbenchError: there are several runs and no `out`, or a file there is none of a site's.
+            DlbenchError: there are several runs and no `out`, or `out` is a file, a run folder, or cannot be written.
         """
         from dlbench.leaderboard import site
 
@@ -154,7 +169,9 @@ class Results:
 
         Args:
             task: the task; None for the only one, or all tasks together.
-            cost: "layers" or another key of a cost that was recorded or measured.
+            cost: "layers", "decode" or "total" (FLOPs of decoding, or of prompt and decoding); where measured, also
+                "token1" and "document1" (time per token or document at batch 1), "memory1" and "energy1", and
+                the other batch sizes likewise.
 
         Raises:
             DlbenchError: there is no such task or cost.

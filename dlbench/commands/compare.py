@@ -16,7 +16,7 @@ def compare(
         Path,
         typer.Argument(callback=at_home, help="A folder that `dlbench run` wrote, or published records with scores."),
     ],
-    a: Annotated[str, typer.Argument(metavar="A", help="A row, by its name on the board.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A row, by its name on the board; its dot may be - or :.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The row that it is compared with.")],
     at: Annotated[
         float | None, typer.Option(metavar="BUDGET", help="Target layer share. [the one nearest to 0.5]")

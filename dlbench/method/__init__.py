@@ -27,7 +27,7 @@ Base classes:
 """
 
 from dlbench.method.actions import Action, Knob, Prompt, Route, Scope
-from dlbench.method.base import Method, Probe, Text, Written
+from dlbench.method.base import FitPart, Method, Probe, Text, TrainOptions, Written
 from dlbench.method.draft import Draft
 from dlbench.method.exits import Exit
 from dlbench.method.oracle import Candidate, Oracle
@@ -40,6 +40,7 @@ __all__ = [
     "Candidate",
     "Draft",
     "Exit",
+    "FitPart",
     "Knob",
     "LayerSet",
     "Method",
@@ -51,6 +52,7 @@ __all__ = [
     "Scope",
     "Static",
     "Text",
+    "TrainOptions",
     "View",
     "Written",
 ]

@@ -34,9 +34,10 @@ class Text:
     """Decode forwards of references under teacher forcing at full depth: n tokens of several documents."""
 
     states: tuple[Tensor, ...]
-    """State before each layer, and after the last: depth + 1 times [n, width]."""
+    """State before each layer, and after the last: depth + 1 times [n, width], in the backbone's dtype, on its device.
+    """
     logits: Callable[[int], Tensor]
-    """The exit head on the state before a layer, `depth` for the full stack: [n, vocabulary]."""
+    """The exit head on the state before a layer, `depth` for the full stack: [n, vocabulary], on the same device."""
 
 
 class TrainOptions(TypedDict):
@@ -62,11 +63,20 @@ class Probe(Protocol):
     """The fit split of one task on one frozen backbone. Compute spent here is counted apart from inference."""
 
     @property
-    def depth(self) -> int: ...
+    def depth(self) -> int:
+        """Layers of the backbone."""
+        ...
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Entries of a token's hidden state."""
+        ...
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Seed of the fit; `--fit-seeds` gives others."""
+        ...
+
     @property
     def budget(self) -> float | None:
         """Target layer share, for methods whose fit depends on it (`Method.fits_budget`)."""
@@ -88,7 +98,7 @@ class Probe(Protocol):
         ...
 
     def cost(self, layer: int, part: Action) -> float:
-        """Share of a layer's FLOPs that one half of it takes."""
+        """Share of a layer's FLOPs that one half of it takes, in [0, 1]."""
         ...
 
     def nll(self, method: Method, texts: int | None = None) -> float:
@@ -101,6 +111,9 @@ class Probe(Protocol):
         Args:
             method: the plan, a `Static`.
             texts: number of references, the first ones; None for all.
+
+        Raises:
+            TypeError: the method is no `Static`.
         """
         ...
 
@@ -128,6 +141,9 @@ class Probe(Protocol):
         Args:
             router: a `Router`; its `module()` is trained in place.
             **options: see `TrainOptions`.
+
+        Raises:
+            TypeError: the method is no `Router`.
         """
         ...
 
@@ -231,7 +247,10 @@ class Method(Parameters, ABC):
         return frozenset()
 
     def begin(self, prompt: Prompt) -> Tensor | None:
-        """Initial memory of each sequence: [n, m]. Its matrix products are charged to `router`."""
+        """Initial memory of each sequence: [n, m], of any dtype and on any device; `View.memory` keeps both.
+
+        Its matrix products are charged to `router`.
+        """
         return None
 
     def bypass(self, layer: int) -> nn.Module | None:
@@ -246,5 +265,9 @@ class Method(Parameters, ABC):
         return None
 
     @abstractmethod
-    def route(self, view: View) -> Action | Tensor | Route:
-        """Decide for the tokens of `view`: one action for all, one code per token ([n] bool or integer), or a Route."""
+    def route(self, view: View) -> Action | bool | Tensor | Route:
+        """Decide for the tokens of `view`: one answer for all, or one per token.
+
+        True runs the layer, False skips it. A tensor is [n], bool or integer codes of `Action`, on any device; with
+        floats or another shape the method ends with a MethodError. A `Route` adds a scale or new memory.
+        """

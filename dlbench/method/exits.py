@@ -22,6 +22,7 @@ class Exit(Method):
     knob: ClassVar[Knob | None] = Knob("threshold", 0.0, 1.0)
 
     threshold: float = 0.9
+    """Confidence from which on a token exits, in [-1, 1]."""
     check: tuple[int, ...] = ()
     """Layers before which the confidence is computed; empty: all from `min_layers` on, as in the papers. A confidence
     from logits costs an LM head each time, which is charged: with a small model or a large vocabulary, fewer checks

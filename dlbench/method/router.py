@@ -21,6 +21,9 @@ class Router(Method):
 
     The score is differentiable, so `Probe.train` can train the module with straight-through gates. With scope
     "sequence" the gate scores a `summary` of the prompt once, and its decision holds for the whole text.
+
+    A subclass gives `build`, `gated` and `fit`, which calls `probe.train(self, steps=..., lr=..., weight=...,
+    share=probe.budget)`; without `fit` it is refused when it is loaded.
     """
 
     fitted: ClassVar[bool] = True

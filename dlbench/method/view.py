@@ -24,12 +24,14 @@ class View(ABC):
     @property
     @abstractmethod
     def hidden(self) -> Tensor:
-        """Input of the layer: [n, width]. Not available while a prompt is routed."""
+        """Input of the layer: [n, width], in the backbone's dtype. Reading it in a routed prompt is an error."""
 
     @property
     @abstractmethod
     def before(self) -> Tensor | None:
         """Input of the last layer that each token *executed*: [n, width]; None while no token has executed any.
+
+        In the backbone's dtype. Reading it in a routed prompt is an error.
 
         This is not the input of the previous layer: after a skip that equals `hidden`, and their cosine would be 1 for
         no reason. A token that has executed no layer while others have gets zeros.
@@ -38,7 +40,7 @@ class View(ABC):
     @property
     @abstractmethod
     def embedded(self) -> Tensor:
-        """Input of layer 0: [n, width]."""
+        """Input of layer 0: [n, width], in the backbone's dtype. Reading it in a routed prompt is an error."""
 
     @property
     @abstractmethod

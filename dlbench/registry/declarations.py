@@ -101,6 +101,12 @@ def _fit(kind: type[Method]) -> Iterator[Fault]:
     overridden = kind.fit is not base.fit
     if overridden and not kind.fitted and kind.learns is base.learns:
         yield "fit", "fit() would never run; write fitted: ClassVar[bool] = True in the class"
+    if issubclass(kind, _router()) and kind.fitted and not overridden:
+        yield (
+            None,
+            f"{kind.__name__} has no fit(), so its gates would stay as build() made them; write fit(self, probe), "
+            "which calls probe.train(self, steps=…, lr=…, weight=…, share=probe.budget)",
+        )
     if not overridden or kind.weights is not base.weights:
         return
     known = parameters(kind)
@@ -148,3 +154,9 @@ def _base() -> type[Method]:
     from dlbench.method import Method
 
     return Method
+
+
+def _router() -> type[Method]:
+    from dlbench.method import Router
+
+    return Router

@@ -98,7 +98,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/method/__init__.py",
-        "bcdf1a638218192bc59395913ad9f1699a17cf118588f0bbc3c613e1fd4b21ac",
+        "a0151c7c02081a900a9be26569b0bf53b077eea20aac2f4eb51f69042683444f",
     ): [
         (
             "dlbench/method/__init__.py",
@@ -116,7 +116,7 @@ MOVED: dict[Pair, list[Pair]] = {
     ],
     (
         "dlbench/method/base.py",
-        "6a5a13eb5592931fac79f7c140c8e4dc844a203e9982298eb03be5048fc3180f",
+        "ab93d1ff6ef78ab719e34746c5b4362784fc1c5865e911393e415d9b778e2074",
     ): [
         (
             "dlbench/method/base.py",

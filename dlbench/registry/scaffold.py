@@ -33,7 +33,7 @@ class $title(Method):
     threshold: float = 0.95
     """Cosine of the state and the input of the last layer that ran, up to which the next layer runs."""
 
-    def route(self, view: View) -> Tensor | bool:
+    def route(self, view: View) -> bool | Tensor:
         if view.before is None or view.layer == view.depth - 1:
             return True
         cosine = (view.hidden * view.before).sum(-1) / (view.hidden.norm(dim=-1) * view.before.norm(dim=-1))

@@ -14,7 +14,7 @@ from dlbench.leaderboard.analysis.against import verdict
 from dlbench.leaderboard.data.apart import documents_of
 from dlbench.leaderboard.data.paired_scores import ScoredEntry, scored_entries
 from dlbench.leaderboard.data.run_files import read_runs
-from dlbench.leaderboard.data.tracks import Track
+from dlbench.leaderboard.data.tracks import Track, label_meant
 from dlbench.leaderboard.formatting import percent
 from dlbench.records.checksum import read_samples
 from dlbench.stats import (
@@ -115,7 +115,7 @@ def compare(
 
     Args:
         run: a run folder, with samples or published scores.
-        a: a label as the board shows it.
+        a: a label as the board shows it; `-` or `:` may stand for ` · `.
         b: like `a`.
         at: the budget, for rows that have several; without it the one nearest to a half that both have.
         task: only this one.
@@ -124,17 +124,15 @@ def compare(
     Raises:
         DlbenchError: there is no such label, budget or task, or the two were not scored on the same documents.
     """
-    if a == b:
-        raise DlbenchError(f"{a} against itself says nothing: name two rows")
     runs = read_runs([run])
     names = [track.task.name for track in runs.tracks]
     if task is not None and task not in names:
         raise unknown("task", task, names)
     wanted = [track for track in runs.tracks if task in (None, track.task.name)]
     labels = [row.label for track in wanted for row in track.rows]
-    for label in (a, b):
-        if label not in labels:
-            raise unknown("row", label, labels)
+    a, b = (_meant(label, labels) for label in (a, b))
+    if a == b:
+        raise DlbenchError(f"{a} against itself says nothing: name two rows")
     pairs = []
     for track in wanted:
         known = scored_entries(track, runs.scores, runs.sources, unreachable=True)
@@ -150,6 +148,13 @@ def compare(
         _comparison(pair, p, float(after), _flips(run, pair, examples))
         for pair, p, after in zip(pairs, p_values, corrected(p_values), strict=True)
     ]
+
+
+def _meant(given: str, labels: Sequence[str]) -> str:
+    meant = label_meant(given, labels)
+    if meant is None:
+        raise unknown("row", given, labels)
+    return meant
 
 
 def _not_together(tracks: Sequence[Track], a: str, b: str, run: Path) -> str:

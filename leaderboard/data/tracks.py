@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -245,6 +246,19 @@ def _telling(members: Iterable[Record], model_of: Callable[[Record], str]) -> di
             if any(len({json.dumps(one.method.params.get(name)) for one in same}) > 1 for same in by_budget.values())
         )
     return telling
+
+
+def label_meant(given: str, labels: Iterable[str]) -> str | None:
+    """Return the label that a person typed, where `-` or `:`, with or without spaces, may stand for ` · `."""
+    known = set(labels)
+    if given in known:
+        return given
+    alike = [label for label in sorted(known) if _typed(label) == _typed(given)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _typed(label: str) -> str:
+    return re.sub(r"\s*[·:-]\s*", "-", label.strip())
 
 
 def _label(record: Record, role: Role, model: str, names: Iterable[str], base_names: set[str], dtype: str) -> str:

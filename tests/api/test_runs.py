@@ -11,12 +11,13 @@ import pytest
 import small_model
 import torch
 from bumpy import Bumpy
+from record_factory import record
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import dlbench
 from dlbench.errors import DlbenchError
 from dlbench.records.jsonl import read_lines
-from dlbench.records.schema import Record
+from dlbench.records.schema import Record, write_lines
 from dlbench.running.config import RunSpec
 
 
@@ -95,6 +96,19 @@ def test_rows_are_selected(results):
         results.row("static_skip")
     with pytest.raises(DlbenchError, match=r"no row is of 'calm'.*static_skip on nano_summary"):
         results.row("calm")
+
+
+def test_variants_are_selected_by_their_labels(tmp_path):
+    rows = [record("hidden_router", method={"params": {"fixed_input": fixed}}) for fixed in (False, True)]
+    write_lines(tmp_path / "records.jsonl", rows)
+    results = dlbench.load(tmp_path)
+    labels = {row.label for row in results.select("hidden_router")}
+    assert labels == {"hidden_router", "hidden_router · fixed_input"}
+    assert results.row("hidden_router").label == "hidden_router"
+    for typed in ("hidden_router · fixed_input", "hidden_router-fixed_input", "hidden_router: fixed_input"):
+        assert results.row(typed).label == "hidden_router · fixed_input"
+    with pytest.raises(DlbenchError, match="its samples are in none of the folders"):
+        results.row("hidden_router").stored_samples()
 
 
 def test_samples_are_those_of_the_run(results, tmp_path):

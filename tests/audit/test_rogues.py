@@ -13,7 +13,7 @@ from dlbench.audit.isolated.start import audit
 
 ROGUES = sorted((Path(__file__).parent / "rogues").glob("*.py"))
 DOCS = Path(__file__).parents[2] / "docs" / "audits.md"
-PATIENCE = 4.0
+PATIENCE = 12.0
 """Seconds of processor time after which a rogue that does not end is given up."""
 
 

@@ -54,8 +54,8 @@ def test_from_nothing_to_a_row(tmp_path):
         taken = "shift 2; " if name == "pip" else ""  # `install -e`
         (programs / name).write_text(f'#!/bin/sh\n{taken}exec "{sys.executable}"{call} "$@"\n')
         (programs / name).chmod(0o755)
-    make, check, test, run_it = blocks("sh")
-    (source,) = blocks("python")
+    make, check, test, run_it, check_router = blocks("sh")
+    source, router = blocks("python")
     printed = run(tmp_path, make)
     assert "first_layers/first_layers/first_layers.py" in printed
     begins = run(tmp_path, check)  # the example that it starts with works
@@ -64,6 +64,8 @@ def test_from_nothing_to_a_row(tmp_path):
     assert path.is_file()
     path.write_text(source, encoding="utf-8")
     assert re.search(r"^1[0-9] passed", run(tmp_path, test), re.MULTILINE)
+    (tmp_path / router.partition("\n")[0].removeprefix("# ")).write_text(router, encoding="utf-8")
+    assert "all 12 clauses hold" in run(tmp_path, check_router)
     run(tmp_path, run_it)
     records = [json.loads(line) for line in (tmp_path / "first-out/records.jsonl").read_text().splitlines()]
     shares = {r["method"]["name"]: r["compute"]["layer_share"] for r in records if r["backbone"]["name"] == "nano"}

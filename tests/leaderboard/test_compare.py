@@ -184,6 +184,14 @@ def test_examples_show_where_the_outputs_part(tmp_path):
     assert "differ most" not in short
 
 
+@pytest.mark.parametrize("sign", [" · ", "-", ":", " : "])
+def test_the_dot_of_a_label_may_be_typed_otherwise(tmp_path, sign):
+    token, sequence = ({"method": {"params": {"per": per}}} for per in ("token", "sequence"))
+    rows = [("random_skip", "t", 0.5, BASE, token), ("random_skip", "t", 0.5, BASE * 0.9, sequence)]
+    (found,) = compare(published(tmp_path, *rows), f"random_skip{sign}token", "random_skip-sequence")
+    assert (found.a.label, found.b.label) == ("random_skip · token", "random_skip · sequence")
+
+
 def test_json_has_everything(run, capsys):
     assert cli.main(["compare", str(run), "static_skip", "full", "--json", "--task", "nano_math"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -17,6 +17,8 @@ from dlbench.leaderboard.analysis.method_classes import CLASSES, speaker
 from dlbench.leaderboard.analysis.method_stats import summarise
 from dlbench.leaderboard.analysis.ranking import RankedPlace
 from dlbench.leaderboard.analysis.score_matrix import MOST_COMPARED, ScoreMatrix
+from dlbench.leaderboard.columns.column import TableInfo
+from dlbench.leaderboard.columns.row_columns import row_columns
 from dlbench.leaderboard.data.paired_scores import SLACK, ScoredEntry, matched
 from dlbench.leaderboard.data.tracks import build_tracks
 from dlbench.leaderboard.data.views import build_views
@@ -291,14 +293,27 @@ def test_a_control_is_not_ranked_and_nothing_beyond_the_costs_that_ran_is_credit
     assert both["static_exit"].area is not None and both["static_exit"].place.rank == 1
 
 
+def test_every_column_of_the_csv_is_described():
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    names = {name for names, _ in table(text, "| column | what |") for name in re.findall(r"`(\w+)`", names)}
+    columns = row_columns("csv", TableInfo(batches=(1,)))
+    assert names == {re.sub(r"_b1$", "_bN", one.cell("csv").title) for one in columns}
+
+
+def test_every_part_of_a_record_is_described():
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    names = {name for names, _ in table(text, "| field | what |") for name in re.findall(r"`(\w+)`", names)}
+    assert names == Record.model_fields.keys() - {"schema_", "tune", "withdrawn"}
+
+
 def test_what_is_enough():
     said(
         "`compute@95`",
-        "from the dearest down, as long as the one-sided 95 % bound of mean(q − 0.95 · full) is not below 0",
-        "both above chance",
-        "the cheapest before the first that fails",
-        '"not reached" where the dearest fails',
-        '"too few documents" where full depth\'s own scores would fail too',
+        "go down while the one-sided 95 % lower bound stays at or above 95 % of full depth",
+        "of mean(q − 0.95 · full), at or above 0, both above chance",
+        "The last to pass is `compute@95`",
+        '"not reached", if the most expensive setting fails',
+        '"too few documents", if it keeps 95 % as measured, and full depth\'s own scores would fail too',
         "The board orders by total FLOPs, and shows the layers of that setting",
         "`compute@99` is given from 2,000 documents on",
     )
@@ -390,8 +405,8 @@ def test_the_board_says_so_too():
     for sentence in (
         "intervals that hold together",
         "Methods that ran at every budget are also ranked over all of them, by the area under their curve",
-        "*Enough for 95 %* is the setting that costs the fewest total FLOPs down to which, from the dearest, each "
-        "keeps so much beyond doubt",
+        "*Enough for 95 %*: from the most expensive setting down, as long as each surely keeps 95 % of full depth, the "
+        "last one, by total FLOPs",
         "at most 400 rows of a page",
         "one process per core, at most four",
         "Of large runs (8 MB and more)",

@@ -50,6 +50,13 @@ FAULTS = {
         8,
         r"fit\(\) sets self\.a .* which is lost",
     ),
+    "a router that is never trained": (
+        f"{HEAD}from dlbench.method import Router\n@dataclass\nclass Mine(Router):\n"
+        "    def build(self, depth, width):\n        return None\n"
+        "    def gated(self, depth):\n        return frozenset()\n",
+        6,
+        r"Mine has no fit\(\), .*; write fit\(self, probe\), which calls probe\.train\(self, steps=…, .*share=probe",
+    ),
     "the future, deployed": (method("    uses_future = True\n"), 6, "write deployable = False beside it"),
     "weights that cannot be loaded": (
         method("    def weights(self):\n        return {}\n"),
