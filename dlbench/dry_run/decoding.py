@@ -14,7 +14,7 @@ from dlbench.engine import Engine
 from dlbench.evaluation import timing
 from dlbench.fit.references import TUNE_DOCUMENTS
 from dlbench.forecast import needs
-from dlbench.forecast.decoding import ROWS, StepCost, StepTimer, wave_seconds
+from dlbench.forecast.decoding import ROWS, StepCost, StepCosts, StepTimer, wave_seconds
 from dlbench.forecast.speed import Clock
 from dlbench.leaderboard.analysis.method_classes import class_of
 from dlbench.records.run_folder import Store
@@ -126,7 +126,7 @@ class DecodingForecast:
 
     def __init__(self, plans: Sequence[JobPlan], processes: int, clock: Clock, *, routed: bool) -> None:
         self._plans, self._processes, self._clock, self._routed = plans, processes, clock, routed
-        self._costs: dict[tuple[str, str], StepCost] = {}
+        self._costs: dict[tuple[str, str], StepCosts] = {}
         """Of a step, by backbone and by what the speed of a setting depends on."""
         self._prompt_token: dict[str, float] = {}
         self._uncounted: dict[str, float] = {}
@@ -136,7 +136,7 @@ class DecodingForecast:
             self._measure(plan)
 
     def _measure(self, plan: JobPlan) -> None:
-        """Time a few steps of every row on a backbone."""
+        """Time a few steps on a backbone of every kind of row, at its lowest and its highest budget."""
         job, depth = plan.job, plan.job.engine.backbone.depth
         reads = frozenset[int]().union(*(row.method.reads(depth) for row in plan.rows if not self._routed))
         requests = [prompted.request for batch in job.batches for prompted in batch]
@@ -148,21 +148,29 @@ class DecodingForecast:
             one.of(None)[0] for one in (StepTimer(plain, requests, (), self._clock, routed=False), timer)
         )
         self._uncounted[name] = min(1.0, uncounted.step(ROWS) / counted.step(ROWS))
+        kinds: dict[str, list[PlannedRow]] = defaultdict(list)
         for row in plan.rows:
-            if not row.shown or (name, row.kind) in self._costs:
-                continue
+            if row.shown:
+                kinds[row.kind].append(row)
+        for kind, rows in kinds.items():
+            ends = {one.share: one for one in (min(rows, key=_share), max(rows, key=_share))}
             try:
-                method = None if row.name == "full" else row.method
-                cost, share = timer.of(method, row.seed, job.conditions.kv(row.method))
+                costs = {share: self._timed(timer, plan, row) for share, row in ends.items()}
             except Exception:  # of a method that has learnt from zeros, or fails: the run will say why
                 continue
-            # a knob that is not tuned yet does not meet its budget
-            self._costs[name, row.kind] = cost if row.setting is not None else cost.scaled(row.share / max(share, 1e-3))
+            self._costs[name, kind] = StepCosts(costs)
+
+    def _timed(self, timer: StepTimer, plan: JobPlan, row: PlannedRow) -> StepCost:
+        method = None if row.name == "full" else row.method
+        cost, share = timer.of(method, row.seed, plan.job.conditions.kv(row.method))
+        # a knob that is not tuned yet does not meet its budget
+        return cost if row.setting is not None else cost.scaled(row.share / max(share, 1e-3))
 
     def _cost(self, plan: JobPlan, row: PlannedRow) -> StepCost:
         name = plan.job.engine.backbone.sha256
-        full = self._costs[name, plan.rows[0].kind]
-        return self._costs.get((name, row.kind), full.scaled(row.share)) if row.shown else full.scaled(row.share)
+        if row.shown and (costs := self._costs.get((name, row.kind))) is not None:
+            return costs.at(row.share)
+        return self._costs[name, plan.rows[0].kind].at(1.0).scaled(row.share)
 
     def seconds(self) -> float:
         """Of decoding and scoring all that is missing: processes take batches as they are free for them."""
@@ -250,6 +258,10 @@ class DecodingForecast:
                 warm = 1 + plan.job.engine.warm_ups * len(rows)
                 total += steps * (timing.ROUNDS * (sum(rows) + full * -(-len(rows) // timing.FULL_EVERY)) + warm * full)
         return total
+
+
+def _share(row: PlannedRow) -> float:
+    return row.share
 
 
 def _read(plan: JobPlan) -> list[Any]:

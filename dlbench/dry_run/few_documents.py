@@ -31,7 +31,7 @@ class DocumentUse:
         lengths: new tokens.
         flops: of a document, its prompt included where the layers of prompts are the method's.
         size: bytes of a sample in its file.
-        seconds: of a document.
+        seconds: of a document; where texts are written, the mean over the shares.
     """
 
     lengths: Lengths
@@ -78,24 +78,28 @@ def decode_few(job: Job, folder: Path, clock: Clock, *, routed: bool, auto: bool
     store = Store(folder)
     store.samples_dir.mkdir(parents=True, exist_ok=True)
     documents = _spread([prompted for batch in job.batches for prompted in batch])
-    ends = [clock()]
     run = QualityRun(job.engine, job.conditions.task, store, routed, job.conditions.kv, slots=job.slots, auto=auto)
-    by_share = {}
-    prompt_flops = 0.0
-    for share, setting in _settings(job).items():
-        run.run([documents], [setting], lambda _: None)
-        ends.append(clock())
-        samples = list(store.samples(setting.key).values())
-        count = len(samples)
-        lengths = [sample.tokens.generated for sample in samples]
-        flops = sum(sample.flops.total + (sample.prompt_flops if routed else 0) for sample in samples)
-        size = sum(path.stat().st_size for path in store.samples_dir.glob(f"{setting.key}.*"))
-        by_share[share] = DocumentUse(
-            Lengths(sum(lengths) / count, max(lengths)), flops / count, size / count, (ends[-1] - ends[-2]) / count
-        )
-        if share == 1 and not routed:
-            prompt_flops = sum(sample.prompt_flops for sample in samples) / count
-    return FewDocuments(by_share, prompt_flops)
+    by_share: dict[float, DocumentUse] = {}
+    settings = _settings(job)
+    # texts are written by all settings after prompts that are read once
+    apart = job.conditions.task.is_loglikelihood
+    for group in [[one] for one in settings] if apart else [list(settings)]:
+        start = clock()
+        run.run([documents], [settings[share] for share in group], lambda _: None)
+        seconds = (clock() - start) / len(group)
+        by_share |= {share: _use(store, settings[share].key, seconds, routed=routed) for share in group}
+    read = 0.0 if routed else np.mean([one.prompt_flops for one in store.samples(settings[1.0].key).values()])
+    return FewDocuments(by_share, float(read))
+
+
+def _use(store: Store, key: str, seconds: float, *, routed: bool) -> DocumentUse:
+    """What a document of stored samples does."""
+    samples = list(store.samples(key).values())
+    count = len(samples)
+    lengths = [sample.tokens.generated for sample in samples]
+    flops = sum(sample.flops.total + (sample.prompt_flops if routed else 0) for sample in samples)
+    size = sum(path.stat().st_size for path in store.samples_dir.glob(f"{key}.*"))
+    return DocumentUse(Lengths(sum(lengths) / count, max(lengths)), flops / count, size / count, seconds / count)
 
 
 def _spread(prompted: Sequence[Prompted]) -> list[Prompted]:

@@ -37,11 +37,11 @@ class PlannedRow:
 
     @property
     def kind(self) -> str:
-        """Names what its speed depends on: the same on all tasks, and under all seeds."""
+        """Names what its speed depends on beside its share of the layers: the same on all tasks, under all seeds."""
         knob = self.method.knob
         variant = next((one for one in type(self.method).variants if one.items() <= self.method.params().items()), {})
         params = {} if knob is not None or self.budget is not None else self.method.params()
-        return json.dumps([self.name, self.budget, dict(variant), params], default=str)
+        return json.dumps([self.name, dict(variant), params], default=str)
 
 
 @dataclass(frozen=True)

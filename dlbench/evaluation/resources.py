@@ -1,7 +1,6 @@
 """What timed work takes beside time: energy, memory at its highest, and how busy other programs kept the machine.
 
-Energy is that of the processor's packages, by the counters of RAPL where the system lets a program read them: the whole
-machine's, whoever uses it. Energy of a GPU is not read.
+Energy is that of the device: of the processor's packages, or of the GPU.
 """
 
 from __future__ import annotations
@@ -9,18 +8,22 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
-_RAPL = Path("/sys/class/powercap")
+from dlbench.evaluation.energy import EnergyCounter, gpu_counter, package_counters
+
 _PROCESS = Path("/proc/self")
 BUSY = 0.1
 """Share of the processors that other programs use, from which on times are warned about."""
+GPU_SECONDS = 1.0
+"""For which work on a GPU goes on while its energy is read: its counter goes up every 20 to 100 ms."""
 
 
 @dataclass
@@ -28,12 +31,14 @@ class Used:
     """What several runs of one setting took.
 
     Attributes:
-        joules: of all runs; None where it cannot be read.
+        joules: of `counted` runs; None where it cannot be read.
+        counted: runs whose energy was read.
         peak_bytes: memory of the device that this process held at most, the model included; None where that cannot be
             read for a part of a process.
     """
 
     joules: float | None = None
+    counted: int = 0
     peak_bytes: int | None = None
 
 
@@ -42,36 +47,40 @@ class ResourceMeter:
     """Reads the machine's counters around work on a device."""
 
     device: torch.device
-    _packages: list[tuple[Path, int]] = field(init=False)
-    """Files of the energy counters in microjoules, with the value that each begins anew at."""
+    _packages: Sequence[EnergyCounter] = field(init=False)
+    _gpu: EnergyCounter | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self._packages = _readable_packages() if self.device.type == "cpu" else []
+        self._packages = package_counters() if self.device.type == "cpu" else []
+        self._gpu = gpu_counter(self.device) if self.device.type == "cuda" else None
 
     @contextmanager
     def adding_to(self, used: Used) -> Iterator[None]:
-        """Add what the work inside takes."""
+        """Add what the work inside takes; the energy of a GPU is read by `go_on`."""
         _reset_peak(self.device)
-        before = [int(path.read_text()) for path, _ in self._packages]
+        before = [counter.read() for counter in self._packages]
         yield
-        after = [int(path.read_text()) for path, _ in self._packages]
         if self._packages:
-            spent = sum((b - a) % most for a, b, (_, most) in zip(before, after, self._packages, strict=True))
-            used.joules = (used.joules or 0.0) + spent / 1e6
+            spent = [one.spent(value, one.read()) for one, value in zip(self._packages, before, strict=True)]
+            used.joules = (used.joules or 0.0) + sum(spent)
+            used.counted += 1
         if (peak := _peak(self.device)) is not None:
             used.peak_bytes = max(used.peak_bytes or 0, peak)
 
+    def go_on(self, work: Callable[[], Any], used: Used) -> None:
+        """Do work on a GPU again and again, for as long as its energy counter needs to tell; nothing elsewhere.
 
-def _readable_packages() -> list[tuple[Path, int]]:
-    packages = []
-    try:
-        for zone in sorted(_RAPL.glob("intel-rapl:*")):  # AMD's processors have the same name there
-            if (zone / "name").read_text().startswith("package"):
-                int((zone / "energy_uj").read_text())
-                packages.append((zone / "energy_uj", int((zone / "max_energy_range_uj").read_text()) + 1))
-    except (OSError, ValueError):  # most systems keep them from all users but root
-        return []
-    return packages
+        Args:
+            work: has ended on the GPU when it returns.
+            used: to which the energy is added.
+        """
+        if self._gpu is None:
+            return
+        before, end = self._gpu.read(), time.perf_counter() + GPU_SECONDS
+        while time.perf_counter() < end:
+            work()
+            used.counted += 1
+        used.joules = (used.joules or 0.0) + self._gpu.spent(before, self._gpu.read())
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -147,7 +147,7 @@ class _Runs:
 
     def timing(self, item: TimedSetting, batch: int, task: str, others_busy: float, *, is_base: bool) -> Timing:
         """Sum the runs up."""
-        joules, tokens = self.used.joules, self.forwards * len(self.seconds)
+        joules, tokens = self.used.joules, self.forwards * self.used.counted
         median = float(np.median(self.seconds))
         per_token = median / self.forwards
         return Timing(
@@ -214,6 +214,8 @@ def measure(items: Sequence[TimedSetting], batch: int, *, routed: bool, task: st
             run.seconds.append(seconds)
             run.speedups.append(full_rate / (seconds / run.forwards))
     busy = others.share()
+    for decode, run in zip(decodes, runs, strict=True):
+        meter.go_on(decode, run.used)
     return [
         run.timing(item, batch, task, busy, is_base=i == 0)
         for i, (run, item) in enumerate(zip(runs, items, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,6 +29,22 @@ class StepCost:
     def scaled(self, share: float) -> StepCost:
         """The cost with another share of the layers, as a multiple of this one's."""
         return StepCost(self.fixed * share, self.row * share)
+
+
+@dataclass(frozen=True)
+class StepCosts:
+    """Costs of a method's steps, by the share of the layers that it runs."""
+
+    by_share: Mapping[float, StepCost]
+
+    def at(self, share: float) -> StepCost:
+        """The cost at a share, between those that were measured."""
+        shares = sorted(self.by_share)
+        fixed, row = (
+            float(np.interp(share, shares, [getattr(self.by_share[one], part) for one in shares]))
+            for part in ("fixed", "row")
+        )
+        return StepCost(fixed, row)
 
 
 @dataclass(frozen=True)

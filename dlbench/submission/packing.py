@@ -17,9 +17,10 @@ from dlbench.engine.flops.costs import Costs
 from dlbench.errors import DlbenchError
 from dlbench.evaluation.settings import Conditions, Setting
 from dlbench.method import Action
+from dlbench.records.checksum import read_samples
 from dlbench.records.jsonl import read_lines, write_lines
 from dlbench.records.record import Hardware
-from dlbench.records.schema import Asked, Record, Sample, Timing
+from dlbench.records.schema import Asked, Record, Timing
 from dlbench.records.track import PROTOCOL
 from dlbench.registry import methods as registry
 from dlbench.registry import provenance
@@ -81,7 +82,7 @@ def pack(
         write_lines(made / "timing.jsonl", (t for t in read_lines(run / "timing.jsonl", Timing) if t.key in keys))
     ids = {record.key: [a.id for a in asked if a.track == record.track] for record in records}
     for key in sorted(keys):
-        samples = {s.id: s for s in read_lines(run / "samples" / f"{key}.jsonl", Sample)}
+        samples = {s.id: s for s in read_samples(run / "samples" / f"{key}.jsonl")}
         write_lines(made / "samples" / f"{key}.jsonl", (samples[id_] for id_ in ids[key]))
     given = {setting.given for key, (_, setting) in settings.items() if key in keys}
     content: dict[str, Any] = {

@@ -1,12 +1,13 @@
 """Energy, memory and the load of other programs, around timed work."""
 
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
-from dlbench.evaluation import resources
+from dlbench.evaluation import energy, resources
 from dlbench.evaluation.resources import Bystanders, ResourceMeter, Used
 
 CPU = torch.device("cpu")
@@ -23,7 +24,7 @@ def zone(folder: Path, number: int, name: str, energy: int) -> Path:
 def test_energy_is_that_of_all_packages_though_a_counter_begins_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "_RAPL", tmp_path)
+    monkeypatch.setattr(energy, "_RAPL", tmp_path)
     first, second = zone(tmp_path, 0, "package-0", 1_000_000), zone(tmp_path, 1, "package-1", 9_500_000)
     memory = zone(tmp_path, 2, "psys", 0)
     meter, used = ResourceMeter(CPU), Used()
@@ -33,12 +34,13 @@ def test_energy_is_that_of_all_packages_though_a_counter_begins_anew(
             second.write_text(str((int(second.read_text()) + 750_000) % 10_000_000))
             memory.write_text("5000000")
     assert used.joules == pytest.approx(2.0)
+    assert used.counted == 2
 
 
 def test_energy_is_unavailable_where_a_counter_is_not_there_or_cannot_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resources, "_RAPL", tmp_path)
+    monkeypatch.setattr(energy, "_RAPL", tmp_path)
     for content in (None, "no number"):
         if content is not None:
             zone(tmp_path, 0, "package-0", 0).write_text(content)
@@ -46,6 +48,66 @@ def test_energy_is_unavailable_where_a_counter_is_not_there_or_cannot_be_read(
         with ResourceMeter(CPU).adding_to(used):
             pass
         assert used.joules is None
+
+
+class FakeNvml(ModuleType):
+    """A GPU that takes 300 watts, of which the counter tells every 100 ms."""
+
+    class NVMLError(Exception):
+        """Raised by functions that the GPU has not."""
+
+    def __init__(self, clock: SimpleNamespace, counts: bool = True) -> None:
+        super().__init__("pynvml")
+        self.clock, self.counts = clock, counts
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        assert uuid == "GPU-12-34"
+        return "handle"
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        assert handle == "handle"
+        if not self.counts:
+            raise self.NVMLError
+        return 30_000 * int(self.clock.now / 0.1)
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=5.0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="12-34"))
+    monkeypatch.setattr(resources.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_energy_of_a_gpu_is_read_over_as_many_runs_as_its_counter_needs(
+    gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(gpu))
+
+    def work() -> None:
+        gpu.now += 0.04
+
+    used = Used()
+    ResourceMeter(torch.device("cuda", 1)).go_on(work, used)
+    assert used.counted == pytest.approx(resources.GPU_SECONDS / 0.04, abs=1)
+    assert used.joules is not None and used.joules / used.counted == pytest.approx(0.04 * 300, rel=0.1)
+
+
+def test_energy_of_a_gpu_is_unavailable_without_nvml_or_a_counter(
+    gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (None, FakeNvml(gpu, counts=False)):
+        monkeypatch.setitem(sys.modules, "pynvml", module)
+        assert energy.gpu_counter(torch.device("cuda", 1)) is None
+
+
+def test_work_on_a_cpu_is_not_repeated_for_its_energy() -> None:
+    used = Used()
+    ResourceMeter(CPU).go_on(lambda: pytest.fail("it was timed already"), used)
+    assert used == Used()
 
 
 def test_memory_is_the_most_that_was_held_meanwhile() -> None:
