@@ -4,7 +4,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 
+import packed_run
+import psutil
 import pytest
 import small_model
 
@@ -65,6 +68,40 @@ def test_an_offline_run_opens_no_socket(place, tmp_path):
     assert seen == []
     assert len(list(read_lines(tmp_path / "out" / "records.jsonl", Record))) == 2
     assert list(read_lines(tmp_path / "out" / "timing.jsonl", Timing))
+
+
+@pytest.mark.slow
+def test_commands_that_read_a_run_open_no_socket(place, tmp_path):
+    submission = packed_run.packed(tmp_path)
+    run = str(tmp_path / "run")
+    for line, said in (
+        (["list", "methods"], "hidden_router"),
+        (["runs", run], "finished"),
+        (["board", run], "index.html"),
+        (["compare", run, "random_skip", "hidden_router"], "random_skip"),
+        (["validate", str(submission)], "official"),  # it is no official one, which is one of the findings
+    ):
+        done, seen = guarded(place, *line)
+        assert said in done.stdout + done.stderr and "Traceback" not in done.stderr, done.stderr
+        assert seen == [], line
+
+
+@pytest.mark.slow
+def test_processes_of_one_run_are_heard_on_the_loopback_alone(place, tmp_path):
+    """Looked at from outside: torch's own sockets are opened where no hook of Python sees them."""
+    line = f"run --model {place / 'small'} --task multi30k --data-dir {place / 'mirror'} --limit 3 --offline --no-timing"
+    line += f" --method static_skip --budget 0.5 --max-new-tokens 4 --processes 2 --out {tmp_path / 'out'}"
+    with subprocess.Popen([sys.executable, "-m", "dlbench", *line.split()], stdout=subprocess.DEVNULL) as run:
+        ours, seen = psutil.Process(run.pid), set()
+        while run.poll() is None:
+            try:
+                for process in (ours, *ours.children(recursive=True)):
+                    seen |= {end.ip for one in process.net_connections() for end in (one.laddr, one.raddr) if end}
+            except psutil.Error:  # it has just ended
+                continue
+            time.sleep(0.02)
+    assert run.returncode == 0
+    assert seen and seen <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 
 
 def test_data_that_is_not_there_is_one_line_and_no_socket(place, tmp_path):
