@@ -89,8 +89,8 @@ def test_commands_that_read_a_run_open_no_socket(place, tmp_path):
 @pytest.mark.slow
 def test_processes_of_one_run_are_heard_on_the_loopback_alone(place, tmp_path):
     """Looked at from outside: torch's own sockets are opened where no hook of Python sees them."""
-    line = f"run --model {place / 'small'} --task multi30k --data-dir {place / 'mirror'} --limit 3 --offline --no-timing"
-    line += f" --method static_skip --budget 0.5 --max-new-tokens 4 --processes 2 --out {tmp_path / 'out'}"
+    line = f"run --model {place / 'small'} --task multi30k --data-dir {place / 'mirror'} --limit 3 --offline"
+    line += f" --method static_skip --budget 0.5 --max-new-tokens 4 --no-timing --processes 2 --out {tmp_path / 'out'}"
     with subprocess.Popen([sys.executable, "-m", "dlbench", *line.split()], stdout=subprocess.DEVNULL) as run:
         ours, seen = psutil.Process(run.pid), set()
         while run.poll() is None:
