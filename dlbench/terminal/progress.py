@@ -76,7 +76,7 @@ class Progress:
                 self._bars.update(task, what=escape(what))
                 self._print_bare(f"{name}: {what}")
 
-        with self._reporting(lambda: f"{name}: {finished:,} of {total:,}"):
+        with self._reporting(lambda: f"{name}: {finished:,} of {total:,}", ends=True):
             yield done
         self._bars.update(task, what="")
 
@@ -118,18 +118,29 @@ class Progress:
             self.listener(work, done, of)
 
     @contextmanager
-    def _reporting(self, report: Callable[[], str]) -> Iterator[None]:
-        """Where there is no terminal, print a line every `EVERY` seconds while entered."""
+    def _reporting(self, report: Callable[[], str], *, ends: bool = False) -> Iterator[None]:
+        """Where there is no terminal, print a line every `EVERY` seconds while entered.
+
+        Args:
+            report: returns the line.
+            ends: whether the last of them is printed when the work is done.
+        """
         if not self.shown or not self._bare:
             yield
             return
 
+        last = None
+
         def watch(done: threading.Event) -> None:
+            nonlocal last
             while not done.wait(EVERY):
-                self._print_bare(report())
+                last = report()
+                self._print_bare(last)
 
         with beside(watch):
             yield
+        if ends and last not in (None, report()):
+            self._print_bare(report())
 
     def note(self, line: str) -> None:
         """Print a line that stays on the screen."""
