@@ -162,11 +162,13 @@ class View:
         if setting.records[0]["method"]["name"] == "oracle_cross":
             return None  # full depth's scores under the references that this oracle left out are not published
         if id(setting) not in self._kept:
-            self._kept[id(setting)] = self.kept_of(setting.scores)
+            # of several tasks no metric says what the greatest share is: it is the greatest that any row has
+            every = [one.scores for one in self.settings] if len(self.tracks) > 1 else []
+            self._kept[id(setting)] = self.kept_of(setting.scores, every)
         return self._kept[id(setting)]
 
-    def kept_of(self, row):
-        ends = self.limits(row, self.full.scores)
+    def kept_of(self, row, others=()):
+        ends = self.limits(row, self.full.scores, *others)
         whole = len(self.tracks) == 1 and self.binary(row, self.full.scores)
         return intervals.of_ratio(row, self.full.scores, ends, ends, binary=whole)
 
@@ -180,13 +182,18 @@ class View:
         return methods
 
     def mark(self, axis):
-        """Return the cost at which methods are shown, and by label of method or control the setting shown there."""
+        """Return the cost at which methods are shown, and by label of method or control the setting shown there.
+
+        Where no method is as cheap as full depth, nothing is shown: None, and no settings.
+        """
         methods = self.by_label("method", axis)
         costs = [one.costs[axis] for several in methods.values() for one in several]
         for mark in (0.5, min(1.0, round(float(np.median(costs)), 2))):
             chosen = _dearest(methods, axis, mark)
             if 2 * len(chosen) >= len(methods):
                 break
+        if not chosen:
+            return None, {}, {}
         return mark, chosen, _dearest(self.by_label("control", axis), axis, mark)
 
     def places(self, settings):
