@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 from dlbench.dry_run.few_documents import DocumentUse, FewDocuments
@@ -148,12 +149,12 @@ class DecodingForecast:
             one.of(None)[0] for one in (StepTimer(plain, requests, (), self._clock, routed=False), timer)
         )
         self._uncounted[name] = min(1.0, uncounted.step(ROWS) / counted.step(ROWS))
-        kinds: dict[str, list[PlannedRow]] = defaultdict(list)
+        kinds, by_share = defaultdict[str, list[PlannedRow]](list), attrgetter("share")
         for row in plan.rows:
             if row.shown:
                 kinds[row.kind].append(row)
         for kind, rows in kinds.items():
-            ends = {one.share: one for one in (min(rows, key=_share), max(rows, key=_share))}
+            ends = {one.share: one for one in (min(rows, key=by_share), max(rows, key=by_share))}
             try:
                 costs = {share: self._timed(timer, plan, row) for share, row in ends.items()}
             except Exception:  # of a method that has learnt from zeros, or fails: the run will say why
@@ -258,10 +259,6 @@ class DecodingForecast:
                 warm = 1 + plan.job.engine.warm_ups * len(rows)
                 total += steps * (timing.ROUNDS * (sum(rows) + full * -(-len(rows) // timing.FULL_EVERY)) + warm * full)
         return total
-
-
-def _share(row: PlannedRow) -> float:
-    return row.share
 
 
 def _read(plan: JobPlan) -> list[Any]:

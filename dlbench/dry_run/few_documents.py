@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from dlbench.evaluation.generation import QualityRun
 from dlbench.evaluation.settings import Setting, full
-from dlbench.forecast.decoding import Lengths
+from dlbench.forecast.decoding import Lengths, between
 from dlbench.forecast.speed import Clock
 from dlbench.method import Method
 from dlbench.prompting.tokenize import Prompted
@@ -50,17 +50,12 @@ class FewDocuments:
 
     def at(self, share: float) -> DocumentUse:
         """What a setting of a share of the layers does, between those that were measured."""
-        shares = sorted(self.by_share)
-        known = [self.by_share[one] for one in shares]
 
-        def between(values: Sequence[float]) -> float:
-            return float(np.interp(share, shares, values))
+        def of(value: Callable[[DocumentUse], float]) -> float:
+            return between(self.by_share, share, value)
 
-        lengths = Lengths(between([one.lengths.mean for one in known]), between([one.lengths.longest for one in known]))
-        flops = between([one.flops for one in known])
-        return DocumentUse(
-            lengths, flops, between([one.size for one in known]), between([one.seconds for one in known])
-        )
+        lengths = Lengths(of(lambda one: one.lengths.mean), of(lambda one: one.lengths.longest))
+        return DocumentUse(lengths, of(lambda one: one.flops), of(lambda one: one.size), of(lambda one: one.seconds))
 
 
 def decode_few(job: Job, folder: Path, clock: Clock, *, routed: bool, auto: bool) -> FewDocuments:

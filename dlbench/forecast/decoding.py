@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -31,6 +32,15 @@ class StepCost:
         return StepCost(self.fixed * share, self.row * share)
 
 
+T = TypeVar("T")
+
+
+def between(by_share: Mapping[float, T], share: float, value: Callable[[T], float]) -> float:
+    """A value at a share of the layers, between those of the shares that were measured."""
+    shares = sorted(by_share)
+    return float(np.interp(share, shares, [value(by_share[one]) for one in shares]))
+
+
 @dataclass(frozen=True)
 class StepCosts:
     """Costs of a method's steps, by the share of the layers that it runs."""
@@ -39,12 +49,8 @@ class StepCosts:
 
     def at(self, share: float) -> StepCost:
         """The cost at a share, between those that were measured."""
-        shares = sorted(self.by_share)
-        fixed, row = (
-            float(np.interp(share, shares, [getattr(self.by_share[one], part) for one in shares]))
-            for part in ("fixed", "row")
-        )
-        return StepCost(fixed, row)
+        fixed = between(self.by_share, share, lambda one: one.fixed)
+        return StepCost(fixed, between(self.by_share, share, lambda one: one.row))
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dlbench.terminal.progress import Progress
 
 
 def test_work_that_was_reported_is_reported_to_its_end(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "EVERY", 0.02)
+    monkeypatch.setattr(progress, "EVERY", 0.2)
     with Progress(True, "lines") as shown:
         with shown.bar("decode", 3) as done:
             done(1)
-            time.sleep(0.3)
+            time.sleep(0.5)
             done(2)
         monkeypatch.setattr(progress, "EVERY", 30.0)
         with shown.bar("time", 2) as done:
